@@ -1,0 +1,104 @@
+"""What becomes of each file of a case, and the writing of it."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_cmc.data.grid import Grid
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.volume import read_image, resample, volume_grid
+
+FILE_ENDING = ".nii.gz"
+UNCHANGED, REWRITTEN, RESAMPLED, ZEROS = "unchanged", "rewritten", "resampled", "zeros"
+
+
+class Step(NamedTuple):
+    """A file of the dataset: its path in it, the source (None for an absent modality), and what is done."""
+
+    target: str
+    source: Path | None
+    how: str
+
+
+def plan_case(case: Case, channel_count: int) -> list[Step]:
+    """The files that ``case`` becomes; of its sources, only headers are read."""
+    part = "Ts" if case.test else "Un" if case.label is None else "Tr"
+    grid = volume_grid(case.grid_source)
+    steps = []
+    for channel in range(channel_count):
+        target = f"images{part}/{case.name}_{channel:04d}{FILE_ENDING}"
+        if channel in case.images:
+            steps.append(Step(target, case.images[channel], _how(case.images[channel], grid)))
+        elif part == "Tr":
+            steps.append(Step(target, None, ZEROS))
+    if case.label is not None:
+        how = _how(case.label, grid)
+        if case.label_values is not None or _pixel_type(case.label) not in (sitk.sitkUInt8, sitk.sitkUInt16):
+            how = REWRITTEN
+        steps.append(Step(f"labels{part}/{case.name}{FILE_ENDING}", case.label, how))
+    return steps
+
+
+def write_case(dataset: Path, case: Case, steps: list[Step]) -> None:
+    """Carry out the ``steps`` of :func:`plan_case` in the folder ``dataset``."""
+    grid = volume_grid(case.grid_source)
+    for target, source, how in steps:
+        file = dataset / target
+        if source is None:
+            _write(sitk.Image(grid.size, sitk.sitkUInt8), grid, file)
+        elif how == UNCHANGED and source == case.label:
+            shutil.copyfile(source, file)  # people correct labels in place, and the archive's must not change with them
+        elif how == UNCHANGED:
+            _link_or_copy(source, file)
+        elif source == case.label:
+            _write(_renumbered(read_image(source), case.label_values), grid, file)
+        elif how == RESAMPLED:
+            _write(resample(read_image(source), grid), grid, file)
+        else:
+            _write(read_image(source), grid, file)
+
+
+def _how(source: Path, grid: Grid) -> str:
+    own = volume_grid(source)
+    if own.differences(grid):
+        return RESAMPLED
+    return UNCHANGED if own == grid and source.name.endswith(FILE_ENDING) else REWRITTEN
+
+
+def _pixel_type(file: Path) -> int:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    return reader.GetPixelID()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _renumbered(label: sitk.Image, values: Mapping[int, int] | None) -> sitk.Image:
+    """The label with each value replaced, as uint8 or, above 255, uint16."""
+    old = sitk.GetArrayViewFromImage(label)
+    new = old
+    if values is not None:
+        new = np.zeros(old.shape, np.uint16)
+        for value, number in values.items():
+            new[old == value] = number
+    result = sitk.GetImageFromArray(new.astype(np.uint8 if new.max() < 256 else np.uint16))
+    result.CopyInformation(label)
+    return result
+
+
+def _write(image: sitk.Image, grid: Grid, file: Path) -> None:
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    sitk.WriteImage(image, str(file), True)

@@ -1,0 +1,78 @@
+"""Everything that is wrong with the files of a case, found before anything is written."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_cmc.data.grid import Grid
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
+
+
+def problems(case: Case, label_values: Collection[int], allow_empty_labels: bool = False) -> list[str]:
+    """Everything wrong with the files of ``case``, a sentence each.
+
+    Args:
+        label_values: those a label of the dataset may have, where the case has none of its own.
+        allow_empty_labels: whether a label may show no class at all.
+    """
+    if case.label_values is not None:
+        label_values = {0, *case.label_values}
+    found: list[str] = []
+    reference: tuple[Path, Grid] | None = None
+    files = [*([case.grid] if case.grid else []), *case.images.values(), *([case.label] if case.label else [])]
+    for file in dict.fromkeys(files):
+        try:
+            grid = volume_grid(file)
+            voxels = read_voxels(file)
+        except ValueError as error:
+            found.append(f"case {case.name}, {file}: {error}.")
+            continue
+        is_label = file == case.label
+        wrong = [
+            _slice_problem(grid),
+            _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels),
+            _grid_problem(file, grid, *reference, case.grid is not None and not is_label) if reference else None,
+        ]
+        found += [f"case {case.name}, {file}: {problem}." for problem in wrong if problem]
+        reference = reference or (file, grid)
+    return found
+
+
+def _slice_problem(grid: Grid) -> str | None:
+    if min(grid.size) < 2:
+        return f"has a single slice ({' x '.join(map(str, grid.size))} voxels): leave it out"
+    return None
+
+
+def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid, resampled: bool) -> str | None:
+    differences = grid.differences(reference_grid)
+    if differences and not resampled:
+        return (
+            f"is not on the grid of {reference} ({', '.join(differences)}): "
+            "resample it onto that grid, or make separate cases of scans that do not share one"
+        )
+    if differences and not sitk.GetArrayFromImage(resample(read_image(file), reference_grid)).any():
+        return f"shows nothing of where {reference} lies: correct the position in one of them"
+    return None
+
+
+def _image_problem(voxels: np.ndarray) -> str | None:
+    if bad := np.count_nonzero(~np.isfinite(voxels)):
+        return f"has {bad} voxel(s) that are NaN or infinite: replace them"
+    if not voxels.any():
+        return "is zero everywhere, which means an absent modality: leave the file out"
+    return None
+
+
+def _label_problem(voxels: np.ndarray, label_values: Collection[int], allow_empty: bool) -> str | None:
+    values = np.unique(voxels)
+    if len(strange := values[~np.isfinite(values) | (values != np.rint(values))]):
+        return f"has values that are not integers, such as {strange[0]:g}: labels are integers"
+    if unknown := sorted({int(value) for value in values} - set(label_values)):
+        return f"has the label value(s) {unknown}, but the classes are {sorted(label_values)}: name every value"
+    if not values.any() and not allow_empty:
+        return "shows no class at all: leave it out if the scan is not labelled"
+    return None

@@ -1,0 +1,76 @@
+"""Names and values of classes, as files tell them and as nnU-Net numbers them."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Classes = Mapping[str, int] | Mapping[str, Mapping[str, int]]
+
+# index, red, green, blue, opacity, visible, mesh visible, "name"
+_ITKSNAP = re.compile(r'\s*(\d+)(?:\s+[\d.]+){6}\s+"(.*)"\s*')
+
+
+def read_classes(file: str | Path) -> dict[str, int]:
+    """Value of each class, by name: from JSON (name to value, or value to name, perhaps under "labels"), or ITK-SNAP.
+
+    Raises:
+        ValueError: the file is of neither kind.
+    """
+    text = Path(file).read_text()
+    if Path(file).suffix != ".json":
+        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        matches = [_ITKSNAP.fullmatch(line) for line in lines]
+        if not matches or not all(matches):
+            raise ValueError(f'{file} is not a label file of ITK-SNAP, whose lines read: 1 255 0 0 1 1 1 "liver".')
+        return {match[2]: int(match[1]) for match in matches if match and match[1] != "0"}
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}).") from error
+    classes = content.get("labels", content) if isinstance(content, dict) else content
+    if isinstance(classes, dict) and all(key.isdecimal() and isinstance(classes[key], str) for key in classes):
+        classes = {name: int(value) for value, name in classes.items()}
+    if not isinstance(classes, dict) or not all(name and type(value) is int for name, value in classes.items()):
+        raise ValueError(f"{file} must map the name of each class to its value, but is {classes}.")
+    return classes
+
+
+def numbered(classes: Classes, channels: Sequence[str]) -> tuple[dict[str, int], list[dict[int, int] | None]]:
+    """Classes numbered 1, 2, 3, ... in the order of their values (of the first modality's).
+
+    Args:
+        classes: value of each class in the label files, or such a mapping for each modality.
+        channels: names of the modalities.
+
+    Returns:
+        number by name; for each channel the number by value in its label files, or None where these are the same.
+
+    Raises:
+        ValueError: a class has the value 0 or that of another, there is none, or modalities differ in their classes.
+    """
+    if any(isinstance(value, Mapping) for value in classes.values()):
+        if set(classes) != set(channels):
+            raise ValueError(f"There are classes of {', '.join(classes)}, but modalities {', '.join(channels)}.")
+        each = [_foreground(classes[channel]) for channel in channels]  # type: ignore[arg-type]
+    else:
+        each = [_foreground(classes)] * len(channels)  # type: ignore[arg-type]
+    numbers = {name: number for number, name in enumerate(each[0], 1)}
+    by_value: list[dict[int, int] | None] = []
+    for channel, values in zip(channels, each, strict=True):
+        if set(values) != set(numbers):
+            raise ValueError(
+                f"The classes of {channel} are {', '.join(values)}, but those of {channels[0]} are "
+                f"{', '.join(numbers)}: every modality must have the same."
+            )
+        by_value.append(None if values == numbers else {values[name]: number for name, number in numbers.items()})
+    return numbers, by_value
+
+
+def _foreground(classes: Mapping[str, int]) -> dict[str, int]:
+    """Value of each class but the background, in the order of values."""
+    foreground = {name: value for name, value in classes.items() if (name, value) != ("background", 0)}
+    values = sorted(foreground.values())
+    if not values or values[0] < 1 or len(set(values)) < len(values) or "background" in foreground:
+        raise ValueError(f"Classes need values of their own, 1 or more (0 is the background), but they are {classes}.")
+    return dict(sorted(foreground.items(), key=lambda item: item[1]))

@@ -1,0 +1,162 @@
+"""The one writer of nnU-Net raw datasets, shared by all converters.
+
+It checks every file before it writes any, and writes into a hidden folder that gets its name at the very end: a
+conversion that was stopped never looks like a dataset, and can simply be started again.
+"""
+
+import csv
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
+
+from nnunet_cmc.data.parallel import run_parallel
+from nnunet_cmc.data.presence import VERSION
+from nnunet_cmc.data.splits import make_splits, require_every_modality
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
+from nnunet_cmc.dataset_conversion.checks import problems
+
+
+def write_raw_dataset(
+    dataset_id: int,
+    name: str,
+    channels: Sequence[str],
+    labels: dict[str, int],
+    cases: Sequence[Case],
+    *,
+    licence: str = "",
+    reference: str = "",
+    validation: float | None = None,
+    seed: int = 0,
+    allow_empty_labels: bool = False,
+    dry_run: bool = False,
+    processes: int = default_num_processes,
+) -> Path:
+    """Write ``nnUNet_raw/Dataset{ID:03d}_{name}`` from ``cases``.
+
+    Labelled cases go to ``imagesTr`` and ``labelsTr``, with exactly-zero volumes for absent channels; unlabelled ones
+    to ``imagesUn`` and test cases to ``imagesTs`` and ``labelsTs``, with the present channels alone. Images keep their
+    data type and voxels, and are hard links to their sources (copies, where that is impossible) if they are compressed
+    NIfTI files on the case's grid already; labels become uint8 or uint16. ``manifest.csv`` has the source of each file.
+
+    Args:
+        channels: names of the modalities, in channel order.
+        labels: value of each class in the dataset; the background is 0, and may be left out.
+        licence, reference: of the data, for ``dataset.json``.
+        validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
+            ``seed``; None leaves the folds to ``nnunet_cmc split``.
+        allow_empty_labels: whether a label may show no class at all.
+        dry_run: check everything and print what would become of every file, but write nothing.
+
+    Returns:
+        the dataset's folder.
+
+    Raises:
+        ValueError: the dataset exists, the description is unsound, or files are bad; all bad files are listed.
+    """
+    folder = _new_dataset_folder(dataset_id, name)
+    labels = _checked_labels(labels)
+    cases = sorted(cases, key=lambda case: case.name)
+    dataset_json = {
+        "name": folder.name,
+        "channel_names": {str(index): channel for index, channel in enumerate(channels)},
+        "labels": labels,
+        "numTraining": sum(_is_training(case) for case in cases),
+        "file_ending": FILE_ENDING,
+        "overwrite_image_reader_writer": "SimpleITKIOWithReorient",  # canonical axes, for stock planners too
+        **({"licence": licence} if licence else {}),
+        **({"reference": reference} if reference else {}),
+        "cmc": {
+            "version": VERSION,
+            "present_channels": {case.name: sorted(case.images) for case in cases},
+            "subjects": {case.name: case.subject for case in cases},
+        },
+    }
+    training = [case.name for case in cases if _is_training(case)]
+    _check_names(dataset_json, cases, training)
+    splits = None if validation is None else make_splits(dataset_json, training, labeled=[1], val=validation, seed=seed)
+    checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
+    found = [problem for each in run_parallel(problems, checks, processes, "Checking") for problem in each]
+    if found:
+        raise ValueError("\n  ".join([f"Nothing was written, for {len(found)} problem(s) in the files:", *found]))
+    plans = [plan_case(case, len(channels)) for case in cases]
+    if dry_run:
+        _print_plans(folder, plans)
+        return folder
+
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a conversion that was killed
+    try:
+        for part in {"imagesTr", "labelsTr", *(step.target.split("/")[0] for plan in plans for step in plan)}:
+            (unfinished / part).mkdir(parents=True)
+        jobs = [(unfinished, case, plan) for case, plan in zip(cases, plans, strict=True)]
+        run_parallel(write_case, jobs, processes, "Writing")
+        _write_manifest(unfinished / "manifest.csv", cases, plans)
+        if splits is not None:
+            (unfinished / "splits_final.json").write_text(json.dumps(splits, indent=4) + "\n")
+        (unfinished / "dataset.json").write_text(json.dumps(dataset_json, indent=4) + "\n")
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _new_dataset_folder(dataset_id: int, name: str) -> Path:
+    root = nnUNet_raw.get()
+    if root is None:
+        raise ValueError("nnUNet_raw is not set: set this variable to the folder of nnU-Net's raw datasets.")
+    if not 1 <= dataset_id <= 999:
+        raise ValueError(f"The dataset ID must be from 1 to 999, but is {dataset_id}.")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"The dataset name may have letters, digits, _ and - only, but is {name!r}.")
+    folder = Path(root, f"Dataset{dataset_id:03d}_{name}")
+    if folder.exists():
+        raise ValueError(f"{folder} exists already: delete it, or choose another ID.")
+    if taken := [other for other in find_candidate_datasets(dataset_id) if other != folder.name]:
+        raise ValueError(f"The dataset ID {dataset_id} is taken by {taken[0]}: choose another ID.")
+    return folder
+
+
+def _checked_labels(labels: dict[str, int]) -> dict[str, int]:
+    """``labels`` with the background, in the order of their values."""
+    labels = dict(sorted({"background": 0, **labels}.items(), key=lambda item: item[1]))
+    if list(labels.values()) != list(range(len(labels))) or len(labels) < 2:
+        raise ValueError(
+            f"nnU-Net needs the classes numbered 1, 2, 3, ... beside the background 0, but they are {labels}."
+        )
+    return labels
+
+
+def _check_names(dataset_json: dict, cases: Sequence[Case], training: Sequence[str]) -> None:
+    if repeated := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
+        raise ValueError(
+            f"Case {repeated[0]} exists more than once ({len(repeated)} such case(s)), perhaps in the training and in "
+            "the test part: give every case a name of its own."
+        )
+    require_every_modality(dataset_json, training, "the training part")
+
+
+def _is_training(case: Case) -> bool:
+    return case.label is not None and not case.test
+
+
+def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:
+    print(f"Nothing was written. {folder} would hold:")
+    for target, source, how in (step for plan in plans for step in plan):
+        print(f"  {target}  {'(absent modality)' if source is None else f'<- {source}'}  {how}")
+
+
+def _write_manifest(file: Path, cases: Sequence[Case], plans: Sequence[list[Step]]) -> None:
+    with file.open("w", newline="") as content:
+        rows = csv.writer(content, lineterminator="\n")
+        rows.writerow(["case", "subject", "file", "source", "how"])
+        for case, plan in zip(cases, plans, strict=True):
+            for target, source, how in plan:
+                rows.writerow([case.name, case.subject, target, source.absolute() if source else "", how])

@@ -1,0 +1,100 @@
+"""Anybody's data, given as a table: a CSV file with a row for each scan."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
+from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+
+REQUIRED = ("subject", "modality", "image")
+OPTIONAL = ("label", "part")
+
+
+class Row(NamedTuple):
+    subject: str
+    modality: str
+    image: Path
+    label: Path | None
+    test: bool
+
+
+def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classes, **options: Any) -> Path:
+    """Write the raw dataset ``Dataset{ID:03d}_{name}`` from the scans of a CSV file, and return its folder.
+
+    Columns are ``subject``, ``modality``, ``image`` and, if wanted, ``label`` and ``part`` (``train``, which an empty
+    cell means too, or ``test``); paths are relative to the table's folder. Modalities become channels in the order in
+    which they appear. Where any label belongs to scans of several modalities, scans are registered, and all rows of a
+    subject are one case. Otherwise each row is a case ``SUBJECT_MODALITY`` on a grid of its own.
+
+    Args:
+        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+
+    Raises:
+        ValueError: the table makes no sense, or files are bad (all of them are listed).
+    """
+    rows = _read(Path(table))
+    channels = list(dict.fromkeys(row.modality for row in rows))
+    labels, values = numbered(classes, channels)
+    users: dict[Path, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.label:
+            users[row.label].add(row.modality)
+    registered = any(len(modalities) > 1 for modalities in users.values())
+    if registered and any(own != values[0] for own in values):
+        raise ValueError("There are classes for each modality, but modalities share labels: give classes once.")
+    cases = (_registered_cases if registered else _separate_cases)(rows, channels, values)
+    return write_raw_dataset(dataset_id, name, channels, labels, cases, **options)
+
+
+def _registered_cases(rows: list[Row], channels: list[str], values: Sequence[dict[int, int] | None]) -> list[Case]:
+    cases = []
+    for subject in dict.fromkeys(row.subject for row in rows):
+        mine = [row for row in rows if row.subject == subject]
+        images = {channels.index(row.modality): row.image for row in mine}
+        labels = {row.label for row in mine if row.label}
+        if len(images) < len(mine) or len(labels) > 1 or len({row.test for row in mine}) > 1:
+            raise ValueError(
+                f"Subject {subject} has a modality twice, several labels or two parts, but a table in which "
+                "modalities share labels has one case a subject: name each case as a subject of its own."
+            )
+        cases.append(Case(subject, subject, images, next(iter(labels), None), mine[0].test, values[0]))
+    return cases
+
+
+def _separate_cases(rows: list[Row], channels: list[str], values: Sequence[dict[int, int] | None]) -> list[Case]:
+    cases: dict[str, Case] = {}
+    for row in rows:
+        name = first = f"{row.subject}_{row.modality}"
+        number = 1
+        while name in cases:
+            number += 1
+            name = f"{first}_{number}"
+        channel = channels.index(row.modality)
+        cases[name] = Case(name, row.subject, {channel: row.image}, row.label, row.test, values[channel])
+    return list(cases.values())
+
+
+def _read(table: Path) -> list[Row]:
+    with table.open(newline="", encoding="utf-8-sig") as content:
+        reader = csv.DictReader(content)
+        columns = reader.fieldnames or []
+        if not {*REQUIRED} <= {*columns} <= {*REQUIRED, *OPTIONAL}:
+            raise ValueError(f"{table} must have the columns {', '.join(REQUIRED + OPTIONAL)}, but has {columns}.")
+        rows = []
+        for line, row in enumerate(reader, 2):
+            cells = {column: (row[column] or "").strip() for column in columns}
+            if not all(cells[column] for column in REQUIRED) or cells.get("part", "") not in ("", "train", "test"):
+                raise ValueError(
+                    f"Line {line} of {table} needs a subject, a modality, an image, and the part train or test, "
+                    f"but is {','.join(cells.values())}."
+                )
+            label = table.parent / cells["label"] if cells.get("label") else None
+            image = table.parent / cells["image"]
+            rows.append(Row(cells["subject"], cells["modality"], image, label, cells.get("part") == "test"))
+    if not rows:
+        raise ValueError(f"{table} has no row below its head: give it one for each scan.")
+    return rows

@@ -1,0 +1,18 @@
+"""``nnunet_cmc demo``: every step of the pipeline on generated scans, with the commands a user would type."""
+
+import argparse
+
+HELP = "the whole pipeline on generated scans, on a CPU, in minutes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", default="nnunet_cmc_demo", metavar="FOLDER", help="a new folder; default: %(default)s, here"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the scans, the folds and the training; default: 0")
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_cmc.commands.demo_steps import Demo
+
+    Demo(args.output, args.seed).run()

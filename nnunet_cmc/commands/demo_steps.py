@@ -1,0 +1,188 @@
+"""The demo's pipeline: generated scans through our commands and nnU-Net's, ending with a table and a picture."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sysconfig
+import time
+from collections import deque
+from pathlib import Path
+
+from nnunet_cmc.dataset_conversion import phantom
+from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
+from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
+from nnunet_cmc.evaluation.results import Evaluation
+
+DATASET_ID = 999
+NAME = "CMCDemo"
+TRAINER, PLANS = "CMCTrainer_demo", "CMCTinyPlans"
+SUBJECTS = {"labeled": 6, "unlabeled": 8, "test": 4}
+INPUTS = {"both": MODALITIES, **{modality: (modality,) for modality in MODALITIES}}
+VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
+
+
+class Demo:
+    """All steps, each a command whose full output goes to ``logs/``.
+
+    Args:
+        output: a folder that does not exist yet, or is empty.
+        seed: of the scans, the folds and the training.
+
+    Raises:
+        ValueError: ``output`` has something in it.
+    """
+
+    def __init__(self, output: str | Path, seed: int):
+        self.output = Path(output).resolve()
+        self.seed = seed
+        if self.output.exists() and any(self.output.iterdir()):
+            raise ValueError(f"{self.output} is not empty: remove it, or name another folder with --output.")
+        (self.output / "logs").mkdir(parents=True, exist_ok=True)
+        self.environment = {
+            # One CPU does everything: no processes that compete for it, and threads that sleep while they wait.
+            **{"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            **os.environ,
+            "NNUNET_CMC_SEED": str(seed),
+            "PYTHONUNBUFFERED": "1",  # or progress would come in blocks of 8 KiB
+        }
+        for variable, folder in VARIABLES.items():
+            self.environment.setdefault(variable, str(self.output / folder))
+            Path(self.environment[variable]).mkdir(parents=True, exist_ok=True)
+        self.dataset = Path(self.environment["nnUNet_raw"]) / f"Dataset{DATASET_ID:03d}_{NAME}"
+        self.started = time.monotonic()
+
+    def run(self) -> dict:
+        """Run every step; returns what is written to ``demo.json``. RuntimeError if a step fails."""
+        print(f"Everything goes to {self.output}. nnU-Net's folders:")
+        for variable in VARIABLES:
+            print(f"  export {variable}={self.environment[variable]}")
+        self._convert()
+        self._command(
+            "split", "Split", "nnunet_cmc", "split", "-d", DATASET_ID, "--labeled", "1.0", "--val", "0.34",
+            "--seed", self.seed,
+        )  # fmt: skip
+        self._command(
+            "plan_and_preprocess", "Plan and preprocess", "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID,
+            "-pl", "CMCPlannerTiny", "-fpe", "CMCFingerprintExtractor", "-c", "3d_fullres", "-npfp", 1, "-np", 1,
+        )  # fmt: skip
+        self._command(
+            "train", "Train", "nnUNetv2_train", DATASET_ID, "3d_fullres", 0, "-tr", TRAINER, "-p", PLANS,
+            "-device", "cpu",
+        )  # fmt: skip
+        evaluations = {given: self._predict(given, channels) for given, channels in INPUTS.items()}
+        return self._report(evaluations)
+
+    def _convert(self) -> None:
+        print(f"\n[{self._elapsed()}] Generate scans of {sum(SUBJECTS.values())} subjects in CT and MR")
+        sources = phantom.generate(self.output / "scans", layout="registered", seed=self.seed, **SUBJECTS)
+        self._command(
+            "convert", "Convert", "nnunet_cmc", "convert", "folders", "-d", DATASET_ID, "--name", NAME,
+            "--images", *_assignments(sources["images"]), "--labels", sources["labels"],
+            "--classes", *_assignments(CLASSES),
+            "--test-images", *_assignments(sources["test_images"]), "--test-labels", sources["test_labels"],
+        )  # fmt: skip
+
+    def _predict(self, given: str, channels: tuple[str, ...]) -> Evaluation:
+        """Predict the test scans with only ``channels`` of them there, and judge the result."""
+        cases, predictions = self.output / "new_cases" / given, self.output / "predictions" / given
+        cases.mkdir(parents=True)
+        for modality in channels:
+            for file in sorted((self.dataset / "imagesTs").glob(f"*_{MODALITIES.index(modality):04d}.nii.gz")):
+                shutil.copy(file, cases)
+        self._command(
+            f"predict_{given}", f"Predict with {' and '.join(channels)}", "nnUNetv2_predict", "-d", DATASET_ID,
+            "-c", "3d_fullres", "-f", 0, "-tr", TRAINER, "-p", PLANS, "-i", cases, "-o", predictions,
+            "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
+        )  # fmt: skip
+        self._command(
+            f"evaluate_{given}", "Evaluate", "nnunet_cmc", "evaluate", "-r", self.dataset / "labelsTs",
+            "-p", predictions, "-d", DATASET_ID, "-np", 1,
+        )  # fmt: skip
+        dataset_json = json.loads((self.dataset / "dataset.json").read_text())
+        return evaluate_folder(self.dataset / "labelsTs", predictions, dataset_json)
+
+    def _report(self, evaluations: dict[str, Evaluation]) -> dict:
+        dice = {
+            given: {name: evaluation.statistic(name, "Dice").mean for name in CLASSES}
+            for given, evaluation in evaluations.items()
+        }
+        mean = {given: evaluation.mean("Dice").mean for given, evaluation in evaluations.items()}
+        result = {
+            "mean_dice": mean,
+            "dice": dice,
+            "test_cases": SUBJECTS["test"],
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
+        (self.output / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+        picture = self.output / "demo.png"
+        save_overview(picture, [self._files(case.case) for case in evaluations["both"].cases[:3]], CLASSES)
+
+        print(f"\n[{self._elapsed()}] Dice of {SUBJECTS['test']} test subjects: both modalities given, or only one")
+        print("\n" + "".join(f"{title:>14}" for title in ("", *evaluations)))
+        for name in CLASSES:
+            print(f"{name:>14}" + "".join(f"{dice[given][name]:14.3f}" for given in evaluations))
+        print(f"{'mean':>14}" + "".join(f"{mean[given]:14.3f}" for given in evaluations))
+        print(f"\nPicture: {picture}\nNumbers: {self.output / 'demo.json'}\nLogs:    {self.output / 'logs'}")
+        return result
+
+    def _files(self, case: str) -> CaseFiles:
+        images = {m: self.dataset / "imagesTs" / f"{case}_{c:04d}.nii.gz" for c, m in enumerate(MODALITIES)}
+        predictions = {
+            "both" if given == "both" else f"{given} only": self.output / "predictions" / given / f"{case}.nii.gz"
+            for given in INPUTS
+        }
+        return CaseFiles(case, images, self.dataset / "labelsTs" / f"{case}.nii.gz", predictions)
+
+    def _command(self, step: str, title: str, name: str, *arguments) -> None:
+        """Print a command, run it, and show the last line of its output as it goes."""
+        command = [name, *map(str, arguments)]
+        print(f"\n[{self._elapsed()}] {title}\n  $ {shlex.join(command)}", flush=True)
+        log = self.output / "logs" / f"{step}.txt"
+        last: deque[str] = deque(maxlen=15)
+        with log.open("w") as file, subprocess.Popen(
+            [_script(name), *command[1:]],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:  # a progress bar ends each of its states with a carriage return: one line too
+                file.write(line)
+                last.append(line)
+                if shown := _progress(line):
+                    print(f"    [{self._elapsed()}] {shown}", flush=True)
+        if process.returncode:
+            tail = "".join(last)
+            raise RuntimeError(f"{name} failed with exit code {process.returncode}; the end of {log}:\n{tail}")
+
+    def _elapsed(self) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        return f"{minutes}:{seconds:02d}"
+
+
+def _assignments(pairs: dict) -> list[str]:
+    return [f"{name}={value}" for name, value in pairs.items()]
+
+
+def _script(name: str) -> str:
+    """A command of this environment, which need not be on PATH."""
+    script = Path(sysconfig.get_path("scripts")) / name
+    found = str(script) if script.exists() else shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"The command {name} is not installed beside this Python: install nnunetv2 and nnunet_cmc.")
+    return found
+
+
+def _progress(line: str) -> str | None:
+    """What to show of a line of output: nnU-Net's epochs and predicted cases."""
+    message = line.rstrip().split("\r")[-1]
+    for mark in ("Epoch ", "Pseudo dice", "Predicting ", "Target spacing"):
+        if mark in message and "Epoch time" not in message:
+            return message[message.index(mark) :]
+    return None

@@ -1,0 +1,172 @@
+"""``nnunet_cmc doctor``: does everything work here, and what to do about what does not."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+HELP = "check the installation: versions, nnU-Net's view of our classes, folders, GPU"
+
+REINSTALL = "install nnunet_cmc again in this environment"
+PATHS = {"nnUNet_raw": "raw datasets", "nnUNet_preprocessed": "preprocessed datasets", "nnUNet_results": "models"}
+
+
+class Check(NamedTuple):
+    status: str  # "OK", "warning" or "BROKEN"
+    subject: str
+    finding: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass  # nothing to choose
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print one line per check; RuntimeError if something that this package needs or is itself is broken."""
+    counts = {"OK": 0, "warning": 0, "BROKEN": 0}
+    for check in checks():
+        print(f"{check.status:<8} {check.subject:<24} {check.finding}", flush=True)
+        counts[check.status] += 1
+    if counts["BROKEN"]:
+        raise RuntimeError(f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN; what to do is said above.")
+    print(f"\nnnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings).")
+
+
+def checks() -> Iterator[Check]:
+    yield from versions()
+    yield from classes()
+    yield from folders()
+    yield gpu()
+    yield torchvision()
+
+
+def versions() -> Iterator[Check]:
+    """Python, this package, and whether each package it requires is in the range that its metadata say."""
+    from packaging.requirements import Requirement
+
+    yield Check("OK", "python", f"{platform.python_version()} ({sys.executable})")
+    yield Check("OK", "nnunet_cmc", importlib.metadata.version("nnunet_cmc"))
+    for text in importlib.metadata.requires("nnunet_cmc") or []:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue  # of the tests only
+        remedy = f'pip install "{requirement.name}{requirement.specifier}"'
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Check("BROKEN", requirement.name, f"not installed: {remedy}")
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            yield Check("OK", requirement.name, version)
+        else:
+            yield Check("BROKEN", requirement.name, f"{version} is not in {requirement.specifier}: {remedy}")
+
+
+def classes() -> Iterator[Check]:
+    """Whether nnU-Net's own functions find each of our classes, in this process and in one that it spawns."""
+    from nnunet_cmc.registration.hook import CLASSES, SWITCH
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        spawned = pool.submit(problems)
+        here = problems()
+        try:
+            there = spawned.result()
+        except Exception as error:
+            there = dict.fromkeys(CLASSES, _in_one_line(error))
+    if None in here or None in there:  # then no class at all is found, and for one reason
+        off = os.environ.get(SWITCH) == "0"
+        remedy = f"unset {SWITCH}, which is 0" if off else REINSTALL
+        yield Check("BROKEN", "start-up hook", f"not in place, so nnU-Net finds none of our classes: {remedy}")
+        return
+    for name in CLASSES:
+        if name in here:
+            yield Check("BROKEN", name, f"{here[name]}: {REINSTALL}")
+        elif name in there:
+            yield Check("BROKEN", name, f"found here, but not in a spawned process: {there[name]}: {REINSTALL}")
+        else:
+            yield Check("OK", name, "found here and in a spawned process")
+
+
+def problems() -> dict[str | None, str]:
+    """What keeps nnU-Net from finding our classes: name -> problem, empty if all is well.
+
+    Without the hook the answer is under the key None alone: nnU-Net's own search would import all of its modules.
+    """
+    from nnunet_cmc.registration.hook import CLASSES, FUNCTION
+
+    try:
+        import nnunetv2
+        from nnunetv2.utilities import find_class_by_name
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    except Exception as error:
+        return dict.fromkeys(CLASSES, f"nnU-Net does not load ({_in_one_line(error)})")
+    find_class: Any = getattr(find_class_by_name, FUNCTION, None)
+    if not hasattr(find_class, "nnunet_cmc_classes"):
+        return {None: "no hook"}
+
+    found: dict[str | None, str] = {}
+    for name, module in CLASSES.items():
+        folder = "preprocessing" if name.endswith("Preprocessor") else "experiment_planning"
+        try:
+            if module.startswith("nnunet_cmc.trainers."):
+                cls = recursive_find_trainer_class_by_name(name)
+            else:
+                cls = find_class(os.path.join(nnunetv2.__path__[0], folder), name, f"nnunetv2.{folder}")
+            if cls.__module__ != module:
+                found[name] = f"nnU-Net finds the one of {cls.__module__}"
+        except Exception as error:
+            found[name] = _in_one_line(error)
+    return found
+
+
+def folders() -> Iterator[Check]:
+    for variable, content in PATHS.items():
+        folder = os.environ.get(variable)
+        if not folder:
+            yield Check("warning", variable, f"not set: export {variable}=FOLDER, the folder for {content}")
+        elif not os.path.isdir(folder):
+            yield Check("warning", variable, f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew")
+        elif not os.access(folder, os.W_OK):
+            yield Check("warning", variable, f"{folder} is not writable: choose another folder, or get the right to")
+        else:
+            yield Check("OK", variable, folder)
+
+
+def gpu() -> Check:
+    try:
+        import torch
+    except Exception as error:
+        return Check("BROKEN", "GPU", f"torch does not load ({_in_one_line(error)}): install torch again")
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        found = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
+        return Check("OK", "GPU", found)
+    if torch.version.cuda is None and torch.version.hip is None:
+        reason = f"torch {torch.__version__} is built for the CPU; for a GPU install another build of torch"
+    else:
+        reason = f"torch {torch.__version__} sees none; does nvidia-smi, and is CUDA_VISIBLE_DEVICES unset?"
+    return Check("warning", "GPU", f"none: give nnU-Net -device cpu, with CMCPlannerTiny ({reason})")
+
+
+def torchvision() -> Check:
+    """In a process of its own: a build that does not match torch fails in ways that stay."""
+    process = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
+    if process.returncode == 0:
+        return Check("OK", "torchvision", importlib.metadata.version("torchvision"))
+    reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+    return Check(
+        "warning",
+        "torchvision",
+        f"does not load ({reason}): our classes do not need it, but nnU-Net's own trainer variants are not found "
+        "without; install the build that matches torch",
+    )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,124 @@
+"""``nnunet_cmc evaluate``: judge predicted label maps against reference label maps."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+HELP = "Dice, IoU, ASSD, HD95 and NSD per class and modality of one or several predictions: tables, report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-r", "--reference", required=True, help="folder with the reference label maps")
+    parser.add_argument(
+        "-p",
+        "--prediction",
+        required=True,
+        action="append",
+        metavar="[NAME=]FOLDER",
+        help="folder with the predicted label maps; give it several times to compare, all are tested against the first",
+    )
+    parser.add_argument("-d", "--dataset", metavar="ID", help="dataset ID or name; default: PREDICTION/dataset.json")
+    parser.add_argument("-o", "--output", help="folder for what is written; default, for one prediction: its folder")
+    parser.add_argument("--report", action="store_true", help="write report.html with plots and the worst cases, too")
+    parser.add_argument(
+        "-i", "--images", help="the scans, for --report; default: the folder imagesX beside the reference labelsX"
+    )
+    parser.add_argument(
+        "-np", "--processes", type=int, help="cases judged at the same time; default: nnUNet_def_n_proc or the cores"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=2.0, metavar="MM", help="tolerance of NSD in mm; default: %(default)g"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunetv2.configuration import default_num_processes
+
+    from nnunet_cmc.data.presence import subject_of
+    from nnunet_cmc.evaluation.comparison import Comparison
+    from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
+    from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
+    from nnunet_cmc.evaluation.tables import format_table, save_csv, save_summary
+
+    predictions = _named_folders(args.prediction)
+    several, (first, *_) = len(predictions) > 1, predictions.values()
+    if several and args.output is None:
+        raise ValueError("Several predictions are compared in a folder of their own: name it with -o.")
+    dataset_json = _read_dataset_json(args.dataset, first)
+    processes = args.processes or min(default_num_processes, os.cpu_count() or 1)
+    references = label_maps(args.reference, dataset_json["file_ending"])
+    if args.report:
+        from nnunet_cmc.evaluation.report import find_scans, save_report
+
+        scans = find_scans(args.images or _images_beside(args.reference), dataset_json, references)
+
+    evaluations = {}
+    for name, folder in predictions.items():
+        if several:
+            print(f"{name}: {folder}", flush=True)
+        evaluations[name] = evaluate_folder(args.reference, folder, dataset_json, processes, args.tolerance)
+    comparison = Comparison(evaluations, {case: subject_of(dataset_json, case) for case in references})
+
+    output, written = Path(args.output or first), []
+    for name, evaluation in evaluations.items():
+        own = output / name if several else output
+        own.mkdir(parents=True, exist_ok=True)
+        save_summary(evaluation, own / "summary.json")
+        save_csv(evaluation, own / "summary.csv")
+        written += [own / "summary.json", own / "summary.csv"]
+    written += save_tables(comparison, output, "comparison" if several else "summary")
+    if args.report:
+        written.append(save_report(output, comparison, scans))
+
+    print(averages_markdown(comparison) if several else format_table(evaluations[name]))
+    for name, evaluation in evaluations.items():
+        if evaluation.without_reference:
+            cases = ", ".join(evaluation.without_reference)
+            print(f"\n{name}: predicted, but without a reference and not judged: {cases}.")
+    print(f"\nWritten: {', '.join(map(str, written))}")
+
+
+def _named_folders(arguments: list[str]) -> dict[str, str]:
+    """Folders by name: ``NAME=FOLDER``, or a folder that gives its own name."""
+    folders: dict[str, str] = {}
+    for argument in arguments:
+        name, _, folder = argument.partition("=")
+        if not name or not folder or os.sep in name or Path(argument).is_dir():
+            name, folder = Path(argument).resolve().name, argument
+        if name in folders:
+            raise ValueError(f"{folders[name]} and {folder} are both named {name}: name them with -p NAME=FOLDER.")
+        folders[name] = folder
+    return folders
+
+
+def _images_beside(reference: str) -> Path:
+    """nnU-Net's folder of the scans for that of the labels: imagesTs for labelsTs."""
+    folder = Path(reference).resolve()
+    if not folder.name.startswith("labels"):
+        raise ValueError(f"The scans of {reference} are not known: name their folder with -i.")
+    return folder.with_name(folder.name.replace("labels", "images", 1))
+
+
+def _read_dataset_json(dataset: str | None, prediction_folder: str) -> dict:
+    """``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
+    file = Path(prediction_folder, "dataset.json") if dataset is None else _raw_folder(dataset) / "dataset.json"
+    if not file.is_file():
+        remedy = "name the dataset with -d." if dataset is None else "convert the dataset again."
+        raise ValueError(f"There is no {file}, which says what the labels and modalities are: {remedy}")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _raw_folder(dataset: str) -> Path:
+    from nnunetv2.paths import nnUNet_raw
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    if not nnUNet_raw.is_set():
+        raise ValueError("The environment variable nnUNet_raw is not set: set it to the folder of the raw datasets.")
+    try:
+        name = str(maybe_convert_to_dataset_name(dataset))
+    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
+        raise ValueError(
+            f"{nnUNet_raw} has no single dataset {dataset}: give the number or name of a folder DatasetNNN_NAME in it."
+        ) from error
+    return Path(nnUNet_raw) / name

@@ -1,0 +1,50 @@
+"""``nnunet_cmc``: one sub-command per file of this folder, in the order in which a user meets them.
+
+The module of a sub-command has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``, and imports what is
+slow (torch, nnU-Net, SimpleITK) in functions only, since ``nnunet_cmc --help`` imports all of these modules.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import nnunet_cmc
+
+COMMANDS = ("demo", "convert", "split", "weights", "evaluate", "stress", "doctor")
+EPILOG = "Planning, training and prediction are nnU-Net's commands, with -pl CMCPlanner and -tr CMCTrainer -p CMCPlans."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; returns the exit code: 0, or 1 after an error, which is one sentence on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        args.run(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"nnunet_cmc: error: {_sentence(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("nnunet_cmc: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nnunet_cmc", description=nnunet_cmc.__doc__, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"nnunet_cmc {nnunet_cmc.__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="command", required=True)
+    names = arguments[:1] if arguments[0] in COMMANDS else COMMANDS  # one module suffices to run its command
+    for name in names:
+        module = importlib.import_module(f"nnunet_cmc.commands.{name}")
+        subparser = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
+        subparser.set_defaults(run=module.run)
+        if arguments[0] == name:
+            module.add_arguments(subparser)
+    return parser
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

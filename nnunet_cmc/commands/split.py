@@ -1,0 +1,109 @@
+"""``nnunet_cmc split``: decide which training cases keep their labels, and which validate."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HELP = "choose which training cases keep their labels, and which validate"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument(
+        "--labeled",
+        nargs="+",
+        type=float,
+        metavar="FRACTION",
+        help="fractions of the training cases that keep their labels, such as 0.1 0.2 1.0: one fold for each",
+    )
+    kind.add_argument("--folds", type=int, metavar="K", help="a K-fold cross-validation with every label kept instead")
+    parser.add_argument(
+        "--val", type=float, default=0.2, metavar="FRACTION", help="fraction of subjects that validate (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_cmc.data.splits import make_folds, make_splits, write_splits
+
+    raw = _raw_dataset(args.dataset)
+    dataset_json = json.loads((raw / "dataset.json").read_text())
+    cases = _channel_files(raw / "imagesTr", dataset_json["file_ending"])
+    if not cases:
+        raise ValueError(f"{raw / 'imagesTr'} holds no case: convert the dataset again.")
+    dataset_json = _with_measured_presence(dataset_json, cases)
+    if args.folds is not None:
+        splits = make_folds(dataset_json, cases, args.folds, args.seed)
+    else:
+        splits = make_splits(dataset_json, cases, labeled=args.labeled, val=args.val, seed=args.seed)
+    files = write_splits(raw.name, splits)
+
+    unlabeled = _channel_files(raw / "imagesUn", dataset_json["file_ending"])
+    print(_table(dataset_json, splits, {case: tuple(channels) for case, channels in unlabeled.items()}))
+    print("Written:", *files)
+    if any(file.with_name("dataset_fingerprint.json").is_file() for file in files):
+        print("Plan and preprocess again: the intensity statistics in existing plans come from the labels of before.")
+
+
+def _raw_dataset(id_or_name: str) -> Path:
+    from nnunetv2.paths import nnUNet_raw
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    root = nnUNet_raw.get()
+    if root is None:
+        raise ValueError("nnUNet_raw is not set: set this variable to the folder of nnU-Net's raw datasets.")
+    try:
+        folder = Path(root, maybe_convert_to_dataset_name(id_or_name))
+    except RuntimeError as error:
+        raise ValueError(f"There is not exactly one dataset with the ID {id_or_name} in {root}.") from error
+    if not (folder / "dataset.json").is_file():
+        raise ValueError(f"There is no {folder / 'dataset.json'}: convert the dataset first.")
+    return folder
+
+
+def _channel_files(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
+    """Files of each case in ``folder``, by channel."""
+    cases: dict[str, dict[int, Path]] = {}
+    for file in sorted(folder.glob(f"*_[0-9][0-9][0-9][0-9]{file_ending}")):
+        case, channel = file.name.removesuffix(file_ending).rsplit("_", 1)
+        cases.setdefault(case, {})[int(channel)] = file
+    return cases
+
+
+def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[int, Path]]) -> dict[str, Any]:
+    """``dataset_json`` that says of every case which channels are present, read from the voxels where it was silent."""
+    import SimpleITK as sitk
+    from tqdm import tqdm
+
+    from nnunet_cmc.data.presence import VERSION, present_channels
+
+    silent = [case for case in cases if present_channels(dataset_json, case) is None]
+    measured = {}
+    for case in tqdm(silent, desc="Reading which modalities are present", unit="case", disable=not silent):
+        files = sorted(cases[case].items())
+        measured[case] = [c for c, file in files if sitk.GetArrayFromImage(sitk.ReadImage(str(file))).any()]
+        if not measured[case]:
+            raise ValueError(f"Case {case} of imagesTr is zero everywhere in every channel: remove it with its label.")
+    cmc = {"version": VERSION, **dataset_json.get("cmc", {})}
+    return {**dataset_json, "cmc": {**cmc, "present_channels": {**cmc.get("present_channels", {}), **measured}}}
+
+
+def _table(dataset_json: dict, splits: list[dict], unlabeled: dict[str, tuple[int, ...]]) -> str:
+    """Number of cases in each part of each fold, in all and of each modality."""
+    from nnunet_cmc.data.presence import channel_names, present_channels
+
+    def counts(cases: list[str]) -> list[int]:
+        shown = [unlabeled.get(case) or present_channels(dataset_json, case) or () for case in cases]
+        return [len(cases), *(sum(channel in channels for channels in shown) for channel in range(len(names)))]
+
+    names = channel_names(dataset_json)
+    rows = [["fold", "part", "cases", *names]]
+    for fold, split in enumerate(splits):
+        hidden = split.get("unlabeled", [])
+        rows.append([str(fold), "labelled", *map(str, counts(split["train"]))])
+        rows.append(["", "unlabelled", *map(str, counts([*hidden, *unlabeled]))])
+        rows.append(["", "validation", *map(str, counts(split["val"]))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -1,0 +1,114 @@
+"""``nnunet_cmc stress``: what missing and misaligned modalities do to a trained model's predictions."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HELP = "predict and judge a test set with modalities missing, and with one misaligned: tables and curves"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
+    parser.add_argument("-r", dest="reference", required=True, metavar="FOLDER", help="their label maps, as labelsTs")
+    parser.add_argument(
+        "-o", dest="output", required=True, metavar="FOLDER", help="for everything; one it was interrupted in resumes"
+    )
+    parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
+    parser.add_argument("-tr", dest="trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
+    parser.add_argument("-p", dest="plans", default="CMCPlans", help="plans of the model (%(default)s)")
+    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="to predict on (%(default)s)")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
+    parser.add_argument(
+        "-np", dest="processes", type=int, help="of preprocessing, export and judging (3; on a CPU everything in one)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the directions of misalignment (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_cmc.data.presence import channel_names
+    from nnunet_cmc.evaluation.stress import find_cases, save_stress, stress_test
+    from nnunet_cmc.evaluation.stress_plots import save_stress_figures
+
+    model = _model_folder(args)
+    dataset_json = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
+    cases = find_cases(args.images, args.reference, dataset_json)
+    _resume(args, model)
+    processes = args.processes or (1 if args.device == "cpu" else 3)
+    print(f"{len(cases)} cases with several modalities; what nnU-Net says goes to {Path(args.output, 'log.txt')}.")
+    evaluations = stress_test(
+        _Predictor(model, args, processes),
+        cases,
+        args.reference,
+        dataset_json,
+        args.output,
+        processes=processes,
+        seed=args.seed,
+    )
+    written = save_stress(evaluations, dataset_json, args.output)
+    written += save_stress_figures(evaluations, channel_names(dataset_json), args.output)
+    print(f"\n{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}")
+    for condition, evaluation in evaluations.items():
+        dice, assd = (evaluation.mean(metric).mean for metric in ("Dice", "ASSD"))
+        print(f"{condition.name:<24}{len(evaluation.cases):>6}{dice:>8.3f}{assd:>11.2f}")
+    print(f"\nWritten: {', '.join(map(str, written))}")
+
+
+class _Predictor:
+    """nnU-Net's predictor with the trained model, loaded when it is first needed."""
+
+    def __init__(self, model: Path, args: argparse.Namespace, processes: int):
+        self.model, self.args, self.processes = model, args, processes
+        self.predictor: Any = None
+
+    def __call__(self, inputs: list[list[str]], outputs: list[str]) -> None:
+        import torch
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        if self.predictor is None:
+            self.predictor = nnUNetPredictor(
+                use_mirroring=not self.args.disable_tta, device=torch.device(self.args.device), allow_tqdm=False
+            )
+            self.predictor.initialize_from_trained_model_folder(str(self.model), self.args.folds)
+        if self.processes <= 1:
+            self.predictor.predict_from_files_sequential(inputs, outputs)
+        else:
+            kinds = ("num_processes_preprocessing", "num_processes_segmentation_export")
+            self.predictor.predict_from_files(inputs, outputs, **dict.fromkeys(kinds, self.processes))
+
+
+def _model_folder(args: argparse.Namespace) -> Path:
+    from nnunetv2.paths import nnUNet_results
+    from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+    if not nnUNet_results.is_set():
+        raise ValueError("nnUNet_results is not set: set this variable to the folder of nnU-Net's trained models.")
+    try:
+        model = Path(get_output_folder(args.dataset, args.trainer, args.plans, args.configuration))
+    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
+        raise ValueError(f"There is not exactly one dataset {args.dataset}: give its number or whole name.") from error
+    for fold in args.folds:
+        checkpoint = model / f"fold_{fold}" / "checkpoint_final.pth"
+        if not checkpoint.is_file():
+            raise ValueError(f"There is no {checkpoint}: train the model to its end, or name another by -tr, -p, -f.")
+    return model
+
+
+def _resume(args: argparse.Namespace, model: Path) -> None:
+    """Refuse a folder in which another test was begun; remember this one there."""
+    settings = {
+        "model": str(model.resolve()),
+        "folds": args.folds,
+        "images": str(Path(args.images).resolve()),
+        "disable_tta": args.disable_tta,
+        "seed": args.seed,
+    }
+    file = Path(args.output, "settings.json")
+    if file.is_file():
+        if json.loads(file.read_text(encoding="utf-8")) != settings:
+            raise ValueError(f"{args.output} has predictions of another stress test ({file}): name another with -o.")
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,91 @@
+"""``nnunet_cmc weights``: make of pretrained weights what ``nnUNetv2_train -pretrained_weights`` takes."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", type=Path, help="sam_med3d_turbo.pth, clip_driven_universal_unet.pth or a checkpoint of CMCTrainer"
+    )
+    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    parser.add_argument("-p", dest="plans", required=True, metavar="PLANS", help="plans, such as CMCPlans")
+    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="the file to write")
+    parser.add_argument("--modality", metavar="NAME", help="fill the parts of this modality only")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights that FILE does not have (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from nnunet_cmc.data.presence import channel_names
+    from nnunet_cmc.networks.checkpoints import load_checkpoint
+    from nnunet_cmc.networks.pretrained import load_pretrained
+
+    plans, dataset_json = _plans_and_dataset(args.dataset, args.plans)
+    if not args.output.absolute().parent.is_dir():
+        raise ValueError(f"There is no folder {args.output.absolute().parent} to write {args.output.name} to.")
+    if args.output.exists() and args.output.samefile(args.file):
+        raise ValueError(f"{args.output} would replace the pretrained weights: give -o another name.")
+    checkpoint = load_checkpoint(args.file)
+    torch.manual_seed(args.seed)
+    net = _network(plans, args.configuration, dataset_json)
+    what, counts = load_pretrained(net, checkpoint, args.file, channel_names(dataset_json), args.modality)
+
+    temporary = args.output.with_name(args.output.name + ".tmp")
+    torch.save({"network_weights": net.state_dict()}, temporary)
+    os.replace(temporary, args.output)
+    print(f"{args.file} is {what}. Tensors of the network:")
+    print(_table(counts))
+    print(f"Written: {args.output}, for nnUNetv2_train -p {args.plans} -pretrained_weights {args.output}")
+
+
+def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, dict]:
+    from nnunetv2.paths import nnUNet_preprocessed
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    root = nnUNet_preprocessed.get()
+    if root is None:
+        raise ValueError("nnUNet_preprocessed is not set: set this variable to nnU-Net's folder of that name.")
+    try:
+        folder = Path(root, maybe_convert_to_dataset_name(id_or_name))
+    except RuntimeError as error:
+        raise ValueError(f"There is not exactly one dataset with the ID {id_or_name}.") from error
+    file = folder / f"{plans_name}.json"
+    if not file.is_file():
+        raise ValueError(f"There is no {file}: plan first, with nnUNetv2_plan_and_preprocess -pl CMCPlanner.")
+    return json.loads(file.read_text()), json.loads((folder / "dataset.json").read_text())
+
+
+def _network(plans: dict, configuration: str, dataset_json: dict):
+    """The network that CMCTrainer would build."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_cmc.trainers.checks import require_supported
+    from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+
+    require_supported(plans, configuration, dataset_json, CMCTrainer.__name__)
+    manager = PlansManager(plans)
+    return CMCTrainer.build_network_architecture(
+        manager,
+        manager.get_configuration(configuration),
+        len(dataset_json["channel_names"]),
+        manager.get_label_manager(dataset_json).num_segmentation_heads,
+        False,
+    )
+
+
+def _table(counts: dict[str, dict[str, int]]) -> str:
+    rows = [["", *next(iter(counts.values()))]]
+    rows += [[part, *map(str, outcomes.values())] for part, outcomes in counts.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *others = widths
+    return "\n".join(
+        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
+        for name, *cells in rows
+    )

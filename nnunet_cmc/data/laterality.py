@@ -1,0 +1,31 @@
+"""Which classes have a side: whether a scan may be mirrored left to right."""
+
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+
+LEFT_RIGHT = 2  # the last array axis, since our plans read all scans on canonical axes
+CASES_TO_TELL = 3  # on one side in fewer cases than this may be chance
+MARGIN = 0.05  # of the body's width: nearer to the middle is on no side
+
+
+def sided_classes(dataset: nnUNetBaseDataset) -> list[int]:
+    """Labels whose centre lies on the same side of the body in every case that shows them.
+
+    A class that fewer than three cases show counts as sided: nobody can tell.
+
+    Args:
+        dataset: preprocessed labelled cases; only their properties are read.
+    """
+    positions: dict[int, list[float]] = {}
+    for case in dataset.identifiers:
+        properties = dataset.load_case(case)[3]
+        low, high = properties["body_box"][LEFT_RIGHT]
+        for label, voxels in properties["class_locations"].items():
+            if len(voxels):  # rows are (channel, D, H, W)
+                centre = np.mean(np.asarray(voxels)[:, 1 + LEFT_RIGHT]) + 0.5
+                positions.setdefault(label, []).append((centre - low) / (high - low) - 0.5)
+    return [
+        label
+        for label, offsets in positions.items()
+        if len(offsets) < CASES_TO_TELL or min(offsets) > MARGIN or max(offsets) < -MARGIN
+    ]

@@ -1,0 +1,180 @@
+"""Batches of labelled and unlabelled pairs: two modalities of one case, or two scans of unlike modalities."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.nn.functional import avg_pool3d
+
+from nnunet_cmc.data.cases import Stream
+from nnunet_cmc.data.seeding import SeededLoader
+
+# A patch carries its positions in the body at 1 / POSITION_STRIDE of its resolution: they vary slowly.
+POSITION_STRIDE = 4
+# Augmentation pads with zeros, so positions travel with an offset that makes padding fall far outside of the body.
+_OFFSET = 10.0
+
+
+class Crop(NamedTuple):
+    """One patch to be read: ``channels`` of ``case`` from ``corner`` (voxels), the others zero."""
+
+    case: str
+    channels: tuple[int, ...]
+    corner: list[int]
+    body_box: np.ndarray  # (3, 2) voxels
+
+
+class PairLoader(SeededLoader):
+    """nnU-Net's data loader for pairs of modalities.
+
+    A *row* is one network sample ``(M, D, H, W)``. A case with several modalities is one row, and its own pair: one
+    crop, one augmentation. A case with a single modality gets a partner that shows another one, of the same subject if
+    possible, at the same relative position in the body; the two are two rows, augmented on their own, since voxels of
+    different grids have nothing to do with each other.
+
+    A batch is a dict:
+        data: ``(N, M, D, H, W)`` float32, the rows of labelled pairs first.
+        target: ``(N_labeled, 1, D, H, W)`` int16.
+        fusion: ``(N, M, M)`` bool, for :class:`CMCNet`. Labelled rows fuse all they have or, with probability
+            ``modality_dropout``, are split at random into two parties that fuse among themselves; each unlabelled
+            modality is on its own, so that agreement between modalities is learned and not given.
+        pairs: ``(P, M)`` int64, the row that shows modality m of pair p, or -1.
+        positions: ``(N, 3, D/4, H/4, W/4)`` float32, relative position in the body box along D, H, W from before
+            augmentation; inside is [0, 1]. Only scans with a partner are asked where they are: NaN for the others.
+        keys: the cases, row by row.
+
+    Args:
+        labeled: the labelled cases.
+        unlabeled: the cases without labels, or None.
+        pairs: number of labelled pairs in a batch, and as many unlabelled.
+        initial_patch_size, patch_size: voxels read, and left after augmentation.
+        label_manager: nnU-Net's.
+        oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
+        modality_dropout: see ``fusion``.
+        transforms: nnU-Net's augmentation.
+        seeding: SeededLoader's ``seed``, ``rank`` and ``first_batch``.
+    """
+
+    def __init__(
+        self,
+        labeled: Stream,
+        unlabeled: Stream | None,
+        pairs: int,
+        initial_patch_size,
+        patch_size,
+        label_manager,
+        oversample_foreground_percent: float,
+        modality_dropout: float,
+        transforms,
+        **seeding,
+    ):
+        super().__init__(
+            labeled.dataset, pairs, initial_patch_size, patch_size, label_manager, oversample_foreground_percent,
+            transforms=transforms, **seeding,
+        )  # fmt: skip
+        self.labeled = labeled
+        self.unlabeled = unlabeled
+        self.modality_dropout = modality_dropout
+
+    @torch.no_grad()
+    def make_batch(self) -> dict:
+        """A batch drawn with the global random generators."""
+        with threadpool_limits(limits=1, user_api=None):
+            return self._batch()
+
+    def _batch(self) -> dict:
+        pairs = [self._draw_pair(self.labeled, self.get_do_oversample(i)) for i in range(self.batch_size)]
+        rows = [self._read(crop, self.labeled) for pair in pairs for crop in pair]
+        n_labeled = len(rows)
+        if self.unlabeled is not None:
+            hidden = [self._draw_pair(self.unlabeled, False) for _ in range(self.batch_size)]
+            rows += [self._read(crop, self.unlabeled) for pair in hidden for crop in pair]
+            pairs += hidden
+        crops = [crop for pair in pairs for crop in pair]
+        return {
+            "data": torch.stack([row["image"] for row in rows]),
+            "target": torch.stack([row["segmentation"] for row in rows[:n_labeled]]),
+            "positions": torch.stack([row["positions"] for row in rows]),
+            "fusion": torch.stack(
+                [
+                    self._parties(crop.channels, len(row["image"]), labeled=i < n_labeled)
+                    for i, (crop, row) in enumerate(zip(crops, rows, strict=True))
+                ]
+            ),
+            "pairs": _row_of_each_modality(pairs, len(rows[0]["image"])),
+            "keys": [crop.case for crop in crops],
+        }
+
+    def _draw_pair(self, stream: Stream, force_foreground: bool) -> list[Crop]:
+        case = stream.draw()
+        data, _, _, properties = stream.dataset.load_case(case)
+        corner, _ = self.get_bbox(data.shape[1:], force_foreground, properties.get("class_locations"))
+        anchor = Crop(case, stream.present[case], corner, np.array(properties["body_box"], dtype=float))
+        partner = stream.draw_partner(case) if len(anchor.channels) == 1 else None
+        return [anchor] if partner is None else [anchor, self._at_same_position(anchor, stream, *partner)]
+
+    def _at_same_position(self, anchor: Crop, stream: Stream, case: str, modality: int) -> Crop:
+        """The crop of ``case`` whose centre lies at the same relative position in the body as the anchor's."""
+        data, _, _, properties = stream.dataset.load_case(case)
+        box = np.array(properties["body_box"], dtype=float)
+        half = np.array(self.patch_size) / 2
+        relative = (np.array(anchor.corner) + half - anchor.body_box[:, 0]) / np.ptp(anchor.body_box, axis=1)
+        corner = np.round(box[:, 0] + relative * np.ptp(box, axis=1) - half).astype(int)
+        lowest, highest = zip(*(self._corner_range(side, d) for d, side in enumerate(data.shape[1:])), strict=True)
+        return Crop(case, (modality,), [int(c) for c in np.clip(corner, lowest, highest)], box)
+
+    def _corner_range(self, side: int, d: int) -> tuple[int, int]:
+        """Where a patch may begin along axis d of a volume, as in nnU-Net's get_bbox."""
+        pad = max(int(self.need_to_pad[d]), int(self.patch_size[d]) - side)
+        return -pad // 2, side + pad // 2 + pad % 2 - int(self.patch_size[d])
+
+    def _read(self, crop: Crop, stream: Stream) -> dict[str, Tensor]:
+        data, seg, _, _ = stream.dataset.load_case(crop.case)
+        box = [[lo, lo + int(side)] for lo, side in zip(crop.corner, self.patch_size, strict=True)]
+        sample = {"image": torch.from_numpy(crop_and_pad_nd(data, box, 0)).float()}
+        if len(crop.channels) == 1:
+            sample["regression_target"] = _positions(box, crop.body_box) + _OFFSET
+        if seg is not None:
+            sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(seg, box, -1, cast_cropped_to=np.int16))
+        sample = self.transforms(**sample)
+        image = sample["image"]
+        image[[m for m in range(len(image)) if m not in crop.channels]] = 0  # augmentation disturbs absent channels
+        if "regression_target" in sample:
+            positions = avg_pool3d(sample.pop("regression_target") - _OFFSET, POSITION_STRIDE)
+        else:
+            positions = torch.full((3, *(side // POSITION_STRIDE for side in image.shape[1:])), torch.nan)
+        return {**sample, "image": image, "positions": positions}
+
+    def _parties(self, channels: tuple[int, ...], num_modalities: int, labeled: bool) -> Tensor:
+        """Row of ``fusion``: who fuses with whom."""
+        if not labeled:
+            party = np.arange(num_modalities)
+        else:
+            party = np.zeros(num_modalities, dtype=int)
+            if len(channels) > 1 and np.random.uniform() < self.modality_dropout:
+                members = np.random.permutation(channels)
+                party[members[: np.random.randint(1, len(channels))]] = 1
+        there = np.isin(np.arange(num_modalities), channels)
+        return torch.from_numpy((party[:, None] == party[None]) & there[:, None] & there[None])
+
+
+def _positions(box: list[list[int]], body_box: np.ndarray) -> Tensor:
+    """Relative position in the body of every voxel centre in ``box``: ``(3, D, H, W)`` float32."""
+    axes = [
+        torch.from_numpy((np.arange(lo, hi) + 0.5 - body[0]) / max(body[1] - body[0], 1.0)).float()
+        for (lo, hi), body in zip(box, body_box, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def _row_of_each_modality(pairs: list[list[Crop]], num_modalities: int) -> Tensor:
+    rows = torch.full((len(pairs), num_modalities), -1)
+    row = 0
+    for p, pair in enumerate(pairs):
+        for crop in pair:
+            rows[p, list(crop.channels)] = row
+            row += 1
+    return rows

@@ -1,0 +1,124 @@
+"""nnU-Net's preprocessing for cases that show some of the modalities only, with or without a label."""
+
+import os
+import shutil
+from os.path import join
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice
+from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_cmc.data.body import body_box
+from nnunet_cmc.data.parallel import run_parallel
+from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.raw_case import read_case, read_label, require_declared, shown_channels
+from nnunet_cmc.data.raw_dataset import check_dataset, unlabeled_cases
+
+# Written for exact zeros of a present channel, so that a tile of nothing but zeros means that the modality is absent.
+ALMOST_ZERO = 1e-6
+
+
+def unlabeled_folder(preprocessed_folder: str) -> str:
+    """Where preprocessed cases of ``imagesUn`` lie: beside the labelled ones, so that no stock trainer meets them."""
+    return preprocessed_folder + "_unlabeled"
+
+
+class CMCPreprocessor(DefaultPreprocessor):
+    """Crop, normalise and resample as nnU-Net does, on the image alone: no label touches it.
+
+    An absent channel is exactly zero in every voxel, a present one in none. The properties of a case gain
+
+    * ``present_channels``: list of int, the channels it shows,
+    * ``body_box``: ``[[lo, hi), ...]`` along D, H, W in voxels of the preprocessed array (float).
+    """
+
+    def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
+        """Preprocess the case whose channel files are ``image_files``: any of them, in any order, ``_000N`` counts.
+
+        Returns:
+            data ``(M, D, H, W)`` float32, seg ``(1, D, H, W)`` int (-1 outside of the image), properties.
+
+        Raises:
+            ValueError: see :func:`read_case` and :func:`read_label`.
+        """
+        dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
+        reader = plans_manager.image_reader_writer_class()
+        data, properties = read_case(image_files, dataset_json, reader, seg_file)
+        seg = None if seg_file is None else read_label(seg_file, dataset_json, reader)
+        return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
+
+    def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
+        """The same for arrays ``data (M, D, H, W)``, ``seg (1, D, H, W)``: a channel that is all zero is absent.
+
+        Raises:
+            ValueError: the number of channels is not the dataset's, or none has a voxel other than zero.
+        """
+        names = channel_names(dataset_json)
+        if len(data) != len(names):
+            raise ValueError(
+                f"The image has {len(data)} channel(s), but the dataset has {len(names)} ({', '.join(names)}): "
+                "give every channel, zeros for an absent one."
+            )
+        present = shown_channels(data)
+        if not present:
+            raise ValueError("The image shows no modality: all its voxels are zero.")
+        raw = data.transpose(0, *(axis + 1 for axis in plans_manager.transpose_forward))
+        data, seg, properties = super().run_case_npy(
+            data, seg, properties, plans_manager, configuration_manager, dataset_json
+        )
+        raw = raw[(slice(None), *bounding_box_to_slice(properties["bbox_used_for_cropping"]))]
+        scale = np.divide(data.shape[1:], raw.shape[1:])
+        properties["present_channels"] = present
+        properties["body_box"] = (body_box(raw, names) * scale[:, None]).tolist()
+        for channel in present:
+            data[channel][data[channel] == 0] = ALMOST_ZERO
+        return data, seg, properties
+
+    def _normalize(self, data, seg, configuration_manager, foreground_intensity_properties_per_channel):
+        absent = np.setdiff1d(range(len(data)), shown_channels(data))
+        if any(configuration_manager.use_mask_for_norm):
+            # stock marks as outside what is zero in the image *and* in the label
+            seg = create_nonzero_mask(data)[None].astype(np.int8) - 1
+        data = super()._normalize(data, seg, configuration_manager, foreground_intensity_properties_per_channel)
+        data[absent] = 0
+        return data
+
+    def run(self, dataset_name_or_id, configuration_name, plans_identifier, num_processes):
+        """Preprocess the labelled cases as nnU-Net does, then those of ``imagesUn`` into :func:`unlabeled_folder`.
+
+        Raises:
+            ValueError: the dataset has cases that cannot be preprocessed; found before any work where headers show it.
+        """
+        name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
+        dataset_json = load_json(join(preprocessed, "dataset.json"))
+        check_dataset(raw, dataset_json)
+        plans_manager = PlansManager(join(preprocessed, plans_identifier + ".json"))
+        configuration_manager = plans_manager.get_configuration(configuration_name)
+        labeled = join(preprocessed, configuration_manager.data_identifier)
+        unlabeled = unlabeled_folder(labeled)
+        shutil.rmtree(unlabeled, ignore_errors=True)
+        try:
+            super().run(name, configuration_name, plans_identifier, num_processes)
+            arguments = [
+                (join(unlabeled, case), image_files, plans_manager, configuration_manager, dataset_json)
+                for case, image_files in unlabeled_cases(raw, dataset_json["file_ending"]).items()
+            ]
+            if arguments:
+                os.makedirs(unlabeled)
+                run_parallel(
+                    self._save_unlabeled, arguments, num_processes, "Preprocessing unlabelled", self.show_progress_bar
+                )
+        except BaseException:
+            for folder in (labeled, unlabeled):  # some of the cases would look like all of them
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
+        self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
+        require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))

@@ -1,0 +1,75 @@
+"""Which modalities a case has, and whose scan it is: the ``cmc`` key of ``dataset.json``.
+
+The key reads ``{"version": 1, "present_channels": {case: [0]}, "subjects": {case: id}}``. Where it is silent about a
+case, a channel is absent exactly if all its voxels are zero, and the case is its own subject.
+"""
+
+from typing import Any
+
+VERSION = 1
+
+
+def channel_names(dataset_json: dict) -> list[str]:
+    """Names of the modalities, in channel order.
+
+    Raises:
+        ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ...
+    """
+    names = dataset_json.get("channel_names")
+    if not isinstance(names, dict) or not names or sorted(names) != sorted(str(i) for i in range(len(names))):
+        raise ValueError(
+            f'dataset.json must have "channel_names" numbered "0", "1", ... but has {names!r}: '
+            "name every modality there, in the order of the files' _0000, _0001, ..."
+        )
+    return [str(names[str(i)]) for i in range(len(names))]
+
+
+def present_channels(dataset_json: dict, case: str) -> tuple[int, ...] | None:
+    """Indices of the modalities that ``case`` was scanned in, rising; None where ``dataset.json`` does not say.
+
+    Raises:
+        ValueError: the ``cmc`` key is malformed, of an unknown version, or names a channel that does not exist.
+    """
+    channels = _entries(dataset_json, "present_channels").get(case)
+    if channels is None:
+        return None
+    count = len(channel_names(dataset_json))
+    integers = isinstance(channels, list) and all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
+    if not integers or not channels or len(set(channels)) < len(channels):
+        raise ValueError(
+            f'Case {case}: "present_channels" in the cmc key of dataset.json must be a list of different channel '
+            f"numbers, such as [0], but is {channels!r}."
+        )
+    if min(channels) < 0 or max(channels) >= count:
+        raise ValueError(
+            f'Case {case}: "present_channels" in the cmc key of dataset.json is {channels}, '
+            f"but the dataset has {count} channel(s), numbered from 0: correct the list or channel_names."
+        )
+    return tuple(sorted(channels))
+
+
+def subject_of(dataset_json: dict, case: str) -> str:
+    """Identifier of the patient whose scan ``case`` is; scans of one patient share it.
+
+    Raises:
+        ValueError: the ``cmc`` key is malformed or of an unknown version.
+    """
+    subject = _entries(dataset_json, "subjects").get(case, case)
+    if not isinstance(subject, str):
+        raise ValueError(f'Case {case}: its entry of "subjects" in dataset.json must be a text, but is {subject!r}.')
+    return subject
+
+
+def _entries(dataset_json: dict, key: str) -> dict[str, Any]:
+    """The part ``key`` of the ``cmc`` key, or an empty one where ``dataset.json`` has none."""
+    cmc = dataset_json.get("cmc", {"version": VERSION})
+    if not isinstance(cmc, dict) or cmc.get("version") != VERSION:
+        found = cmc.get("version") if isinstance(cmc, dict) else cmc
+        raise ValueError(
+            f"The cmc key of dataset.json has version {found!r}, but this nnunet_cmc reads version {VERSION}: "
+            "convert the dataset again or install the nnunet_cmc that wrote it."
+        )
+    entries = cmc.get(key, {})
+    if not isinstance(entries, dict):
+        raise ValueError(f'"{key}" in the cmc key of dataset.json must map cases to values, but is {entries!r}.')
+    return entries

@@ -1,0 +1,144 @@
+"""Reading a case of nnU-Net's raw format of which some channel files may not exist."""
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from nnunet_cmc.data.grid import read_grid
+from nnunet_cmc.data.presence import channel_names, present_channels
+
+
+def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
+    """``folder/CASE_0001.nii.gz`` -> ``("CASE", 1)``; None where the name has no four-digit channel number."""
+    match = re.fullmatch(r"(.+)_(\d{4})" + re.escape(file_ending), os.path.basename(image_file))
+    return (match[1], int(match[2])) if match else None
+
+
+def check_case(
+    image_files: Sequence[str], dataset_json: dict, label_file: str | None = None, case: str | None = None
+) -> tuple[str, dict[int, str]]:
+    """Name of a case and its file for each channel, rising, after a look at the names and headers of its files.
+
+    Args:
+        image_files: channel files of one case, in any order; a file's ``_000N`` names its channel.
+        label_file: the label, or None; a case with a label must have every channel file.
+        case: name for the error messages where there is no file to tell it.
+
+    Raises:
+        ValueError: a file has no channel number, one that the dataset has not, or one twice; a file is missing or
+            unreadable; the files are not on one grid.
+    """
+    ending, names = dataset_json["file_ending"], channel_names(dataset_json)
+    files: dict[int, str] = {}
+    for file in sorted(image_files):
+        found = split_name(file, ending)
+        if found is None:
+            raise ValueError(f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on.")
+        case, channel = found
+        if channel >= len(names):
+            raise ValueError(
+                f"Case {case}: {file} is of channel {channel}, but the dataset has {len(names)} channel(s), "
+                f"0 to {len(names) - 1} ({', '.join(names)}): rename or remove it."
+            )
+        if channel in files:
+            raise ValueError(f"Case {case}: {files[channel]} and {file} are both of channel {channel}: remove one.")
+        files[channel] = file
+    if case is None or not files:
+        who = f"Case {case}" if case else "A case"
+        raise ValueError(f"{who} has no channel file: give a CASE_0000{ending} or more.")
+    if label_file is not None:
+        for channel in set(range(len(names))) - set(files):
+            raise ValueError(
+                f"Case {case}: the file of channel {channel} ({names[channel]}) is missing from "
+                f"{os.path.dirname(image_files[0])}: a labelled case needs a file for every channel, "
+                "a volume of zeros for a modality that it was not scanned in."
+            )
+        if not os.path.isfile(label_file):
+            raise ValueError(f"Case {case}: its label {label_file} is missing: add it, or move the images to imagesUn.")
+    _require_one_grid(case, [*files.values(), *([label_file] if label_file else [])])
+    return case, dict(sorted(files.items()))
+
+
+def read_case(
+    image_files: Sequence[str], dataset_json: dict, reader: BaseReaderWriter, label_file: str | None = None
+) -> tuple[np.ndarray, dict]:
+    """Volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
+
+    Raises:
+        ValueError: see :func:`check_case`; or no channel has a voxel other than zero, a voxel is not finite, or the
+            voxels contradict what ``dataset.json`` says about the case.
+    """
+    case, files = check_case(image_files, dataset_json, label_file)
+    volumes = {}
+    for channel, file in files.items():
+        volumes[channel], properties = reader.read_images([file])
+        if not np.isfinite(volumes[channel]).all():
+            raise ValueError(f"Case {case}: {file} has voxels that are NaN or infinite: replace them.")
+    data = np.zeros((len(channel_names(dataset_json)), *volumes[channel].shape[1:]), np.float32)
+    for channel, volume in volumes.items():
+        data[channel] = volume[0]
+
+    present = shown_channels(data)
+    if not present:
+        raise ValueError(f"Case {case} shows no modality: all voxels of {', '.join(files.values())} are zero.")
+    declared = present_channels(dataset_json, case)
+    for channel in set(present) - set(present if declared is None else declared):
+        raise ValueError(
+            f"Case {case}: {files[channel]} has voxels other than zero, but dataset.json says that the case has only "
+            f"the channel(s) {', '.join(map(str, declared or ()))}: correct dataset.json, or rename the case."
+        )
+    if label_file is not None:
+        require_declared(present, dataset_json, case)
+    return data, properties
+
+
+def shown_channels(data: np.ndarray) -> list[int]:
+    """Channels of ``data (M, D, H, W)`` that have a voxel other than exactly zero."""
+    return [channel for channel in range(len(data)) if data[channel].any()]
+
+
+def require_declared(present: Sequence[int], dataset_json: dict, case: str) -> None:
+    """Refuse a case of the dataset that shows less than ``dataset.json`` says; in a prediction it may."""
+    declared = present_channels(dataset_json, case) or ()
+    for channel in set(declared) - set(present):
+        raise ValueError(
+            f"Case {case}: all voxels of channel {channel} ({channel_names(dataset_json)[channel]}) are zero, but "
+            f"dataset.json says that the case has the channel(s) {', '.join(map(str, declared))}: correct one of them."
+        )
+
+
+def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) -> np.ndarray:
+    """Label map ``(1, D, H, W)`` float32.
+
+    Raises:
+        ValueError: it has a value that ``dataset.json`` does not name.
+    """
+    labels, _ = reader.read_seg(label_file)
+    manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
+    known = [*map(int, manager.all_labels), *([manager.ignore_label] if manager.has_ignore_label else [])]
+    unknown = np.unique(labels[~np.isin(labels, known)])
+    if len(unknown):
+        case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
+        raise ValueError(
+            f"Case {case}: {label_file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:10])}, "
+            f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
+        )
+    return labels
+
+
+def _require_one_grid(case: str, files: Sequence[str]) -> None:
+    grids = []
+    for file in files:
+        try:
+            grids.append(read_grid(file))
+        except ValueError as error:
+            raise ValueError(f"Case {case}: {file} {error}.") from error
+        if differences := grids[-1].differences(grids[0]):
+            raise ValueError(
+                f"Case {case}: {file} is not on the grid of {files[0]} ({', '.join(differences)}): "
+                "resample it onto that grid, or make separate cases of scans that do not share one."
+            )

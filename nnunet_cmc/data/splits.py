@@ -1,0 +1,227 @@
+"""Folds with hidden labels: which training cases keep their label, which lose it, which validate.
+
+``splits_final.json`` is nnU-Net's list of folds ``{"train": [...], "val": [...]}``. Ours may have a third list,
+``unlabeled``: training cases whose label must not be used. Stock nnU-Net ignores it, and is so the supervised baseline
+on exactly the same labels. One fold is one experiment, or one part of a cross-validation.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+
+from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
+
+Groups = dict[tuple, list[str]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Disjoint lists of cases of ``imagesTr``; ``imagesUn`` is unlabelled in every fold and not listed here."""
+
+    train: list[str]
+    val: list[str]
+    unlabeled: list[str]
+
+
+def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
+    """Fold number ``fold`` of a ``splits_final.json``.
+
+    Raises:
+        ValueError: no such file or fold, a list is missing, or a case is in two lists.
+    """
+    if not Path(splits_file).is_file():
+        raise ValueError(f"There is no {splits_file}: make one with `nnunet_cmc split`.")
+    splits = _read(splits_file)
+    if not 0 <= fold < len(splits):
+        raise ValueError(f"{splits_file} has the folds 0 to {len(splits) - 1}, but not fold {fold}.")
+    entry = {"unlabeled": [], **splits[fold]}
+    owner: dict[str, str] = {}
+    for key in ("train", "val", "unlabeled"):
+        cases = entry.get(key)
+        if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
+            raise ValueError(f'Fold {fold} of {splits_file} must have a list of cases "{key}", but it is {cases!r}.')
+        if not cases and key != "unlabeled":
+            raise ValueError(f'Fold {fold} of {splits_file} has no case in "{key}": make it with `nnunet_cmc split`.')
+        for case in cases:
+            if case in owner:
+                raise ValueError(
+                    f'Case {case} is in "{owner[case]}" and again in "{key}" of fold {fold} of {splits_file}: '
+                    "leave it in one list, once."
+                )
+            owner[case] = key
+    return Fold(entry["train"], entry["val"], entry["unlabeled"])
+
+
+def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
+    """Cases whose label some fold hides; empty where there is no such file."""
+    if not Path(splits_file).is_file():
+        return set()
+    return {case for fold in _read(splits_file) for case in fold.get("unlabeled", [])}
+
+
+def make_splits(
+    dataset_json: dict, cases: Iterable[str], *, labeled: Sequence[float], val: float, seed: int
+) -> list[dict]:
+    """One fold for each fraction in ``labeled``, over the same validation cases.
+
+    The validation part is drawn by subject, the same share of every group of subjects scanned in the same modalities;
+    no subject is on both sides, and each modality is validated if it has subjects enough. A fraction is of the
+    training cases that have the same modalities (at least one of them), so each modality keeps its share of labels;
+    a larger fraction labels all that a smaller one does. The result depends on the seed and on the set of cases, not
+    on their order.
+
+    Args:
+        cases: the labelled cases, those of ``imagesTr``.
+        labeled: fractions of the training cases that keep their labels, in (0, 1].
+        val: fraction of the subjects that validate, in (0, 1).
+
+    Raises:
+        ValueError: a fraction is out of range, a modality has no case, or there is nothing to validate on.
+    """
+    if not labeled or not all(0 < fraction <= 1 for fraction in labeled):
+        raise ValueError(f"The labelled fractions must be above 0 and at most 1, but are {list(labeled)}.")
+    if not 0 < val < 1:
+        raise ValueError(f"The validation fraction must be between 0 and 1, but is {val}.")
+    subjects = _shuffled_subjects(dataset_json, cases, seed)
+    require_every_modality(dataset_json, [case for scans in subjects.values() for case in scans], "the training set")
+
+    held_out: set[str] = set()
+    for group in _by_modalities(dataset_json, subjects).values():
+        held_out.update(group[: min(_rounded(val * len(group)), len(group) - 1)])
+    _validate_every_modality(dataset_json, subjects, held_out)
+    if not held_out:
+        raise ValueError(
+            f"No subject can be spared for validation: with {len(subjects)} subject(s), every modality would not "
+            "remain in the training part; add subjects, or train with fold all."
+        )
+
+    validation = sorted(case for subject in held_out for case in subjects[subject])
+    strata: dict[tuple, list[str]] = defaultdict(list)  # subjects stay in their random order: labels go by patient
+    for subject, scans in subjects.items():
+        if subject not in held_out:
+            for case in scans:
+                strata[_present(dataset_json, case)].append(case)
+    folds = []
+    for fraction in labeled:
+        train = {c for stratum in strata.values() for c in stratum[: max(1, _rounded(fraction * len(stratum)))]}
+        hidden = {case for stratum in strata.values() for case in stratum} - train
+        fold = {"train": sorted(train), "val": validation}
+        folds.append({**fold, "unlabeled": sorted(hidden)} if hidden else fold)
+    return folds
+
+
+def make_folds(dataset_json: dict, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
+    """A cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
+
+    Raises:
+        ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
+    """
+    subjects = _shuffled_subjects(dataset_json, cases, seed)
+    if not 2 <= folds <= len(subjects):
+        raise ValueError(
+            f"A cross-validation needs at least 2 folds and as many subjects as folds, but there are {folds} fold(s) "
+            f"and {len(subjects)} subject(s)."
+        )
+    dealt = [subject for group in _by_modalities(dataset_json, subjects).values() for subject in group]
+    everyone = {case for scans in subjects.values() for case in scans}
+    result = []
+    for fold in range(folds):
+        validation = {case for subject in dealt[fold::folds] for case in subjects[subject]}
+        train = sorted(everyone - validation)
+        require_every_modality(dataset_json, train, f"fold {fold} of {folds}")
+        result.append({"train": train, "val": sorted(validation)})
+    return result
+
+
+def require_every_modality(dataset_json: dict, labeled_cases: Iterable[str], where: str) -> None:
+    """Raise a ValueError that names the modality if one has no labelled case; ``where`` says in what part."""
+    seen = {channel for case in labeled_cases for channel in _present(dataset_json, case)}
+    for channel, name in enumerate(channel_names(dataset_json)):
+        if channel not in seen:
+            raise ValueError(
+                f"Modality {name} (channel {channel}) has no labelled case in {where}: every modality needs at least "
+                "one, so label a case of it, move one from validation to training, or leave the modality out."
+            )
+
+
+def write_splits(dataset_name: str, splits: list[dict]) -> list[Path]:
+    """Write ``splits_final.json`` into the raw dataset folder and, if there, into the preprocessed one.
+
+    nnU-Net copies the raw file once and refuses to plan when the two disagree, so both are written.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ValueError: nnU-Net has no raw dataset of this name.
+    """
+    root = nnUNet_raw.get()
+    if root is None or not Path(root, dataset_name).is_dir():
+        raise ValueError(f"There is no dataset {dataset_name} in nnUNet_raw ({root}): convert it first.")
+    folders = [Path(root, dataset_name)]
+    if nnUNet_preprocessed.is_set() and (preprocessed := Path(nnUNet_preprocessed, dataset_name)).is_dir():
+        folders.append(preprocessed)
+    files = [folder / "splits_final.json" for folder in folders]
+    for file in files:
+        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(splits, indent=4) + "\n")
+        os.replace(temporary, file)  # a reader sees the old file or the new one, never half of one
+    return files
+
+
+def _read(splits_file: str | os.PathLike) -> list[dict]:
+    try:
+        splits = json.loads(Path(splits_file).read_text())
+    except ValueError as error:
+        raise ValueError(f"{splits_file} is not JSON ({error}): make it again with `nnunet_cmc split`.") from error
+    if not isinstance(splits, list) or not all(isinstance(fold, dict) for fold in splits):
+        raise ValueError(f"{splits_file} must be a list of folds: make it again with `nnunet_cmc split`.")
+    return splits
+
+
+def _present(dataset_json: dict, case: str) -> tuple[int, ...]:
+    """Channels of ``case``; all of them where ``dataset.json`` is silent."""
+    present = present_channels(dataset_json, case)
+    return tuple(range(len(channel_names(dataset_json)))) if present is None else present
+
+
+def _shuffled_subjects(dataset_json: dict, cases: Iterable[str], seed: int) -> dict[str, list[str]]:
+    """Subjects in random order, each with its cases, sorted."""
+    scans: dict[str, list[str]] = defaultdict(list)
+    for case in sorted(set(cases)):
+        scans[subject_of(dataset_json, case)].append(case)
+    names = sorted(scans)
+    return {names[i]: scans[names[i]] for i in np.random.default_rng(seed).permutation(len(names))}
+
+
+def _by_modalities(dataset_json: dict, subjects: dict[str, list[str]]) -> Groups:
+    """Groups of subjects whose scans show the same modalities, in a fixed order of groups."""
+    groups: Groups = defaultdict(list)
+    for subject, scans in subjects.items():
+        groups[tuple(sorted({c for case in scans for c in _present(dataset_json, case)}))].append(subject)
+    return {modalities: groups[modalities] for modalities in sorted(groups)}
+
+
+def _validate_every_modality(dataset_json: dict, subjects: dict[str, list[str]], held_out: set[str]) -> None:
+    """Add subjects to ``held_out`` until each modality is validated, wherever training keeps every modality."""
+    shows = {s: {c for case in scans for c in _present(dataset_json, case)} for s, scans in subjects.items()}
+    modalities = range(len(channel_names(dataset_json)))
+    for modality in modalities:
+        if any(modality in shows[s] for s in held_out):
+            continue
+        for candidate in (s for s in subjects if modality in shows[s]):
+            remaining = [shows[s] for s in subjects if s != candidate and s not in held_out]
+            if all(any(m in shown for shown in remaining) for m in modalities):
+                held_out.add(candidate)
+                break
+
+
+def _rounded(count: float) -> int:
+    """Nearest integer, halves up (``round`` takes halves to the even neighbour)."""
+    return int(count + 0.5)

@@ -1,0 +1,178 @@
+"""Judge a folder of predicted label maps against a folder of reference label maps."""
+
+import gzip
+import zlib
+from collections.abc import Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
+from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
+
+NOT_STATED = "modality not stated"
+"""Group of the cases of which ``dataset.json`` does not say what they were scanned in."""
+
+
+def evaluate_folder(
+    reference_folder: str | PathLike,
+    prediction_folder: str | PathLike,
+    dataset_json: dict,
+    processes: int = 1,
+    tolerance: float = NSD_TOLERANCE,
+    cases: Collection[str] | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Metrics of every case of ``reference_folder``; files are named alike in both folders.
+
+    Args:
+        dataset_json: content of nnU-Net's ``dataset.json``: ``labels``, ``file_ending``, ``channel_names``, ``cmc``.
+        processes: cases judged at the same time, each in a process of its own; 1 starts none.
+        tolerance: of NSD, in mm.
+        cases: judge these alone, if given.
+        progress: show a bar.
+
+    Raises:
+        ValueError: no reference, a missing prediction, a file that cannot be read, different grids, or a label value
+            that ``dataset.json`` does not have.
+    """
+    ending = dataset_json["file_ending"]
+    references, predictions = label_maps(reference_folder, ending), label_maps(prediction_folder, ending)
+    if cases is not None:
+        references = {case: file for case, file in references.items() if case in cases}
+    if not references:
+        raise ValueError(f"{reference_folder} has no label map ending in {ending}: give the folder of the references.")
+    missing = [case for case in references if case not in predictions]
+    if missing:
+        raise ValueError(
+            f"{prediction_folder} lacks the predictions of {len(missing)} of {len(references)} reference cases: "
+            f"{', '.join(missing)}; predict them, or give a reference folder without them."
+        )
+    classes, ignore = classes_of(dataset_json)
+    tasks = [(case, modalities_of(dataset_json, case), references[case], predictions[case]) for case in references]
+    for case, _, reference_file, prediction_file in tasks:  # before the long part: reads headers only
+        _check_geometry(case, reference_file, prediction_file)
+    judge = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
+    results = []
+    with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
+        for result in _run(judge, tasks, min(processes, len(tasks))):
+            results.append(result)
+            bar.update()
+    return Evaluation(classes, tolerance, results, [case for case in predictions if case not in references])
+
+
+def classes_of(dataset_json: dict) -> tuple[dict[str, Label], int | None]:
+    """Foreground classes (name -> label, or labels of a region, as nnU-Net's keys) and the ignore label, if any."""
+    labels: dict = {name: tuple(v) if isinstance(v, list) else v for name, v in dataset_json["labels"].items()}
+    ignore = labels.pop("ignore", None)
+    if not any(isinstance(label, tuple) and len(label) > 1 for label in labels.values()):  # no regions
+        labels = {name: label[0] if isinstance(label, tuple) else label for name, label in labels.items()}
+    return {name: label for name, label in labels.items() if label not in (0, (0,))}, ignore
+
+
+def modalities_of(dataset_json: dict, case: str) -> str:
+    """Names of the modalities that ``case`` was scanned in, such as "CT+MR", or :data:`NOT_STATED`."""
+    present = present_channels(dataset_json, case)
+    if present is None:
+        return NOT_STATED
+    names = channel_names(dataset_json)
+    return "+".join(names[channel] for channel in present)
+
+
+def mask_of(labels: np.ndarray, label: Label) -> np.ndarray:
+    """Boolean mask of a class or region in a label map."""
+    return labels == label if isinstance(label, int) else np.isin(labels, label)
+
+
+def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
+    """File of each case in ``folder``, sorted. Raises ValueError if there is no such folder."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"There is no folder {folder}: give the folder that holds the label maps.")
+    files = sorted(file for file in Path(folder).iterdir() if file.name.endswith(ending) and file.name[0] != ".")
+    return {file.name.removesuffix(ending): file for file in files}
+
+
+def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> None:
+    headers = []
+    for file in (reference_file, prediction_file):
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise _unreadable(case, file) from error
+        headers.append(
+            {
+                "size": reader.GetSize(),
+                "spacing": reader.GetSpacing(),
+                "origin": reader.GetOrigin(),
+                "direction": reader.GetDirection(),
+            }
+        )
+    for name, expected in headers[0].items():
+        found = headers[1][name]
+        # NIfTI keeps single precision, so equal grids differ in the last digits.
+        if len(expected) != len(found) or not np.allclose(expected, found, rtol=1e-5, atol=1e-3):
+            raise ValueError(
+                f"Case {case}: the {name} of the prediction {prediction_file} is {_short(found)}, but that of the "
+                f"reference {reference_file} is {_short(expected)}: bring the prediction onto the reference's grid."
+            )
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value + 0.0:.6g}" for value in values) + ")"
+
+
+def _unreadable(case: str, file: Path) -> ValueError:
+    return ValueError(f"Case {case}: {file} cannot be read as an image: it is damaged or incomplete, write it again.")
+
+
+def _run(judge, tasks: list, processes: int) -> Iterator[CaseResult]:
+    if processes <= 1:
+        yield from map(judge, tasks)
+        return
+    # Unlike multiprocessing.Pool, the executor raises instead of hanging when a worker is killed for its memory.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
+        yield from executor.map(judge, tasks)
+
+
+def _evaluate_case(
+    task: tuple[str, str, Path, Path], classes: dict[str, Label], ignore: int | None, tolerance: float
+) -> CaseResult:
+    case, modalities, reference_file, prediction_file = task
+    known = {0} | {value for label in classes.values() for value in np.atleast_1d(label).tolist()}
+    reference, spacing = _read_labels(case, reference_file, known if ignore is None else known | {ignore})
+    prediction, _ = _read_labels(case, prediction_file, known)
+    ignored = None if ignore is None else reference == ignore
+    metrics = {
+        name: compute_metrics(mask_of(reference, label), mask_of(prediction, label), spacing, tolerance, ignored)
+        for name, label in classes.items()
+    }
+    return CaseResult(case, modalities, str(reference_file), str(prediction_file), metrics)
+
+
+def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Label map and voxel size in mm along its array axes."""
+    try:
+        if file.suffix == ".gz":  # SimpleITK reads a truncated .nii.gz without a word, zeros in place of the rest
+            with gzip.open(file) as stream:
+                while stream.read(1 << 20):
+                    pass
+        image = sitk.ReadImage(str(file))
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
+        raise _unreadable(case, file) from error
+    labels = sitk.GetArrayFromImage(image)
+    unknown = sorted(set(np.unique(labels).tolist()) - known)
+    if unknown:
+        raise ValueError(
+            f"Case {case}: {file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:5])}, but "
+            f"dataset.json knows {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."
+        )
+    return labels, image.GetSpacing()[::-1]

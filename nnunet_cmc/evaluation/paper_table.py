@@ -1,0 +1,169 @@
+"""A comparison as the table of a paper: a row per prediction, per modality its classes and their average."""
+
+import json
+from collections.abc import Callable, Sequence
+from math import isnan
+from os import PathLike
+from pathlib import Path
+
+from nnunet_cmc.evaluation.comparison import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
+
+TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
+_BETTER = {"Dice": max, "ASSD": min}
+_MARK = "†"
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def number(metric: str, value: float, sign: str = "") -> str:
+    """A value as the table shows it: Dice in percent, mm with two decimals; ``sign="+"`` for differences."""
+    if isnan(value):
+        return "-"
+    return f"{100 * value:{sign}.1f}" if metric == "Dice" else f"{value:{sign}.2f}"
+
+
+def cell_text(metric: str, cell: Cell) -> str:
+    """``mean ± std``, marked where cases are not in the mean because the metric is undefined there."""
+    spread = "" if isnan(cell.std) else f" ± {number(metric, cell.std)}"
+    return f"{number(metric, cell.mean)}{spread}{_MARK if cell.undefined else ''}"
+
+
+def best(comparison: Comparison, group: str, metric: str, column: str) -> set[str]:
+    """Predictions with the best mean as shown; not those whose mean leaves out cases, which flatters it."""
+    cells = {name: comparison.cells[name, group, metric, column] for name in comparison.names}
+    values = {name: round(cell.mean, 3 if metric == "Dice" else 2) for name, cell in cells.items()}
+    defined = [value for value in values.values() if not isnan(value)]
+    if len(cells) < 2 or not defined:
+        return set()
+    return {name for name in cells if values[name] == _BETTER[metric](defined) and not cells[name].undefined}
+
+
+def table_rows(comparison: Comparison, metric: str, bold: Callable[[str], str]) -> list[list[str]]:
+    """A row per prediction: its name, then the cells of all columns of all groups."""
+    rows = []
+    for name in comparison.names:
+        row = [name]
+        for group in comparison.groups:
+            for column in comparison.columns:
+                text = cell_text(metric, comparison.cells[name, group, metric, column])
+                row.append(bold(text) if name in best(comparison, group, metric, column) else text)
+        rows.append(row)
+    return rows
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader of the table must know, a sentence each."""
+    counts = next(iter(comparison.evaluations.values()))
+    groups = ", ".join(f"{group}: {len(counts.of_group(group))}" for group in comparison.groups)
+    lines = [f"Mean ± standard deviation over cases ({groups})."]
+    if any(cell.undefined for cell in comparison.cells.values()):
+        lines.append(
+            f"{_MARK} undefined in cases where a class is only in the reference or only in the prediction: they are "
+            "not in this mean, so it looks better than it is."
+        )
+    return lines
+
+
+def averages(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the average over classes with its interval, per modality, metric and prediction.
+
+    With several predictions, their tests against the first as well. The first three columns are text.
+    """
+    several = len(comparison.names) > 1
+    header = ["modality", "metric", "prediction", "mean", "interval"]
+    rows = []
+    for group in comparison.groups:
+        for metric in COMPARED:
+            for name in comparison.names:
+                key = (name, group, metric, comparison.columns[-1])
+                cell = comparison.cells[key]
+                interval = "-" if isnan(cell.low) else f"{number(metric, cell.low)} to {number(metric, cell.high)}"
+                tested = _test(metric, comparison.tests.get(key)) if several else []
+                rows.append([group, TITLES[metric], name, number(metric, cell.mean), interval, *tested])
+    return header + ["difference", "p", "subjects"] * several, rows
+
+
+def _test(metric: str, test: PairedTest | None) -> list[str]:
+    if test is None:
+        return ["", "", ""]
+    p = "-" if isnan(test.p) else "< 0.001" if test.p < 0.001 else f"{test.p:.3f}"
+    return [number(metric, test.difference, "+"), p, str(test.n)]
+
+
+def averages_notes(comparison: Comparison) -> list[str]:
+    """How to read :func:`averages`."""
+    lines = [f"Interval: {100 * CONFIDENCE:g} %, percentile bootstrap over subjects."]
+    if len(comparison.names) > 1:
+        lines.append(
+            f"Difference to {comparison.names[0]}, mean over subjects; p: two-sided Wilcoxon signed-rank test of the "
+            "paired differences, not corrected for multiple tests."
+        )
+    return lines
+
+
+def averages_title(comparison: Comparison) -> str:
+    """Title of :func:`averages`."""
+    return "Average over classes" if len(comparison.classes) > 1 else comparison.classes[0]
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Tables of Dice and ASSD, and one of intervals and tests."""
+    columns = [f"{group}: {column}" for group in comparison.groups for column in comparison.columns]
+    parts = []
+    for metric in COMPARED:
+        rows = table_rows(comparison, metric, lambda text: f"**{text}**")
+        parts.append(f"## {TITLES[metric]}\n\n{_markdown_table(['prediction', *columns], rows)}")
+    parts.append("  \n".join(notes(comparison)))
+    return "\n\n".join([*parts, averages_markdown(comparison)]) + "\n"
+
+
+def averages_markdown(comparison: Comparison) -> str:
+    """The table of :func:`averages` with its title and notes."""
+    table = _markdown_table(*averages(comparison))
+    return f"## {averages_title(comparison)}\n\n{table}\n\n" + "  \n".join(averages_notes(comparison))
+
+
+def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> list[Path]:
+    """Write ``STEM.md`` and ``.tex``, and of several predictions all numbers as ``.json``; returns the files."""
+    texts = {".md": to_markdown(comparison), ".tex": to_latex(comparison)}
+    if len(comparison.names) > 1:
+        texts[".json"] = json.dumps(comparison.as_json(), indent=2) + "\n"
+    files = {Path(folder, stem + ending): text for ending, text in texts.items()}
+    for file, text in files.items():
+        file.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    table = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
+    lines = [f"| {' | '.join(row)} |" for row in padded]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def to_latex(comparison: Comparison) -> str:
+    """One ``tabular`` for the package booktabs: a block of rows for Dice, one for ASSD."""
+    groups, columns = comparison.groups, comparison.columns
+    width = len(columns)
+    heads = [rf"\multicolumn{{{width}}}{{c}}{{{_latex(group)}}}" for group in groups]
+    starts = [2 + i * width for i in range(len(groups))]
+    lines = [
+        *(f"% {line}" for line in notes(comparison)),
+        rf"\begin{{tabular}}{{l{'c' * width * len(groups)}}}",
+        r"\toprule",
+        " & ".join(["", *heads]) + r" \\",
+        " ".join(rf"\cmidrule(lr){{{start}-{start + width - 1}}}" for start in starts),
+        " & ".join(["", *map(_latex, columns * len(groups))]) + r" \\",
+    ]
+    for metric in COMPARED:
+        title = rf"\textit{{{_latex(TITLES[metric])}}}"
+        lines += [r"\midrule", rf"\multicolumn{{{1 + width * len(groups)}}}{{l}}{{{title}}} \\"]
+        for name, *cells in table_rows(comparison, metric, lambda text: rf"\textbf{{{text}}}"):
+            texts = [cell.replace(" ± ", r" $\pm$ ").replace(_MARK, r"$^\dagger$") for cell in cells]
+            lines.append(" & ".join([_latex(name), *texts]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, "\\" * (character in "&%$#_{}") + character) for character in text)

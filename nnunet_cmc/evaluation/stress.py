@@ -1,0 +1,208 @@
+"""How a model's predictions suffer when modalities are missing, or one is misaligned with the others."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.raw_case import check_case, split_name
+from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
+from nnunet_cmc.evaluation.metrics import METRICS
+from nnunet_cmc.evaluation.misalignment import misalign, random_direction
+from nnunet_cmc.evaluation.results import Evaluation
+
+MILLIMETRES = (5.0, 10.0, 20.0)
+DEGREES = (5.0, 10.0, 20.0)
+
+Predict = Callable[[list[list[str]], list[str]], None]
+"""Takes a file for every channel of each case, and each case's output file without its ending."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to every case that it applies to.
+
+    Attributes:
+        name: also of the folder of its predictions.
+        given: the only channels shown, others are zero; None for all that the case has.
+        moved: channel that is misaligned, or None.
+        millimetres, degrees: how far it is shifted or turned.
+    """
+
+    name: str
+    given: tuple[int, ...] | None = None
+    moved: int | None = None
+    millimetres: float = 0.0
+    degrees: float = 0.0
+
+    def applies_to(self, present: Sequence[int]) -> bool:
+        """Whether it makes a difference for a case that has the channels ``present``."""
+        if self.given is not None:
+            return set(self.given) < set(present)
+        return self.moved is None or self.moved in present
+
+
+def conditions(names: Sequence[str]) -> list[Condition]:
+    """All that a stress test of modalities of these names consists of; the first leaves the cases as they are."""
+    channels = range(len(names))
+    subsets = [subset for size in reversed(channels) for subset in combinations(channels, size) if subset]
+    result = [Condition("all"), *(Condition("+".join(names[c] for c in subset), subset) for subset in subsets)]
+    for channel in channels:
+        result += [Condition(f"{names[channel]} {d:g} mm", moved=channel, millimetres=d) for d in MILLIMETRES]
+        result += [Condition(f"{names[channel]} {a:g} degrees", moved=channel, degrees=a) for a in DEGREES]
+    return result
+
+
+def find_cases(
+    image_folder: str | PathLike, reference_folder: str | PathLike, dataset_json: dict
+) -> dict[str, dict[int, str]]:
+    """Files by channel of the cases that have several modalities.
+
+    Args:
+        reference_folder: label maps on the grid of the scans.
+
+    Raises:
+        ValueError: a case is malformed (see :func:`check_case`), none has several modalities, or one lacks a reference.
+    """
+    folder, ending = Path(image_folder), dataset_json["file_ending"]
+    files: dict[str, list[str]] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if found := split_name(file.name, ending):
+            files.setdefault(found[0], []).append(str(file))
+    cases = {}
+    for case, images in files.items():
+        by_channel = check_case(images, dataset_json)[1]
+        declared = present_channels(dataset_json, case)
+        if declared is None:
+            declared = tuple(c for c, file in by_channel.items() if sitk.GetArrayFromImage(sitk.ReadImage(file)).any())
+        present = {channel: file for channel, file in by_channel.items() if channel in declared}
+        if len(present) > 1:
+            cases[case] = present
+    if not cases:
+        raise ValueError(
+            f"{folder} has no case with several modalities ({len(files)} case(s) in all): nothing can be left out or "
+            "misaligned; give the folder of test scans that have two or more."
+        )
+    if missing := sorted(set(cases) - set(label_maps(reference_folder, ending))):
+        raise ValueError(
+            f"{reference_folder} lacks the references of {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
+            "add them, or remove the scans."
+        )
+    return cases
+
+
+def stress_test(
+    predict: Predict,
+    cases: Mapping[str, Mapping[int, str]],
+    reference_folder: str | PathLike,
+    dataset_json: dict,
+    output: str | PathLike,
+    *,
+    processes: int = 1,
+    seed: int = 0,
+) -> dict[Condition, Evaluation]:
+    """Predict and judge the cases under every condition.
+
+    Args:
+        predict: is not given what ``output`` has already, so interrupted work resumes.
+        cases, reference_folder: of :func:`find_cases`; the references stay where they are when a modality moves.
+        output: gets ``predictions/CONDITION/`` and ``log.txt`` with what ``predict`` prints.
+        seed: of the directions; one per case and moved modality, the same at every distance.
+
+    Raises:
+        ValueError: see :func:`evaluate_folder`.
+    """
+    ending, names, output = dataset_json["file_ending"], channel_names(dataset_json), Path(output)
+    everything = {one: [case for case in cases if one.applies_to(list(cases[case]))] for one in conditions(names)}
+    todo = {condition: concerned for condition, concerned in everything.items() if concerned}
+    at_once = 1 if processes <= 1 else len(cases)
+    evaluations = {}
+    output.mkdir(parents=True, exist_ok=True)
+    with (
+        open(output / "log.txt", "a", encoding="utf-8") as log,
+        tqdm(total=sum(map(len, todo.values())), unit="case") as bar,
+    ):
+        for condition, concerned in todo.items():
+            bar.set_description(condition.name)
+            folder = output / "predictions" / condition.name.replace(" ", "_").replace("/", "-")
+            folder.mkdir(parents=True, exist_ok=True)
+            waiting = [case for case in concerned if not (folder / (case + ending)).exists()]
+            bar.update(len(concerned) - len(waiting))
+            for part in (waiting[i : i + at_once] for i in range(0, len(waiting), at_once)):
+                with TemporaryDirectory(dir=output) as made, redirect_stdout(log):
+                    prepare = partial(_inputs, condition, len(names), ending, Path(made), seed)
+                    predict([prepare(case, cases[case]) for case in part], [str(folder / case) for case in part])
+                bar.update(len(part))
+            evaluations[condition] = evaluate_folder(
+                reference_folder, folder, dataset_json, processes, cases=concerned, progress=False
+            )
+    return evaluations
+
+
+def _inputs(
+    condition: Condition, channels: int, ending: str, made: Path, seed: int, case: str, files: Mapping[int, str]
+) -> list[str]:
+    """A file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
+    given = set(files if condition.given is None else condition.given)
+    result = []
+    for channel in range(channels):
+        new = made / f"{case}_{channel:04d}{ending}"
+        if channel not in given:
+            some = sitk.ReadImage(next(iter(files.values())))
+            sitk.WriteImage(some * 0, str(new))
+        elif channel == condition.moved:
+            direction = random_direction(seed, channel, *case.encode())
+            scan = sitk.ReadImage(files[channel])
+            sitk.WriteImage(misalign(scan, direction, condition.millimetres, condition.degrees), str(new))
+        result.append(str(new) if new.exists() else files[channel])
+    return result
+
+
+def save_stress(evaluations: Mapping[Condition, Evaluation], dataset_json: dict, output: str | PathLike) -> list[Path]:
+    """Write ``stress.csv``, a row per condition, case and class, and ``stress.json``, means; returns both files."""
+    names, files = channel_names(dataset_json), [Path(output, f"stress.{ending}") for ending in ("csv", "json")]
+    with open(files[0], "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["condition", "given", "moved", "mm", "degrees", "case", "class", *METRICS])
+        for condition, evaluation in evaluations.items():
+            start = list(_describe(condition, names).values())
+            for case in evaluation.cases:
+                for name, metrics in case.metrics.items():
+                    writer.writerow([*start, case.case, name, *(metrics[metric] for metric in METRICS)])
+    entries = [
+        {
+            **_describe(condition, names),
+            "cases": len(evaluation.cases),
+            "mean": {metric: evaluation.mean(metric).mean for metric in METRICS},
+            "classes": {
+                name: {
+                    metric: vars(evaluation.statistic(name, metric)) | {"undefined": evaluation.undefined(name, metric)}
+                    for metric in METRICS
+                }
+                for name in evaluation.classes
+            },
+        }
+        for condition, evaluation in evaluations.items()
+    ]
+    files[1].write_text(json.dumps({"conditions": entries}, indent=2) + "\n", encoding="utf-8")
+    return files
+
+
+def _describe(condition: Condition, names: Sequence[str]) -> dict:
+    return {
+        "condition": condition.name,
+        "given": "all" if condition.given is None else "+".join(names[c] for c in condition.given),
+        "moved": "" if condition.moved is None else names[condition.moved],
+        "mm": condition.millimetres,
+        "degrees": condition.degrees,
+    }

@@ -1,0 +1,122 @@
+"""An evaluation as text for the screen, as nnU-Net's ``summary.json`` and as CSV."""
+
+import csv
+import json
+from collections import Counter
+from math import isnan
+from os import PathLike
+from pathlib import Path
+
+from nnunet_cmc.evaluation.metrics import METRICS
+from nnunet_cmc.evaluation.results import Evaluation, Statistic
+
+COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
+_DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """A table per group of modalities (and over all cases, if there are several): "mean ± std (n)" per class.
+
+    n is the number of cases in which the metric is defined. Below the tables stands which classes were missed or
+    invented altogether.
+    """
+    groups: list[str | None] = [*evaluation.groups]
+    tables = [_group_table(evaluation, group) for group in (groups if len(groups) == 1 else [*groups, None])]
+    return "\n\n".join([*tables, "\n".join(one_sided_remarks(evaluation))]).rstrip()
+
+
+def _group_table(evaluation: Evaluation, group: str | None) -> str:
+    units = {"ASSD": "ASSD [mm]", "HD95": "HD95 [mm]", "NSD": f"NSD at {evaluation.tolerance:g} mm"}
+    rows = [["class", *(units.get(metric, metric) for metric in METRICS)]]
+    for name in evaluation.classes:
+        rows.append([name, *(_cell(metric, evaluation.statistic(name, metric, group)) for metric in METRICS)])
+    means = [evaluation.mean(metric, group) for metric in METRICS]
+    rows.append(["mean of classes", *(_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True))])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    rule = "-" * max(map(len, lines))
+    title = f"{group or 'all cases'}: {_cases(len(evaluation.of_group(group)))}, mean ± standard deviation (n)"
+    return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _cases(n: int) -> str:
+    return "1 case" if n == 1 else f"{n} cases"
+
+
+def _cell(metric: str, statistic: Statistic) -> str:
+    if statistic.n < 2:
+        return f"{_number(metric, statistic.mean)} ({statistic.n})"
+    return f"{_number(metric, statistic.mean)} ± {_number(metric, statistic.std)} ({statistic.n})"
+
+
+def _number(metric: str, value: float) -> str:
+    return "-" if isnan(value) else f"{value:.{_DECIMALS[metric]}f}"
+
+
+def one_sided_remarks(evaluation: Evaluation) -> list[str]:
+    """Which classes were missed or invented altogether and what that means for the metrics; no line if none was."""
+    kinds = ("In the reference but not predicted", "Predicted but not in the reference")
+    remarks = [
+        f"{kind}: {', '.join(f'{name} in {_cases(n)}' for name, n in counts.items())}."
+        for kind, counts in zip(kinds, one_sided(evaluation), strict=True)
+        if counts
+    ]
+    if remarks:
+        remarks.append("Dice, IoU and NSD are 0 there; ASSD and HD95 are undefined and not in the mean.")
+    return remarks
+
+
+def one_sided(evaluation: Evaluation) -> tuple[Counter, Counter]:
+    """Numbers of cases per class that were missed (nothing predicted), and invented (nothing in the reference)."""
+    missed: Counter = Counter()
+    invented: Counter = Counter()
+    for case in evaluation.cases:
+        for name, metrics in case.metrics.items():
+            missed[name] += metrics["n_pred"] == 0 < metrics["n_ref"]
+            invented[name] += metrics["n_ref"] == 0 < metrics["n_pred"]
+    return +missed, +invented
+
+
+def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
+    """Write ``summary.json``: nnU-Net's keys, the surface metrics beside its own, and our key ``cmc``.
+
+    ``mean[class]`` is over the cases where the metric is defined, ``foreground_mean`` over the classes that have a
+    mean; ``cmc`` holds mean, std and n per group of modalities, class (by name) and metric.
+    """
+    keys = {name: str(label) for name, label in evaluation.classes.items()}
+    measured = (*METRICS, *COUNTS)
+    groups = {
+        group: {
+            name: {metric: vars(evaluation.statistic(name, metric, group)) for metric in METRICS} for name in keys
+        }
+        for group in evaluation.groups
+    }
+    summary = {
+        "metric_per_case": [
+            {
+                "case": case.case,
+                "modalities": case.modalities,
+                "reference_file": case.reference_file,
+                "prediction_file": case.prediction_file,
+                "metrics": {keys[name]: metrics for name, metrics in case.metrics.items()},
+            }
+            for case in evaluation.cases
+        ],
+        "mean": {
+            key: {metric: evaluation.statistic(name, metric).mean for metric in measured} for name, key in keys.items()
+        },
+        "foreground_mean": {metric: evaluation.mean(metric).mean for metric in measured},
+        "cmc": {"nsd_tolerance_mm": evaluation.tolerance, "labels": keys, "groups": groups},
+    }
+    Path(file).write_text(json.dumps(summary, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def save_csv(evaluation: Evaluation, file: str | PathLike) -> None:
+    """Write a row per case and class; an undefined metric is ``nan``."""
+    with open(file, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["case", "modalities", "class", "label", *METRICS, *COUNTS])
+        for case in evaluation.cases:
+            for name, metrics in case.metrics.items():
+                values = [metrics[metric] for metric in (*METRICS, *COUNTS)]
+                writer.writerow([case.case, case.modalities, name, evaluation.classes[name], *values])

@@ -1,0 +1,200 @@
+"""Contrastive anatomical consistency (CAC): the modalities' predictions of unlabelled scans should agree."""
+
+import torch
+from torch import Tensor
+
+from nnunet_cmc.losses.banks import MovingAverageBank
+from nnunet_cmc.losses.contrast import ConsistencyLoss, check_present, full_precision, modality_pairs, printed
+
+GRID = 16  # cells per axis of the body box
+OCCUPIED = 0.01  # a class that fills less than this of every cell counts as absent
+EPS = 1e-6
+
+
+class CACLoss(ConsistencyLoss):
+    """CAC between every two modalities (CMC, equation 3), in one of three forms.
+
+    * ``printed``: equation (3) to the letter over the batch's cases. It does not align (see `printed`) and is 0 for a
+      batch of one.
+    * ``paired``, for registered cases: a case's prediction has to find the same case's among all predictions of the
+      other modality by soft Dice; symmetric cross-entropy, plus one minus the cases' mean Dice. The Dice is the mean
+      over the foreground classes that either prediction shows, i.e. puts above chance (1 / K) somewhere; cases of
+      which neither modality shows a class are left out.
+    * ``unpaired``, for cases that share no grid: a class's occupancy of the body box, on a 16 x 16 x 16 grid, has to
+      find the same class's among all classes of the other modality by soft Dice; symmetric cross-entropy over the
+      foreground classes present in both. Background is a candidate (the only contrast of a single foreground class)
+      but has no term of its own. A bank of moving averages stands in for cells that the batch does not visit.
+      The bank follows in training mode only; under torch.distributed every rank must then call the loss equally
+      often, if need be with no row (B = 0) or nothing present.
+
+    The loss is the mean over the pairs of present modalities.
+
+    Args:
+        form: ``printed``, ``paired`` or ``unpaired``.
+        temperature: divides the similarities; ``printed`` has none.
+        one_sided: agreement teaches only the less certain prediction, so that a good modality is not pulled towards a
+            poor one: at every voxel (``unpaired``: cell) the prediction of higher entropy learns from the constant
+            other one, or from `joint`.
+        num_modalities, num_classes (with background): the bank's size, for ``unpaired`` only.
+        momentum: the bank's.
+
+    Raises:
+        ValueError: unknown form, temperature not above 0, ``unpaired`` without the bank's size, ``printed`` one-sided.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        temperature: float = 0.1,
+        one_sided: bool = False,
+        *,
+        num_modalities: int | None = None,
+        num_classes: int | None = None,
+        momentum: float = 0.99,
+    ):
+        super().__init__(form, temperature)
+        if one_sided and form == "printed":
+            raise ValueError("The printed CACLoss has no one-sided form; take paired or unpaired.")
+        self.one_sided = one_sided
+        if form == "unpaired":
+            if num_modalities is None or num_classes is None:
+                raise ValueError("The bank of unpaired CACLoss needs num_modalities and num_classes.")
+            self.occupancy = MovingAverageBank((num_modalities, num_classes, GRID, GRID, GRID), momentum=momentum)
+
+    def forward(
+        self, probabilities: Tensor, present: Tensor, positions: Tensor | None = None, joint: Tensor | None = None
+    ) -> Tensor:
+        """
+        Args:
+            probabilities: ``(B, M, K, D, H, W)``, softmax over K with background first; float16 and bfloat16 are
+                compared in float32.
+            present: ``(B, M)`` bool; what an absent modality holds is never read.
+            positions: ``(B, M, 3, D, H, W)``, every voxel's place along D, H, W in the body box, from 0 to 1; voxels
+                with a coordinate outside or NaN are ignored; ``unpaired`` only.
+            joint: ``(B, K, D, H, W)``, the prediction from all present modalities together, taken as constant: what
+                the less certain prediction learns from in the one-sided ``paired`` form instead of the other one.
+
+        Returns:
+            A scalar; an exact 0 with a graph where nothing can be compared.
+
+        Raises:
+            ValueError: shapes that do not fit, positions or joint missing or given in vain.
+        """
+        present = check_present(present, probabilities)
+        if joint is not None and not (self.form == "paired" and self.one_sided):
+            raise ValueError("joint belongs to the one-sided paired form of CACLoss.")
+        if positions is not None and self.form != "unpaired":
+            raise ValueError(f"positions belong to the unpaired form of CACLoss, not to {self.form!r}.")
+        with torch.autocast(probabilities.device.type, enabled=False):
+            probabilities = full_precision(probabilities)
+            if self.form == "unpaired":
+                terms, matrices = self._compare_occupancy(probabilities, present, positions)
+            else:
+                terms, matrices = self._compare_cases(probabilities, present, joint)
+            return self._finish(probabilities, terms, matrices)
+
+    def _compare_cases(
+        self, probabilities: Tensor, present: Tensor, joint: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        terms, matrices = [], []
+        for a, b in modality_pairs(present.shape[1]):
+            both = present[:, a] & present[:, b]
+            p, q = probabilities[both, a].flatten(2), probabilities[both, b].flatten(2)  # (J, K, voxels)
+            if self.one_sided:
+                p, q = teach_less_certain(p, q, entropy(p), entropy(q))
+                q = q if joint is None else full_precision(joint.detach())[both].flatten(2)
+            similarity, shown = case_similarity(p, q)
+            if self.form == "paired":
+                similarity = similarity[shown][:, shown]
+            if len(similarity) == 0:
+                continue
+            partners = similarity.diagonal()
+            matrices.append(similarity)
+            if self.form == "printed":
+                terms.append(printed(partners))
+            else:
+                terms.append(self._cross_entropy(similarity) + 1 - partners.mean())
+        return terms, matrices
+
+    def _compare_occupancy(
+        self, probabilities: Tensor, present: Tensor, positions: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        modalities, classes = self.occupancy.value.shape[:2]
+        if positions is None:
+            raise ValueError("The unpaired CACLoss needs positions (B, M, 3, D, H, W).")
+        expected = (*probabilities.shape[:2], 3, *probabilities.shape[3:])
+        if probabilities.shape[1:3] != (modalities, classes) or positions.shape != expected:
+            raise ValueError(
+                f"CACLoss was built for M={modalities}, K={classes} and got probabilities "
+                f"{tuple(probabilities.shape)} with positions {tuple(positions.shape)}."
+            )
+        values = probabilities.flatten(3).permute(1, 2, 0, 3).flatten(2)  # (M, K, B * voxels)
+        cells = cell_indices(positions, present).transpose(0, 1).flatten(1)  # (M, B * voxels)
+        counts = sum_per_cell(torch.ones_like(values[:, :1]), cells)
+        totals = sum_per_cell(values, cells).reshape(self.occupancy.value.shape)
+        weights = counts.reshape(modalities, 1, GRID, GRID, GRID).expand_as(totals)
+        maps = self.occupancy.complete(totals, weights)[0].flatten(2)  # (M, K, cells)
+        if self.training:
+            self.occupancy.update(totals, weights)
+        if self.one_sided:
+            # 0 in cells not visited: the constant bank teaches there
+            uncertainty = sum_per_cell(entropy(values), cells) / counts.clamp(min=1)
+
+        terms, matrices = [], []
+        in_batch = present.any(0).tolist()
+        for a, b in modality_pairs(modalities):
+            common = (maps[a] > OCCUPIED).any(1) & (maps[b] > OCCUPIED).any(1)
+            common[0] = True
+            if not (in_batch[a] or in_batch[b]) or common.sum() == 1:
+                continue
+            p, q = maps[a, common], maps[b, common]
+            if self.one_sided:
+                p, q = teach_less_certain(p, q, uncertainty[a], uncertainty[b])
+            similarity = soft_dice(p, q)
+            terms.append(self._cross_entropy(similarity, first=1))
+            matrices.append(similarity[1:, 1:])
+        return terms, matrices
+
+
+def soft_dice(p: Tensor, q: Tensor) -> Tensor:
+    """``2 sum pq / (sum p^2 + sum q^2)`` of every row of p ``(..., n, v)`` with every row of q: ``(..., n, n)``."""
+    energy = p.square().sum(-1)[..., :, None] + q.square().sum(-1)[..., None, :]
+    return 2 * (p @ q.mT) / (energy + EPS)
+
+
+def case_similarity(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean soft Dice ``(J, J)`` of cases p, q ``(J, K, voxels)`` over the foreground classes that either shows.
+
+    Also which cases ``(J)`` show any, in p or q. A softmax is never 0: a class is shown where it is above chance.
+    """
+    chance = 1 / p.shape[1]
+    p, q = p[:, 1:], q[:, 1:]
+    in_p, in_q = ((x.detach() > chance).any(-1) for x in (p, q))  # (J, K - 1)
+    in_either = (in_p[:, None] | in_q).permute(2, 0, 1)
+    dice = soft_dice(p.transpose(0, 1), q.transpose(0, 1))  # (K - 1, J, J)
+    return (dice * in_either).sum(0) / in_either.sum(0).clamp(min=1), (in_p | in_q).any(1)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy over the classes of ``(n, K, v)``: ``(n, 1, v)``, without gradient."""
+    return torch.special.entr(p.detach()).sum(1, keepdim=True)
+
+
+def teach_less_certain(p: Tensor, q: Tensor, entropy_p: Tensor, entropy_q: Tensor) -> tuple[Tensor, Tensor]:
+    """At every place the less certain of p and q (the student), and the other without gradient (its teacher)."""
+    learns = entropy_p >= entropy_q
+    return torch.where(learns, p, q), torch.where(learns, q, p).detach()
+
+
+def cell_indices(positions: Tensor, present: Tensor) -> Tensor:
+    """Cell ``(B, M, voxels)`` of positions ``(B, M, 3, D, H, W)``; GRID ** 3 where outside the body or absent."""
+    positions = full_precision(positions.detach()).flatten(3)
+    inside = ((positions >= 0) & (positions <= 1)).all(2) & present[:, :, None]
+    z, y, x = (positions.nan_to_num().clamp(0, 1) * GRID).long().clamp(max=GRID - 1).unbind(2)
+    return torch.where(inside, (z * GRID + y) * GRID + x, GRID**3)
+
+
+def sum_per_cell(values: Tensor, cells: Tensor) -> Tensor:
+    """Sums ``(M, n, GRID ** 3)`` of values ``(M, n, v)`` over the voxels of each cell ``(M, v)``."""
+    sums = values.new_zeros(*values.shape[:2], GRID**3 + 1)
+    return sums.scatter_add(2, cells[:, None].expand_as(values), values)[:, :, :-1]

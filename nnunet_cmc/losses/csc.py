@@ -1,0 +1,124 @@
+"""Channel-wise semantic consistency (CSC): the encoders' channels should mean the same in every modality."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nnunet_cmc.losses.banks import MovingAverageBank
+from nnunet_cmc.losses.contrast import ConsistencyLoss, check_present, full_precision, modality_pairs, printed
+
+POOLED = 8  # voxels per axis on which the channels of registered pairs are compared
+EPS = 1e-6  # added to squared norms, so that constant channels have similarity 0 and a finite gradient
+
+
+class CSCLoss(ConsistencyLoss):
+    """CSC between every two modalities (CMC, equation 1), in one of three forms.
+
+    * ``printed``: equation (1) to the letter, per case, summed over channels. It does not align: see `printed`.
+    * ``paired``, for registered cases: every channel, centred over space, has to find its partner among all channels
+      of the other modality by cosine; symmetric cross-entropy per case.
+    * ``unpaired``, for cases that share no grid: the same over class prototypes, the weighted means of the features
+      per modality and class. Background takes part: it is a prototype like any other and the only contrast of a
+      single foreground class. A bank of moving averages stands in for classes that the batch lacks.
+      The bank follows in training mode only; under torch.distributed every rank must then call the loss equally
+      often, if need be with no row (B = 0) or nothing present.
+
+    The loss is the mean over the cases' (``unpaired``: the batch's) pairs of present modalities.
+
+    Args:
+        form: ``printed``, ``paired`` or ``unpaired``.
+        temperature: divides the similarities; ``printed`` has none.
+        num_modalities, num_classes (with background), num_channels: the bank's size, for ``unpaired`` only.
+        momentum: the bank's.
+
+    Raises:
+        ValueError: unknown form, temperature not above 0, ``unpaired`` without the bank's size.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        temperature: float = 0.1,
+        *,
+        num_modalities: int | None = None,
+        num_classes: int | None = None,
+        num_channels: int | None = None,
+        momentum: float = 0.99,
+    ):
+        super().__init__(form, temperature)
+        if form == "unpaired":
+            if num_modalities is None or num_classes is None or num_channels is None:
+                raise ValueError("The bank of unpaired CSCLoss needs num_modalities, num_classes and num_channels.")
+            self.prototypes = MovingAverageBank((num_modalities, num_classes), (num_channels,), momentum)
+
+    def forward(self, features: Tensor, present: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            features: ``(B, M, C, d, h, w)``, any float type; float16 and bfloat16 are compared in float32.
+            present: ``(B, M)`` bool; what an absent modality holds is never read.
+            class_weights: ``(B, M, K, d, h, w)``, non-negative weight of every class, constant; ``unpaired`` only.
+
+        Returns:
+            A scalar; an exact 0 with a graph where nothing can be compared.
+
+        Raises:
+            ValueError: shapes that do not fit, class weights missing or given in vain.
+        """
+        present = check_present(present, features)
+        with torch.autocast(features.device.type, enabled=False):
+            features = full_precision(features)
+            if self.form == "unpaired":
+                matrices = self._class_similarities(features, present, class_weights)
+            elif class_weights is not None:
+                raise ValueError(f"class_weights belong to the unpaired form of CSCLoss, not to {self.form!r}.")
+            else:
+                matrices = self._channel_similarities(features, present)
+            terms = [printed(s.diagonal()) if self.form == "printed" else self._cross_entropy(s) for s in matrices]
+            return self._finish(features, terms, matrices)
+
+    def _channel_similarities(self, features: Tensor, present: Tensor) -> list[Tensor]:
+        """One (C, C) matrix per case and pair of modalities, so that memory is O(C^2) each."""
+        rows = present.tolist()
+        pairs = [(i, a, b) for i, row in enumerate(rows) for a, b in modality_pairs(len(row)) if row[a] and row[b]]
+        return [cosine(self._profile(features[i, a]), self._profile(features[i, b])) for i, a, b in pairs]
+
+    def _profile(self, channels: Tensor) -> Tensor:
+        """(C, d, h, w) -> (C, voxels)."""
+        if self.form == "paired":
+            channels = channels - channels.mean((1, 2, 3), keepdim=True)
+            depth, height, width = (min(size, POOLED) for size in channels.shape[1:])
+            channels = F.adaptive_avg_pool3d(channels, (depth, height, width))
+        return channels.flatten(1)
+
+    def _class_similarities(self, features: Tensor, present: Tensor, class_weights: Tensor | None) -> list[Tensor]:
+        """One matrix per pair of modalities, over the classes known in both."""
+        modalities, classes, channels = self.prototypes.value.shape
+        if class_weights is None:
+            raise ValueError("The unpaired CSCLoss needs class_weights (B, M, K, d, h, w).")
+        expected = (*features.shape[:2], classes, *features.shape[3:])
+        if features.shape[1:3] != (modalities, channels) or class_weights.shape != expected:
+            raise ValueError(
+                f"CSCLoss was built for M={modalities}, K={classes}, C={channels} and got features "
+                f"{tuple(features.shape)} with class_weights {tuple(class_weights.shape)}."
+            )
+        mask = present[:, :, None, None]
+        values = torch.where(mask, features.flatten(3), 0)
+        shares = torch.where(mask, class_weights.detach().to(features.dtype).flatten(3), 0)
+        totals, weights = torch.einsum("bmkv,bmcv->mkc", shares, values), shares.sum((0, 3))
+        prototypes, known = self.prototypes.complete(totals, weights)
+        if self.training:
+            self.prototypes.update(totals, weights)
+
+        matrices = []
+        in_batch = present.any(0).tolist()
+        for a, b in modality_pairs(modalities):
+            common = known[a] & known[b]
+            if (in_batch[a] or in_batch[b]) and common.sum() > 1:  # one class alone has nothing to differ from
+                matrices.append(cosine(prototypes[a, common], prototypes[b, common]))
+        return matrices
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of every row of a ``(n, v)`` with every row of b ``(n, v)``: ``(n, n)``."""
+    a, b = (x * torch.rsqrt(x.square().sum(1, keepdim=True) + EPS) for x in (a, b))
+    return a @ b.T

@@ -1,0 +1,22 @@
+"""The networks: torch only, and nnU-Net's own building blocks."""
+
+from nnunet_cmc.networks.cmcnet import CMCNet, CMCOutput, presence
+from nnunet_cmc.networks.encoders import ENCODERS, ResidualEncoder, ViTPyramid, build_encoder
+from nnunet_cmc.networks.mia import MIA, MeanFusion
+from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
+from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUNetEncoder
+
+__all__ = [
+    "ENCODERS",
+    "MIA",
+    "CMCNet",
+    "CMCOutput",
+    "MeanFusion",
+    "ResidualEncoder",
+    "SamMed3DEncoder",
+    "UniversalUNetDecoder",
+    "UniversalUNetEncoder",
+    "ViTPyramid",
+    "build_encoder",
+    "presence",
+]

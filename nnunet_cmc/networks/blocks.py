@@ -1,0 +1,14 @@
+"""The convolution block that every part outside the encoders is built from."""
+
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
+from torch import nn
+
+
+def conv_block(in_channels: int, out_channels: int, stride: int = 1, n_convs: int = 1) -> nn.Module:
+    """``n_convs`` times [3^3 convolution, instance norm, leaky ReLU], nnU-Net's own; the first one has the stride."""
+    return StackedConvBlocks(
+        n_convs, nn.Conv3d, in_channels, out_channels, 3, stride,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
+    )  # fmt: skip

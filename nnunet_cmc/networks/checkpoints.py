@@ -1,0 +1,72 @@
+"""Reading checkpoint files that may come from anywhere."""
+
+import argparse
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# What may stand beside tensors: the arguments of a training script, and numpy's numbers (under the two names that
+# numpy has had for their constructor), which nnU-Net's logger leaves in our own checkpoints.
+_number = np.float64(0).__reduce__()[0]
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The dict in a PyTorch checkpoint, on the CPU.
+
+    Nothing in the file is ever executed: only tensors, plain values and what is :data:`HARMLESS` are read.
+    FileNotFoundError if there is no such file; ValueError if it is not a checkpoint, is truncated, or holds anything
+    else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises half a dozen types on broken files
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and foreign:
+            raise ValueError(
+                f"{path} holds a Python object ({foreign[1]}) beside tensors and plain values, and such objects are "
+                f"never loaded; save its state dict alone and use that file."
+            ) from error
+        raise ValueError(
+            f"{path} cannot be read as a PyTorch checkpoint: it is something else or truncated; download it again."
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f"{path} holds a {type(checkpoint).__name__} where a checkpoint is a dict; use the file as released."
+        )
+    return checkpoint
+
+
+def require_structure(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str | Path, what: str, remedy: str
+) -> None:
+    """ValueError unless ``state`` has just the tensors of ``expected``, in their shapes.
+
+    ``path``, ``what`` it should hold and the ``remedy`` are for the message.
+    """
+    differences = {
+        "missing": expected.keys() - state.keys(),
+        "unknown": state.keys() - expected.keys(),
+        "of another shape": {k for k in expected.keys() & state.keys() if state[k].shape != expected[k].shape},
+    }
+    for difference, keys in differences.items():
+        if keys:
+            raise ValueError(
+                f"{path} holds no {what}: {len(keys)} of its tensors are {difference} (such as {min(keys)}); {remedy}."
+            )

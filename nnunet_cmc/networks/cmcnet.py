@@ -1,0 +1,157 @@
+"""CMCNet: an encoder and a decoder per modality, and MIA fusion over whichever modalities a sample has."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_cmc.networks.decoder import DECODERS, Decoder
+from nnunet_cmc.networks.encoders import build_encoder
+from nnunet_cmc.networks.mia import MIA
+
+# Log-probability of every foreground class where a tile holds no modality at all: certain, and finite in float16.
+NOTHING_THERE = -20.0
+
+
+class CMCOutput(NamedTuple):
+    """What training sees. Entries of modalities that are absent, or not decoded, are zero.
+
+    logits: ``(B, M, K, D, H, W)``, each modality's decoder.
+    features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts.
+    present: ``(B, M)`` bool.
+    """
+
+    logits: Tensor
+    features: Tensor
+    present: Tensor
+
+
+def presence(x: Tensor) -> Tensor:
+    """Which modalities a sample has: ``x (B, M, D, H, W)`` -> ``(B, M)`` bool. Absent means exactly zero everywhere."""
+    return (x != 0).flatten(2).any(2)
+
+
+class CMCNet(nn.Module):
+    """The network of CMC (Zhou et al., MICCAI 2024) for any M >= 2 modalities and any non-empty subset of them present.
+
+    Args:
+        input_channels: M; a modality is a channel.
+        num_classes: K, with background.
+        patch_size: (D, H, W) in voxels, a multiple of the encoder's stride.
+        encoder, encoder_kwargs: a name in :data:`ENCODERS` and its arguments; every modality gets its own.
+        decoder_channels: widths of the decoders, at stride 1, 2, 4, ...
+
+    Raises:
+        ValueError: fewer than two modalities, or a patch that the encoder's stride does not divide.
+    """
+
+    pretrained: Tensor
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        patch_size: list[int],
+        encoder: str,
+        encoder_kwargs: dict,
+        decoder_channels: list[int],
+        deep_supervision: bool = False,
+    ):
+        super().__init__()
+        if deep_supervision:  # what a stock trainer asks of every network
+            raise ValueError("CMCNet has no deep supervision: train plans of a CMC planner with -tr CMCTrainer.")
+        if input_channels < 2:
+            raise ValueError(f"CMC needs two modalities or more; dataset.json names {input_channels} channel.")
+        encoders = [build_encoder(encoder, **encoder_kwargs) for _ in range(input_channels)]
+        channels, strides = encoders[0].channels, encoders[0].strides
+        if any(side % strides[-1] for side in patch_size):
+            raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's stride {strides[-1]}.")
+        self.num_classes = num_classes
+        self.feature_channels = channels[-1]
+        self.stride = strides[-1]
+        self.encoders = nn.ModuleList(encoders)
+        self.mia: nn.Module = MIA(input_channels, channels[-1])
+        decoder = DECODERS.get(encoder, Decoder)
+        self.decoders = nn.ModuleList(
+            decoder(channels, strides, decoder_channels, num_classes) for _ in range(input_channels)
+        )
+        # How much each modality is believed about each class, in logarithms: equal at the start.
+        self.reliability = nn.Parameter(torch.zeros(input_channels, num_classes))
+        # Set in files of `nnunet_cmc weights`; it is how a trainer learns that its network is not random.
+        self.register_buffer("pretrained", torch.tensor(False))
+
+    def forward(self, x: Tensor, fusion: Tensor | None = None) -> Tensor | CMCOutput:
+        """Predict, or show a trainer every modality's own view.
+
+        Args:
+            x: ``(B, M, D, H, W)``; a channel that is exactly zero is absent, and its encoder does not run.
+            fusion: ``(B, M, M)`` bool; ``fusion[b, m]`` are the modalities fused for decoder m of sample b, which runs
+                only if m is one of them. Absent modalities are left out of it.
+
+        Returns:
+            Without ``fusion`` the present modalities' predictions combined, logits ``(B, K, D, H, W)``: background
+            where nothing is present. With it :class:`CMCOutput`.
+        """
+        if fusion is None and len(x) == 1 and x.device.type == "cpu":
+            # torch takes a slow convolution for a small batch of one on the CPU: two are ten times faster.
+            return self(x.expand(2, -1, -1, -1, -1))[:1]
+        present = presence(x)
+        if fusion is None:
+            output = self._decode(x, present, present[:, None] & present[:, :, None])
+            return self.combine(output.logits, present)
+        return self._decode(x, present, fusion & present[:, None] & present[:, :, None])
+
+    def combine(self, logits: Tensor, present: Tensor) -> Tensor:
+        """``(B, M, K, D, H, W)`` -> ``(B, K, D, H, W)``: log-probabilities averaged by reliability over the present."""
+        score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
+        weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
+        combined = torch.zeros_like(logits[:, 0])
+        for m in range(logits.shape[1]):
+            combined = combined + weight[:, m, :, None, None, None] * logits[:, m].log_softmax(1)
+        nothing = ~present.any(1)
+        if nothing.any():
+            background = combined.new_full(combined.shape[1:2], NOTHING_THERE)
+            background[0] = 0.0
+            combined = torch.where(nothing[:, None, None, None, None], background[:, None, None, None], combined)
+        return combined
+
+    def _decode(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
+        maps = {m: self.encoders[m](x[rows, m : m + 1]) for m, rows in _rows(present)}
+        deepest = {m: pyramid[-1] for m, pyramid in maps.items()}
+        grid = [side // self.stride for side in x.shape[2:]]
+        features = _scatter(deepest, present, (self.feature_channels, *grid))
+
+        # One fused feature per sample and distinct set of modalities, however many decoders want it.
+        own = fusion.diagonal(dim1=1, dim2=2)  # (B, M): which decoders run
+        sample, modality = own.nonzero(as_tuple=True)
+        wanted, which = torch.cat([sample[:, None], fusion[sample, modality].long()], 1).unique(
+            dim=0, return_inverse=True
+        )
+        fused = self.mia(features[wanted[:, 0]], wanted[:, 1:].bool()) if len(wanted) else features[:0, 0]
+
+        decoded = {}
+        for m, rows in _rows(own):
+            position = present[:, m].cumsum(0)[rows] - 1  # of these samples within the encoder's output
+            decoded[m] = self.decoders[m](fused[which[modality == m]], [level[position] for level in maps[m]])
+        return CMCOutput(_scatter(decoded, own, (self.num_classes, *x.shape[2:])), features, present)
+
+
+def _rows(mask: Tensor) -> list[tuple[int, Tensor]]:
+    """(modality, indices of the samples that have it), for every modality that any sample has."""
+    return [(m, mask[:, m].nonzero()[:, 0]) for m in range(mask.shape[1]) if mask[:, m].any()]
+
+
+def _scatter(parts: dict[int, Tensor], mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Put each modality's rows where they belong in a zero tensor ``(B, M, *shape)``."""
+    like = next(iter(parts.values()), None)
+    dtype = torch.float32 if like is None else like.dtype
+    empty = torch.zeros((mask.shape[0], *shape), device=mask.device, dtype=dtype)
+    columns = []
+    for m in range(mask.shape[1]):
+        if m not in parts:
+            columns.append(empty)
+        elif mask[:, m].all():
+            columns.append(parts[m])
+        else:
+            columns.append(empty.index_copy(0, mask[:, m].nonzero()[:, 0], parts[m].to(dtype)))
+    return torch.stack(columns, 1)

@@ -1,0 +1,80 @@
+"""From the fused feature, a modality's own feature and its own skips to that modality's logits."""
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_cmc.networks.blocks import conv_block
+from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
+
+
+class Decoder(nn.Module):
+    """A U-Net decoder that starts from two deep features instead of one.
+
+    Where the encoder has no map (a ViT has none at full resolution) there is nothing to merge, and the transposed
+    convolution alone refines: a 3^3 convolution there would cost as much as all other levels together.
+
+    Args:
+        encoder_channels, encoder_strides: of the encoder's maps, shallow to deep.
+        widths: ``widths[i]`` channels at stride ``2**i``, one for each stride above the deepest map.
+        num_classes: K.
+    """
+
+    def __init__(self, encoder_channels: list[int], encoder_strides: list[int], widths: list[int], num_classes: int):
+        super().__init__()
+        if 2 ** len(widths) != encoder_strides[-1]:
+            raise ValueError(
+                f"decoder_channels has {len(widths)} widths; an encoder of stride {encoder_strides[-1]} needs "
+                f"one for every power of two below it."
+            )
+        skips = dict(zip(encoder_strides[:-1], encoder_channels[:-1], strict=True))
+        self.has_skip = [2**i in skips for i in range(len(widths))]
+        inputs = [*widths[1:], 2 * encoder_channels[-1]]
+        self.ups = nn.ModuleList(nn.ConvTranspose3d(i, o, 2, 2) for i, o in zip(inputs, widths, strict=True))
+        self.blocks = nn.ModuleList(
+            conv_block(w + skips[2**i], w) if 2**i in skips else _norm_and_activation(w) for i, w in enumerate(widths)
+        )
+        # nnU-Net's name for the layers that depend on the classes: `-pretrained_weights` leaves them out.
+        self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
+
+    def forward(self, fused: Tensor, maps: list[Tensor]) -> Tensor:
+        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> logits ``(B, K, D, H, W)``."""
+        *skips, own = maps
+        x = torch.cat([fused, own], 1)
+        for i in reversed(range(len(self.ups))):
+            x = self.ups[i](x)
+            if self.has_skip[i]:
+                x = torch.cat([x, skips.pop()], 1)
+            x = self.blocks[i](x)
+        return self.seg_layers(x)
+
+
+class UniversalDecoder(nn.Module):
+    """The Universal Model's own decoder, behind a 1^3 convolution that makes one deep feature of two.
+
+    At the start that convolution takes the mean of the two, which is what pretrained weights of the decoder can read.
+    The arguments are those of :class:`Decoder`; its widths are the encoder's.
+    """
+
+    def __init__(self, encoder_channels: list[int], encoder_strides: list[int], widths: list[int], num_classes: int):
+        super().__init__()
+        *skips, channels = encoder_channels
+        if list(widths) != skips:
+            raise ValueError(f"decoder_channels are {list(widths)}; the Universal Model's decoder has {skips}.")
+        self.merge = nn.Conv3d(2 * channels, channels, 1, bias=False)
+        self.merge.weight.data = torch.eye(channels).repeat(1, 2)[:, :, None, None, None] / 2
+        self.unet = UniversalUNetDecoder(encoder_channels)
+        self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
+
+    def forward(self, fused: Tensor, maps: list[Tensor]) -> Tensor:
+        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> logits ``(B, K, D, H, W)``."""
+        *skips, own = maps
+        x = self.unet([*skips, self.merge(torch.cat([fused, own], 1))])[-1]
+        return self.seg_layers(x)
+
+
+# The decoder of an encoder that has one of its own; every other encoder gets a Decoder.
+DECODERS: dict[str, type[UniversalDecoder]] = {"universal": UniversalDecoder}
+
+
+def _norm_and_activation(channels: int) -> nn.Module:
+    return nn.Sequential(nn.InstanceNorm3d(channels, affine=True), nn.LeakyReLU(inplace=True))

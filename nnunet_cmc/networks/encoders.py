@@ -1,0 +1,80 @@
+"""The encoders that plans may name: each turns one modality into a pyramid of feature maps.
+
+An encoder maps ``x (B, 1, D, H, W)`` to a list of maps, shallow to deep; ``channels[i]`` and ``strides[i]`` describe
+the i-th. The strides are powers of two, each twice the one before, except that a ViT leaves out full resolution.
+"""
+
+from itertools import accumulate
+from operator import mul
+
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder as ResidualStages
+from torch import Tensor, nn
+
+from nnunet_cmc.networks.blocks import conv_block
+from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
+from nnunet_cmc.networks.universal_unet import UniversalUNetEncoder
+
+
+class ViTPyramid(nn.Module):
+    """SAM-Med3D's ViT for what is there, and a convolutional path from the input for where exactly (as in UNETR).
+
+    The path has one stage per power of two between the input and the ViT's patch size.
+
+    Args:
+        skip_channels: width of the path at stride 2, 4, ...
+        vit: arguments of :class:`SamMed3DEncoder`.
+    """
+
+    def __init__(self, skip_channels: list[int], **vit):
+        super().__init__()
+        self.vit = SamMed3DEncoder(**vit)
+        self.strides = [2 ** (i + 1) for i in range(len(skip_channels))] + [vit["patch_size"]]
+        if self.strides[-1] != 2 ** len(self.strides):
+            raise ValueError(
+                f"A ViT of patch size {vit['patch_size']} needs one skip per power of two below it; "
+                f"skip_channels names {len(skip_channels)}."
+            )
+        self.path = nn.ModuleList(
+            nn.Sequential(conv_block(before, after, stride=2), conv_block(after, after))
+            for before, after in zip([1, *skip_channels], skip_channels, strict=False)
+        )
+        self.channels = [*skip_channels, vit["out_channels"]]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps, deep = [], self.vit(x)[-1]
+        for stage in self.path:
+            x = stage(x)
+            maps.append(x)
+        return [*maps, deep]
+
+
+class ResidualEncoder(ResidualStages):
+    """nnU-Net's residual encoder for one modality: full resolution first, then halved at every stage."""
+
+    def __init__(self, features_per_stage: list[int], n_blocks_per_stage: list[int]):
+        n_stages = len(features_per_stage)
+        strides = [1] + [2] * (n_stages - 1)
+        super().__init__(
+            1, n_stages, features_per_stage, nn.Conv3d, 3, strides, n_blocks_per_stage,
+            conv_bias=True,
+            norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+            nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
+            return_skips=True,
+        )  # fmt: skip
+        self.channels = list(features_per_stage)
+        self.strides = list(accumulate(strides, mul))
+
+
+Encoder = ViTPyramid | ResidualEncoder | UniversalUNetEncoder
+ENCODERS: dict[str, type[Encoder]] = {
+    "sam_med3d": ViTPyramid,
+    "residual": ResidualEncoder,
+    "universal": UniversalUNetEncoder,
+}
+
+
+def build_encoder(name: str, **kwargs) -> Encoder:
+    """The encoder that plans call ``name``; raises ValueError for a name that is not one of ours."""
+    if name not in ENCODERS:
+        raise ValueError(f"The plans ask for encoder '{name}', which is none of {sorted(ENCODERS)}; plan again.")
+    return ENCODERS[name](**kwargs)

@@ -1,0 +1,73 @@
+"""Modality-independent awareness (MIA): attention per modality, and fusion over the modalities that are there."""
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_cmc.networks.blocks import conv_block
+
+
+class MIA(nn.Module):
+    """Modality-aware attention and fusion for any non-empty subset of modalities.
+
+    With all M modalities present this is the modality-aware module of Zhang et al. 2021 ("Modality-aware mutual
+    learning"), which CMC cites: ``F = conv(cat_m F_m)``, ``A_m = sigmoid(conv(act(norm(conv(cat[F_m, F])))))``, and the
+    fused feature ``sum_m A_m * F_m``. A convolution of a concatenation is a sum of convolutions, so for a subset the
+    sums run over its members and are scaled by ``M / |subset|``: what an absent channel holds cannot enter.
+
+    Args:
+        num_modalities: M.
+        channels: C, of every modality's feature.
+    """
+
+    def __init__(self, num_modalities: int, channels: int):
+        super().__init__()
+        hidden = max(8, channels // 4)
+        self.projections = nn.ModuleList(
+            nn.Conv3d(channels, channels, 3, padding=1, bias=False) for _ in range(num_modalities)
+        )
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.attentions = nn.ModuleList(
+            nn.Sequential(conv_block(2 * channels, hidden), nn.Conv3d(hidden, channels, 3, padding=1))
+            for _ in range(num_modalities)
+        )
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Fuse.
+
+        Args:
+            features: ``(B, M, C, d, h, w)``.
+            present: ``(B, M)`` bool, at least one per row.
+
+        Returns:
+            The fused feature ``(B, C, d, h, w)``.
+        """
+        scale = (present.shape[1] / present.sum(1)).to(features.dtype)[:, None, None, None, None]
+        common = self.bias[None, :, None, None, None] + scale * _sum_over_present(
+            lambda m, rows: self.projections[m](features[rows, m]), features, present
+        )
+        return scale * _sum_over_present(
+            lambda m, rows: (
+                features[rows, m] * self.attentions[m](torch.cat([features[rows, m], common[rows]], 1)).sigmoid()
+            ),
+            features,
+            present,
+        )
+
+
+class MeanFusion(nn.Module):
+    """The mean over the present modalities: what an ablation puts in MIA's place."""
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """As :meth:`MIA.forward`."""
+        total = _sum_over_present(lambda m, rows: features[rows, m], features, present)
+        return total / present.sum(1).to(features.dtype)[:, None, None, None, None]
+
+
+def _sum_over_present(term, features: Tensor, present: Tensor) -> Tensor:
+    """``sum_m term(m, rows that have m)``, ``(B, C, d, h, w)``; a modality that no row has is not computed."""
+    total = torch.zeros_like(features[:, 0])
+    for m in range(present.shape[1]):
+        rows = present[:, m].nonzero()[:, 0]
+        if len(rows):
+            total = total.index_add(0, rows, term(m, rows).to(total.dtype))
+    return total

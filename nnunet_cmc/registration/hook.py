@@ -1,0 +1,110 @@
+"""How nnU-Net finds our classes.
+
+nnU-Net looks for planners, preprocessors and trainers by name inside its own folders only, through one function,
+``nnunetv2.utilities.find_class_by_name.recursive_find_python_class``. A ``.pth`` file of this package (written by
+``setup.py``) calls :func:`install` at every start of Python, spawned workers included. From then on, as soon as nnU-Net
+imports that function, it is wrapped: the exact names in :data:`CLASSES` are answered by us, all others by nnU-Net.
+
+This module runs at every start of Python in this environment, so it imports next to nothing.
+"""
+
+import os
+import sys
+
+TARGET = "nnunetv2.utilities.find_class_by_name"
+FUNCTION = "recursive_find_python_class"
+SWITCH = "NNUNET_CMC_HOOK"  # "0" turns the hook off
+
+# class name -> the module that defines it
+CLASSES = {
+    "DatasetFingerprintExtractor": "nnunet_cmc.planners.fingerprint",  # nnU-Net's own, with a check of our datasets
+    "CMCFingerprintExtractor": "nnunet_cmc.planners.fingerprint",
+    "CMCPlanner": "nnunet_cmc.planners.cmc_planner",
+    "CMCPlannerResEnc": "nnunet_cmc.planners.resenc",
+    "CMCPlannerTiny": "nnunet_cmc.planners.tiny",
+    "CMCPlannerUniversal": "nnunet_cmc.planners.universal",
+    "CMCPreprocessor": "nnunet_cmc.data.preprocessor",
+    "CTPositiveZScoreNormalization": "nnunet_cmc.data.normalization",
+    "CTWindowNormalization": "nnunet_cmc.data.normalization",
+    "PercentileNormalization": "nnunet_cmc.data.normalization",
+    "PositiveZScoreNormalization": "nnunet_cmc.data.normalization",
+    "CMCTrainer": "nnunet_cmc.trainers.cmc_trainer",
+    "CMCTrainerAdapters": "nnunet_cmc.trainers.adapters",
+    "CMCTrainerAsPrinted": "nnunet_cmc.trainers.as_printed",
+    "CMCTrainerBaseline": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerModalityEncoders": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerNoCAC": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerNoCSC": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerNoMIA": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerNoModalityDropout": "nnunet_cmc.trainers.ablations",
+    "CMCTrainer_smoke": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_demo": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_5epochs": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_10epochs": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_20epochs": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_50epochs": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_100epochs": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_250epochs": "nnunet_cmc.trainers.short_runs",
+    "CMCTrainer_cmcbudget": "nnunet_cmc.trainers.short_runs",
+    "nnUNetTrainer_cmcbudget": "nnunet_cmc.trainers.comparison.budget",
+}
+
+
+class _Finder:
+    """A meta path finder for the single module :data:`TARGET`; it leaves the finding to the others."""
+
+    @staticmethod
+    def find_spec(fullname, path=None, target=None):
+        if fullname != TARGET:
+            return None
+        for finder in sys.meta_path:
+            if finder is _Finder or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                _wrap_after_execution(spec.loader)
+                return spec
+        return None
+
+
+def _wrap_after_execution(loader):
+    def exec_module(module):
+        execute(module)
+        if module.__name__ == TARGET:  # some loaders, of zip files for one, serve many modules
+            _wrap(module)
+
+    try:
+        execute = loader.exec_module
+        loader.exec_module = exec_module
+    except AttributeError:  # a loader that cannot be extended: nnU-Net stays as it is, `nnunet_cmc doctor` tells
+        pass
+
+
+def _wrap(module):
+    """Make the function of ``module`` (and of those that have imported it from there) know :data:`CLASSES`."""
+    original = getattr(module, FUNCTION, None)
+    if original is None or hasattr(original, "nnunet_cmc_classes"):
+        return
+    import functools
+    import importlib
+
+    @functools.wraps(original)
+    def recursive_find_python_class(*args, **kwargs):
+        name = args[1] if len(args) > 1 else kwargs.get("class_name")
+        if name in CLASSES:
+            return getattr(importlib.import_module(CLASSES[name]), name)
+        return original(*args, **kwargs)
+
+    recursive_find_python_class.nnunet_cmc_classes = CLASSES  # type: ignore[attr-defined]
+    for name, other in list(sys.modules.items()):
+        if name.startswith("nnunetv2.") and getattr(other, FUNCTION, None) is original:
+            setattr(other, FUNCTION, recursive_find_python_class)
+
+
+def install() -> None:
+    """Put the hook in place, once; without effect where the environment says ``NNUNET_CMC_HOOK=0``."""
+    if os.environ.get(SWITCH) == "0" or _Finder in sys.meta_path:
+        return
+    sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
+    if TARGET in sys.modules:
+        _wrap(sys.modules[TARGET])

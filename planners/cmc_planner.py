@@ -1,0 +1,215 @@
+"""Plans for CMC: a fixed cube, a self-configured spacing, one 3-D configuration."""
+
+import os
+import shutil
+from copy import deepcopy
+from os.path import isfile, join
+from typing import Any
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.raw_dataset import check_dataset
+from nnunet_cmc.data.splits import hidden_cases
+from nnunet_cmc.planners.intensities import intensity_statistics
+from nnunet_cmc.planners.spacing import isotropic_spacing
+
+STOCK_GPU_MEMORY_GB = 8
+STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess passes when nobody asked for anything
+
+
+class CMCPlanner(ExperimentPlanner):
+    """Plans with the SAM-Med3D ViT-B encoder. The siblings of this class differ in its attributes.
+
+    Args:
+        dataset_name_or_id: of a dataset in raw format that has a ``dataset_fingerprint.json``.
+        gpu_memory_target_in_gb: has no effect, patch and batch are fixed.
+        preprocessor_name: nothing but nnU-Net's default, which stands for :class:`CMCPreprocessor`.
+        plans_name: by default the class's own.
+        overwrite_target_spacing: three floats, mm along D, H, W of canonical axes, instead of the planned spacing.
+        suppress_transpose: has no effect, axes are never transposed.
+
+    Raises:
+        ValueError: another preprocessor, or a spacing that is not three positive numbers.
+    """
+
+    plans_name = "CMCPlans"
+    patch_size = 96  # voxels along each axis
+    batch_size = 4
+    coarsest_spacing: float | None = 1.5  # mm: what the encoder was trained at
+    learning_rate = 3e-4  # from scratch
+    # nnU-Net's scheme for a channel -> the one that the encoder was trained with
+    normalization: dict[str, str] = {  # noqa: RUF012
+        "CTNormalization": "CTPositiveZScoreNormalization",
+        "ZScoreNormalization": "PositiveZScoreNormalization",
+    }
+    encoder = "sam_med3d"
+    encoder_kwargs: dict[str, Any] = {  # noqa: RUF012
+        "image_size": 96,
+        "patch_size": 16,
+        "embed_dim": 768,
+        "depth": 12,
+        "num_heads": 12,
+        "global_blocks": [2, 5, 8, 11],
+        "window_size": 14,
+        "out_channels": 384,
+        "axis_order": "zyx",
+        "adapters": True,
+        "skip_channels": [32, 64, 128],
+    }
+    decoder_channels = (16, 32, 64, 128)  # width at stride 2 ** i
+
+    def __init__(
+        self,
+        dataset_name_or_id,
+        gpu_memory_target_in_gb=STOCK_GPU_MEMORY_GB,
+        preprocessor_name=STOCK_PREPROCESSOR,
+        plans_name=None,
+        overwrite_target_spacing=None,
+        suppress_transpose=False,
+    ):
+        ours = CMCPreprocessor.__name__
+        if preprocessor_name not in (STOCK_PREPROCESSOR, ours):
+            raise ValueError(
+                f"{type(self).__name__} plans the preprocessor {ours}, but -preprocessor_name asks for "
+                f"{preprocessor_name}: leave -preprocessor_name away."
+            )
+        if overwrite_target_spacing is not None and (
+            len(overwrite_target_spacing) != 3 or not all(float(s) > 0 for s in overwrite_target_spacing)
+        ):
+            raise ValueError(
+                f"-overwrite_target_spacing takes three positive numbers (mm), not {list(overwrite_target_spacing)}."
+            )
+        super().__init__(
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            ours,
+            plans_name or self.plans_name,
+            overwrite_target_spacing,
+            suppress_transpose,
+        )
+
+    def determine_reader_writer(self):
+        """Canonical axes, so that left is left in every modality; predictions return to the input's grid."""
+        return SimpleITKIOWithReorient
+
+    def determine_transpose(self):
+        """None: the target spacing is isotropic, and the encoder's axes have a meaning."""
+        return [0, 1, 2], [0, 1, 2]
+
+    def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
+        """The encoder's for CT and for other modalities; nnU-Net's where a channel's name asks for one (``noNorm``)."""
+        schemes, use_mask = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        planned = [self.normalization.get(scheme, scheme) for scheme in schemes]
+        return planned, [mask and ours == stock for mask, ours, stock in zip(use_mask, planned, schemes, strict=True)]
+
+    def determine_fullres_target_spacing(self) -> np.ndarray:
+        """``(3,)`` mm along D, H, W."""
+        return self._spacing_and_reason()[0]
+
+    def plan_experiment(self) -> dict:
+        """Make the plans, write them and a copy of ``dataset.json`` to the preprocessed folder, and return them.
+
+        Raises:
+            ValueError: a case that cannot be read, or a modality without a labelled case.
+        """
+        if self.UNet_vram_target_GB != STOCK_GPU_MEMORY_GB:
+            print(
+                f"-gpu_memory_target {self.UNet_vram_target_GB:g} has no effect on {type(self).__name__}: "
+                f"its patch of {self.patch_size}^3 voxels and batch of {self.batch_size} are fixed."
+            )
+        check_dataset(self.raw_dataset_folder, self.dataset_json)
+        folder = join(nnUNet_preprocessed, self.dataset_name)
+        raw_splits = join(self.raw_dataset_folder, "splits_final.json")
+        splits_file = raw_splits if isfile(raw_splits) else join(folder, "splits_final.json")
+        statistics = intensity_statistics(self.dataset, self.dataset_json, hidden_cases(splits_file))
+
+        spacing, reason = self._spacing_and_reason()
+        print(f"Target spacing: {reason}")
+        spacings, shapes = (self.dataset_fingerprint[key] for key in ("spacings", "shapes_after_crop"))
+        forward, backward = self.determine_transpose()
+        self.plans = {
+            "dataset_name": self.dataset_name,
+            "plans_name": self.plans_identifier,
+            "original_median_spacing_after_transp": np.median(spacings, axis=0).tolist(),
+            "original_median_shape_after_transp": [round(side) for side in np.median(shapes, axis=0)],
+            "image_reader_writer": self.determine_reader_writer().__name__,
+            "transpose_forward": forward,
+            "transpose_backward": backward,
+            "configurations": {"3d_fullres": self._configuration(spacing, spacings, shapes)},
+            "experiment_planner_used": type(self).__name__,
+            "label_manager": "LabelManager",
+            "foreground_intensity_properties_per_channel": statistics,
+            "spacing_reason": reason,
+        }
+        shutil.copy(join(self.raw_dataset_folder, "dataset.json"), join(folder, "dataset.json"))
+        self.save_plans(self.plans)
+        return self.plans
+
+    def save_plans(self, plans: dict) -> None:
+        """Write the plans. Of an older file, only configurations that inherit from one of these plans are kept."""
+        file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
+        if isfile(file):
+            planned = list(plans["configurations"])
+            for name, configuration in load_json(file)["configurations"].items():
+                if configuration.get("inherits_from") in planned and "previous_stage" not in configuration:
+                    plans["configurations"].setdefault(name, configuration)
+                elif name not in planned:
+                    print(f"Removing configuration {name} from {file}: {type(self).__name__} does not plan it.")
+            os.remove(file)
+        super().save_plans(plans)
+
+    def _spacing_and_reason(self) -> tuple[np.ndarray, str]:
+        if self.overwrite_target_spacing is not None:
+            given = np.array(self.overwrite_target_spacing, dtype=float)
+            return given, f"{' x '.join(f'{s:g}' for s in given)} mm, as -overwrite_target_spacing says."
+        spacing, reason = isotropic_spacing(
+            self.dataset_fingerprint["shapes_after_crop"],
+            self.dataset_fingerprint["spacings"],
+            self.patch_size,
+            self.coarsest_spacing,
+        )
+        return np.full(3, spacing), reason
+
+    def _configuration(self, spacing: np.ndarray, spacings: list, shapes: list) -> dict:
+        resampled = [compute_new_shape(shape, old, spacing) for shape, old in zip(shapes, spacings, strict=True)]
+        median_shape = np.median(resampled, axis=0)
+        schemes, use_mask = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        data, data_kwargs, seg, seg_kwargs = self.determine_resampling()
+        probabilities, probabilities_kwargs = self.determine_segmentation_softmax_export_fn()
+        patch_size = [self.patch_size] * 3
+        return {
+            "data_identifier": self.generate_data_identifier("3d_fullres"),
+            "preprocessor_name": self.preprocessor_name,
+            "batch_size": self.batch_size,
+            "patch_size": patch_size,
+            "median_image_size_in_voxels": median_shape.tolist(),
+            "spacing": spacing.tolist(),
+            "normalization_schemes": schemes,
+            "use_mask_for_norm": use_mask,
+            "resampling_fn_data": data.__name__,
+            "resampling_fn_seg": seg.__name__,
+            "resampling_fn_data_kwargs": data_kwargs,
+            "resampling_fn_seg_kwargs": seg_kwargs,
+            "resampling_fn_probabilities": probabilities.__name__,
+            "resampling_fn_probabilities_kwargs": probabilities_kwargs,
+            # over the batch, since a patch of the few labelled scans often lacks a class, and Dice of an absent class
+            # only teaches to be silent about it
+            "batch_dice": True,
+            "learning_rate": self.learning_rate,
+            "architecture": {
+                "network_class_name": "nnunet_cmc.networks.CMCNet",
+                "_kw_requires_import": [],
+                "arch_kwargs": {
+                    "patch_size": list(patch_size),
+                    "encoder": self.encoder,
+                    "encoder_kwargs": deepcopy(self.encoder_kwargs),
+                    "decoder_channels": list(self.decoder_channels),
+                },
+            },
+        }

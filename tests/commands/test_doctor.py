@@ -1,0 +1,123 @@
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nnunet_cmc.commands import doctor
+from nnunet_cmc.commands.doctor import Check
+from nnunet_cmc.registration import hook
+
+
+def run_doctor(**environment: str) -> subprocess.CompletedProcess:
+    code = "import sys; from nnunet_cmc.commands.main import main; sys.exit(main(['doctor']))"
+    env = {key: value for key, value in os.environ.items() if key != hook.SWITCH} | environment
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+
+def test_an_installation_that_works(tmp_path):
+    process = run_doctor(nnUNet_raw=str(tmp_path), nnUNet_results=str(tmp_path / "missing"))
+    assert process.returncode == 0, process.stdout + process.stderr
+    status = {subject: found for found, subject in re.findall(r"^(\w+) +(\w+) ", process.stdout, re.MULTILINE)}
+    for subject in ("python", "torch", "nnunetv2", "SimpleITK", "nnUNet_raw", *hook.CLASSES):
+        assert status[subject] == "OK"
+    assert status["nnUNet_results"] == "warning"
+    assert "BROKEN" not in process.stdout
+    assert process.stdout.splitlines()[-1].startswith("nnunet_cmc works here")
+
+
+def test_without_the_hook_it_fails_and_says_why():
+    process = run_doctor(**{hook.SWITCH: "0"})
+    assert process.returncode == 1
+    (line,) = (line for line in process.stdout.splitlines() if line.startswith("BROKEN"))
+    assert line.split()[1:3] == ["start-up", "hook"]
+    assert f"unset {hook.SWITCH}" in line
+    assert process.stderr.startswith("nnunet_cmc: error: 1 of ")
+    assert "works here" not in process.stdout
+
+
+def test_a_class_that_does_not_load_is_broken(monkeypatch):
+    monkeypatch.setitem(hook.CLASSES, "CMCPlanner", "nnunet_cmc.planners.missing")
+    assert doctor.problems() == {
+        "CMCPlanner": "ModuleNotFoundError: No module named 'nnunet_cmc.planners.missing'",
+    }
+
+
+def test_a_class_found_here_but_not_in_a_spawned_process_is_broken(monkeypatch):
+    class Pool:
+        def __init__(self, *args, **kwargs): ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args): ...
+        def submit(self, function):
+            return SimpleNamespace(result=lambda: {"CMCTrainer": "ImportError: x"})
+
+    monkeypatch.setattr(doctor, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(doctor, "problems", dict)
+    found = {check.subject: check for check in doctor.classes()}
+    assert found["CMCTrainer"].status == "BROKEN"
+    assert "not in a spawned process: ImportError: x" in found["CMCTrainer"].finding
+    assert {check.status for name, check in found.items() if name != "CMCTrainer"} == {"OK"}
+
+
+@pytest.mark.parametrize("version", ["2.7.0", "2.9.0", "3.0", None])
+def test_an_unsupported_nnunet_is_broken(monkeypatch, version):
+    installed = importlib.metadata.version
+
+    def pretend(name):
+        if name != "nnunetv2":
+            return installed(name)
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", pretend)
+    broken = [check for check in doctor.versions() if check.status != "OK"]
+    assert [(check.status, check.subject) for check in broken] == [("BROKEN", "nnunetv2")]
+    assert (version or "not installed") in broken[0].finding
+    assert 'pip install "nnunetv2<2.9,>=2.8"' in broken[0].finding
+
+
+def test_folders_that_are_unset_missing_or_there(monkeypatch, tmp_path):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "missing"))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    raw, preprocessed, results = doctor.folders()
+    assert (raw.status, preprocessed.status) == ("warning", "warning")
+    assert "export nnUNet_raw=" in raw.finding
+    assert f"mkdir -p {tmp_path / 'missing'}" in preprocessed.finding
+    assert results == Check("OK", "nnUNet_results", str(tmp_path))
+
+
+def test_gpus_are_named(monkeypatch):
+    gpu = SimpleNamespace(name="GPU X", total_memory=24 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    assert doctor.gpu() == Check("OK", "GPU", "GPU X (24 GiB), GPU X (24 GiB)")
+
+
+@pytest.mark.parametrize(("cuda", "advice"), [(None, "another build of torch"), ("12.8", "nvidia-smi")])
+def test_no_gpu_is_a_warning(monkeypatch, cuda, advice):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    check = doctor.gpu()
+    assert check.status == "warning"
+    assert "-device cpu" in check.finding
+    assert advice in check.finding
+
+
+@pytest.mark.parametrize(
+    ("source", "status"), [("", "OK"), ("raise RuntimeError('operator torchvision::nms does not exist')", "warning")]
+)
+def test_a_torchvision_that_does_not_load_is_a_warning(monkeypatch, tmp_path, source, status):
+    (tmp_path / "torchvision.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    check = doctor.torchvision()
+    assert check.status == status
+    assert ("(RuntimeError: operator torchvision::nms does not exist)" in check.finding) == (status == "warning")

@@ -1,0 +1,137 @@
+"""``nnunet_cmc evaluate`` from its arguments to its files."""
+
+import argparse
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_cmc.commands import evaluate
+
+DATASET_JSON = {
+    "channel_names": {"0": "CT", "1": "MR"},
+    "labels": {"background": 0, "liver": 1},
+    "file_ending": ".nii.gz",
+    "cmc": {"version": 1, "present_channels": {"a": [0], "b": [1]}},
+}
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """References, and predictions with the dataset.json that nnU-Net leaves there."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
+    labels = np.zeros((5, 6, 7), np.uint8)
+    labels[1:3, 2:4, 2:5] = 1
+    for name in ("reference", "prediction"):
+        (tmp_path / name).mkdir()
+        for case in "ab":
+            sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / name / f"{case}.nii.gz"))
+    (tmp_path / "prediction" / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    return tmp_path
+
+
+def run(folders, *more):
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    arguments = ["-r", str(folders / "reference"), "-p", str(folders / "prediction"), "-np", "1", *more]
+    evaluate.run(parser.parse_args(arguments))
+
+
+def test_writes_beside_the_predictions_and_prints_the_table(folders, capsys):
+    run(folders)
+    summary = json.loads((folders / "prediction" / "summary.json").read_text())
+    assert summary["foreground_mean"]["Dice"] == 1
+    assert len((folders / "prediction" / "summary.csv").read_text().splitlines()) == 3
+    printed = capsys.readouterr().out
+    assert "CT: 1 case," in printed
+    assert "MR: 1 case," in printed
+
+
+def test_output_folder_tolerance_and_predictions_without_reference(folders, capsys):
+    (folders / "reference" / "b.nii.gz").unlink()
+    run(folders, "-o", str(folders / "new" / "out"), "--tolerance", "3.5")
+    assert json.loads((folders / "new" / "out" / "summary.json").read_text())["cmc"]["nsd_tolerance_mm"] == 3.5
+    assert not (folders / "prediction" / "summary.json").exists()
+    printed = capsys.readouterr().out
+    assert "NSD at 3.5 mm" in printed
+    assert "prediction: predicted, but without a reference and not judged: b." in printed
+
+
+@pytest.mark.parametrize("dataset", ["777", "Dataset777_Liver"])
+def test_dataset_of_nnunet_raw(folders, monkeypatch, capsys, dataset):
+    raw = folders / "raw" / "Dataset777_Liver"
+    raw.mkdir(parents=True)
+    (raw / "dataset.json").write_text(json.dumps(DATASET_JSON | {"channel_names": {"0": "T1", "1": "T2"}}))
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    run(folders, "-d", dataset)
+    assert "T2: 1 case," in capsys.readouterr().out
+
+
+def refusal(folders, *more):
+    with pytest.raises(ValueError) as caught:
+        run(folders, *more)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_dataset_that_cannot_be_found(folders, monkeypatch):
+    assert "nnUNet_raw is not set" in refusal(folders, "-d", "777")
+    monkeypatch.setenv("nnUNet_raw", str(folders))
+    assert f"{folders} has no single dataset 777" in refusal(folders, "-d", "777")
+    assert f"{folders} has no single dataset liver" in refusal(folders, "-d", "liver")
+    (folders / "Dataset777_Liver").mkdir()
+    assert "Dataset777_Liver/dataset.json, which says" in refusal(folders, "-d", "777")
+    (folders / "prediction" / "dataset.json").unlink()
+    assert "name the dataset with -d" in refusal(folders)
+
+
+def compare(folders, *predictions, more=()):
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    named = [word for prediction in predictions for word in ("-p", prediction)]
+    evaluate.run(parser.parse_args(["-r", str(folders / "reference"), "-np", "1", *named, *more]))
+
+
+def test_several_predictions_are_compared_in_a_folder_of_their_own(folders, capsys):
+    shutil.copytree(folders / "prediction", folders / "other")
+    shutil.copy(folders / "other" / "b.nii.gz", folders / "other" / "c.nii.gz")
+    compare(folders, str(folders / "prediction"), f"0.1={folders / 'other'}", more=("-o", str(folders / "out")))
+    found = {str(file.relative_to(folders / "out")) for file in (folders / "out").rglob("*.*") if file.is_file()}
+    summaries = {f"{name}/summary.{ending}" for name in ("prediction", "0.1") for ending in ("json", "csv")}
+    assert found == summaries | {f"comparison.{ending}" for ending in ("md", "tex", "json")}
+    assert not (folders / "prediction" / "summary.json").exists()
+    assert json.loads((folders / "out" / "comparison.json").read_text())["first"] == "prediction"
+    printed = capsys.readouterr().out
+    assert "Difference to prediction" in printed
+    assert "0.1: predicted, but without a reference and not judged: c." in printed
+
+
+def test_names_of_predictions(tmp_path):
+    (tmp_path / "a=b").mkdir()
+    names = evaluate._named_folders([f"{tmp_path}/x/", "ours=runs/y", f"{tmp_path}/a=b", "z"])
+    assert names == {"x": f"{tmp_path}/x/", "ours": "runs/y", "a=b": f"{tmp_path}/a=b", "z": "z"}
+    with pytest.raises(ValueError, match=r"p/x and q/x are both named x: name them with -p NAME=FOLDER"):
+        evaluate._named_folders(["p/x", "q/x"])
+
+
+def test_several_predictions_without_a_folder(folders):
+    with pytest.raises(ValueError, match="name it with -o"):
+        compare(folders, str(folders / "prediction"), f"again={folders / 'prediction'}")
+
+
+def test_report_with_the_scans_beside_the_labels_or_elsewhere(folders):
+    assert "reference are not known: name their folder with -i" in refusal(folders, "--report")
+    (folders / "reference").rename(folders / "labelsTs")
+    (folders / "reference").symlink_to(folders / "labelsTs")
+    assert f"{folders / 'imagesTs'} has no scan of 2 of 2 cases" in refusal(folders, "--report")
+    (folders / "imagesTs").mkdir()
+    for name in ("a_0000", "b_0001"):
+        scan = sitk.GetImageFromArray(np.arange(210, dtype=np.float32).reshape(5, 6, 7))
+        sitk.WriteImage(scan, str(folders / "imagesTs" / f"{name}.nii.gz"))
+    run(folders, "--report")
+    assert (folders / "prediction" / "report.html").stat().st_size > 50_000
+    run(folders, "--report", "-i", str(folders / "imagesTs"), "-o", str(folders / "out"))
+    assert (folders / "out" / "figures" / "cases.png").is_file()

@@ -1,0 +1,110 @@
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import nnunet_cmc
+import nnunet_cmc.commands
+from nnunet_cmc.commands import main as command_line
+from nnunet_cmc.commands.main import COMMANDS, main
+
+
+@pytest.fixture
+def failing_command(monkeypatch):
+    """Gives a function that puts a command in place which raises ``error``, and runs it."""
+
+    def run_with(error: BaseException) -> int:
+        def run(args):
+            raise error
+
+        module = ModuleType("nnunet_cmc.commands.failing")
+        module.__dict__.update(HELP="fails", add_arguments=lambda parser: None, run=run)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(command_line, "COMMANDS", ("failing",))
+        return main(["failing"])
+
+    return run_with
+
+
+def test_every_command_of_the_folder_is_in_the_table():
+    names = [module.name for module in pkgutil.iter_modules(nnunet_cmc.commands.__path__)]
+    modules = {name: importlib.import_module(f"nnunet_cmc.commands.{name}") for name in names}
+    assert {name for name, module in modules.items() if hasattr(module, "add_arguments")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([name, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(f"usage: nnunet_cmc {name} ")
+    assert importlib.import_module(f"nnunet_cmc.commands.{name}").HELP in shown
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_help_lists_every_command(arguments, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(arguments)
+    shown = capsys.readouterr().out
+    assert all(f"\n    {name} " in shown for name in COMMANDS)
+
+
+def test_help_is_quick_and_imports_nothing_slow():
+    code = (
+        "import json, resource, sys\n"
+        "from nnunet_cmc.commands.main import main\n"
+        "try: main(['--help'])\n"
+        "finally:\n"
+        "    usage = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "    print(json.dumps([usage.ru_utime + usage.ru_stime, *sys.modules]), file=sys.stderr)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
+    seconds, modules = zip(*((found[0], found[1:]) for found in (json.loads(run.stderr) for run in runs)), strict=True)
+    assert not {"torch", "numpy", "SimpleITK", "nnunetv2", "scipy", "matplotlib"} & set(modules[0])
+    assert min(seconds) < 0.3  # seconds of the processor, which other work on this machine does not stretch
+
+
+def test_the_installed_script_runs():
+    script = os.path.join(os.path.dirname(sys.executable), "nnunet_cmc")
+    shown = subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout
+    assert shown == f"nnunet_cmc {nnunet_cmc.__version__}\n"
+
+
+def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["train"])
+    message = capsys.readouterr().err
+    assert "'train'" in message
+    assert all(name in message for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("Case a has no label: remove it."), "Case a has no label: remove it."),
+        (RuntimeError("No case is left."), "No case is left."),
+        (RuntimeError(), "RuntimeError"),
+        (FileNotFoundError("The folder x is empty."), "The folder x is empty."),
+        (PermissionError(13, "Permission denied", "/x/dataset.json"), "/x/dataset.json: Permission denied"),
+    ],
+)
+def test_an_error_of_the_user_is_one_sentence(failing_command, error, sentence, capsys):
+    assert failing_command(error) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == f"nnunet_cmc: error: {sentence}\n"
+
+
+def test_an_error_of_ours_keeps_its_traceback(failing_command):
+    with pytest.raises(KeyError):
+        failing_command(KeyError("spacing"))
+
+
+def test_an_interrupt_ends_without_a_traceback(failing_command, capsys):
+    assert failing_command(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "nnunet_cmc: interrupted\n"

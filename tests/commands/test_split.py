@@ -1,0 +1,112 @@
+"""nnunet_cmc split: the files it writes and the table it prints."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from nnunet_cmc.commands import split
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    split.add_arguments(parser)
+    split.run(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture
+def dataset(make_dataset):
+    """Ten labelled cases with both modalities, five with CT alone, three unlabelled ones with MR alone."""
+    one = np.ones((2, 2, 2), np.int16)
+    cases = {f"both{i}": ({0: one, 1: one}, one) for i in range(10)}
+    cases |= {f"ct{i}": ({0: one}, one) for i in range(5)}
+    cases |= {f"un{i}": ({1: one}, None) for i in range(3)}
+    return make_dataset(cases)
+
+
+@pytest.mark.parametrize("name", ["1", "Dataset001_Test"])
+def test_one_fold_for_each_fraction(dataset, capsys, name):
+    run("-d", name, "--labeled", 0.25, 1.0, "--val", 0.2, "--seed", 4)
+    splits = json.loads((dataset / "splits_final.json").read_text())
+    sizes = [{key: len(cases) for key, cases in fold.items()} for fold in splits]
+    assert sizes == [{"train": 3, "val": 3, "unlabeled": 9}, {"train": 12, "val": 3}]
+    said = capsys.readouterr().out
+    assert [line.split() for line in said.splitlines()[:7]] == [
+        ["fold", "part", "cases", "CT", "MR"],
+        ["0", "labelled", "3", "3", "2"],
+        ["unlabelled", "12", "9", "9"],
+        ["validation", "3", "3", "2"],
+        ["1", "labelled", "12", "12", "8"],
+        ["unlabelled", "3", "0", "3"],
+        ["validation", "3", "3", "2"],
+    ]
+    assert f"Written: {dataset / 'splits_final.json'}" in said
+    assert "Plan and preprocess again" not in said
+
+
+def test_cross_validation(dataset):
+    run("-d", 1, "--folds", 5)
+    splits = json.loads((dataset / "splits_final.json").read_text())
+    assert sorted(case for fold in splits for case in fold["val"]) == sorted(
+        [*(f"both{i}" for i in range(10)), *(f"ct{i}" for i in range(5))]
+    )
+    assert all("unlabeled" not in fold for fold in splits)
+
+
+def test_refreshes_the_preprocessed_copy_and_says_what_is_stale(dataset, nnunet_folders, capsys):
+    preprocessed = nnunet_folders / "preprocessed" / dataset.name
+    preprocessed.mkdir()
+    (preprocessed / "splits_final.json").write_text("[]")
+    (preprocessed / "dataset_fingerprint.json").write_text("{}")
+    run("-d", 1, "--labeled", 0.5)
+    assert (preprocessed / "splits_final.json").read_bytes() == (dataset / "splits_final.json").read_bytes()
+    assert "Plan and preprocess again" in capsys.readouterr().out
+
+
+def test_reads_presence_from_the_voxels_where_dataset_json_is_silent(make_dataset, capsys):
+    one = np.ones((2, 2, 2), np.int16)
+    cases = {f"ct{i}": ({0: one}, one) for i in range(5)} | {"mr0": ({1: one}, one)}
+    folder = make_dataset(cases, declare=False)
+    for seed in range(5):
+        run("-d", 1, "--labeled", 0.1, "--seed", seed)
+        (fold,) = json.loads((folder / "splits_final.json").read_text())
+        assert "mr0" in fold["train"]  # the only MR scan must neither validate nor lose its label
+    assert ["0", "labelled", "2", "1", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_case_without_any_modality(make_dataset):
+    one = np.ones((2, 2, 2), np.int16)
+    cases = {f"c{i}": ({0: one, 1: one}, one) for i in range(5)} | {"blank": ({0: 0 * one}, one)}
+    make_dataset(cases, declare=False)
+    with pytest.raises(ValueError, match=r"Case blank .*zero everywhere in every channel"):
+        run("-d", 1, "--labeled", 0.5)
+
+
+def test_modality_without_a_labelled_case(make_dataset):
+    one = np.ones((2, 2, 2), np.int16)
+    make_dataset({f"c{i}": ({0: one}, one) for i in range(5)} | {"u": ({1: one}, None)})
+    for options in (["--labeled", 0.5], ["--folds", 2]):
+        with pytest.raises(ValueError, match=r"Modality MR \(channel 1\) has no labelled case"):
+            run("-d", 1, *options)
+
+
+def test_datasets_that_are_not_there(dataset, monkeypatch):
+    with pytest.raises(ValueError, match=r"not exactly one dataset with the ID 9"):
+        run("-d", 9, "--labeled", 1)
+    with pytest.raises(ValueError, match=r"There is no .*Dataset009_Y/dataset.json: convert"):
+        run("-d", "Dataset009_Y", "--labeled", 1)
+    for file in (dataset / "imagesTr").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"imagesTr holds no case"):
+        run("-d", 1, "--labeled", 1)
+    monkeypatch.delenv("nnUNet_raw")
+    with pytest.raises(ValueError, match=r"nnUNet_raw is not set"):
+        run("-d", 1, "--labeled", 1)
+
+
+@pytest.mark.parametrize("words", [[], ["--labeled", "0.5", "--folds", "5"], ["--labeled", "half"]])
+def test_either_fractions_or_folds(words, capsys):
+    with pytest.raises(SystemExit):
+        run("-d", 1, *words)
+    assert "--labeled" in capsys.readouterr().err

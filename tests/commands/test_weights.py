@@ -1,0 +1,127 @@
+"""nnunet_cmc weights: the file it writes, what it prints, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_cmc.commands.main import main
+
+FIXTURES = Path(__file__).parents[1] / "networks" / "fixtures"
+SAM, UNIVERSAL = FIXTURES / "sam_tiny.pth", FIXTURES / "unet_tiny_base2.pth"
+
+
+def configuration(encoder, encoder_kwargs, decoder_channels):
+    arch = {"encoder": encoder, "encoder_kwargs": encoder_kwargs, "decoder_channels": decoder_channels}
+    return {
+        "patch_size": [16, 16, 16],
+        "architecture": {
+            "network_class_name": "nnunet_cmc.networks.CMCNet",
+            "_kw_requires_import": [],
+            "arch_kwargs": {"patch_size": [16, 16, 16], **arch},
+        },
+    }
+
+
+SAM_KWARGS = {
+    "image_size": 16, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 4, "global_blocks": [1, 3],
+    "window_size": 14, "out_channels": 32, "axis_order": "zyx", "adapters": True, "skip_channels": [4, 8],
+}  # fmt: skip
+PLANS = {
+    "CMCPlans": configuration("sam_med3d", SAM_KWARGS, [4, 4, 8]),
+    "CMCUniversalPlans": configuration("universal", {"channels": [4, 8, 16, 32], "stem": 2}, [4, 8, 16]),
+    "nnUNetPlans": {"architecture": {"network_class_name": "PlainConvUNet"}},
+}
+
+
+@pytest.fixture
+def dataset(nnunet_folders):
+    """A preprocessed dataset that is planned with tiny encoders, and the folder in which a user works."""
+    folder = nnunet_folders / "preprocessed" / "Dataset001_Test"
+    folder.mkdir()
+    for name, chosen in PLANS.items():
+        plans = {"plans_name": name, "label_manager": "LabelManager", "configurations": {"3d_fullres": chosen}}
+        (folder / f"{name}.json").write_text(json.dumps(plans))
+    dataset_json = {"channel_names": {"0": "CT", "1": "MR"}, "labels": {"background": 0, "liver": 1}}
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    return nnunet_folders
+
+
+def weights(file, output, *more, plans="CMCPlans"):
+    return main(["weights", str(file), "-d", "1", "-p", plans, "-o", str(output), *map(str, more)])
+
+
+def written(file):
+    return torch.load(file, weights_only=True)["network_weights"]
+
+
+def test_a_sam_med3d_file(dataset, capsys):
+    out = dataset / "init.pth"
+    assert weights(SAM, out) == 0
+    printed = capsys.readouterr().out
+    assert f"{SAM} is SAM-Med3D's image encoder" in printed
+    assert [line.split() for line in printed.splitlines() if "CT" in line] == [
+        ["encoder", "of", "CT", "62", "7", "0"],
+        ["adapters", "of", "CT", "0", "0", "32"],
+        ["convolutional", "path", "of", "CT", "0", "0", "16"],
+        ["decoder", "of", "CT", "0", "0", "18"],
+    ]
+    assert f"-p CMCPlans -pretrained_weights {out}" in printed
+    state = written(out)
+    official = torch.load(SAM, weights_only=False)["model_state_dict"]["image_encoder.blocks.2.mlp.lin1.weight"]
+    assert state["encoders.0.vit.blocks.2.mlp.lin1.weight"].equal(official)
+    assert state["pretrained"]
+    assert list(dataset.glob("*.tmp")) == []
+
+
+def test_a_universal_file_and_the_seed_of_the_rest(dataset, capsys):
+    runs = {}
+    for name, seed in {"default": (), "zero": ("--seed", 0), "one": ("--seed", 1)}.items():
+        assert weights(UNIVERSAL, dataset / name, *seed, plans="CMCUniversalPlans") == 0
+        runs[name] = written(dataset / name)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["decoder", "of", "MR", "30", "0", "3"] in rows
+    assert all(value.equal(runs["zero"][key]) for key, value in runs["default"].items())
+    seeded = {key for key, value in runs["one"].items() if not value.equal(runs["zero"][key])}
+    assert {key.split(".")[0] for key in seeded} == {"mia", "decoders"}
+    assert all(key.startswith("mia") or ".seg_layers." in key for key in seeded)
+
+
+def test_one_modality(dataset):
+    assert weights(SAM, dataset / "all.pth") == weights(SAM, dataset / "mr.pth", "--modality", "MR") == 0
+    all_, mr = written(dataset / "all.pth"), written(dataset / "mr.pth")
+    assert {key.split(".")[1] for key in all_ if not all_[key].equal(mr[key])} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"plans": "CMCResEncPlans"}, "CMCResEncPlans.json: plan first, with nnUNetv2_plan_and_preprocess"),
+        ({"plans": "nnUNetPlans"}, "cannot train the plans nnUNetPlans"),
+        ({"plans": "CMCUniversalPlans"}, "is SAM-Med3D's, and the encoder of the plans is not"),
+        ({"more": ["-c", "2d"]}, "have no configuration 2d, only 3d_fullres"),
+        ({"more": ["--modality", "PET"]}, "There is no modality PET; the dataset has CT, MR"),
+        ({"more": ["-d", "7"]}, "There is not exactly one dataset with the ID 7"),
+        ({"file": "absent.pth"}, "There is no checkpoint file"),
+        ({"file": "truncated.pth"}, "something else or truncated"),
+        ({"file": "text.pth"}, "something else or truncated"),
+        ({"file": "2d.pth"}, "is a 2-D SAM"),
+        ({"output": "nowhere/init.pth"}, "There is no folder"),
+        ({"file": "copy.pth", "output": "copy.pth"}, "would replace the pretrained weights"),
+    ],
+)
+def test_what_cannot_be_converted_is_told_in_a_sentence_and_nothing_is_written(dataset, capsys, arguments, sentence):
+    (dataset / "truncated.pth").write_bytes(SAM.read_bytes()[:5000])
+    (dataset / "text.pth").write_text("404: not found")
+    torch.save({"image_encoder.patch_embed.proj.weight": torch.zeros(8, 3, 4, 4)}, dataset / "2d.pth")
+    shutil.copy(SAM, dataset / "copy.pth")
+    before = {file: file.stat().st_size for file in dataset.iterdir()}
+    file = dataset / arguments["file"] if "file" in arguments else SAM
+    output = dataset / arguments.get("output", "init.pth")
+    assert weights(file, output, *arguments.get("more", []), plans=arguments.get("plans", "CMCPlans")) == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert {file: file.stat().st_size for file in dataset.iterdir()} == before

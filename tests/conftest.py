@@ -1,0 +1,79 @@
+"""Fixtures for all tests: nnU-Net's folders, tiny datasets in raw format, real volumes where they are at hand."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", nnUNet_def_n_proc="1")  # before torch and nnU-Net read them
+
+import numpy as np
+import pytest
+import SimpleITK
+
+CANONICAL = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # our plans read such a volume as it is, without flipping axes
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Folder of the real volumes, from $NNUNET_CMC_DATA or beside the repository."""
+    folder = Path(os.environ.get("NNUNET_CMC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the real volumes are not at {folder}; set NNUNET_CMC_DATA to their folder")
+    return folder
+
+
+@pytest.fixture
+def nnunet_folders(tmp_path, monkeypatch):
+    """A temporary folder with raw/, preprocessed/ and results/, which nnU-Net's variables point to."""
+    for name in ("raw", "preprocessed", "results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture
+def write_volume():
+    """``write_volume(file, array (D, H, W), spacing=..., origin=..., direction=...)``, geometry in order x, y, z."""
+
+    def write(file, array, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=CANONICAL):
+        image = SimpleITK.GetImageFromArray(np.asarray(array))
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
+        image.SetDirection(direction)
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        SimpleITK.WriteImage(image, str(file))
+
+    return write
+
+
+@pytest.fixture
+def make_dataset(nnunet_folders, write_volume):
+    """``make_dataset({case: ({channel: array}, label or None)})`` -> folder of a raw dataset of CT and MR.
+
+    Cases with a label go to imagesTr with volumes of zeros for absent channels, the others to imagesUn.
+    """
+
+    def make(cases, name="Dataset001_Test", spacing=(1.0, 1.0, 1.0), channels=("CT", "MR"), declare=True):
+        folder = nnunet_folders / "raw" / name
+        for case, (volumes, label) in cases.items():
+            for channel in range(len(channels)):
+                if channel not in volumes and label is None:
+                    continue
+                volume = volumes.get(channel, np.zeros_like(next(iter(volumes.values()))))
+                part = "imagesUn" if label is None else "imagesTr"
+                write_volume(folder / part / f"{case}_{channel:04d}.nii.gz", volume, spacing)
+            if label is not None:
+                write_volume(folder / "labelsTr" / f"{case}.nii.gz", np.asarray(label, np.uint8), spacing)
+        present = {case: sorted(volumes) for case, (volumes, _) in cases.items()}
+        dataset_json = {
+            "channel_names": {str(i): channel for i, channel in enumerate(channels)},
+            "labels": {"background": 0, "liver": 1, "spleen": 2},
+            "numTraining": sum(label is not None for _, label in cases.values()),
+            "file_ending": ".nii.gz",
+        }
+        if declare:
+            dataset_json["cmc"] = {"version": 1, "present_channels": present}
+        (folder / "dataset.json").write_text(json.dumps(dataset_json))
+        return folder
+
+    return make

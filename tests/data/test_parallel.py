@@ -1,0 +1,23 @@
+import os
+
+import pytest
+
+from nnunet_cmc.data.parallel import run_parallel
+
+
+def test_one_process_is_this_one_and_keeps_the_order():
+    pids = run_parallel(lambda i: (i, os.getpid()), [(2,), (0,), (1,)], 1, "test", show_progress=False)
+    assert pids == [(i, os.getpid()) for i in (2, 0, 1)]
+    assert run_parallel(print, [], 4, "test", show_progress=False) == []
+
+
+def test_processes_keep_the_order_and_pass_on_errors(capsys):
+    assert run_parallel(divmod, [(7, 2), (9, 4)], 2, "test") == [(3, 1), (2, 1)]
+    assert "test: 100%" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        run_parallel(divmod, [(1, 1), (1, 0)], 2, "test", show_progress=False)
+
+
+def test_a_killed_process_is_named():
+    with pytest.raises(RuntimeError, match=r"one of 2 processes was killed, .* use fewer processes"):
+        run_parallel(os._exit, [(1,), (1,)], 2, "test", show_progress=False)

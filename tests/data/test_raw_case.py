@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
+
+from nnunet_cmc.data.raw_case import check_case, read_case, read_label, split_name
+
+READER = SimpleITKIOWithReorient()
+RNG = np.random.default_rng(0)
+VOLUME = RNG.uniform(1, 2, (4, 5, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def dataset_json():
+    return {
+        "channel_names": {"0": "CT", "1": "MR", "2": "PET"},
+        "labels": {"background": 0, "liver": 1, "spleen": 2},
+        "file_ending": ".nii.gz",
+    }
+
+
+@pytest.fixture
+def write(tmp_path, write_volume):
+    def write(name, array=VOLUME, **geometry):
+        write_volume(tmp_path / name, array, **geometry)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a_0000.nii.gz", ("a", 0)),
+        ("x/a_b_0013.nii.gz", ("a_b", 13)),
+        ("a_0001_0000.nii.gz", ("a_0001", 0)),
+        ("a.nii.gz", None),
+        ("a_000.nii.gz", None),
+        ("_0000.nii.gz", None),
+        ("a_0000.nrrd", None),
+    ],
+)
+def test_split_name(name, found):
+    assert split_name(name, ".nii.gz") == found
+
+
+def test_the_channel_comes_from_the_name(write, dataset_json):
+    files = [write("a_0002.nii.gz", VOLUME + 2), write("a_0000.nii.gz")]
+    for order in (files, files[::-1]):
+        data, properties = read_case(order, dataset_json, READER)
+        assert data.dtype == np.float32
+        np.testing.assert_array_equal(data, [VOLUME, np.zeros_like(VOLUME), VOLUME + 2])
+        assert properties["spacing"] == [1, 1, 1]
+    alone, _ = read_case(files[:1], dataset_json, READER)
+    np.testing.assert_array_equal(alone, [VOLUME * 0, VOLUME * 0, VOLUME + 2])
+
+
+def test_arrays_are_on_canonical_axes(write, dataset_json):
+    file = write("a_0001.nii.gz", VOLUME, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))  # LPS
+    data, _ = read_case([file], dataset_json, READER)
+    np.testing.assert_array_equal(data[1], VOLUME[:, ::-1, ::-1])
+
+
+def test_a_labelled_case_needs_every_channel_file(write, dataset_json):
+    files, label = [write("a_0000.nii.gz"), write("a_0002.nii.gz")], write("a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    assert check_case(files, dataset_json) == ("a", {0: files[0], 2: files[1]})
+    with pytest.raises(ValueError, match=r"Case a: the file of channel 1 \(MR\) is missing from .*a volume of zeros"):
+        check_case(files, dataset_json, label)
+
+
+def test_names_that_make_no_case(write, dataset_json, tmp_path):
+    with pytest.raises(ValueError, match=r"^A case has no channel file: give a CASE_0000.nii.gz"):
+        check_case([], dataset_json)
+    with pytest.raises(ValueError, match=r"Case a has no channel file"):
+        check_case([], dataset_json, case="a")
+    with pytest.raises(ValueError, match=r"a\.nii\.gz has no channel number: name it CASE_0000\.nii\.gz for CT"):
+        check_case([write("a.nii.gz")], dataset_json)
+    with pytest.raises(ValueError, match=r"a_0003\.nii\.gz is of channel 3, but .* 3 channel.*\(CT, MR, PET\)"):
+        check_case([write("a_0003.nii.gz")], dataset_json)
+    with pytest.raises(ValueError, match="are both of channel 1: remove one"):
+        check_case([write("a_0001.nii.gz"), write("b/a_0001.nii.gz")], dataset_json)
+    with pytest.raises(ValueError, match=r"Case a: .*a_0000.nii.gz cannot be read"):
+        check_case([str(tmp_path / "a_0000.nii.gz")], dataset_json)
+
+
+@pytest.mark.parametrize(
+    ("array", "geometry", "text"),
+    [
+        (VOLUME[1:], {}, r"size \(6, 5, 3\) instead of \(6, 5, 4\)"),
+        (VOLUME, {"spacing": (1.0, 1.0, 2.0)}, r"spacing \(1\.0, 1\.0, 2\.0\) instead of \(1\.0, 1\.0, 1\.0\)"),
+        (VOLUME, {"origin": (0.0, 3.0, 0.0)}, r"origin \(0\.0, 3\.0, 0\.0\) instead of \(0\.0, 0\.0, 0\.0\)"),
+        (VOLUME, {"direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)}, r"direction \(1\.0, 0\.0, "),
+    ],
+)
+def test_a_case_is_on_one_grid(write, dataset_json, array, geometry, text):
+    ok, other = write("a_0000.nii.gz"), write("a_0001.nii.gz", array, **geometry)
+    with pytest.raises(ValueError, match=rf"Case a: .*a_0001\.nii\.gz is not on the grid of .*a_0000\.nii\.gz.*{text}"):
+        read_case([ok, other], dataset_json, READER)
+    full = [ok, write("a_0001.nii.gz"), write("a_0002.nii.gz")]
+    label = write("labels/a.nii.gz", np.ones_like(array), **geometry)
+    with pytest.raises(ValueError, match=rf"Case a: .*labels/a\.nii\.gz is not on the grid of .*{text}"):
+        read_case(full, dataset_json, READER, label)
+
+
+def test_a_hair_between_headers_is_no_difference(write, dataset_json):
+    files = [write("a_0000.nii.gz"), write("a_0001.nii.gz", spacing=(1.0, 1.0, 1.0002), origin=(0.0, 0.01, 0.0))]
+    data, _ = read_case(files, dataset_json, READER)
+    np.testing.assert_array_equal(data[1], VOLUME)
+
+
+def test_voxels_that_show_nothing_or_are_not_numbers(write, dataset_json):
+    with pytest.raises(ValueError, match=r"Case a shows no modality: all voxels of .*a_0000.nii.gz are zero"):
+        read_case([write("a_0000.nii.gz", VOLUME * 0)], dataset_json, READER)
+    dataset_json["file_ending"] = ".mha"  # from NIfTI, ITK reads NaN as 0
+    with pytest.raises(ValueError, match=r"Case b: .*b_0000\.mha has voxels that are NaN or infinite"):
+        read_case([write("b_0000.mha", np.where(VOLUME > 1.9, np.nan, VOLUME))], dataset_json, READER)
+
+
+def test_voxels_may_not_contradict_dataset_json(write, dataset_json):
+    dataset_json["cmc"] = {"version": 1, "present_channels": {"a": [0, 2]}}
+    full = [write("a_0000.nii.gz"), write("a_0001.nii.gz", VOLUME * 0), write("a_0002.nii.gz", VOLUME * 0)]
+    label = write("a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    data, _ = read_case(full, dataset_json, READER)  # a prediction may lack what the case of this name once had
+    np.testing.assert_array_equal(data[0], VOLUME)
+    with pytest.raises(ValueError, match=r"Case a: all voxels of channel 2 \(PET\) are zero, but dataset.json .* 0, 2"):
+        read_case(full, dataset_json, READER, label)
+    write("a_0001.nii.gz")
+    with pytest.raises(ValueError, match=r"a_0001.nii.gz has voxels other than zero, but .* channel\(s\) 0, 2"):
+        read_case(full, dataset_json, READER)
+
+
+def test_label_values(write, dataset_json):
+    labels = RNG.integers(0, 3, (4, 5, 6)).astype(np.uint8)
+    np.testing.assert_array_equal(read_label(write("a.nii.gz", labels), dataset_json, READER)[0], labels)
+    labels[0, 0, :2] = 7, 9
+    with pytest.raises(ValueError, match=r"Case a: .*a\.nii\.gz has the label value\(s\) 7, 9, but .* names 0, 1, 2"):
+        read_label(write("a.nii.gz", labels), dataset_json, READER)
+    dataset_json["labels"]["ignore"] = 3
+    labels[0, 0, :2] = 3
+    np.testing.assert_array_equal(read_label(write("a.nii.gz", labels), dataset_json, READER)[0], labels)
+    with pytest.raises(ValueError, match=r"value\(s\) 0\.5, "):
+        read_label(write("a.nii.gz", labels + np.float32(0.5)), dataset_json, READER)

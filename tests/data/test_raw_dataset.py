@@ -1,0 +1,50 @@
+import json
+
+import numpy as np
+import pytest
+
+from nnunet_cmc.data.raw_dataset import check_dataset, unlabeled_cases
+
+VOLUME = np.ones((3, 4, 5), np.float32)
+
+
+def read_json(folder):
+    return json.loads((folder / "dataset.json").read_text())
+
+
+def test_a_good_dataset(make_dataset):
+    cases = {"a": ({0: VOLUME}, VOLUME), "u_1": ({1: VOLUME}, None), "u_2": ({0: VOLUME, 1: VOLUME}, None)}
+    folder = make_dataset(cases)
+    check_dataset(str(folder), read_json(folder))
+    un = folder / "imagesUn"
+    assert unlabeled_cases(str(folder), ".nii.gz") == {
+        "u_1": [str(un / "u_1_0001.nii.gz")],
+        "u_2": [str(un / "u_2_0000.nii.gz"), str(un / "u_2_0001.nii.gz")],
+    }
+
+
+def test_no_unlabelled_folder_no_unlabelled_case(make_dataset):
+    folder = make_dataset({"a": ({0: VOLUME}, VOLUME)})
+    assert unlabeled_cases(str(folder), ".nii.gz") == {}
+
+
+def test_every_bad_case_is_listed(make_dataset, write_volume):
+    names = ["channel", "grid", "label", "good"]
+    folder = make_dataset({name: ({0: VOLUME}, VOLUME) for name in names} | {"both": ({0: VOLUME, 1: VOLUME}, None)})
+    (folder / "imagesTr" / "channel_0001.nii.gz").unlink()
+    write_volume(folder / "imagesTr" / "grid_0001.nii.gz", VOLUME[1:])
+    (folder / "labelsTr" / "label.nii.gz").unlink()
+    (folder / "imagesUn" / "both_0001.nii.gz").unlink()
+    write_volume(folder / "imagesUn" / "stray.nii.gz", VOLUME)
+    write_volume(folder / "imagesUn" / "good_0000.nii.gz", VOLUME)
+    with pytest.raises(ValueError) as caught:
+        check_dataset(str(folder), read_json(folder))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 6
+    assert "Case channel: the file of channel 1 (MR) is missing" in lines[0]
+    assert "Case grid:" in lines[1]
+    assert "is not on the grid of" in lines[1]
+    assert "Case label: its label" in lines[2]
+    assert "Case both: dataset.json says that it has channel 1 (MR)" in lines[3]
+    assert "Case good is both in imagesTr and in" in lines[4]
+    assert "stray.nii.gz has no channel number" in lines[5]

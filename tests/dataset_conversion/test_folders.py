@@ -1,0 +1,223 @@
+"""Folders of scans: which files become one case, which are refused, on generated and on real volumes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+from nnunet_cmc.dataset_conversion.folders import convert_folders
+
+CLASSES = {"liver": 1}
+
+
+def scans(folder, *names, ending=".nii.gz", size=4, label=False):
+    """Files of tiny volumes, all of one size on one grid."""
+    folder.mkdir(parents=True, exist_ok=True)
+    array = np.arange(1, size**3 + 1).reshape(size, size, size)
+    for name in names:
+        image = sitk.GetImageFromArray((array % 2).astype(np.uint8) if label else array.astype(np.int16))
+        sitk.WriteImage(image, str(folder / f"{name}{ending}"))
+    return folder
+
+
+def labels(folder, *names, **options):
+    return scans(folder, *names, label=True, **options)
+
+
+def files(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.glob("*/*"))
+
+
+def cmc(folder):
+    return json.loads((folder / "dataset.json").read_text())["cmc"]
+
+
+def test_registered_scans_of_one_name_are_one_case(tmp_path, nnunet_folders):
+    folder = convert_folders(
+        3,
+        "X",
+        {"CT": scans(tmp_path / "ct", "a", "b", "u"), "MR": scans(tmp_path / "mr", "a", "u", ending=".mha")},
+        labels(tmp_path / "labels", "a", "b", ending=".nrrd"),
+        CLASSES,
+    )
+    assert files(folder) == [
+        *(f"imagesTr/{case}_000{channel}.nii.gz" for case in "ab" for channel in (0, 1)),
+        "imagesUn/u_0000.nii.gz",
+        "imagesUn/u_0001.nii.gz",
+        "labelsTr/a.nii.gz",
+        "labelsTr/b.nii.gz",
+    ]
+    assert cmc(folder)["present_channels"] == {"a": [0, 1], "b": [0], "u": [0, 1]}
+    assert cmc(folder)["subjects"] == {"a": "a", "b": "b", "u": "u"}
+
+
+def test_separate_scans_are_cases_of_their_own(tmp_path, nnunet_folders):
+    folder = convert_folders(
+        3,
+        "X",
+        {"CT": scans(tmp_path / "ct", "a", "u"), "MR": scans(tmp_path / "mr", "a", "b", size=6)},
+        {
+            "CT": labels(tmp_path / "ct_labels", "a"),
+            "MR": labels(tmp_path / "mr_labels", "a", size=6),
+        },
+        CLASSES,
+    )
+    assert files(folder) == [
+        "imagesTr/a_CT_0000.nii.gz",
+        "imagesTr/a_CT_0001.nii.gz",
+        "imagesTr/a_MR_0000.nii.gz",
+        "imagesTr/a_MR_0001.nii.gz",
+        "imagesUn/b_MR_0001.nii.gz",
+        "imagesUn/u_CT_0000.nii.gz",
+        "labelsTr/a_CT.nii.gz",
+        "labelsTr/a_MR.nii.gz",
+    ]
+    assert cmc(folder)["present_channels"] == {"a_CT": [0], "a_MR": [1], "b_MR": [1], "u_CT": [0]}
+    assert cmc(folder)["subjects"] == {"a_CT": "a", "a_MR": "a", "b_MR": "b", "u_CT": "u"}
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_part_for_tests(tmp_path, nnunet_folders, separate):
+    def labels_of(part, *names):
+        if separate:
+            return {m: labels(tmp_path / f"{part}_labels_{m}", *names) for m in ("CT", "MR")}
+        return labels(tmp_path / f"{part}_labels", *names)
+
+    folder = convert_folders(
+        3,
+        "X",
+        {"CT": scans(tmp_path / "ct", "a"), "MR": scans(tmp_path / "mr", "a")},
+        labels_of("train", "a"),
+        CLASSES,
+        {"MR": scans(tmp_path / "test_mr", "t", "s"), "CT": scans(tmp_path / "test_ct", "t")},
+        labels_of("test", "t"),
+    )
+    if separate:
+        images = ["s_MR_0001", "t_CT_0000", "t_MR_0001"]
+        labelled = ["t_CT", "t_MR"]
+    else:
+        images = ["s_0001", "t_0000", "t_0001"]
+        labelled = ["t"]
+    assert sorted(file.name for file in (folder / "imagesTs").iterdir()) == [f"{name}.nii.gz" for name in images]
+    assert sorted(file.name for file in (folder / "labelsTs").iterdir()) == [f"{name}.nii.gz" for name in labelled]
+    assert not (folder / "imagesUn").exists()
+
+
+def test_test_part_without_labels_in_the_layout_of_the_training_part(tmp_path, nnunet_folders):
+    ct = scans(tmp_path / "ct", "a")
+    test_ct = {"CT": scans(tmp_path / "test", "t")}
+    together = convert_folders(3, "X", {"CT": ct}, labels(tmp_path / "l", "a"), CLASSES, test_ct)
+    apart = convert_folders(4, "X", {"CT": ct}, {"CT": tmp_path / "l"}, CLASSES, test_ct)
+    assert [file.name for file in (together / "imagesTs").iterdir()] == ["t_0000.nii.gz"]
+    assert [file.name for file in (apart / "imagesTs").iterdir()] == ["t_CT_0000.nii.gz"]
+
+
+def test_star_stands_for_the_name(tmp_path, nnunet_folders):
+    scans(tmp_path / "all [1]", "p1_flair", "p2_flair", "p1_t1", "p2_t1")
+    labels(tmp_path / "all [1]", "p1_seg", "p2_seg", ending=".nii")
+    for patient in ("p3", "p4"):
+        scans(tmp_path / "each" / patient, "flair")
+    source = tmp_path / "all [1]"
+    folder = convert_folders(
+        3,
+        "X",
+        {"FLAIR": source / "*_flair.nii.gz", "T1": source / "*_t1.nii.gz"},
+        source / "*_seg.nii",
+        CLASSES,
+        {"FLAIR": tmp_path / "each" / "*" / "flair.nii.gz"},
+    )
+    assert cmc(folder)["present_channels"] == {"p1": [0, 1], "p2": [0, 1], "p3": [0], "p4": [0]}
+
+
+def test_says_what_it_leaves_out(tmp_path, nnunet_folders, capsys):
+    ct = scans(tmp_path / "ct", "a", ending=".mhd")  # with its voxels in a.raw
+    (ct / "notes.txt").touch()
+    convert_folders(3, "X", {"CT": ct}, labels(tmp_path / "labels", "a"), CLASSES)
+    assert "not being volumes: a.raw, notes.txt" in capsys.readouterr().out
+
+
+def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
+    ct, mr = scans(tmp_path / "ct", "a", "b"), scans(tmp_path / "mr", "a")
+    label, empty = labels(tmp_path / "label", "a"), tmp_path / "empty"
+    empty.mkdir()
+    both = {"CT": ct, "MR": mr}
+    twice = scans(scans(tmp_path / "twice", "a"), "a", ending=".nrrd")
+    wrong = [
+        ([{"C T": ct}, label], "letters, digits.*'C T'"),
+        ([{"CT": tmp_path / "none"}, label], "There is no folder .*none"),
+        ([{"CT": empty}, label], "There is no volume in .*empty: volumes end in .nii.gz .nii .nrrd .mha .mhd"),
+        ([{"CT": twice}, label], r"twice/a.nii.gz and .*twice/a.nrrd have the same name"),
+        ([{"CT": tmp_path / "*" / "*.nii"}, label], r"more than one \*"),
+        ([{"CT": ct / "a*.nii.gz"}, label], r"The \* of .* stands for nothing in .*ct/a.nii.gz"),
+        ([{"CT": ct}, labels(tmp_path / "other", "a", "x", "y")], r"2 label\(s\) have no scan .*x.nii.gz, .*y.nii.gz"),
+        ([{"CT": ct}, empty], "There is no volume in .*empty"),
+        ([both, {"CT": label, "PET": label}], "labels but no images of PET: the images are of CT, MR"),
+        ([both, {"CT": label}], r"Modality MR \(channel 1\) has no labelled case"),
+        ([both, {"CT": label, "MR": labels(tmp_path / "ab", "a", "b")}], r"1 label\(s\) have no scan .*/mr .*b.nii.gz"),
+        ([both, label, CLASSES, {"PET": ct}], "The test modality PET is none of the training modalities CT, MR"),
+        ([both, label, CLASSES, {"CT": ct}, {"CT": label}], "must come as the training labels do"),
+        ([both, label, CLASSES, None, label], "There are test labels but no test images"),
+        ([both, label, CLASSES, {"CT": ct}], "Case a exists more than once"),
+    ]
+    for arguments, message in wrong:
+        images, label_source, classes, *test = [*arguments, *([CLASSES] if len(arguments) == 2 else [])]
+        with pytest.raises(ValueError, match=message):
+            convert_folders(3, "X", images, label_source, classes, *test)
+        assert not list((nnunet_folders / "raw").iterdir())
+
+
+def test_registered_scans_on_different_grids_are_refused(tmp_path, nnunet_folders):
+    images = {"CT": scans(tmp_path / "ct", "a"), "MR": scans(tmp_path / "mr", "a", size=5)}
+    with pytest.raises(ValueError, match=r"case a, .*mr/a.nii.gz: is not on the grid of .*ct/a.nii.gz.*separate cases"):
+        convert_folders(3, "X", images, labels(tmp_path / "labels", "a"), CLASSES)
+
+
+@pytest.fixture
+def real_volumes(shared_data, tmp_path):
+    """CT and MR of different patients, one file in each of ct, mr, ct_label and mr_label."""
+    for modality in ("CT", "MR"):
+        for kind in ("image", "label"):
+            target = tmp_path / f"{modality}_{kind}"
+            target.mkdir()
+            shutil.copyfile(shared_data / "abdomen_ct_mr" / f"{modality}_{kind}.nii.gz", target / f"{modality}1.nii.gz")
+    return tmp_path
+
+
+def test_real_ct_and_mr_of_different_patients(real_volumes, nnunet_folders, capfd):
+    folder = convert_folders(
+        4,
+        "Abdomen",
+        {"CT": real_volumes / "CT_image", "MR": real_volumes / "MR_image"},
+        {"CT": real_volumes / "CT_label", "MR": real_volumes / "MR_label"},
+        {"liver": 1, "spleen": 2, "kidneys": 3, "stomach": 4},
+    )
+    assert cmc(folder)["present_channels"] == {"CT1_CT": [0], "MR1_MR": [1]}
+    for case, channel, modality in (("CT1_CT", 0, "CT"), ("MR1_MR", 1, "MR")):
+        source = sitk.ReadImage(str(real_volumes / f"{modality}_image" / f"{modality}1.nii.gz"))
+        result = sitk.ReadImage(str(folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz"))
+        absent = sitk.ReadImage(str(folder / "imagesTr" / f"{case}_{1 - channel:04d}.nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(result), sitk.GetArrayFromImage(source))
+        assert not sitk.GetArrayFromImage(absent).any()
+        for image in (result, absent):
+            assert image.GetSize() == source.GetSize()
+            np.testing.assert_allclose(image.GetOrigin(), source.GetOrigin(), atol=1e-4)
+            np.testing.assert_allclose(image.GetDirection(), source.GetDirection(), atol=1e-6)
+    verify_dataset_integrity(str(folder), 1)
+    said = capfd.readouterr().out
+    assert "verify_dataset_integrity Done" in said
+    assert "rror:" not in said
+    assert "arning" not in said.replace("didn't see any error", "")
+
+
+def test_real_classes_that_are_not_named(real_volumes, nnunet_folders):
+    with pytest.raises(ValueError, match=r"(?s)2 problem.*CT1_CT.*\[4\].*MR1_MR.*\[4\]"):
+        convert_folders(
+            4,
+            "Abdomen",
+            {"CT": real_volumes / "CT_image", "MR": real_volumes / "MR_image"},
+            {"CT": real_volumes / "CT_label", "MR": real_volumes / "MR_label"},
+            {"liver": 1, "spleen": 2, "kidneys": 3},
+        )

@@ -1,0 +1,410 @@
+"""The writer of raw datasets: what it writes, what it refuses, and that it leaves nothing behind."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.ndimage import map_coordinates
+
+from nnunet_cmc.dataset_conversion import case_writer, raw_dataset
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+
+SHAPE = (5, 6, 7)  # z, y, x
+LABELS = {"liver": 1, "spleen": 2}
+OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+
+
+def volume(file, array=None, spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 30.0), direction=OBLIQUE):
+    if array is None:
+        array = np.random.default_rng(0).integers(-500, 500, SHAPE).astype(np.int16)
+    image = sitk.GetImageFromArray(array)
+    if image.GetDimension() == 3:
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
+        image.SetDirection(direction)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(file), True)
+    return file
+
+
+def label(file, values=(0, 1, 2), dtype=np.uint8, **geometry):
+    return volume(file, np.resize(np.array(values, dtype), SHAPE), **geometry)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two labelled cases: one with CT and MR, one with CT alone."""
+    source = tmp_path / "source"
+    ct, mr = volume(source / "a_ct.nii.gz"), volume(source / "a_mr.nii.gz")
+    return [
+        Case("a", "a", {0: ct, 1: mr}, label(source / "a.nii.gz")),
+        Case("b", "p7", {0: volume(source / "b_ct.nii.gz")}, label(source / "b.nii.gz")),
+    ]
+
+
+def write(cases, channels=("CT", "MR"), labels=LABELS, **options):
+    return write_raw_dataset(**{"dataset_id": 7, "name": "X"} | options, channels=channels, labels=labels, cases=cases)
+
+
+def read(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_places_every_case_where_it_belongs(pair, nnunet_folders):
+    image = pair[0].images[0]
+    cases = [
+        *pair,
+        Case("u", "p7", {1: image}),
+        Case("t", "t", {1: image}, pair[0].label, test=True),
+        Case("s", "s", {0: image}, test=True),
+    ]
+    folder = write(cases)
+    assert folder == nnunet_folders / "raw" / "Dataset007_X"
+    assert names(folder) == ["dataset.json", "imagesTr", "imagesTs", "imagesUn", "labelsTr", "labelsTs", "manifest.csv"]
+    assert names(folder / "imagesTr") == ["a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"]
+    assert names(folder / "labelsTr") == ["a.nii.gz", "b.nii.gz"]
+    assert names(folder / "imagesUn") == ["u_0001.nii.gz"]
+    assert names(folder / "imagesTs") == ["s_0000.nii.gz", "t_0001.nii.gz"]
+    assert names(folder / "labelsTs") == ["t.nii.gz"]
+    content = json.loads((folder / "dataset.json").read_text())
+    assert content["channel_names"] == {"0": "CT", "1": "MR"}
+    assert content["labels"] == {"background": 0, "liver": 1, "spleen": 2}
+    assert content["numTraining"] == 2
+    assert content["file_ending"] == ".nii.gz"
+    assert content["cmc"] == {
+        "version": 1,
+        "present_channels": {"a": [0, 1], "b": [0], "s": [0], "t": [1], "u": [1]},
+        "subjects": {"a": "a", "b": "p7", "s": "s", "t": "t", "u": "p7"},
+    }
+    assert names(folder.parent) == ["Dataset007_X"]
+
+
+def test_absent_channel_is_exactly_zero_on_the_grid_of_the_case(pair, nnunet_folders):
+    folder = write(pair)
+    absent = sitk.ReadImage(str(folder / "imagesTr" / "b_0001.nii.gz"))
+    present = sitk.ReadImage(str(folder / "imagesTr" / "b_0000.nii.gz"))
+    assert not sitk.GetArrayFromImage(absent).any()
+    for geometry in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(absent, geometry)() == getattr(present, geometry)()
+
+
+def test_nothing_is_rewritten_that_need_not_change(pair, nnunet_folders):
+    folder = write(pair)
+    assert (folder / "imagesTr" / "a_0001.nii.gz").samefile(pair[0].images[1])
+    written = folder / "labelsTr" / "a.nii.gz"
+    assert written.read_bytes() == pair[0].label.read_bytes()
+    assert not written.samefile(pair[0].label)  # labels are corrected in place
+
+
+def test_copies_where_links_are_impossible(pair, nnunet_folders, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("cross-device link")
+
+    monkeypatch.setattr(case_writer.os, "link", refuse)
+    folder = write(pair)
+    written = folder / "imagesTr" / "a_0001.nii.gz"
+    assert written.read_bytes() == pair[0].images[1].read_bytes()
+    assert not written.samefile(pair[0].images[1])
+
+
+def test_manifest_leads_back_to_every_source(tmp_path, pair, nnunet_folders):
+    plain = Case("n", "n", {0: volume(tmp_path / "n.nii")}, label(tmp_path / "n_l.nii.gz", dtype=np.int16))
+    folder = write([*pair, plain])
+    with (folder / "manifest.csv").open() as content:
+        rows = list(csv.DictReader(content))
+    written = {str(file.relative_to(folder)) for part in ("imagesTr", "labelsTr") for file in (folder / part).iterdir()}
+    assert {row["file"] for row in rows} == written
+    by_file = {row["file"]: row for row in rows}
+    assert by_file["imagesTr/b_0000.nii.gz"] == {
+        "case": "b",
+        "subject": "p7",
+        "file": "imagesTr/b_0000.nii.gz",
+        "source": str(pair[1].images[0]),
+        "how": "unchanged",
+    }
+    assert by_file["imagesTr/b_0001.nii.gz"]["how"] == "zeros"
+    assert by_file["imagesTr/b_0001.nii.gz"]["source"] == ""
+    assert by_file["imagesTr/n_0000.nii.gz"]["how"] == by_file["labelsTr/n.nii.gz"]["how"] == "rewritten"
+
+
+def test_label_values_are_replaced(tmp_path, nnunet_folders):
+    image = {0: volume(tmp_path / "a.nii.gz")}
+    source = label(tmp_path / "l.nii.gz", (0, 200, 500, 600), np.int16)
+    case = Case("a", "a", image, source, label_values={200: 2, 500: 1, 600: 0})
+    folder = write([case], channels=["CT"])
+    np.testing.assert_array_equal(read(folder / "labelsTr" / "a.nii.gz"), np.resize([0, 2, 1, 0], SHAPE))
+    unknown = Case("a", "a", image, source, label_values={200: 2, 500: 1})
+    with pytest.raises(ValueError, match=r"value\(s\) \[600\], but the classes are \[0, 200, 500\]"):
+        write([unknown], channels=["CT"], dataset_id=8)
+
+
+def test_images_are_resampled_onto_the_grid_asked_for(tmp_path, nnunet_folders):
+    z, y, x = np.mgrid[:5, :6, :7].astype(np.float32)
+    ramp = volume(tmp_path / "ramp.nii.gz", 100 + x + 10 * y + 100 * z)
+    turned = (0.6, -0.8, 0.0, 0.8, 0.6, 0.0, 0.0, 0.0, 1.0)
+    other = volume(tmp_path / "other.nii.gz", None, (1.2, 0.8, 1.5), (9.0, -17.0, 31.0), turned)
+    geometry = {"spacing": (1.2, 0.8, 1.5), "origin": (9.0, -17.0, 31.0), "direction": turned}
+    case = Case("a", "a", {0: other, 1: ramp}, label(tmp_path / "l.nii.gz", **geometry), grid=other)
+    folder = write([case])
+    target, source = sitk.ReadImage(str(other)), sitk.ReadImage(str(ramp))
+    indices = [
+        source.TransformPhysicalPointToContinuousIndex(target.TransformIndexToPhysicalPoint((i, j, k)))[::-1]
+        for k, j, i in np.ndindex(SHAPE)
+    ]
+    expected = map_coordinates(read(ramp), np.transpose(indices), order=1, cval=np.nan).reshape(SHAPE)
+    inside = np.isfinite(expected)
+    written = sitk.ReadImage(str(folder / "imagesTr" / "a_0001.nii.gz"))
+    assert 20 < inside.sum() < inside.size
+    np.testing.assert_allclose(sitk.GetArrayFromImage(written)[inside], expected[inside], rtol=1e-4)
+    assert written.GetDirection() == pytest.approx(turned)
+    np.testing.assert_array_equal(read(folder / "imagesTr" / "a_0000.nii.gz"), read(other))
+    far = volume(tmp_path / "far.nii.gz", origin=(500.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match=r"far.nii.gz: shows nothing of where .*other.nii.gz lies"):
+        write([Case("a", "a", {0: other, 1: far}, case.label, grid=other)], dataset_id=8)
+
+
+def test_licence_reference_and_a_fold_by_subject(tmp_path, pair, nnunet_folders):
+    image, mask = pair[0].images[0], pair[0].label
+    cases = [Case(f"{subject}_{i}", subject, {0: image}, mask) for subject in "pqrst" for i in (1, 2)]
+    folder = write(cases, channels=["CT"], licence="CC0", reference="ours", validation=0.2, seed=3)
+    content = json.loads((folder / "dataset.json").read_text())
+    assert (content["licence"], content["reference"]) == ("CC0", "ours")
+    (fold,) = json.loads((folder / "splits_final.json").read_text())
+    assert len({case[0] for case in fold["val"]}) == 1
+    assert len(fold["val"]) == 2
+    assert sorted(fold["train"] + fold["val"]) == sorted(case.name for case in cases)
+
+
+def test_dry_run_says_everything_and_writes_nothing(pair, nnunet_folders, capsys):
+    write(pair, dry_run=True)
+    said = capsys.readouterr().out
+    assert f"imagesTr/a_0001.nii.gz  <- {pair[0].images[1]}  unchanged" in said
+    assert "imagesTr/b_0001.nii.gz  (absent modality)  zeros" in said
+    assert names(nnunet_folders / "raw") == []
+
+
+def test_several_processes_write_the_same(pair, nnunet_folders):
+    one, two = write(pair, dataset_id=1), write(pair, dataset_id=2, processes=2)
+    for file in ("imagesTr/a_0000.nii.gz", "imagesTr/b_0001.nii.gz", "labelsTr/b.nii.gz", "manifest.csv"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["nii", "nrrd", "mha", "mhd"])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64])
+def test_other_formats_keep_voxels_type_and_place(tmp_path, nnunet_folders, ending, dtype):
+    array = (np.random.default_rng(1).random(SHAPE) * 200 + 1).astype(dtype)
+    source = volume(tmp_path / f"a.{ending}", array)
+    folder = write([Case("a", "a", {0: source}, label(tmp_path / f"l.{ending}"))], channels=["CT"])
+    result = sitk.ReadImage(str(folder / "imagesTr" / "a_0000.nii.gz"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(result), array)
+    assert sitk.GetArrayFromImage(result).dtype == dtype
+    for geometry in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(
+            getattr(result, geometry)(), getattr(sitk.ReadImage(str(source)), geometry)(), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(("dtype", "highest", "expected"), [(np.float64, 2, np.uint8), (np.int32, 300, np.uint16)])
+def test_labels_become_small_integers(tmp_path, nnunet_folders, dtype, highest, expected):
+    classes = {f"c{i}": i for i in range(1, highest + 1)}
+    case = Case("a", "a", {0: volume(tmp_path / "a.nii.gz")}, label(tmp_path / "l.nii.gz", (0, 1, highest), dtype))
+    written = read(write([case], channels=["CT"], labels=classes) / "labelsTr" / "a.nii.gz")
+    assert written.dtype == expected
+    np.testing.assert_array_equal(written, read(case.label))
+
+
+def test_grids_that_differ_by_rounding_become_one(tmp_path, nnunet_folders):
+    first = volume(tmp_path / "ct.nii.gz")
+    second = volume(tmp_path / "mr.nii.gz", origin=(10.01, -20.0, 30.0), spacing=(1.0, 1.5001, 2.0))
+    folder = write([Case("a", "a", {0: first, 1: second}, label(tmp_path / "l.nii.gz", origin=(10, -20, 30.02)))])
+    files = [folder / "imagesTr/a_0000.nii.gz", folder / "imagesTr/a_0001.nii.gz", folder / "labelsTr/a.nii.gz"]
+    assert len({sitk.ReadImage(str(file)).GetOrigin() for file in files}) == 1
+    assert len({sitk.ReadImage(str(file)).GetSpacing() for file in files}) == 1
+
+
+def truncated(file):
+    content = volume(file).read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    return file
+
+
+def not_a_volume(file):
+    file.write_text("not a volume")
+    return file
+
+
+def series(file):
+    image = sitk.GetImageFromArray(np.ones(SHAPE, np.int16))
+    sitk.WriteImage(sitk.JoinSeries([image, image]), str(file))
+    return file
+
+
+def nifti_header(file, field, index, value):
+    volume(file)
+    loaded = nibabel.load(file)
+    header = loaded.header.copy()
+    content = bytearray(header.binaryblock)
+    offset = header.template_dtype.fields[field][1] + 4 * index
+    content[offset : offset + 4] = np.float32(value).tobytes()
+    file.write_bytes(gzip.compress(bytes(content) + gzip.decompress(file.read_bytes())[348:]))
+    return file
+
+
+def skewed(file):
+    file = file.with_name("mr.mha")
+    head = "ObjectType = Image\nNDims = 3\nTransformMatrix = 1 0 0 0.6 0.8 0 0 0 1\nElementSpacing = 1 1.5 2\n"
+    head += "DimSize = 7 6 5\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    file.write_bytes(head.encode() + bytes([1] * 210))
+    return file
+
+
+def flipped(axes=OBLIQUE):
+    return (-axes[0], axes[1], axes[2], -axes[3], axes[4], axes[5], axes[6], axes[7], axes[8])
+
+
+BAD_IMAGES = {
+    "missing": (lambda f: f, "mr.nii.gz: cannot be read"),
+    "garbage": (not_a_volume, "mr.nii.gz: cannot be read"),
+    "truncated": (truncated, "mr.nii.gz: cannot be read"),
+    "truncated plain": (lambda f: truncated(f.with_name("mr.nii")), "mr.nii: cannot be read"),
+    "truncated nrrd": (lambda f: truncated(f.with_name("mr.nrrd")), "mr.nrrd: cannot be read"),
+    "4-D": (series, r"has 4 dimensions \(7 x 6 x 5 x 2\)"),
+    "2-D": (lambda f: volume(f, np.ones(SHAPE[1:], np.int16)), r"has 2 dimensions \(7 x 6\)"),
+    "size": (lambda f: volume(f, np.ones((5, 6, 8), np.int16)), r"size \(8, 6, 5\) instead of \(7, 6, 5\)"),
+    "spacing": (lambda f: volume(f, spacing=(1.0, 1.6, 2.0)), r"spacing \(1.0, 1.6, 2.0\) instead of"),
+    "origin": (lambda f: volume(f, origin=(10.0, -20.0, 30.5)), r"origin \(10.0, -20.0, 30.5\) instead of"),
+    "direction": (lambda f: volume(f, direction=flipped()), r"direction \(-0.8, .* instead of \(0.8, "),
+    "NaN": (lambda f: volume(f, np.full(SHAPE, np.nan, np.float32)), r"has 210 voxel\(s\) that are NaN or infinite"),
+    "infinite": (lambda f: volume(f, np.full(SHAPE, np.inf, np.float32)), r"has 210 voxel\(s\) that are NaN or inf"),
+    "zero": (lambda f: volume(f, np.zeros(SHAPE, np.int16)), "is zero everywhere, which means an absent modality"),
+    "one slice": (lambda f: volume(f, np.ones((1, 6, 7), np.int16)), r"has a single slice \(7 x 6 x 1 voxels\)"),
+    "no spacing": (lambda f: nifti_header(f, "pixdim", 3, 0.0), "has the voxel spacing 1, 1.5, 0: correct its header"),
+    "spacing no number": (lambda f: nifti_header(f, "pixdim", 1, np.nan), "has the voxel spacing nan, 1.5, 2"),
+    "axes": (skewed, "has axes that are not at right angles"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_IMAGES)
+def test_bad_image_is_named_and_nothing_is_written(tmp_path, pair, nnunet_folders, bad):
+    make, message = BAD_IMAGES[bad]
+    file = make(tmp_path / "mr.nii.gz")
+    case = Case("c", "c", {0: pair[0].images[0], 1: file}, pair[0].label)
+    with pytest.raises(ValueError, match=rf"(?s)for \d problem.*case c, .*{message}"):
+        write([*pair, case])
+    assert names(nnunet_folders / "raw") == []
+
+
+BAD_LABELS = {
+    "unknown value": (lambda f: label(f, (0, 1, 3, 9)), r"value\(s\) \[3, 9\], but the classes are \[0, 1, 2\]"),
+    "negative": (lambda f: label(f, (0, -1), np.int16), r"value\(s\) \[-1\]"),
+    "fraction": (lambda f: label(f, (0, 1.5), np.float32), "values that are not integers, such as 1.5"),
+    "NaN": (lambda f: label(f, (0, np.nan), np.float32), "not integers, such as nan"),
+    "empty": (lambda f: label(f, (0,)), "l.nii.gz: shows no class at all: leave it out"),
+    "shifted": (lambda f: label(f, origin=(10.5, -20, 30)), r"l.nii.gz: is not on the grid of .*_ct.nii.gz \(origin"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LABELS)
+def test_bad_label_is_named_and_nothing_is_written(tmp_path, pair, nnunet_folders, bad):
+    make, message = BAD_LABELS[bad]
+    case = Case("c", "c", pair[0].images, make(tmp_path / "l.nii.gz"))
+    with pytest.raises(ValueError, match=rf"(?s)for 1 problem.*case c, .*{message}"):
+        write([*pair, case])
+    assert names(nnunet_folders / "raw") == []
+
+
+def test_all_problems_come_at_once(tmp_path, pair, nnunet_folders):
+    cases = [
+        *pair,
+        Case("c", "c", {0: volume(tmp_path / "c.nii.gz", np.zeros(SHAPE, np.int16))}, tmp_path / "missing.nii.gz"),
+        Case("d", "d", {1: tmp_path / "gone.mha"}),
+        Case("e", "e", pair[0].images, label(tmp_path / "e.nii.gz", (0, 5), origin=(0.0, 0.0, 0.0)), test=True),
+    ]
+    with pytest.raises(ValueError, match=r"5 problem\(s\)") as error:
+        write(cases)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split(",")[0].strip() for line in lines] == ["case c", "case c", "case d", "case e", "case e"]
+    assert "missing.nii.gz" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset_id": 0}, "from 1 to 999, but is 0"),
+        ({"dataset_id": 1000}, "from 1 to 999"),
+        ({"name": "my data"}, "letters, digits.*'my data'"),
+        ({"labels": {"liver": 1, "spleen": 3}}, "numbered 1, 2, 3"),
+        ({"labels": {"liver": 1, "spleen": 1}}, "numbered 1, 2, 3"),
+        ({"labels": {"background": 1, "liver": 2}}, "numbered 1, 2, 3"),
+        ({"labels": {}}, "numbered 1, 2, 3"),
+        ({"channels": ["CT", "MR", "PET"]}, r"Modality PET \(channel 2\) has no labelled case in the training part"),
+    ],
+)
+def test_unsound_descriptions(pair, nnunet_folders, options, message):
+    with pytest.raises(ValueError, match=message):
+        write(pair, **options)
+
+
+def test_a_modality_that_only_test_or_unlabelled_cases_have(pair, nnunet_folders):
+    mr = {1: pair[0].images[1]}
+    cases = [pair[1], Case("u", "u", mr), Case("t", "t", mr, pair[0].label, test=True)]
+    with pytest.raises(ValueError, match=r"Modality MR \(channel 1\) has no labelled case"):
+        write(cases)
+
+
+def test_case_in_two_parts(pair, nnunet_folders):
+    with pytest.raises(ValueError, match=r"Case a exists more than once"):
+        write([*pair, Case("a", "a", pair[0].images, test=True)])
+
+
+def test_never_over_an_existing_dataset(pair, nnunet_folders):
+    folder = write(pair)
+    before = (folder / "dataset.json").read_bytes()
+    with pytest.raises(ValueError, match=r"Dataset007_X exists already"):
+        write(pair[:1])
+    with pytest.raises(ValueError, match=r"ID 7 is taken by Dataset007_X"):
+        write(pair, name="Y")
+    assert (folder / "dataset.json").read_bytes() == before
+
+
+def test_variable_unset(pair, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    with pytest.raises(ValueError, match=r"nnUNet_raw is not set"):
+        write(pair)
+
+
+def test_labels_without_a_class_if_allowed(tmp_path, pair, nnunet_folders):
+    case = Case("c", "c", pair[0].images, label(tmp_path / "l.nii.gz", (0,)))
+    folder = write([*pair, case], allow_empty_labels=True)
+    assert not read(folder / "labelsTr" / "c.nii.gz").any()
+
+
+def test_a_stopped_conversion_leaves_nothing_and_can_be_repeated(pair, nnunet_folders, monkeypatch):
+    write_case = raw_dataset.write_case
+
+    def stop_at_second(dataset, case, steps):
+        if case.name == "b":
+            raise KeyboardInterrupt
+        write_case(dataset, case, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_dataset, "write_case", stop_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            write(pair)
+    assert names(nnunet_folders / "raw") == []
+    leftover = nnunet_folders / "raw" / ".Dataset007_X.unfinished"  # as a killed process leaves it
+    (leftover / "imagesTr").mkdir(parents=True)
+    (leftover / "imagesTr" / "stale_0000.nii.gz").touch()
+    folder = write(pair)
+    assert not Path(folder, "imagesTr", "stale_0000.nii.gz").exists()
+    assert names(folder.parent) == ["Dataset007_X"]

@@ -1,0 +1,90 @@
+"""The table of a paper as Markdown and LaTeX."""
+
+import re
+
+import pytest
+
+from nnunet_cmc.evaluation.comparison import Cell, Comparison
+from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.paper_table import averages, best, cell_text, number, save_tables, to_latex, to_markdown
+
+
+@pytest.fixture
+def comparison(folders, dataset_json):
+    reference, prediction = folders
+    evaluations = {
+        "our_method": evaluate_folder(reference, prediction, dataset_json),
+        "perfect": evaluate_folder(reference, reference, dataset_json),
+    }
+    return Comparison(evaluations, {case: case for case in "abcd"})
+
+
+def test_dice_in_percent_and_distances_in_mm():
+    assert cell_text("Dice", Cell(0.87654, 0.0432, 5, 0, 0.8, 0.9)) == "87.7 ± 4.3"
+    assert cell_text("ASSD", Cell(1.2345, float("nan"), 1, 2, 1, 2)) == "1.23†"
+    assert cell_text("ASSD", Cell(*[float("nan")] * 2, 0, 0, *[float("nan")] * 2)) == "-"
+    assert number("Dice", -0.05, "+") == "-5.0"
+    assert number("ASSD", 0.05, "+") == "+0.05"
+
+
+def markdown_rows(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_markdown_has_a_row_per_prediction_and_a_column_per_modality_and_class(comparison):
+    rows = markdown_rows(to_markdown(comparison))
+    groups = ["CT", "MR", "CT+MR"]
+    header = ["prediction", *(f"{group}: {name}" for group in groups for name in ("liver", "spleen", "average"))]
+    assert rows[0] == rows[4] == header
+    dice, assd = rows[2:4], rows[6:8]
+    assert [row[0] for row in (*dice, *assd)] == ["our_method", "perfect"] * 2
+    assert dice[1][1:] == ["**100.0 ± 0.0**"] * 3 + ["**100.0**", "-", "**100.0**"] + ["**100.0**"] * 3
+    cell = comparison.cells["our_method", "CT", "Dice", "liver"]
+    assert dice[0][1] == f"{100 * cell.mean:.1f} ± {100 * cell.std:.1f}"
+    assert assd[0][2].endswith("†"), "the spleen of d is missed"
+    assert "† undefined in cases" in to_markdown(comparison)
+
+
+def test_a_mean_without_the_worst_cases_is_not_the_best(comparison):
+    assert comparison.cells["our_method", "CT", "ASSD", "spleen"].undefined == 1
+    assert best(comparison, "CT", "ASSD", "spleen") == {"perfect"}
+    assert best(comparison, "MR", "ASSD", "spleen") == set(), "neither has one"
+    first = comparison.evaluations["our_method"]
+    assert best(Comparison({"alone": first}, comparison.subjects), "CT", "Dice", "liver") == set()
+
+
+def test_latex_is_a_whole_table(comparison):
+    text = to_latex(comparison)
+    assert text.count(r"\begin{tabular}{l" + "c" * 9 + "}") == text.count(r"\end{tabular}") == 1
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    for line in body:
+        columns = sum(int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", line)) + len(
+            [cell for cell in line.split("&") if "multicolumn" not in cell]
+        )
+        assert columns == 10, line
+    assert r"our\_method &" in text
+    assert r"\multicolumn{3}{c}{CT+MR}" in text
+    assert r"$^\dagger$" in text
+    assert "±" not in "".join(body)
+    assert [line for line in body if "Dice" in line] == [r"\multicolumn{10}{l}{\textit{Dice [\%]}} \\"]
+
+
+def test_averages_show_interval_and_test(comparison):
+    header, rows = averages(comparison)
+    assert len(rows) == 3 * 2 * 2
+    row = dict(zip(header, rows[1], strict=True))
+    cell, test = (part["perfect", "CT", "Dice", "average"] for part in (comparison.cells, comparison.tests))
+    assert (row["modality"], row["metric"], row["prediction"], row["mean"]) == ("CT", "Dice [%]", "perfect", "100.0")
+    assert row["interval"] == f"{100 * cell.low:.1f} to {100 * cell.high:.1f}"
+    assert (row["difference"], row["subjects"]) == (f"{100 * test.difference:+.1f}", "2")
+    assert row["p"] == f"{test.p:.3f}"
+    alone = Comparison({"a": comparison.evaluations["our_method"]}, comparison.subjects)
+    assert averages(alone)[0] == ["modality", "metric", "prediction", "mean", "interval"]
+
+
+def test_files(comparison, tmp_path):
+    files = save_tables(comparison, tmp_path, "comparison")
+    assert [file.name for file in files] == ["comparison.md", "comparison.tex", "comparison.json"]
+    alone = Comparison({"a": comparison.evaluations["our_method"]}, comparison.subjects)
+    assert [file.name for file in save_tables(alone, tmp_path, "summary")] == ["summary.md", "summary.tex"]
+    assert (tmp_path / "summary.md").read_text() == to_markdown(alone)

@@ -1,0 +1,160 @@
+import pytest
+import torch
+
+from nnunet_cmc.networks import CMCNet, presence
+
+ENCODERS = {
+    "sam_med3d": {
+        "encoder_kwargs": {
+            "image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "global_blocks": [0, 1],
+            "window_size": 14, "out_channels": 8, "axis_order": "zyx", "adapters": False, "skip_channels": [4, 8],
+        },
+        "decoder_channels": [4, 4, 8],
+    },
+    "residual": {
+        "encoder_kwargs": {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]},
+        "decoder_channels": [4, 4],
+    },
+    "universal": {
+        "encoder_kwargs": {"channels": [4, 4, 8, 8], "stem": 2},
+        "decoder_channels": [4, 4, 8],
+    },
+}  # fmt: skip
+
+
+def build(encoder="residual", modalities=2, classes=3) -> CMCNet:
+    torch.manual_seed(0)
+    return CMCNet(modalities, classes, [16, 16, 16], encoder, **ENCODERS[encoder])
+
+
+def scan(batch=2, modalities=2) -> torch.Tensor:
+    return torch.randn(batch, modalities, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def everything(x: torch.Tensor) -> torch.Tensor:
+    return torch.ones(x.shape[0], x.shape[1], x.shape[1], dtype=torch.bool)
+
+
+def alone(x: torch.Tensor) -> torch.Tensor:
+    return torch.eye(x.shape[1], dtype=torch.bool).expand(x.shape[0], -1, -1)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("modalities", [2, 3])
+def test_training_sees_every_modality_and_trains_every_parameter(encoder, modalities):
+    net, x = build(encoder, modalities), scan(2, modalities)
+    output = net(x, everything(x))
+    assert output.logits.shape == (2, modalities, 3, 16, 16, 16)
+    assert output.features.shape[:3] == (2, modalities, net.feature_channels)
+    (output.logits.square().mean() + net.combine(output.logits, output.present).square().mean()).backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not without
+    idle = [name for name, p in net.named_parameters() if not p.grad.any()]
+    # A bias before an instance norm moves nothing; a ViT's position tables and adapters start at zero but do learn.
+    assert all(name.endswith("bias") for name in idle), idle
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_prediction_of_every_subset_is_finite(encoder):
+    net, x = build(encoder).eval(), scan(4)
+    x[1, 0] = x[2, 1] = 0
+    x[3] = 0
+    with torch.no_grad():
+        logits = net(x)
+        assert logits.shape == (4, 3, 16, 16, 16)
+        assert logits.isfinite().all()
+        assert logits[3].argmax(0).eq(0).all(), "nothing present is background"
+        for i in range(4):  # a sample's prediction does not depend on its neighbours in the batch
+            torch.testing.assert_close(net(x[i : i + 1])[0], logits[i], atol=2e-5, rtol=1e-4)
+
+
+def test_presence_is_any_voxel_that_is_not_zero():
+    x = torch.zeros(1, 3, 16, 16, 16)
+    x[0, 1, 5, 5, 5] = 1e-6
+    assert presence(x).tolist() == [[False, True, False]]
+
+
+def test_absent_modality_costs_nothing_and_changes_nothing():
+    net, x = build().eval(), scan(2)
+    x[:, 1] = 0
+    ran = []
+    for part in (net.encoders[1], net.decoders[1], net.mia.projections[1], net.mia.attentions[1]):
+        part.register_forward_hook(lambda *_: ran.append(1))
+    with torch.no_grad():
+        before = net(x)
+        for p in (*net.encoders[1].parameters(), *net.decoders[1].parameters()):
+            p.fill_(torch.nan)
+        assert net(x).equal(before)
+    assert not ran
+
+
+def test_a_modality_on_its_own_cannot_see_the_other():
+    net, x = build(), scan(2)
+    output = net(x, alone(x))
+    output.logits[:, 0].square().sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in net.encoders[1].parameters())
+    net.zero_grad()
+    net(x, everything(x)).logits[:, 0].square().sum().backward()
+    assert any(p.grad.any() for p in net.encoders[1].parameters())
+
+
+def test_decoders_run_only_for_members_of_their_own_set():
+    net, x = build(), scan(2)
+    fusion = everything(x).clone()
+    fusion[0, 1] = False
+    output = net(x, fusion)
+    assert not output.logits[0, 1].any()
+    assert output.logits[1, 1].any()
+    assert output.features[0, 1].any(), "its encoder still serves fusion and CSC"
+
+
+def test_fusion_sets_of_one_batch_do_not_mix():
+    """Rows with different sets give what each gives on its own."""
+    net, x = build("residual", 3).eval(), scan(3, 3)
+    x[1, 2] = 0
+    fusion = everything(x).clone()
+    fusion[0] = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]], dtype=torch.bool)
+    with torch.no_grad():
+        together = net(x, fusion).logits
+        for i in range(3):
+            torch.testing.assert_close(net(x[[i, i]], fusion[[i, i]]).logits[0], together[i], atol=1e-5, rtol=1e-4)
+
+
+def test_combination_is_equal_at_the_start_and_follows_reliability():
+    net = build()
+    logits = torch.randn(2, 2, 3, 4, 4, 4)
+    present = torch.tensor([[True, True], [True, False]])
+    log_p = logits.log_softmax(2)
+    torch.testing.assert_close(net.combine(logits, present)[0], log_p[0].mean(0))
+    torch.testing.assert_close(net.combine(logits, present)[1], log_p[1, 0])
+    with torch.no_grad():
+        net.reliability[1] = -50.0
+    torch.testing.assert_close(net.combine(logits, present)[0], log_p[0, 0])
+
+
+def test_the_universal_decoder_starts_from_the_mean_of_both_features():
+    decoder = build("universal").decoders[0]
+    maps = [torch.randn(2, c, 16 // s, 16 // s, 16 // s) for c, s in ((4, 1), (4, 2), (8, 4), (8, 8))]
+    fused = torch.randn(2, 8, 2, 2, 2)
+    alone = decoder.unet([*maps[:-1], (fused + maps[-1]) / 2])[-1]
+    torch.testing.assert_close(decoder(fused, maps), decoder.seg_layers(alone))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"input_channels": 1}, "two modalities or more"),
+        ({"patch_size": [16, 16, 18]}, "not a multiple of the encoder's stride 4"),
+        ({"encoder": "mystery"}, "encoder 'mystery'"),
+        ({"decoder_channels": [4]}, "decoder_channels has 1 widths"),
+        (
+            {"encoder": "universal", **ENCODERS["universal"], "decoder_channels": [4, 4, 4]},
+            r"decoder_channels are \[4, 4, 4\]; the Universal Model's decoder has \[4, 4, 8\]",
+        ),
+        ({"deep_supervision": True}, "-tr CMCTrainer"),
+    ],
+)
+def test_refuses_what_cannot_be_built(change, sentence):
+    arguments = {"input_channels": 2, "num_classes": 3, "patch_size": [16, 16, 16], "encoder": "residual"}
+    with pytest.raises(ValueError, match=sentence):
+        CMCNet(**{**arguments, **ENCODERS["residual"], **change})

@@ -1,0 +1,44 @@
+import torch
+from torch.nn import functional as F
+
+from nnunet_cmc.networks import MIA
+
+
+def build(modalities=2, channels=8) -> MIA:
+    torch.manual_seed(0)
+    mia = MIA(modalities, channels)
+    torch.nn.init.normal_(mia.bias)
+    return mia.eval()
+
+
+def test_all_present_is_the_published_formula():
+    """One convolution over the concatenation, one attention map per modality, the attended sum (Zhang et al. 2021)."""
+    mia, features = build(), torch.randn(2, 2, 8, 4, 5, 6)
+    weight = torch.cat([p.weight for p in mia.projections], dim=1)
+    common = F.conv3d(features.flatten(1, 2), weight, mia.bias, padding=1)
+    expected = 0
+    for m in range(2):
+        first, last = mia.attentions[m][0].convs[0], mia.attentions[m][1]
+        hidden = F.conv3d(torch.cat([features[:, m], common], 1), first.conv.weight, first.conv.bias, padding=1)
+        hidden = F.leaky_relu(F.instance_norm(hidden, weight=first.norm.weight, bias=first.norm.bias), 0.01)
+        attention = torch.sigmoid(F.conv3d(hidden, last.weight, last.bias, padding=1))
+        expected = expected + attention * features[:, m]
+    torch.testing.assert_close(mia(features, torch.ones(2, 2, dtype=torch.bool)), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_what_an_absent_channel_holds_cannot_enter():
+    mia, features = build(3), torch.randn(2, 3, 8, 4, 4, 4)
+    present = torch.tensor([[True, False, True], [True, True, True]])
+    before = mia(features, present)
+    features[0, 1] = torch.nan
+    assert mia(features, present).equal(before)
+
+
+def test_equal_modalities_fuse_to_the_same_whatever_their_number():
+    """The scale M / |subset|: a subset of identical, identically treated modalities is worth as much as all of them."""
+    mia = build(2)
+    mia.projections[1].load_state_dict(mia.projections[0].state_dict())
+    mia.attentions[1].load_state_dict(mia.attentions[0].state_dict())
+    features = torch.randn(2, 1, 8, 4, 4, 4).expand(-1, 2, -1, -1, -1, -1)
+    both = mia(features, torch.tensor([[True, True]] * 2))
+    torch.testing.assert_close(mia(features, torch.tensor([[True, False]] * 2)), both, atol=1e-5, rtol=1e-4)

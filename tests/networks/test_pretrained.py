@@ -1,0 +1,188 @@
+"""Which tensors of a CMCNet come from a file, from which of its tensors, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_cmc.networks import CMCNet, SamMed3DEncoder, UniversalUNetDecoder, UniversalUNetEncoder
+from nnunet_cmc.networks.checkpoints import load_checkpoint
+from nnunet_cmc.networks.pretrained import load_pretrained
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SAM, UNIVERSAL = FIXTURES / "sam_tiny.pth", FIXTURES / "unet_tiny_base2.pth"
+NETWORKS = {
+    "sam_med3d": {
+        "encoder_kwargs": {
+            "image_size": 16, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 4, "global_blocks": [1, 3],
+            "window_size": 14, "out_channels": 32, "axis_order": "zyx", "adapters": True, "skip_channels": [4, 8],
+        },
+        "decoder_channels": [4, 4, 8],
+    },
+    "universal": {"encoder_kwargs": {"channels": [4, 8, 16, 32], "stem": 2}, "decoder_channels": [4, 8, 16]},
+    "residual": {
+        "encoder_kwargs": {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]},
+        "decoder_channels": [4, 4],
+    },
+}  # fmt: skip
+
+
+def build(encoder, modalities=2, classes=3, seed=0, **encoder_kwargs):
+    torch.manual_seed(seed)
+    arguments = {**NETWORKS[encoder], "encoder_kwargs": NETWORKS[encoder]["encoder_kwargs"] | encoder_kwargs}
+    return CMCNet(modalities, classes, [16, 16, 16], encoder, **arguments)
+
+
+def load(net, file, only=None, modalities=("CT", "MR"), checkpoint=None):
+    return load_pretrained(net, checkpoint or load_checkpoint(file), file, modalities, only)
+
+
+def changed(net, **kwargs):
+    """Keys of ``net`` that differ from a fresh network of the same seed."""
+    fresh = build(**kwargs).state_dict()
+    return {key for key, value in net.state_dict().items() if not value.equal(fresh[key])}
+
+
+def cube(channels=1):
+    return torch.randn(2, channels, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_sam_med3d_fills_every_encoder():
+    net = build("sam_med3d")
+    what, counts = load(net, SAM)
+    assert what == "SAM-Med3D's image encoder"
+    # 69 tensors; the position embedding and six tables of global blocks are resized from 32^3 to 16^3
+    for name in ("CT", "MR"):
+        assert counts[f"encoder of {name}"] == {"used": 62, "resized": 7, "at their start": 0}
+        assert counts[f"adapters of {name}"] == {"used": 0, "resized": 0, "at their start": 32}
+        assert counts[f"convolutional path of {name}"]["used"] == 0
+        assert counts[f"decoder of {name}"]["used"] == 0
+    assert sum(sum(part.values()) for part in counts.values()) == len(list(net.parameters()))
+    assert changed(net, encoder="sam_med3d") <= {
+        key for key in net.state_dict() if ".vit." in key and ".adapter." not in key
+    } | {"pretrained"}
+    assert net.pretrained
+    official = SamMed3DEncoder.from_checkpoint(SAM, image_size=16, adapters=False)
+    for encoder in net.encoders:
+        torch.testing.assert_close(encoder.vit(cube())[-1], official(cube())[-1])
+
+
+def test_universal_fills_encoders_and_decoders_for_axes_zyx():
+    net = build("universal")
+    what, counts = load(net, UNIVERSAL)
+    assert what == "the Universal Model's U-Net"
+    for name in ("CT", "MR"):
+        assert counts[f"encoder of {name}"] == {"used": 32, "resized": 0, "at their start": 0}
+        assert counts[f"decoder of {name}"] == {"used": 30, "resized": 0, "at their start": 3}  # merge, seg_layers
+    maps = UniversalUNetEncoder.from_checkpoint(UNIVERSAL, axis_order="zyx")(cube())
+    up = UniversalUNetDecoder.from_checkpoint(UNIVERSAL, axis_order="zyx")(maps)
+    for encoder, decoder in zip(net.encoders, net.decoders, strict=True):
+        for own, official in zip(encoder(cube()), maps, strict=True):
+            torch.testing.assert_close(own, official)
+        torch.testing.assert_close(decoder.unet(maps)[-1], up[-1])
+        # what a decoder starts from where it is given nothing but its own feature
+        torch.testing.assert_close(decoder(maps[-1], maps), decoder.seg_layers(up[-1]))
+
+
+def test_a_universal_file_without_decoder_fills_the_encoders():
+    checkpoint = load_checkpoint(UNIVERSAL)
+    checkpoint["net"] = {key: value for key, value in checkpoint["net"].items() if ".up_tr" not in key}
+    net = build("universal")
+    _, counts = load(net, UNIVERSAL, checkpoint=checkpoint)
+    assert counts["encoder of MR"]["used"] == 32
+    assert counts["decoder of MR"] == {"used": 0, "resized": 0, "at their start": 33}
+
+
+@pytest.mark.parametrize(("encoder", "file"), [("sam_med3d", SAM), ("universal", UNIVERSAL)])
+def test_one_modality_only(encoder, file):
+    net = build(encoder)
+    _, counts = load(net, file, only="mr")
+    assert {part for part, outcomes in counts.items() if outcomes["used"]} <= {"encoder of MR", "decoder of MR"}
+    assert {key.split(".")[1] for key in changed(net, encoder=encoder) - {"pretrained"}} == {"1"}
+
+
+@pytest.mark.parametrize("encoder", NETWORKS)
+def test_a_cmcnet_fills_modalities_of_the_same_name_but_nothing_of_classes(encoder):
+    source = build(encoder, modalities=3, classes=5, seed=7)
+    names = {"0": "mr", "1": "PET", "2": "CT"}
+    checkpoint = {"network_weights": source.state_dict(), "init_args": {"dataset_json": {"channel_names": names}}}
+    net = build(encoder)
+    what, counts = load(net, "net.pth", checkpoint=checkpoint)
+    assert what == "a CMCNet"
+    assert counts["encoder of CT"]["at their start"] == 0
+    assert counts["decoder of MR"]["at their start"] == 2  # seg_layers
+    assert counts["fusion"]["at their start"] == 0
+    assert counts["reliability"]["used"] == 0
+    for m, channel in {0: 2, 1: 0}.items():
+        for part in ("encoders", "mia.projections", "mia.attentions"):
+            own, other = (n.get_submodule(f"{part}.{i}").state_dict() for n, i in ((net, m), (source, channel)))
+            assert all(own[key].equal(other[key]) for key in other)
+        seg = f"decoders.{m}.seg_layers.weight"
+        assert net.state_dict()[seg].equal(build(encoder).state_dict()[seg])
+
+
+def test_a_cmcnet_with_one_common_modality_fills_that():
+    source = build("residual", seed=7)
+    names = {"0": "T1", "1": "CT"}
+    checkpoint = {"network_weights": source.state_dict(), "init_args": {"dataset_json": {"channel_names": names}}}
+    net = build("residual")
+    _, counts = load(net, "net.pth", checkpoint=checkpoint)
+    assert counts["encoder of CT"]["at their start"] == 0
+    assert counts["encoder of MR"]["used"] == 0
+    assert net.mia.bias.equal(build("residual").mia.bias)
+    with pytest.raises(ValueError, match=r"net.pth knows the modalities T1, CT, of which none is MR"):
+        load(net, "net.pth", only="MR", checkpoint=checkpoint)
+
+
+def drop(checkpoint, where, key):
+    return {**checkpoint, where: {k: v for k, v in checkpoint[where].items() if key not in k}}
+
+
+CMC = {
+    "network_weights": build("residual").state_dict(),
+    "init_args": {"dataset_json": {"channel_names": {"0": "CT", "1": "MR"}}},
+}
+FLAT_2D = {"image_encoder.patch_embed.proj.weight": torch.zeros(768, 3, 16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("net", "checkpoint", "sentence"),
+    [
+        ({"encoder": "residual"}, SAM, "is SAM-Med3D's, and the encoder of the plans is not: plan with -pl CMCPlanner"),
+        ({"encoder": "universal"}, SAM, "is SAM-Med3D's, and the encoder of the plans is not"),
+        ({"encoder": "sam_med3d"}, UNIVERSAL, "is the Universal Model's, .* plan with -pl CMCPlannerUniversal"),
+        ({"encoder": "universal"}, CMC, r"holds no encoders of these plans: 32 of its tensors are missing"),
+        ({"encoder": "residual", "features_per_stage": [4, 9, 9]}, CMC, "encoders of these plans: .* another shape"),
+        (
+            {"encoder": "sam_med3d", "embed_dim": 24, "out_channels": 16},
+            SAM,
+            "does not fit the encoder of the plans: embed_dim is 48 and not 24, out_channels is 32 and not 16",
+        ),
+        ({"encoder": "sam_med3d", "global_blocks": [3]}, SAM, r"global_blocks is \[1, 3\] and not \[3\]"),
+        ({"encoder": "sam_med3d", "depth": 5}, SAM, "depth is 4 and not 5"),
+        ({"encoder": "universal", "stem": 3}, UNIVERSAL, "stem is 2 and not 3"),
+        ({"encoder": "sam_med3d"}, drop(load_checkpoint(SAM), "model_state_dict", "blocks.3.norm2"), "2 .* missing"),
+        ({"encoder": "universal"}, drop(load_checkpoint(UNIVERSAL), "net", "down_tr64.ops.1.bn1"), "2 .* missing"),
+        ({"encoder": "universal"}, drop(load_checkpoint(UNIVERSAL), "net", "up_tr64.up_conv"), "2 .* missing"),
+        ({"encoder": "residual"}, {"network_weights": {"encoder.stages.0": torch.zeros(1)}}, "none of the checkpoints"),
+        ({"encoder": "sam_med3d"}, {"net": {"module.backbone.swinViT.patch_embed.proj.weight": 0}}, "none of the"),
+        ({"encoder": "sam_med3d"}, {"model_state_dict": {}}, r"none of the checkpoints .* \(sam_med3d_turbo.pth\)"),
+        ({"encoder": "sam_med3d"}, FLAT_2D, r"2-D SAM \(patch kernel \(768, 3, 16, 16\)\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_loaded(tmp_path, net, checkpoint, sentence):
+    file = checkpoint
+    if isinstance(checkpoint, dict):
+        file = tmp_path / "given.pth"
+        torch.save(checkpoint, file)
+    network = build(**net)
+    with pytest.raises(ValueError, match=sentence) as error:
+        load(network, file)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not changed(network, **net)
+
+
+def test_a_modality_that_is_not_there():
+    with pytest.raises(ValueError, match="There is no modality PET; the dataset has CT, MR"):
+        load(build("sam_med3d"), SAM, only="PET")

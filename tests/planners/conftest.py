@@ -1,0 +1,25 @@
+import json
+
+import numpy as np
+import pytest
+
+LABEL = np.zeros((10, 12, 14), np.uint8)
+LABEL[2:8, 3:9, 4:10] = 1
+
+
+@pytest.fixture
+def dataset(make_dataset):
+    """(raw folder, preprocessed folder with a fingerprint) of one CT and one MR; Dataset001_Test."""
+    rng = np.random.default_rng(0)
+    ct, mr = (rng.normal(mean, 10, LABEL.shape).astype(np.float32) for mean in (50, 300))
+    raw = make_dataset({"ct": ({0: ct}, LABEL), "mr": ({1: mr}, LABEL)})
+    preprocessed = raw.parents[1] / "preprocessed" / raw.name
+    preprocessed.mkdir()
+    fingerprint = {
+        "spacings": [[5.0, 0.75, 0.75], [4.0, 1.25, 1.25]],
+        "shapes_after_crop": [[60, 256, 256], [40, 160, 160]],
+        "foreground_intensity_properties_per_channel": {},
+        "median_relative_size_after_cropping": 0.5,
+    }
+    (preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    return raw, preprocessed

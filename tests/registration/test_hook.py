@@ -1,0 +1,158 @@
+import importlib
+import multiprocessing
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import nnunetv2
+import pytest
+
+import nnunet_cmc.planners
+import nnunet_cmc.trainers
+from nnunet_cmc.registration import hook
+
+
+def run_python(code: str, **environment: str) -> str:
+    env = {key: value for key, value in os.environ.items() if key != hook.SWITCH} | environment
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return process.stdout.strip()
+
+
+def search_for(name: str) -> tuple:
+    """nnU-Net's function and its arguments when it looks for a class of this kind."""
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    if "Trainer" in name:
+        return recursive_find_trainer_class_by_name, name
+    kind = "preprocessing" if name.endswith(("Preprocessor", "Normalization")) else "experiment_planning"
+    return recursive_find_python_class, os.path.join(nnunetv2.__path__[0], kind), name, f"nnunetv2.{kind}"
+
+
+@pytest.fixture(scope="module")
+def spawned():
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("name", hook.CLASSES)
+def test_nnunet_finds_our_class_here_and_in_a_spawned_worker(name, spawned):
+    function, *arguments = search_for(name)
+    cls = function(*arguments)
+    assert (cls.__name__, cls.__module__) == (name, hook.CLASSES[name])
+    assert spawned.submit(function, *arguments).result() is cls
+
+
+@pytest.mark.parametrize("name", ["DefaultPreprocessor", "ZScoreNormalization", "ExperimentPlanner", "nnUNetTrainer"])
+def test_nnunet_still_finds_its_own(name):
+    function, *arguments = search_for(name)
+    assert function(*arguments).__module__.startswith("nnunetv2.")
+
+
+def test_a_class_that_nobody_has_is_not_found():
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder = os.path.join(nnunetv2.__path__[0], "preprocessing", "normalization")
+    package = "nnunetv2.preprocessing.normalization"
+    assert recursive_find_python_class(folder, "CMCPlanner2", package) is None
+    assert recursive_find_python_class(folder, class_name="CMCPlanner2", current_module=package) is None
+    found = recursive_find_python_class(folder=folder, class_name="CMCPlanner", current_module=package)
+    assert found.__module__ == hook.CLASSES["CMCPlanner"]
+
+
+def test_the_table_names_all_classes_that_nnunet_looks_for():
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    searched = (DatasetFingerprintExtractor, ExperimentPlanner, DefaultPreprocessor, ImageNormalization, nnUNetTrainer)
+    modules = ["nnunet_cmc.data.normalization", "nnunet_cmc.data.preprocessor"]
+    for package in (nnunet_cmc.planners, nnunet_cmc.trainers):
+        modules += [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    classes = {
+        name: module
+        for module in modules
+        for name, cls in vars(importlib.import_module(module)).items()
+        if isinstance(cls, type) and issubclass(cls, searched) and cls.__module__ == module
+    }
+    assert classes == hook.CLASSES
+
+
+def test_python_starts_with_the_hook_and_nothing_heavy():
+    loaded = run_python("import sys; print(*sys.modules)").split()
+    assert {name for name in loaded if name.startswith("nnunet_cmc")} == {
+        "nnunet_cmc",
+        "nnunet_cmc.registration",
+        "nnunet_cmc.registration.hook",
+    }
+    assert not {"torch", "numpy", "nnunetv2", "batchgenerators"} & set(loaded)
+
+
+def test_the_hook_costs_milliseconds_at_start_up():
+    microseconds = []
+    for _ in range(3):
+        process = subprocess.run([sys.executable, "-X", "importtime", "-c", ""], capture_output=True, text=True)
+        (total,) = re.findall(r"\| +(\d+) \| +nnunet_cmc\.registration\.hook$", process.stderr, re.MULTILINE)
+        microseconds.append(int(total))
+    assert min(microseconds) < 30_000
+
+
+def test_the_environment_turns_the_hook_off():
+    code = (
+        "from nnunetv2.utilities.find_class_by_name import recursive_find_python_class as f;"
+        "print(hasattr(f, 'nnunet_cmc_classes'))"
+    )
+    assert run_python(code) == "True"
+    assert run_python(code, **{hook.SWITCH: "0"}) == "False"
+    assert run_python(code, **{hook.SWITCH: "1"}) == "True"
+
+
+def test_a_hook_that_comes_late_reaches_those_who_have_imported_the_function():
+    code = (
+        "import os; from nnunetv2.utilities import find_class_by_name, find_objects;"
+        "from nnunet_cmc.registration.hook import SWITCH, install;"
+        "before = hasattr(find_objects.recursive_find_python_class, 'nnunet_cmc_classes');"
+        "del os.environ[SWITCH]; install(); install();"
+        "f = find_class_by_name.recursive_find_python_class;"
+        "print(before, hasattr(f, 'nnunet_cmc_classes'), hasattr(f.__wrapped__, 'nnunet_cmc_classes'),"
+        "      find_objects.recursive_find_python_class is f)"
+    )
+    assert run_python(code, **{hook.SWITCH: "0"}) == "False True False True"
+
+
+def test_a_reload_keeps_one_wrapper():
+    code = (
+        "import importlib; from nnunetv2.utilities import find_class_by_name; importlib.reload(find_class_by_name);"
+        "f = find_class_by_name.recursive_find_python_class;"
+        "print(hasattr(f, 'nnunet_cmc_classes'), hasattr(f.__wrapped__, 'nnunet_cmc_classes'))"
+    )
+    assert run_python(code) == "True False"
+
+
+@pytest.mark.parametrize("source", ["", "recursive_find_python_class = None", "def another_function(): pass"])
+def test_another_nnunet_without_the_function_is_left_alone(tmp_path: Path, source):
+    folder = tmp_path / "nnunetv2" / "utilities"
+    folder.mkdir(parents=True)
+    (tmp_path / "nnunetv2" / "__init__.py").touch()
+    (folder / "find_class_by_name.py").write_text(source)
+    code = "import nnunetv2.utilities.find_class_by_name as module; print(module.__file__)"
+    assert run_python(code, PYTHONPATH=str(tmp_path)) == str(folder / "find_class_by_name.py")
+
+
+def test_a_loader_that_cannot_be_extended_is_left_alone():
+    class Loader:
+        __slots__ = ()
+
+        def exec_module(self, module):
+            pass
+
+    hook._wrap_after_execution(Loader())
+    hook._wrap_after_execution(None)

@@ -1,0 +1,187 @@
+"""The whole path with stock commands as subprocesses: the demo with the shortest training, and unpaired scans."""
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_cmc.commands import demo_steps
+from nnunet_cmc.dataset_conversion import phantom
+
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+ON_THE_CPU = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def run(name: str, *arguments, environment: dict, expect: int = 0) -> str:
+    """Output of a command of this environment; its exit code must be 0 (or, for ``expect=1``, anything else)."""
+    script = Path(sysconfig.get_path("scripts")) / name
+    done = subprocess.run(
+        [script, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == (expect == 0), output[-3000:]
+    return output
+
+
+def predict(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, expect=0) -> str:
+    return run(
+        "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
+        "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
+        environment=environment, expect=expect,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> demo_steps.Demo:
+    """The demo, run to its end with four training iterations on fewer subjects."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in VARIABLES:
+            patch.delenv(variable, raising=False)
+        for variable, value in ON_THE_CPU.items():
+            patch.setenv(variable, value)
+        patch.setattr(demo_steps, "TRAINER", "CMCTrainer_smoke")
+        patch.setattr(demo_steps, "SUBJECTS", {"labeled": 3, "unlabeled": 1, "test": 2})
+        steps = demo_steps.Demo(tmp_path_factory.mktemp("demo") / "out", seed=0)
+        steps.run()
+    return steps
+
+
+def test_demo_reports_and_leaves_a_normal_nnunet_model(demo):
+    result = json.loads((demo.output / "demo.json").read_text())
+    assert set(result["mean_dice"]) == {"both", "CT", "MR"}
+    assert all(0 <= value <= 1 for value in result["mean_dice"].values())
+    assert set(result["dice"]["both"]) == set(phantom.CLASSES)
+    assert (demo.output / "demo.png").stat().st_size > 20_000
+    model = demo.output / "results" / demo.dataset.name / "CMCTrainer_smoke__CMCTinyPlans__3d_fullres"
+    assert (model / "plans.json").is_file()
+    assert (model / "fold_0" / "checkpoint_final.pth").is_file()
+    assert (model / "fold_0" / "progress.png").is_file()
+    assert (model / "fold_0" / "validation" / "summary.json").is_file()
+    log = "".join(file.read_text() for file in (model / "fold_0").glob("training_log*"))
+    for word in ("CT: 2 labelled and 1 unlabelled", "supervised", "csc", "cac", "alpha", "beta"):
+        assert word in log
+    preprocessed = demo.output / "preprocessed" / demo.dataset.name
+    assert len(list((preprocessed / "CMCTinyPlans_3d_fullres_unlabeled").glob("*.pkl"))) == 1
+
+
+def test_a_finished_training_can_be_continued(demo):
+    """With --c nnU-Net loads the final checkpoint, finds nothing left to train, and validates."""
+    output = run(
+        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
+        "-device", "cpu", "--c", environment=demo.environment,
+    )  # fmt: skip
+    assert "Training done." in output
+    assert "Mean Validation Dice" in output
+    assert "Epoch 0" not in output
+
+
+def test_a_second_demo_does_not_touch_the_first(demo):
+    with pytest.raises(ValueError, match="is not empty"):
+        demo_steps.Demo(demo.output, seed=0)
+
+
+@pytest.fixture(scope="module")
+def mixed(demo, tmp_path_factory) -> tuple[Path, Path, str]:
+    """New cases in one folder, with both files, only CT, and only MR, and on a grid of their own; and predictions."""
+    cases, output = tmp_path_factory.mktemp("mixed"), tmp_path_factory.mktemp("predicted")
+    files = sorted((demo.dataset / "imagesTs").iterdir())
+    shutil.copy(files[0], cases / "both_0000.nii.gz")
+    shutil.copy(files[1], cases / "both_0001.nii.gz")
+    shutil.copy(files[2], cases / "onlyCT_0000.nii.gz")
+    turned = sitk.DICOMOrient(sitk.ReadImage(str(files[3])), "PIR")
+    sitk.WriteImage(turned[:50, 3:, :], str(cases / "onlyMR_0001.nii.gz"))
+    return cases, output, predict(cases, output, demo.environment)
+
+
+def test_cases_of_any_modalities_in_one_folder_are_predicted_on_their_own_grids(mixed):
+    cases, output, _ = mixed
+    for case, file in (("both", "both_0000"), ("onlyCT", "onlyCT_0000"), ("onlyMR", "onlyMR_0001")):
+        scan, prediction = sitk.ReadImage(str(cases / f"{file}.nii.gz")), sitk.ReadImage(str(output / f"{case}.nii.gz"))
+        assert prediction.GetSize() == scan.GetSize()
+        np.testing.assert_allclose(prediction.GetSpacing(), scan.GetSpacing(), rtol=1e-5)
+        np.testing.assert_allclose(prediction.GetOrigin(), scan.GetOrigin(), atol=1e-3)
+        np.testing.assert_allclose(prediction.GetDirection(), scan.GetDirection(), atol=1e-5)
+        assert set(np.unique(sitk.GetArrayFromImage(prediction))) <= {0, *phantom.CLASSES.values()}
+
+
+def test_a_case_without_any_modality_is_refused(demo, tmp_path):
+    scan = sitk.ReadImage(str(next((demo.dataset / "imagesTs").iterdir())))
+    (tmp_path / "cases").mkdir()
+    sitk.WriteImage(scan * 0, str(tmp_path / "cases" / "nothing_0001.nii.gz"))
+    output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, expect=1)
+    assert "nothing" in output
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_our_trainer_refuses_plans_that_are_not_ours(demo, tmp_path):
+    folder = demo.output / "preprocessed" / demo.dataset.name
+    plans = json.loads((folder / "CMCTinyPlans.json").read_text())
+    plans["plans_name"] = "nnUNetPlans"
+    plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "somewhere.PlainConvUNet"
+    (folder / "foreign.json").write_text(json.dumps(plans))
+    output = run(
+        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "foreign",
+        "-device", "cpu", environment=demo.environment, expect=1,
+    )  # fmt: skip
+    assert "CMCTrainer_smoke cannot train the plans nnUNetPlans" in output
+
+
+def test_a_missing_channel_at_training_stops_planning(demo, tmp_path):
+    environment = {**demo.environment, **{v: str(tmp_path / v) for v in VARIABLES}}
+    raw = Path(environment["nnUNet_raw"]) / demo.dataset.name
+    for variable in VARIABLES:
+        Path(environment[variable]).mkdir()
+    shutil.copytree(demo.dataset, raw)
+    gone = sorted((raw / "imagesTr").glob("*_0001.nii.gz"))[0]
+    gone.unlink()
+    output = run(
+        "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerTiny", "-c", "3d_fullres",
+        environment=environment, expect=1,
+    )  # fmt: skip
+    assert f"Case {gone.name.removesuffix('_0001.nii.gz')}" in output
+    assert not list(Path(environment["nnUNet_preprocessed"]).rglob("*Plans.json"))
+
+
+@pytest.fixture(scope="module")
+def unpaired(tmp_path_factory) -> tuple[dict, Path]:
+    """CT and MR of different patients on different grids: converted, planned, trained and predicted."""
+    root = tmp_path_factory.mktemp("unpaired")
+    environment = {**os.environ, **ON_THE_CPU, **{v: str(root / v) for v in VARIABLES}}
+    for variable in VARIABLES:
+        (root / variable).mkdir()
+    sources = phantom.generate(root / "scans", labeled=4, unlabeled=2, test=2, layout="unpaired", seed=0)
+    pairs = {
+        f"--{key.replace('_', '-')}": [f"{name}={value}" for name, value in sources[key].items()]
+        for key in ("images", "labels", "classes", "test_images", "test_labels")
+    }
+    arguments = [word for option, values in pairs.items() for word in (option, *values)]
+    run("nnunet_cmc", "convert", "folders", "-d", 998, "--name", "Unpaired", *arguments, environment=environment)
+    run("nnunet_cmc", "split", "-d", 998, "--labeled", "1.0", "--val", "0.5", environment=environment)
+    run(
+        "nnUNetv2_plan_and_preprocess", "-d", 998, "-pl", "CMCPlannerTiny", "-fpe", "CMCFingerprintExtractor",
+        "-c", "3d_fullres", "-npfp", 1, "-np", 1, environment=environment,
+    )  # fmt: skip
+    run(
+        "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans", "-device", "cpu",
+        environment=environment,
+    )  # fmt: skip
+    predict(root / "nnUNet_raw" / "Dataset998_Unpaired" / "imagesTs", root / "predicted", environment, dataset=998)
+    return environment, root
+
+
+def test_unpaired_scans_go_all_the_way(unpaired):
+    environment, root = unpaired
+    references = root / "nnUNet_raw" / "Dataset998_Unpaired" / "labelsTs"
+    assert len(list((root / "predicted").glob("*.nii.gz"))) == len(list(references.iterdir())) == 2
+    output = run(
+        "nnunet_cmc", "evaluate", "-r", references, "-p", root / "predicted", "-d", 998, "-np", 1,
+        environment=environment,
+    )  # fmt: skip
+    assert "CT" in output
+    assert "MR" in output

@@ -1,0 +1,144 @@
+"""What is built and installed, tried with real wheels in small environments of their own, without a network."""
+
+import base64
+import csv
+import hashlib
+import importlib.metadata
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import nnunet_cmc
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("nnunet_cmc", "dataset_conversion", "planners", "trainers")
+HOOK = "nnunet_cmc_hook.pth"
+# an nnU-Net small enough to be installed here: the one module that the hook is about
+NNUNET_SETUP = "from setuptools import setup; setup(name='nnunetv2', version='2.8.1', packages=['nnunetv2.utilities'])"
+NNUNET_MODULE = "def recursive_find_python_class(folder, class_name, current_module): return 'stock'"
+FIND = (  # the true CMCPlanner needs torch
+    "from nnunetv2.utilities import find_class_by_name as module\n"
+    "import nnunet_cmc.registration.hook as hook\n"
+    "hook.CLASSES['CMCPlanner'] = 'nnunet_cmc.registration.hook'; hook.CMCPlanner = 'ours'\n"
+    "find = module.recursive_find_python_class\n"
+    "print(find('', 'CMCPlanner', ''), find('', 'ExperimentPlanner', ''))"
+)
+
+
+def build(project: Path, kind: str) -> Path:
+    """A wheel of ``project``, ``kind`` "wheel" or "editable", through the interface that pip uses as well."""
+    folder = project / "dist" / kind
+    folder.mkdir(parents=True)
+    code = f"from setuptools.build_meta import build_{kind} as build; build({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=project, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory) -> dict[str, Path]:
+    """kind -> our wheel, built from a copy, since a build leaves files beside the sources."""
+    project = tmp_path_factory.mktemp("nnunet_cmc")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, project)
+    return {kind: build(project, kind) for kind in ("wheel", "editable")}
+
+
+@pytest.fixture(scope="module")
+def nnunet_wheels(tmp_path_factory) -> dict[str, Path]:
+    project = tmp_path_factory.mktemp("nnunetv2")
+    (project / "setup.py").write_text(NNUNET_SETUP)
+    (project / "nnunetv2" / "utilities").mkdir(parents=True)
+    (project / "nnunetv2" / "utilities" / "find_class_by_name.py").write_text(NNUNET_MODULE)
+    return {kind: build(project, kind) for kind in ("wheel", "editable")}
+
+
+class Environment:
+    def __init__(self, folder: Path):
+        venv.create(folder, with_pip=False, symlinks=True)
+        self.python = str(folder / "bin" / "python")
+        self.folder = folder
+
+    def pip(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "pip", "--python", self.python, *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def run(self, code: str, **environment: str) -> str:
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "NNUNET_CMC"))}
+        command = [self.python, "-c", code]
+        process = subprocess.run(command, env=env | environment, cwd=self.folder, capture_output=True, text=True)
+        assert (process.returncode, process.stderr) == (0, "")
+        return process.stdout.strip()
+
+    def files(self) -> set[Path]:
+        return {path for path in self.folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+def test_the_wheel_has_every_module_of_the_four_folders(wheels):
+    modules = set()
+    for name in FOLDERS:
+        package = Path("nnunet_cmc") / ("" if name == "nnunet_cmc" else name)
+        modules |= {str(package / file.relative_to(ROOT / name)) for file in (ROOT / name).rglob("*.py")}
+    with ZipFile(wheels["wheel"]) as archive:
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == modules | {HOOK}
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_the_hook_is_one_line_and_in_the_record(wheels, kind):
+    with ZipFile(wheels[kind]) as archive:
+        names = archive.namelist()
+        content = archive.read(HOOK)
+        (record,) = (archive.read(name) for name in names if name.endswith("/RECORD"))
+    assert len(names) == len(set(names))
+    assert content.count(b"\n") == 1
+    assert content.startswith(b"import ")
+    rows = {name: (digest, size) for name, digest, size in csv.reader(io.StringIO(record.decode()))}
+    assert set(rows) == set(names)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    assert rows[HOOK] == (f"sha256={digest}", str(len(content)))
+
+
+@pytest.mark.parametrize("nnunet", ["wheel", "editable"])
+@pytest.mark.parametrize("ours", ["wheel", "editable"])
+def test_installed_it_works_and_uninstalled_it_is_gone(wheels, nnunet_wheels, ours, nnunet, tmp_path):
+    environment = Environment(tmp_path)
+    environment.pip("install", "--no-index", "--no-deps", str(nnunet_wheels[nnunet]))
+    before = environment.files()
+
+    environment.pip("install", "--no-index", "--no-deps", str(wheels[ours]))
+    assert environment.run(FIND) == "ours stock"
+    assert environment.run(FIND, NNUNET_CMC_HOOK="0") == "stock stock"
+    (installed,) = (path for path in environment.files() if path.name == HOOK)
+
+    line = installed.read_text()
+    environment.pip("uninstall", "--yes", "nnunet_cmc")
+    assert environment.files() == before
+
+    installed.write_text(line)  # if somebody's clean-up leaves it, it is silent
+    stock = "from nnunetv2.utilities import find_class_by_name as module"
+    assert environment.run(f"{stock}; print(module.recursive_find_python_class('', 'CMCPlanner', ''))") == "stock"
+
+
+def test_the_constraints_pin_everything_required_within_its_range():
+    lines = re.sub(r"#.*", "", (ROOT / "constraints.txt").read_text()).split()
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    requirements = [Requirement(text) for text in importlib.metadata.requires("nnunet_cmc") or []]
+    assert len(requirements) > 6
+    for requirement in requirements:
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_one_version():
+    assert importlib.metadata.version("nnunet_cmc") == nnunet_cmc.__version__

@@ -1,0 +1,214 @@
+import csv
+import os
+import re
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+
+from nnunet_cmc.trainers import short_runs
+from nnunet_cmc.trainers.cmc_trainer import TERMS, CMCTrainer
+
+
+def train(trainer):
+    trainer.run_training()
+    return trainer
+
+
+def weights(trainer) -> dict:
+    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def log_of(trainer) -> str:
+    return Path(trainer.log_file).read_text()
+
+
+def test_a_run_logs_every_term_and_leaves_what_nnunet_expects(cubes):
+    trainer = train(cubes.trainer(cubes.with_pictures))
+    output = Path(trainer.output_folder)
+    checkpoint = torch.load(output / "checkpoint_final.pth", weights_only=False)
+    assert checkpoint["trainer_name"] == "TwoByTwo"
+    for term in TERMS:
+        series = checkpoint["logging"][term]
+        assert len(series) == 2
+        assert np.isfinite(series).all()
+    assert checkpoint["logging"]["supervised"][0] != 0
+    assert checkpoint["logging"]["csc"][0] > 0
+    assert {file.name for file in output.parent.iterdir()} >= {"plans.json", "dataset.json", "dataset_fingerprint.json"}
+    log = log_of(trainer)
+    assert re.search(r"CT: \d labelled and \d unlabelled cases", log)
+    assert "learning rate 0.01" in log
+    registered = "case0" in cubes.dataset_json["cmc"]["present_channels"]
+    assert f"pairs {8 * registered} registered, {8 * (not registered)} unpaired" in log
+    assert not list(output.glob("*.tmp"))
+    assert (output / "progress.png").stat().st_size > 10_000
+    with open(output / "progress.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    for name in (*TERMS, "train_losses", "mean_fg_dice", "pseudo_dice/CT", "pseudo_dice/MR", "lrs"):
+        assert [float(row[name]) for row in rows] == pytest.approx(checkpoint["logging"][name], nan_ok=True)
+    dice = [float(row["dice_per_class_or_region/class_1"]) for row in rows]
+    assert dice == pytest.approx([values[0] for values in checkpoint["logging"]["dice_per_class_or_region"]])
+    assert re.search(r"Pseudo dice alone CT (0\.\d|nan)", log)
+
+
+def test_each_term_trains_what_it_should(cubes):
+    """CSC both encoders; CAC both encoders and both decoders, from unlabelled rows alone."""
+    trainer = cubes.trainer()
+    trainer.initialize()
+    trainer.dataloader_train, _ = trainer.get_dataloaders()
+    parts = {
+        f"{kind}{m}": list(getattr(trainer.network, kind)[m].parameters())
+        for kind in ("encoders", "decoders")
+        for m in range(2)
+    }
+    reached = {term: set() for term in ("supervised", "csc", "cac")}
+    for _ in range(3):  # the unpaired forms may have nothing to compare before their banks know both modalities
+        batch = next(trainer.dataloader_train)
+        for term, seen in reached.items():
+            trainer.optimizer.zero_grad(set_to_none=True)
+            trainer.loss_terms(trainer.network(batch["data"], batch["fusion"]), batch)[term].backward()
+            seen |= {name for name, ps in parts.items() if any(p.grad is not None and p.grad.any() for p in ps)}
+    assert reached["supervised"] == set(parts)
+    assert reached["cac"] == set(parts)
+    assert reached["csc"] == {"encoders0", "encoders1"}
+
+
+def test_reliability_learns_from_labelled_rows_alone_and_teaches_nothing_else(registered):
+    trainer = registered.trainer()
+    trainer.modality_dropout = 0.0
+    trainer.initialize()
+    batch = next(trainer.get_dataloaders()[0])
+    trainer.loss_terms(trainer.network(batch["data"], batch["fusion"]), batch)["reliability"].backward()
+    assert {name for name, p in trainer.network.named_parameters() if p.grad is not None and p.grad.any()} == {
+        "reliability"
+    }
+
+
+def test_seeded_runs_are_equal_to_the_bit_and_hidden_labels_do_not_matter(cubes):
+    first = weights(train(cubes.trainer()))
+    for case in cubes.hidden():
+        file = cubes.images / f"{case}_seg.b2nd"
+        garbage = np.random.default_rng(0).integers(0, 2, blosc2.open(str(file)).shape).astype(np.int16)
+        os.remove(file)
+        blosc2.asarray(garbage, urlpath=str(file))
+        properties = load_pickle(str(cubes.images / f"{case}.pkl"))
+        properties["class_locations"] = {1: np.zeros((1, 4), dtype=int)}
+        write_pickle(properties, str(cubes.images / f"{case}.pkl"))
+    assert same(weights(train(cubes.trainer())), first)
+
+
+def test_another_seed_is_another_run(registered):
+    trainer = registered.trainer()
+    trainer.seed = 1
+    assert not same(weights(train(trainer)), weights(train(registered.trainer())))
+
+
+def test_resumed_training_equals_uninterrupted_training(cubes):
+    whole = train(cubes.trainer())
+    interrupted = cubes.trainer()
+    interrupted.save_every = 1
+    stop = interrupted.on_epoch_end
+
+    def stop_after_first_epoch():
+        stop()
+        raise KeyboardInterrupt
+
+    interrupted.on_epoch_end = stop_after_first_epoch
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run_training()
+    resumed = cubes.trainer()
+    resumed.load_checkpoint(str(Path(interrupted.output_folder) / "checkpoint_latest.pth"))
+    assert resumed.current_epoch == 1
+    train(resumed)
+    assert same(weights(resumed), weights(whole))
+    assert same(resumed.consistency.state_dict(), whole.consistency.state_dict())
+    assert resumed.logger.get_value("supervised", None) == whole.logger.get_value("supervised", None)
+
+
+def test_without_unlabelled_cases_it_trains_supervised_and_says_so(registered):
+    registered.split(["case0", "case1"], ["case2"], [])
+    trainer = train(registered.trainer())
+    assert "There is no unlabelled case" in log_of(trainer)
+    assert trainer.logger.get_value("cac", None) == [0.0, 0.0]
+
+
+def test_scans_without_a_label_file_are_unlabelled_in_every_fold(registered):
+    registered.add_unlabeled("more", [0])
+    trainer = registered.trainer()
+    trainer.initialize()
+    assert "more" in trainer.get_streams()[1].cases
+    registered.add_unlabeled("case0", [0])
+    with pytest.raises(ValueError, match="Case case0 is in imagesTr and in imagesUn"):
+        trainer.get_streams()
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [
+        ((["ct0"], ["ct1", "mr1"], ["mr0"]), "Modality MR .channel 1. has no labelled case in fold 0"),
+        ((["ct0", "mr0"], [], ["mr1"]), "has no case in .val.*"),
+        ((["ct0", "mr0"], ["ct1"], ["ct0"]), "ct0"),
+        ((["ct0", "mr9"], ["ct1"], []), "Case mr9 of fold 0 is not in"),
+    ],
+)
+def test_folds_that_cannot_be_trained(unpaired, split, sentence):
+    unpaired.split(*split)
+    with pytest.raises(ValueError, match=sentence):
+        train(unpaired.trainer())
+
+
+def test_a_fold_that_is_not_there(unpaired):
+    with pytest.raises(ValueError, match="has the folds 0 to 0, but not fold 7"):
+        train(unpaired.trainer(fold=7))
+
+
+def test_plans_and_labels_that_are_not_for_us(registered):
+    foreign = {"3d_fullres": {"architecture": {"network_class_name": "architectures.unet.PlainConvUNet"}}}
+    with pytest.raises(ValueError, match=r"cannot train the plans nnUNetPlans .* -pl CMCPlanner"):
+        registered.trainer(plans_name="nnUNetPlans", configurations=foreign)
+    with pytest.raises(ValueError, match="no configuration 3d_fullres, only 2d"):
+        registered.trainer(configurations={"2d": {}})
+    assert not registered.results.exists(), "nothing is written before the refusal"
+    registered.dataset_json["labels"] = {"background": 0, "whole": [1, 2], "core": 2}
+    registered.dataset_json["regions_class_order"] = [1, 2]
+    with pytest.raises(ValueError, match="region-based labels"):
+        registered.trainer()
+    registered.dataset_json["labels"] = {"background": 0, "cube": 1, "ignore": 2}
+    with pytest.raises(ValueError, match="an ignore label"):
+        registered.trainer()
+
+
+@pytest.mark.parametrize(("sided", "axes"), [(["cube"], None), ([], (2,))])
+def test_scans_are_mirrored_left_to_right_at_most(registered, monkeypatch, sided, axes):
+    monkeypatch.setattr("nnunet_cmc.trainers.cmc_trainer.sided_classes", lambda dataset: [1] * len(sided))
+    trainer = registered.trainer()
+    trainer.initialize()
+    trainer.get_dataloaders()
+    assert trainer.inference_allowed_mirroring_axes == axes
+    assert ("cube lie on one side of the body" in log_of(trainer)) == bool(sided)
+
+
+def test_short_runs(registered):
+    smoke = registered.trainer(short_runs.CMCTrainer_smoke)
+    assert (smoke.num_epochs, smoke.num_iterations_per_epoch, smoke.num_val_iterations_per_epoch) == (1, 4, 2)
+    for epochs in (5, 10, 20, 50, 100, 250):
+        trainer = registered.trainer(getattr(short_runs, f"CMCTrainer_{epochs}epochs"))
+        assert trainer.num_epochs == epochs
+        assert trainer.num_iterations_per_epoch == 250
+    assert registered.trainer(CMCTrainer).num_epochs == 1000
+
+
+def test_seed_from_the_environment(registered, monkeypatch):
+    monkeypatch.setenv("NNUNET_CMC_SEED", "7")
+    assert registered.trainer(CMCTrainer).seed == 7
+    monkeypatch.setenv("NNUNET_CMC_SEED", "lucky")
+    with pytest.raises(ValueError, match="NNUNET_CMC_SEED is 'lucky'"):
+        registered.trainer(CMCTrainer)

@@ -1,0 +1,54 @@
+"""The paper to the letter, for the record: it is not expected to align anything, nor to learn much from scratch."""
+
+import torch
+from torch import nn
+
+from nnunet_cmc.data.fused_pairs import FusedPairLoader
+from nnunet_cmc.losses import CACLoss, CSCLoss
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.consistency import Consistency
+
+
+class PrintedConsistency(Consistency):
+    """Equations (1) and (3) as printed, for every pair; the batch has no others than fused ones."""
+
+    def __init__(self, num_modalities: int, num_classes: int, num_channels: int):
+        super().__init__(num_modalities, num_classes, num_channels)
+        self.csc = nn.ModuleDict({"paired": CSCLoss("printed")})
+        self.cac = nn.ModuleDict({"paired": CACLoss("printed")})
+
+
+class CMCTrainerAsPrinted(CMCTrainer):
+    """Printed losses, both printed schedules, Adam at 1e-5, no modality dropout, scans of two patients fused.
+
+    Plans with a batch of 4 are the paper's; predictions of all modalities are averaged with equal weights.
+    """
+
+    modality_dropout = 0.0
+    pair_loader = FusedPairLoader
+    consistency_losses = PrintedConsistency
+    rate = 1e-5
+
+    def configure_optimizers(self):
+        """Adam at a constant rate."""
+        self.initial_lr = self.rate
+        optimizer = torch.optim.Adam(self.network.parameters(), self.rate)
+        return optimizer, ConstantRate()
+
+    def on_train_start(self) -> None:
+        """nnU-Net's, without a learning rate that depends on the weights."""
+        super(CMCTrainer, self).on_train_start()
+        self.print_to_log_file(f"Training as printed: Adam at a constant {self.rate:g}.")
+
+    def _reliability(self, output: CMCOutput, batch: dict) -> torch.Tensor:
+        return self.bare_network.reliability.sum() * 0
+
+
+class ConstantRate:
+    """nnU-Net steps a schedule every epoch; this one stands still."""
+
+    initial_lr = CMCTrainerAsPrinted.rate
+
+    def step(self, current_step: float | None = None) -> None:
+        """Nothing changes."""

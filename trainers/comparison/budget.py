@@ -1,0 +1,52 @@
+"""Trainers that run as long as two environment variables say, so that methods can be compared at an equal budget.
+
+``NNUNET_CMC_EPOCHS``      number of epochs
+``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
+"""
+
+import os
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+EPOCHS = "NNUNET_CMC_EPOCHS"
+ITERATIONS = "NNUNET_CMC_ITERATIONS"
+
+
+class Budget:
+    """Mixin for a trainer: the number of epochs and of iterations per epoch come from the environment.
+
+    One validation iteration is run per five training iterations, which is nnU-Net's own proportion (50 to 250), at most
+    the trainer's own number and at least one. They only choose ``checkpoint_best``; no weight is learned from them.
+
+    Raises ValueError if one of the variables is unset or no positive integer.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 (nnU-Net's signature, which it inspects)
+    ):
+        epochs, iterations = _positive_integer(EPOCHS), _positive_integer(ITERATIONS)
+        super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[call-arg]
+        self.num_epochs = epochs
+        self.num_iterations_per_epoch = iterations
+        self.num_val_iterations_per_epoch: int = min(self.num_val_iterations_per_epoch, max(1, iterations // 5))
+
+
+def _positive_integer(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    if not value.isdecimal() or int(value) == 0:
+        found = f"is '{value}'" if value else "is not set"
+        raise ValueError(
+            f"The environment variable {variable} {found}, but a trainer with a budget needs a positive integer: "
+            f"set {EPOCHS} and {ITERATIONS}, for example export {variable}=50."
+        )
+    return int(value)
+
+
+class nnUNetTrainer_cmcbudget(Budget, nnUNetTrainer):
+    """The stock nnU-Net trainer in everything but its numbers of epochs and iterations."""
