@@ -201,17 +201,13 @@ def _mr(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float])
     return np.maximum(image, 1).round().astype(np.int16)
 
 
-def _smooth_noise(
-    rng: np.random.Generator, size: Sequence[int], spacing: Sequence[float], width: float
-) -> np.ndarray:
+def _smooth_noise(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[float], width: float) -> np.ndarray:
     """Random field of unit standard deviation whose details are ``width`` mm wide, (D, H, W)."""
     field = gaussian_filter(rng.normal(size=tuple(size)), width / np.array(spacing))
     return (field - field.mean()) / field.std()
 
 
-def _write(
-    array: np.ndarray, file: Path, spacing: Sequence[float], origin: Sequence[float], orientation: str
-) -> None:
+def _write(array: np.ndarray, file: Path, spacing: Sequence[float], origin: Sequence[float], orientation: str) -> None:
     """Write ``array`` (z, y, x towards superior, posterior, left) with its axes stored in ``orientation``."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([float(step) for step in reversed(spacing)])

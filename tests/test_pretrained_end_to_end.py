@@ -73,6 +73,7 @@ def cases():
     rng = np.random.default_rng(0)
     label = np.zeros((24, 24, 24), np.uint8)
     label[4:12, 5:15, 6:16], label[14:20, 5:15, 6:16] = 1, 2
+
     def scan(channel):
         contrast = label * (60.0 - 160 * channel)
         return {channel: (100 + 200 * channel + contrast + rng.normal(0, 10, label.shape)).astype(np.float32)}

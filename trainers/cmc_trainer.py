@@ -285,9 +285,7 @@ class CMCTrainer(nnUNetTrainer):
         decoded = batch["fusion"].diagonal(dim1=1, dim2=2)[: len(target)] & output.present[: len(target)]
         rows = [(m, column.nonzero()[:, 0]) for m, column in enumerate(decoded.unbind(1)) if column.any()]
         of_modality = target.expand(-1, decoded.shape[1], -1, -1, -1)
-        return torch.stack(
-            [self.loss(output.logits[of_m, m], of_modality[of_m, m : m + 1]) for m, of_m in rows]
-        ).mean()
+        return torch.stack([self.loss(output.logits[of_m, m], of_modality[of_m, m : m + 1]) for m, of_m in rows]).mean()
 
     def _reliability(self, output: CMCOutput, batch: dict) -> Tensor:
         """CE of the combined prediction where all of several modalities were fused; teaches the reliabilities alone."""

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="CLASS=VALUE",
-        help="value of each class in the labels, or a JSON file that maps names to values (as a dataset.json does)",
+        help="value of each class in the labels, or a file of them: JSON (as in a dataset.json), or ITK-SNAP's labels",
     )
     folders.add_argument("--test-images", nargs="+", metavar="NAME=FOLDER", help="scans of the test part")
     folders.add_argument("--test-labels", nargs="+", metavar="[NAME=]FOLDER", help="labels of the test part")
@@ -95,21 +95,18 @@ def _labels(entries: Sequence[str], option: str) -> str | dict[str, str]:
 
 
 def _classes(entries: Sequence[str]) -> dict[str, int]:
-    if len(entries) == 1 and entries[0].endswith(".json"):
-        try:
-            content = json.loads(Path(entries[0]).read_text())
-        except ValueError as error:
-            raise ValueError(f"{entries[0]} is not JSON ({error}).") from error
-        classes = content.get("labels", content) if isinstance(content, dict) else content
-    else:
-        classes = {}
-        for entry in entries:
-            name, _, value = entry.rpartition("=")
-            if name in classes:
-                raise ValueError(f"--classes names {name} twice.")
-            classes[name] = int(value) if value.isdecimal() else value
-    if not isinstance(classes, dict) or not all(name and isinstance(v, int) for name, v in classes.items()):
-        raise ValueError(f"--classes takes CLASS=VALUE, such as liver=1 spleen=2, or a JSON file, but got {classes}.")
+    from nnunet_cmc.dataset_conversion.label_names import read_classes
+
+    if len(entries) == 1 and "=" not in entries[0] and Path(entries[0]).suffix:
+        return read_classes(entries[0])
+    classes: dict[str, int] = {}
+    for entry in entries:
+        name, _, value = entry.rpartition("=")
+        if name in classes:
+            raise ValueError(f"--classes names {name} twice.")
+        if not name or not value.isdecimal():
+            raise ValueError(f"--classes takes CLASS=VALUE, such as liver=1, or a file of them, but got {entry!r}.")
+        classes[name] = int(value)
     return classes
 
 

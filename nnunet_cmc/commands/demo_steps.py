@@ -143,14 +143,17 @@ class Demo:
         print(f"\n[{self._elapsed()}] {title}\n  $ {shlex.join(command)}", flush=True)
         log = self.output / "logs" / f"{step}.txt"
         last: deque[str] = deque(maxlen=15)
-        with log.open("w") as file, subprocess.Popen(
-            [_script(name), *command[1:]],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
+        with (
+            log.open("w") as file,
+            subprocess.Popen(
+                [_script(name), *command[1:]],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            ) as process,
+        ):
             assert process.stdout is not None
             for line in process.stdout:  # a progress bar ends each of its states with a carriage return: one line too
                 file.write(line)

@@ -86,9 +86,7 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
     keys = {name: str(label) for name, label in evaluation.classes.items()}
     measured = (*METRICS, *COUNTS)
     groups = {
-        group: {
-            name: {metric: vars(evaluation.statistic(name, metric, group)) for metric in METRICS} for name in keys
-        }
+        group: {name: {metric: vars(evaluation.statistic(name, metric, group)) for metric in METRICS} for name in keys}
         for group in evaluation.groups
     }
     summary = {

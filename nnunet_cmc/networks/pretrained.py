@@ -143,9 +143,7 @@ def _is_cmcnet(checkpoint: Mapping[str, Any]) -> bool:
     return isinstance(weights, dict) and "mia.bias" in weights and "init_args" in checkpoint
 
 
-def _cmcnet(
-    net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, targets: dict[int, str]
-) -> dict[str, Tensor]:
+def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, targets: dict[int, str]) -> dict[str, Tensor]:
     """Parts of modalities of the same name, wherever among its channels the checkpoint has them."""
     names = checkpoint["init_args"]["dataset_json"]["channel_names"]
     sources = {name.casefold(): channel for channel, name in names.items()}

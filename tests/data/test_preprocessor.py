@@ -251,9 +251,7 @@ def test_unlabelled_cases_show_what_dataset_json_says(planned, labeled_folder, w
 
 @pytest.mark.parametrize(("channel", "modality"), [(0, "CT"), (1, "MR")])
 def test_a_real_scan(shared_data, channel, modality, tmp_path):
-    file = shutil.copy(
-        shared_data / "abdomen_ct_mr" / f"{modality}_image.nii.gz", tmp_path / f"a_000{channel}.nii.gz"
-    )
+    file = shutil.copy(shared_data / "abdomen_ct_mr" / f"{modality}_image.nii.gz", tmp_path / f"a_000{channel}.nii.gz")
     run = CMCPreprocessor(verbose=False).run_case
     data, _, properties = run([str(file)], None, *managers(spacing=(3.0, 3.0, 3.0)), DATASET_JSON)
     assert (data[1 - channel] == 0).all()
