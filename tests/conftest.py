@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sysconfig
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", nnUNet_def_n_proc="1")  # before torch and nnU-Net read them
@@ -20,6 +22,25 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"the real volumes are not at {folder}; set NNUNET_CMC_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """``run_command(name, *arguments, environment, fails=False)`` -> output of a command of this environment.
+
+    Its exit code must be 0, or anything else if it is to fail.
+    """
+
+    def run(name: str, *arguments, environment: dict, fails: bool = False) -> str:
+        script = Path(sysconfig.get_path("scripts")) / name
+        done = subprocess.run(
+            [script, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=500, check=False
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, output[-3000:]
+        return output
+
+    return run
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +16,18 @@ VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 ON_THE_CPU = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def run(name: str, *arguments, environment: dict, expect: int = 0) -> str:
-    """Output of a command of this environment; its exit code must be 0 (or, for ``expect=1``, anything else)."""
-    script = Path(sysconfig.get_path("scripts")) / name
-    done = subprocess.run(
-        [script, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=500, check=False
-    )
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == (expect == 0), output[-3000:]
-    return output
+@pytest.fixture(scope="session")
+def predict(run_command):
+    """``predict(cases, output, environment)`` -> output of nnUNetv2_predict with the demo's model, or another one's."""
 
+    def run(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, fails=False) -> str:
+        return run_command(
+            "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke",
+            "-p", "CMCTinyPlans", "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
+            environment=environment, fails=fails,
+        )  # fmt: skip
 
-def predict(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, expect=0) -> str:
-    return run(
-        "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
-        "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
-        environment=environment, expect=expect,
-    )  # fmt: skip
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +63,9 @@ def test_demo_reports_and_leaves_a_normal_nnunet_model(demo):
     assert len(list((preprocessed / "CMCTinyPlans_3d_fullres_unlabeled").glob("*.pkl"))) == 1
 
 
-def test_a_finished_training_can_be_continued(demo):
+def test_a_finished_training_can_be_continued(demo, run_command):
     """With --c nnU-Net loads the final checkpoint, finds nothing left to train, and validates."""
-    output = run(
+    output = run_command(
         "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
         "-device", "cpu", "--c", environment=demo.environment,
     )  # fmt: skip
@@ -87,7 +80,7 @@ def test_a_second_demo_does_not_touch_the_first(demo):
 
 
 @pytest.fixture(scope="module")
-def mixed(demo, tmp_path_factory) -> tuple[Path, Path, str]:
+def mixed(demo, predict, tmp_path_factory) -> tuple[Path, Path, str]:
     """New cases in one folder, with both files, only CT, and only MR, and on a grid of their own; and predictions."""
     cases, output = tmp_path_factory.mktemp("mixed"), tmp_path_factory.mktemp("predicted")
     files = sorted((demo.dataset / "imagesTs").iterdir())
@@ -110,29 +103,29 @@ def test_cases_of_any_modalities_in_one_folder_are_predicted_on_their_own_grids(
         assert set(np.unique(sitk.GetArrayFromImage(prediction))) <= {0, *phantom.CLASSES.values()}
 
 
-def test_a_case_without_any_modality_is_refused(demo, tmp_path):
+def test_a_case_without_any_modality_is_refused(demo, predict, tmp_path):
     scan = sitk.ReadImage(str(next((demo.dataset / "imagesTs").iterdir())))
     (tmp_path / "cases").mkdir()
     sitk.WriteImage(scan * 0, str(tmp_path / "cases" / "nothing_0001.nii.gz"))
-    output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, expect=1)
+    output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, fails=True)
     assert "nothing" in output
     assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
-def test_our_trainer_refuses_plans_that_are_not_ours(demo, tmp_path):
+def test_our_trainer_refuses_plans_that_are_not_ours(demo, run_command, tmp_path):
     folder = demo.output / "preprocessed" / demo.dataset.name
     plans = json.loads((folder / "CMCTinyPlans.json").read_text())
     plans["plans_name"] = "nnUNetPlans"
     plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "somewhere.PlainConvUNet"
     (folder / "foreign.json").write_text(json.dumps(plans))
-    output = run(
+    output = run_command(
         "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "foreign",
-        "-device", "cpu", environment=demo.environment, expect=1,
+        "-device", "cpu", environment=demo.environment, fails=True,
     )  # fmt: skip
     assert "CMCTrainer_smoke cannot train the plans nnUNetPlans" in output
 
 
-def test_a_missing_channel_at_training_stops_planning(demo, tmp_path):
+def test_a_missing_channel_at_training_stops_planning(demo, run_command, tmp_path):
     environment = {**demo.environment, **{v: str(tmp_path / v) for v in VARIABLES}}
     raw = Path(environment["nnUNet_raw"]) / demo.dataset.name
     for variable in VARIABLES:
@@ -140,34 +133,36 @@ def test_a_missing_channel_at_training_stops_planning(demo, tmp_path):
     shutil.copytree(demo.dataset, raw)
     gone = sorted((raw / "imagesTr").glob("*_0001.nii.gz"))[0]
     gone.unlink()
-    output = run(
+    output = run_command(
         "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerTiny", "-c", "3d_fullres",
-        environment=environment, expect=1,
+        environment=environment, fails=True,
     )  # fmt: skip
     assert f"Case {gone.name.removesuffix('_0001.nii.gz')}" in output
     assert not list(Path(environment["nnUNet_preprocessed"]).rglob("*Plans.json"))
 
 
 @pytest.fixture(scope="module")
-def unpaired(tmp_path_factory) -> tuple[dict, Path]:
+def unpaired(run_command, predict, tmp_path_factory) -> tuple[dict, Path]:
     """CT and MR of different patients on different grids: converted, planned, trained and predicted."""
     root = tmp_path_factory.mktemp("unpaired")
     environment = {**os.environ, **ON_THE_CPU, **{v: str(root / v) for v in VARIABLES}}
     for variable in VARIABLES:
         (root / variable).mkdir()
-    sources = phantom.generate(root / "scans", labeled=4, unlabeled=2, test=2, layout="unpaired", seed=0)
+    scans = phantom.generate(root / "scans", labeled=4, unlabeled=2, test=2, layout="unpaired", seed=0)
     pairs = {
-        f"--{key.replace('_', '-')}": [f"{name}={value}" for name, value in sources[key].items()]
+        f"--{key.replace('_', '-')}": [f"{name}={value}" for name, value in scans[key].items()]
         for key in ("images", "labels", "classes", "test_images", "test_labels")
     }
     arguments = [word for option, values in pairs.items() for word in (option, *values)]
-    run("nnunet_cmc", "convert", "folders", "-d", 998, "--name", "Unpaired", *arguments, environment=environment)
-    run("nnunet_cmc", "split", "-d", 998, "--labeled", "1.0", "--val", "0.5", environment=environment)
-    run(
+    run_command(
+        "nnunet_cmc", "convert", "folders", "-d", 998, "--name", "Unpaired", *arguments, environment=environment
+    )
+    run_command("nnunet_cmc", "split", "-d", 998, "--labeled", "1.0", "--val", "0.5", environment=environment)
+    run_command(
         "nnUNetv2_plan_and_preprocess", "-d", 998, "-pl", "CMCPlannerTiny", "-fpe", "CMCFingerprintExtractor",
         "-c", "3d_fullres", "-npfp", 1, "-np", 1, environment=environment,
     )  # fmt: skip
-    run(
+    run_command(
         "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans", "-device", "cpu",
         environment=environment,
     )  # fmt: skip
@@ -175,11 +170,11 @@ def unpaired(tmp_path_factory) -> tuple[dict, Path]:
     return environment, root
 
 
-def test_unpaired_scans_go_all_the_way(unpaired):
+def test_unpaired_scans_go_all_the_way(unpaired, run_command):
     environment, root = unpaired
     references = root / "nnUNet_raw" / "Dataset998_Unpaired" / "labelsTs"
     assert len(list((root / "predicted").glob("*.nii.gz"))) == len(list(references.iterdir())) == 2
-    output = run(
+    output = run_command(
         "nnunet_cmc", "evaluate", "-r", references, "-p", root / "predicted", "-d", 998, "-np", 1,
         environment=environment,
     )  # fmt: skip

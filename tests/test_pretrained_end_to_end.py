@@ -1,6 +1,8 @@
-"""Each foundation planner from raw scans over converted weights to a prediction, through nnU-Net's own functions."""
+"""Each planner from raw scans over converted weights to a prediction; training and prediction are stock commands."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,39 +10,37 @@ import pytest
 import SimpleITK
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.run.run_training import run_training
 
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
+from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
 FIXTURES = Path(__file__).parent / "networks" / "fixtures"
 SAM_SIZES = {"image_size": 16, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 4, "out_channels": 32}
+SAM_BLOCKS = {"global_blocks": [1, 3], "skip_channels": [4, 8]}
+OWN = "a checkpoint of the same plans"
 
 
 @pytest.mark.parametrize(
-    ("planner", "file", "sizes", "decoder_channels", "trainer"),
+    ("planner", "file", "sizes", "decoder_channels"),
     [
-        (
-            CMCPlanner, "sam_tiny.pth", {**SAM_SIZES, "global_blocks": [1, 3], "skip_channels": [4, 8]}, (4, 4, 8),
-            "CMCTrainerAdapters",
-        ),
-        (CMCPlannerUniversal, "unet_tiny_base2.pth", {"channels": [4, 8, 16, 32], "stem": 2}, (4, 8, 16), "CMCTrainer"),
+        (CMCPlanner, "sam_tiny.pth", {**SAM_SIZES, **SAM_BLOCKS}, (4, 4, 8)),
+        (CMCPlannerUniversal, "unet_tiny_base2.pth", {"channels": [4, 8, 16, 32], "stem": 2}, (4, 8, 16)),
+        (CMCPlannerResEnc, OWN, {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]}, (4, 4)),
+        (CMCPlannerTiny, OWN, {"image_size": 16, "depth": 2, "global_blocks": [0, 1]}, (4, 4, 8)),
     ],
-)  # fmt: skip
+)
 def test_from_scans_and_weights_to_a_prediction(
-    make_dataset, nnunet_folders, monkeypatch, planner, file, sizes, decoder_channels, trainer
+    make_dataset, nnunet_folders, monkeypatch, run_command, planner, file, sizes, decoder_channels
 ):
-    """The planners' encoders in the size of the test's weight files."""
+    """The planners' networks in the size of the test's weight files."""
     monkeypatch.setattr(planner, "patch_size", 16)
     monkeypatch.setattr(planner, "batch_size", 2)
     monkeypatch.setattr(planner, "encoder_kwargs", planner.encoder_kwargs | sizes)
     monkeypatch.setattr(planner, "decoder_channels", decoder_channels)
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setattr(CMCTrainer, "epochs", 1)
-    monkeypatch.setattr(CMCTrainer, "iterations", (2, 1))
     raw = make_dataset(cases())
     preprocessed = nnunet_folders / "preprocessed" / raw.name
     preprocessed.mkdir()
@@ -52,20 +52,49 @@ def test_from_scans_and_weights_to_a_prediction(
     name = planner(1).plan_experiment()["plans_name"]
     preprocess_dataset(1, name, ("3d_fullres",), (1,))
 
+    source = nnunet_folders / "trained.pth" if file is OWN else FIXTURES / file
+    if file is OWN:
+        save_untrained(preprocessed, name, source)
     init = nnunet_folders / "init.pth"
-    assert main(["weights", str(FIXTURES / file), "-d", "1", "-p", name, "-o", str(init)]) == 0
-    run_training("1", "3d_fullres", 0, trainer, name, pretrained_weights=str(init), device=torch.device("cpu"))
-    model = nnunet_folders / "results" / raw.name / f"{trainer}__{name}__3d_fullres"
-    assert "Training from pretrained weights" in next((model / "fold_0").glob("training_log*.txt")).read_text()
+    assert main(["weights", str(source), "-d", "1", "-p", name, "-o", str(init)]) == 0
 
-    predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), use_mirroring=False)
-    predictor.initialize_from_trained_model_folder(str(model), (0,), "checkpoint_final.pth")
-    (nnunet_folders / "out").mkdir()
-    files = [[str(raw / "imagesTr" / "mr1_0001.nii.gz")]]  # the file of the other modality is just not given
-    predictor.predict_from_files_sequential(files, [str(nnunet_folders / "out" / "mr1")])
+    environment = {**os.environ, "nnUNet_n_proc_DA": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+    which = (1, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", name)
+    run_command(
+        "nnUNetv2_train", *which, "-pretrained_weights", init, "-device", "cpu", environment=environment
+    )  # fmt: skip
+    model = nnunet_folders / "results" / raw.name / f"CMCTrainer_smoke__{name}__3d_fullres" / "fold_0"
+    log = next(model.glob("training_log*.txt")).read_text()
+    assert "Training from pretrained weights: Adam at the fine-tuning learning rate 1e-05" in log
+    moved = {key: change(model / "checkpoint_final.pth", init, key) for key in ("encoders.0.", "encoders.1.")}
+    assert all(0 < value < 1e-4 for value in moved.values()), moved  # a few steps of 1e-5 from the converted weights
+
+    new = nnunet_folders / "new"
+    new.mkdir()
+    shutil.copy(raw / "imagesTr" / "mr1_0001.nii.gz", new)  # the file of the other modality is just not given
+    run_command(
+        "nnUNetv2_predict", "-d", 1, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke", "-p", name, "-i", new,
+        "-o", nnunet_folders / "out", "-device", "cpu", "-npp", 1, "-nps", 1, environment=environment,
+    )  # fmt: skip
     prediction = SimpleITK.ReadImage(str(nnunet_folders / "out" / "mr1.nii.gz"))
     assert prediction.GetSize() == (24, 24, 24)
     assert set(np.unique(SimpleITK.GetArrayFromImage(prediction))) <= {0, 1, 2}
+
+
+def save_untrained(preprocessed, plans_name, file):
+    """What CMCTrainer saves, before its first step."""
+    plans, dataset_json = (json.loads((preprocessed / f"{name}.json").read_text()) for name in (plans_name, "dataset"))
+    plans["continue_training"] = False
+    trainer = CMCTrainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+    trainer.initialize()
+    trainer.save_checkpoint(str(file))
+
+
+def change(checkpoint, init, prefix):
+    """Largest change of a weight under ``prefix`` from the file of `nnunet_cmc weights` to the checkpoint."""
+    trained = torch.load(checkpoint, weights_only=False)["network_weights"]
+    loaded = torch.load(init, weights_only=True)["network_weights"]
+    return max((trained[key] - loaded[key]).abs().max().item() for key in loaded if key.startswith(prefix))
 
 
 def cases():
