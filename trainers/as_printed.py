@@ -18,6 +18,12 @@ class PrintedConsistency(Consistency):
         self.csc = nn.ModuleDict({"paired": CSCLoss("printed")})
         self.cac = nn.ModuleDict({"paired": CACLoss("printed")})
 
+    def _unpaired_csc(self, output: CMCOutput, target: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return output.features[:0].sum()
+
+    def _unpaired_cac(self, output: CMCOutput, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        return output.logits[:0].sum()
+
 
 class CMCTrainerAsPrinted(CMCTrainer):
     """Printed losses, both printed schedules, Adam at 1e-5, no modality dropout, scans of two patients fused.

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d, avg_pool3d, one_hot
 
 from nnunet_cmc.data.pairs import POSITION_STRIDE
-from nnunet_cmc.losses import CACLoss, CSCLoss
+from nnunet_cmc.losses import CACLoss, CSCLoss, Similarity
 from nnunet_cmc.networks import CMCOutput
 
 CONFIDENT = 0.9  # an unlabelled voxel stands for its class from this probability on
@@ -19,18 +19,27 @@ class Consistency(nn.Module):
 
     Args:
         num_modalities, num_classes, num_channels: M, K and C of the network's output.
+
+    Attributes:
+        similarity: of the last call, for ``csc`` and ``cac``: the mean similarity of partners and of all others, over
+            both forms.
     """
+
+    one_sided = False  # CAC: see CACLoss
 
     def __init__(self, num_modalities: int, num_classes: int, num_channels: int):
         super().__init__()
-        unpaired_csc = CSCLoss(
-            "unpaired", num_modalities=num_modalities, num_classes=num_classes, num_channels=num_channels
-        )
-        unpaired_cac = CACLoss("unpaired", num_modalities=num_modalities, num_classes=num_classes)
+        banks = {"num_modalities": num_modalities, "num_classes": num_classes}
+        unpaired_csc = CSCLoss("unpaired", num_channels=num_channels, **banks)
+        unpaired_cac = CACLoss("unpaired", one_sided=self.one_sided, **banks)
+        paired_cac = CACLoss("paired", one_sided=self.one_sided)
         self.csc = nn.ModuleDict({"paired": CSCLoss("paired"), "unpaired": unpaired_csc})
-        self.cac = nn.ModuleDict({"paired": CACLoss("paired"), "unpaired": unpaired_cac})
+        self.cac = nn.ModuleDict({"paired": paired_cac, "unpaired": unpaired_cac})
+        self.similarity: dict[str, Similarity] = {}
 
-    def forward(self, output: CMCOutput, target: Tensor, pairs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, output: CMCOutput, target: Tensor, pairs: Tensor, positions: Tensor, joint: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Both terms, each the mean over its pairs.
 
         Args:
@@ -38,31 +47,26 @@ class Consistency(nn.Module):
             target: ``(N_labeled, 1, D, H, W)``, of the first rows.
             pairs: ``(P, M)``, the row of each modality, or -1.
             positions: ``(N, 3, d, h, w)`` relative positions in the body.
+            joint: ``(N, K, D, H, W)``, the probabilities that all modalities together predict, for the one-sided CAC.
 
         Returns:
             (CSC, CAC), scalars; an exact 0 with a graph where no pair is concerned.
         """
         registered, others = rows_by_form(pairs)
-        csc = self._mean(
-            [
-                (len(registered), lambda: self.csc["paired"](output.features[registered], output.present[registered])),
-                (len(others) / 2, lambda: self._unpaired_csc(output, target, others)),
-            ],
-            output.features,
-        )
+        csc = self._mean("csc", len(registered), self._paired_csc(output, registered),
+                         len(others) / 2, self._unpaired_csc(output, target, others))  # fmt: skip
         n_labeled = len(target)
         registered, others = registered[registered >= n_labeled], others[others >= n_labeled]
-        cac = self._mean(
-            [
-                (
-                    len(registered),
-                    lambda: self.cac["paired"](output.logits[registered].softmax(2), output.present[registered]),
-                ),
-                (len(others) / 2, lambda: self._unpaired_cac(output, others, positions)),
-            ],
-            output.logits,
-        )
+        cac = self._mean("cac", len(registered), self._paired_cac(output, registered, joint),
+                         len(others) / 2, self._unpaired_cac(output, others, positions))  # fmt: skip
         return csc, cac
+
+    def _paired_csc(self, output: CMCOutput, rows: Tensor) -> Tensor:
+        return self.csc["paired"](output.features[rows], output.present[rows])
+
+    def _paired_cac(self, output: CMCOutput, rows: Tensor, joint: Tensor | None) -> Tensor:
+        learned_from = {} if joint is None else {"joint": joint[rows]}
+        return self.cac["paired"](output.logits[rows].softmax(2), output.present[rows], **learned_from)
 
     def _unpaired_csc(self, output: CMCOutput, target: Tensor, rows: Tensor) -> Tensor:
         labeled, hidden = rows[rows < len(target)], rows[rows >= len(target)]
@@ -82,13 +86,11 @@ class Consistency(nn.Module):
         where = positions[rows, None].expand(-1, coarse.shape[1], -1, -1, -1, -1)
         return self.cac["unpaired"](coarse, output.present[rows], where)
 
-    @staticmethod
-    def _mean(parts, graph: Tensor) -> Tensor:
-        """Mean of the losses of ``(number of pairs, loss)``, of those that have pairs."""
-        parts = [(count, loss) for count, loss in parts if count]
-        if not parts:
-            return graph.sum() * 0
-        return sum(count * loss() for count, loss in parts) / sum(count for count, _ in parts)
+    def _mean(self, term: str, n_paired: float, paired: Tensor, n_unpaired: float, unpaired: Tensor) -> Tensor:
+        """Mean of a term over the pairs of both forms. Each form is called in every step, since ranks share banks."""
+        seen = [s for s in (form.similarity for form in getattr(self, term).values()) if s is not None]
+        self.similarity[term] = Similarity(*(torch.stack(each).nanmean() for each in zip(*seen, strict=True)))
+        return (n_paired * paired + n_unpaired * unpaired) / max(n_paired + n_unpaired, 1)
 
 
 def rows_by_form(pairs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Preprocessed cases as training draws them: a stream of labelled ones and a stream of those whose label is closed."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from os.path import join
 
 import blosc2
@@ -38,17 +38,34 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
 
 
 class Stream:
-    """Cases to draw from, and for each one the cases that may be its partner in another modality."""
+    """Cases to draw from, and for each scan of a single modality the scans that may be its partner in another one.
 
-    def __init__(self, dataset: nnUNetBaseDataset, dataset_json: dict):
+    In the long run the cases that hold several modalities and the scans of each modality are drawn equally often,
+    whether as the first of a pair or as a partner; within that, a partner is of the same subject as often as possible.
+
+    Args:
+        dataset: nnU-Net's.
+        dataset_json: says which case has which modality.
+        only: the one modality to draw; cases without it are left out. All, if None.
+    """
+
+    def __init__(self, dataset: nnUNetBaseDataset, dataset_json: dict, only: int | None = None):
         self.dataset = dataset
-        self.cases = list(dataset.identifiers)
-        self.present = {case: self._present(case, dataset_json) for case in self.cases}
+        self.present = {}
+        for case in dataset.identifiers:
+            channels = channels_of(dataset, case, dataset_json)
+            if only is None or only in channels:
+                self.present[case] = channels if only is None else (only,)
+        self.cases = list(self.present)
         self.subject = {case: subject_of(dataset_json, case) for case in self.cases}
         self._with_modality: dict[int, list[str]] = defaultdict(list)
         for case, channels in self.present.items():
             for channel in channels:
                 self._with_modality[channel].append(case)
+        # a pair of two scans takes up two cases, so each of them is the first of a pair half as often
+        shares = np.array([0.5 if self._partner_modalities(case) else 1.0 for case in self.cases])
+        self._shares = shares / shares.sum() if len(shares) else shares
+        self._plans: dict[tuple[int, int], _PartnerPlan] = {}
 
     def modalities(self) -> list[int]:
         """Channels that some case has, rising."""
@@ -56,26 +73,75 @@ class Stream:
 
     def count(self, modality: int) -> int:
         """Number of cases that have ``modality``."""
-        return len(self._with_modality[modality])
+        return len(self._with_modality.get(modality, ()))
 
     def draw(self) -> str:
-        """A case, each as likely as any other (numpy's global generator)."""
-        return self.cases[np.random.randint(len(self.cases))]
+        """A case, the first of a pair or its own pair (numpy's global generator)."""
+        return self.cases[np.random.choice(len(self.cases), p=self._shares)]
 
     def draw_partner(self, case: str) -> tuple[str, int] | None:
-        """A case that shows a modality which ``case`` lacks, and that modality; of the same subject if there is one.
+        """A case that shows a modality which ``case``, a scan of one modality, lacks, and that modality.
 
-        None where no case has another modality.
+        None where ``case`` holds several modalities, or no case another one.
         """
-        lacking = [m for m in self.modalities() if m not in self.present[case]]
-        if not lacking:
+        others = self._partner_modalities(case)
+        if not others:
             return None
-        modality = lacking[np.random.randint(len(lacking))]
-        candidates = self._with_modality[modality]
-        same_subject = [c for c in candidates if self.subject[c] == self.subject[case]]
-        candidates = same_subject or candidates
-        return candidates[np.random.randint(len(candidates))], modality
+        counts = np.array([len(self._candidates(m)) for m in others])
+        modality = others[np.random.choice(len(others), p=counts / counts.sum())]
+        own = self.present[case][0]
+        if (own, modality) not in self._plans:
+            self._plans[own, modality] = _PartnerPlan(
+                [self.subject[c] for c in self._candidates(own)],
+                {c: self.subject[c] for c in self._candidates(modality)},
+            )
+        return self._plans[own, modality].draw(self.subject[case]), modality
 
-    def _present(self, case: str, dataset_json: dict) -> tuple[int, ...]:
-        declared = present_channels(dataset_json, case)
-        return declared or tuple(self.dataset.load_case(case)[3]["present_channels"])
+    def _partner_modalities(self, case: str) -> list[int]:
+        channels = self.present[case]
+        return [m for m in self.modalities() if m not in channels] if len(channels) == 1 else []
+
+    def _candidates(self, modality: int) -> list[str]:
+        """Scans of this modality alone or, without any, all cases that have it."""
+        cases = self._with_modality[modality]
+        return [c for c in cases if len(self.present[c]) == 1] or cases
+
+
+class _PartnerPlan:
+    """Partners for scans of one modality, each equally often, and of the same subject as far as that leaves room.
+
+    The largest joint distribution on pairs of one subject whose marginals do not exceed uniform ones, and what then
+    lacks to uniform drawn independently.
+
+    Args:
+        subjects: of all scans of the one modality, with repetition.
+        partners: candidate -> subject.
+    """
+
+    def __init__(self, subjects: list[str], partners: dict[str, str]):
+        here, there = (_shares_of(s) for s in (subjects, list(partners.values())))
+        common = {s: min(here[s], there[s]) for s in here.keys() & there.keys()}
+        self.same_subject = {s: share / here[s] for s, share in common.items()}
+        self.partners = list(partners)
+        self.of_subject: dict[str, list[str]] = defaultdict(list)
+        for case, subject in partners.items():
+            self.of_subject[subject].append(case)
+        lacking = [(there[s] - common.get(s, 0.0)) / len(self.of_subject[s]) for s in partners.values()]
+        self.others = np.array(lacking) / sum(lacking) if sum(lacking) > 1e-9 else None
+
+    def draw(self, subject: str) -> str:
+        """A partner for a scan of ``subject``."""
+        if self.others is None or np.random.uniform() < self.same_subject.get(subject, 0.0):
+            mine = self.of_subject[subject]
+            return mine[np.random.randint(len(mine))]
+        return self.partners[np.random.choice(len(self.partners), p=self.others)]
+
+
+def _shares_of(subjects: list[str]) -> dict[str, float]:
+    return {subject: count / len(subjects) for subject, count in Counter(subjects).items()}
+
+
+def channels_of(dataset: nnUNetBaseDataset, case: str, dataset_json: dict) -> tuple[int, ...]:
+    """Modalities of a case, from dataset.json or, where that is silent, from what preprocessing found."""
+    declared = present_channels(dataset_json, case)
+    return declared or tuple(dataset.load_case(case)[3]["present_channels"])

@@ -31,8 +31,8 @@ class PairLoader(SeededLoader):
     """nnU-Net's data loader for pairs of modalities.
 
     A *row* is one network sample ``(M, D, H, W)``. A case with several modalities is one row, and its own pair: one
-    crop, one augmentation. A case with a single modality gets a partner that shows another one, of the same subject if
-    possible, at the same relative position in the body; the two are two rows, augmented on their own, since voxels of
+    crop, one augmentation. A case with a single modality gets a partner that shows another one (:class:`Stream` says
+    which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels of
     different grids have nothing to do with each other.
 
     A batch is a dict:
@@ -113,7 +113,7 @@ class PairLoader(SeededLoader):
         data, _, _, properties = stream.dataset.load_case(case)
         corner, _ = self.get_bbox(data.shape[1:], force_foreground, properties.get("class_locations"))
         anchor = Crop(case, stream.present[case], corner, np.array(properties["body_box"], dtype=float))
-        partner = stream.draw_partner(case) if len(anchor.channels) == 1 else None
+        partner = stream.draw_partner(case)
         return [anchor] if partner is None else [anchor, self._at_same_position(anchor, stream, *partner)]
 
     def _at_same_position(self, anchor: Crop, stream: Stream, case: str, modality: int) -> Crop:

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
@@ -110,7 +111,9 @@ def test_partner_of_the_same_subject_comes_first(tmp_path):
     stream = loader(tmp_path, UNPAIRED, subjects).labeled
     assert {stream.draw_partner("ct1") for _ in range(20)} == {("mr2", 1)}
     assert {stream.draw_partner("mr2") for _ in range(20)} == {("ct1", 0)}
-    assert {stream.draw_partner("ct2") for _ in range(40)} == {("mr1", 1), ("mr2", 1)}, "without one, anybody"
+    assert {stream.draw_partner("ct2") for _ in range(20)} == {("mr1", 1)}, "the one that has nobody else"
+    strangers = loader(tmp_path, UNPAIRED).labeled
+    assert {strangers.draw_partner("ct2") for _ in range(40)} == {("mr1", 1), ("mr2", 1)}
 
 
 def test_positions_are_those_of_the_body_box(tmp_path):
@@ -129,14 +132,70 @@ def test_foreground_is_in_every_oversampled_labelled_patch(tmp_path):
     assert all((forced.generate_train_batch()["target"] == 1).flatten(1).any(1).all() for _ in range(5))
 
 
-def test_every_case_is_drawn_equally_often(tmp_path):
+class Nothing:
+    """A dataset of which only the names are asked for."""
+
+    def __init__(self, cases):
+        self.identifiers = list(cases)
+
+
+THREE = {f"{name}{i}": (m,) for m, name in enumerate(("ct", "mr", "us")) for i in range(2 + m)}
+
+
+@pytest.mark.parametrize(
+    ("present", "subjects"),
+    [
+        (REGISTERED, {}),
+        ({**REGISTERED, **UNPAIRED}, {}),
+        (UNPAIRED, {}),
+        (UNPAIRED, {"ct1": "p", "mr1": "p"}),
+        ({**{f"ct{i}": (0,) for i in range(8)}, "mr0": (1,), "mr1": (1,)}, {"ct0": "p", "mr0": "p"}),
+        ({f"{m}{i}": (c,) for c, m in enumerate(("ct", "mr")) for i in range(4)}, {f"ct{i}": "p" for i in range(4)}),
+        (
+            {f"{m}{i}": (c,) for c, m in enumerate(("ct", "mr")) for i in range(4)},
+            {"ct0": "p", "ct1": "p", "mr0": "p", "ct2": "q", "mr1": "q", "mr2": "q"},
+        ),
+        (THREE, {"ct0": "p", "us0": "p"}),
+    ],
+)
+def test_cases_of_one_modality_are_drawn_equally_often(present, subjects):
+    np.random.seed(0)
+    json = dataset_json(present, subjects)
+    json["channel_names"]["2"] = "US"
+    stream = Stream(Nothing(present), json)
     drawn = Counter()
-    source = loader(tmp_path, REGISTERED, pairs=4)
-    for _ in range(75):
-        drawn.update(source.generate_train_batch()["keys"])
-    counts = np.array([drawn[c] for c in REGISTERED])
-    chi2 = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
-    assert chi2 < 13.8  # 0.1 % level with two degrees of freedom
+    for _ in range(4000):
+        case = stream.draw()
+        partner = stream.draw_partner(case)
+        drawn.update([case] if partner is None else [case, partner[0]])
+    for channels in set(present.values()):
+        counts = np.array([drawn[case] for case in present if present[case] == channels])
+        variance = counts.mean() * (1 - counts.mean() / 4000)  # of a draw with replacement; pairs of a plan vary less
+        chi2 = ((counts - counts.mean()) ** 2 / variance).sum()
+        assert chi2 < scipy.stats.chi2.ppf(0.999, max(len(counts) - 1, 1))
+
+
+@pytest.mark.parametrize("registered", [3, 0])
+def test_with_as_many_scans_of_each_modality_all_cases_are_drawn_equally_often(registered):
+    present = {**{f"r{i}": (0, 1) for i in range(registered)}, **{f"ct{i}": (0,) for i in range(3)}}
+    present |= {f"mr{i}": (1,) for i in range(3)}
+    np.random.seed(0)
+    stream = Stream(Nothing(present), dataset_json(present))
+    drawn = Counter()
+    for _ in range(6000):
+        case = stream.draw()
+        partner = stream.draw_partner(case)
+        drawn.update([case] if partner is None else [case, partner[0]])
+    counts = np.array([drawn[case] for case in present])
+    np.testing.assert_allclose(counts, counts.mean(), rtol=0.1)
+
+
+def test_only_one_modality():
+    present = {**UNPAIRED, **REGISTERED}
+    stream = Stream(Nothing(present), dataset_json(present), only=1)
+    assert stream.cases == ["mr1", "mr2", "a", "b", "c"]
+    assert set(stream.present.values()) == {(1,)}
+    assert stream.draw_partner("a") is None
 
 
 def test_fusion_sets(tmp_path):
