@@ -10,6 +10,7 @@ must be the same to the bit. Prints a table of times and Dice, and writes it to 
 """
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -159,6 +160,9 @@ class Run:
             evaluation = evaluate_folder(reference, predictions, json.loads((self.raw / "dataset.json").read_text()))
             statistic = evaluation.mean("Dice")
             dice[given] = round(100 * statistic.mean, 1)
+        with (self.model / "progress.csv").open(newline="") as file:
+            epochs = list(csv.DictReader(file))
+        watched = [name for name in epochs[0] if name.startswith(("similarity/", "gradient/"))]
         losses = torch.load(self.model / "checkpoint_final.pth", weights_only=False)["logging"]
         return {
             "layout": self.args.layout,
@@ -169,6 +173,7 @@ class Run:
             "dice_percent_of_4_test_subjects": dice,
             "training_loss_first_and_last_epoch": [losses["train_losses"][0], losses["train_losses"][-1]],
             **{term: [losses[term][0], losses[term][-1]] for term in ("supervised", "csc", "cac")},
+            "by_epoch": {name: [float(f"{float(epoch[name]):.3g}") for epoch in epochs] for name in watched},
         }
 
     def command(self, step: str, name: str, *arguments: str) -> None:

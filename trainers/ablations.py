@@ -1,14 +1,17 @@
-"""What each part is worth: CMCTrainer without it, and the ladder that leads up to it.
+"""What each part is worth: CMCTrainer without it or with another, and the ladder that leads up to it.
 
 The ladder (Table 2 of the paper) is CMCTrainerBaseline, CMCTrainerModalityEncoders (+ an encoder per modality),
 CMCTrainerNoCAC (+ MIA and CSC, the paper's cross modality collaboration), CMCTrainer (+ CAC, its contrastive
 consistency).
 """
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from nnunet_cmc.losses import alpha
 from nnunet_cmc.networks import CMCNet, MeanFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.consistency import Consistency
 
 
 class CMCTrainerNoCSC(CMCTrainer):
@@ -44,3 +47,51 @@ class CMCTrainerBaseline(CMCTrainerModalityEncoders):
     def modify_network(network: CMCNet) -> None:
         CMCTrainerModalityEncoders.modify_network(network)
         network.encoders = nn.ModuleList([network.encoders[0]] * len(network.encoders))
+
+
+class CMCTrainerCorrectedSchedules(CMCTrainer):
+    """Both weights rise: the printed beta is highest while predictions are noise, and gone when they are good."""
+
+    def consistency_weights(self) -> dict[str, float]:
+        weight = alpha(self.current_epoch, self.num_epochs)
+        return {"alpha": weight, "beta": weight}
+
+
+class OneSidedConsistency(Consistency):
+    one_sided = True
+
+
+class CMCTrainerOneSided(CMCTrainer):
+    """CAC teaches the less certain modality only, registered scans by what all modalities together predict."""
+
+    consistency_losses = OneSidedConsistency
+
+    @torch.no_grad()
+    def joint_prediction(self, data: Tensor) -> Tensor:
+        return self.bare_network(data).softmax(1)
+
+
+class OneModality(CMCTrainer):
+    """Each modality alone: the others are as good as absent, in training and prediction alike."""
+
+    @classmethod
+    def modify_network(cls, network: CMCNet) -> None:
+        network.register_forward_pre_hook(cls._show_one_modality)
+
+    @classmethod
+    def _show_one_modality(cls, network: CMCNet, inputs: tuple) -> tuple:
+        shown = torch.zeros_like(inputs[0])
+        shown[:, cls.only_modality] = inputs[0][:, cls.only_modality]
+        return (shown, *inputs[1:])
+
+
+class CMCTrainerOnlyModality0(OneModality):
+    only_modality = 0
+
+
+class CMCTrainerOnlyModality1(OneModality):
+    only_modality = 1
+
+
+class CMCTrainerOnlyModality2(OneModality):
+    only_modality = 2

@@ -1,50 +1,40 @@
 """CMCTrainer: labelled and unlabelled pairs in one step, Dice + CE, CSC and CAC."""
 
 import os
-from os.path import join
 
+import numpy as np
 import torch
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.collate_outputs import collate_outputs
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
-from torch import Tensor, autocast
+from torch import Tensor, autocast, nn
 
-from nnunet_cmc.data.cases import Stream, UnlabeledDataset
-from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
-from nnunet_cmc.data.pairs import PairLoader
-from nnunet_cmc.data.preprocessor import unlabeled_folder
 from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
-from nnunet_cmc.data.splits import load_fold
 from nnunet_cmc.losses import alpha, beta
 from nnunet_cmc.networks import CMCNet, CMCOutput
-from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.consistency import Consistency, rows_by_form
-from nnunet_cmc.trainers.logger import TermLogger, dice_of
+from nnunet_cmc.trainers.gradients import gradient_norms
+from nnunet_cmc.trainers.logger import SeriesLogger, dice_of
+from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.trainers.schedule import WarmUpPolyLR
-from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
-
-TERMS = ("supervised", "csc", "cac", "reliability", "alpha", "beta")
+from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
 
 
-class CMCTrainer(nnUNetTrainer):
+class CMCTrainer(PairTrainer):
     """``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024), every term doing what its name says.
 
     L_Sup is Dice + CE on every present modality of the labelled rows. From random weights AdamW trains at the planner's
     learning rate; loaded ones (``-pretrained_weights`` with a file of ``nnunet_cmc weights``) are fine-tuned by Adam.
     """
 
-    seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
     epochs: int | None = None  # nnU-Net's, if None
     iterations: tuple[int, int] | None = None  # per epoch, training and validation; nnU-Net's, if None
-    modality_dropout = 0.5
-    pair_loader = PairLoader
     consistency_losses = Consistency
     fine_tuning_rate: float | None = 1e-5  # the paper's; the planner's, if None
+    terms = ("supervised", "csc", "cac")  # of the loss
+    weight_of = {"csc": "alpha", "cac": "beta"}  # noqa: RUF012 - names of the weights; other terms have weight 1
 
     def __init__(
         self,
@@ -54,7 +44,6 @@ class CMCTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
     ):
-        require_supported(plans, configuration, dataset_json, type(self).__name__)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
         self.initial_lr = self.configuration_manager.configuration["learning_rate"]
@@ -63,10 +52,20 @@ class CMCTrainer(nnUNetTrainer):
             self.num_epochs = self.epochs
         if self.iterations:
             self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = self.iterations
-        if self.seed is None:
-            self.seed = seed_from_environment()
         self.iteration = 0  # of the epoch
-        self.logger.local_logger = TermLogger(TERMS, channel_names(dataset_json))
+        self.gradients: dict[str, float] = {}  # at the epoch's first iteration
+        names = channel_names(dataset_json)
+        self.logger.local_logger = SeriesLogger(
+            {
+                "term": [*self.terms, *self.weight_of.values()],
+                "similarity": [f"similarity/{pair}" for term in ("csc", "cac") for pair in (term, f"{term}/others")],
+                **{
+                    f"gradient at {kind}s": [f"gradient/{term}/{kind} {m}" for term in self.terms for m in names]
+                    for kind in ("encoder", "decoder")
+                },
+            },
+            names,
+        )
 
     @classmethod
     def build_network_architecture(
@@ -102,6 +101,14 @@ class CMCTrainer(nnUNetTrainer):
             self.num_input_channels, self.label_manager.num_segmentation_heads, self.bare_network.feature_channels
         ).to(self.device)
 
+    def _build_loss(self) -> DC_and_CE_loss:
+        return self.dice_and_ce()
+
+    def dice_and_ce(self, ignore_label: int | None = None) -> DC_and_CE_loss:
+        """nnU-Net's loss of every rank by itself: gathering Dice would hang where ranks see unlike modalities."""
+        dice = {"batch_dice": self.configuration_manager.batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
+        return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
+
     @property
     def bare_network(self) -> CMCNet:
         """The network without the wrapper of a distributed training."""
@@ -126,176 +133,84 @@ class CMCTrainer(nnUNetTrainer):
         for group in self.optimizer.param_groups:
             group["weight_decay"] = 0.0  # AdamW without decay is Adam
 
-    # ---- data
-
-    def do_split(self) -> tuple[list[str], list[str]]:
-        """Labelled and validation cases of the fold; nnU-Net makes the file if there is none."""
-        if self.fold == "all" or not os.path.isfile(self._splits_file):
-            return super().do_split()
-        fold = load_fold(self._splits_file, self.fold)
-        self.print_to_log_file(
-            f"Fold {self.fold} of {self._splits_file}: {len(fold.train)} labelled and {len(fold.val)} validation "
-            f"cases, {len(fold.unlabeled)} with a hidden label."
-        )
-        return fold.train, fold.val
-
-    @property
-    def _splits_file(self) -> str:
-        return join(self.preprocessed_dataset_folder_base, "splits_final.json")
-
-    def get_streams(self) -> tuple[Stream, Stream | None, list[str]]:
-        """Labelled stream, unlabelled stream (None if there is no case for it), and the validation cases.
-
-        Raises:
-            ValueError: a case of the fold is not preprocessed, there is nothing to validate on, or a modality has no
-                labelled case.
-        """
-        train, val = self.do_split()
-        folder = str(self.preprocessed_dataset_folder)
-        hidden = [] if self.fold == "all" else load_fold(self._splits_file, self.fold).unlabeled
-        folders = dict.fromkeys(hidden, folder)
-        extra = unlabeled_folder(folder)
-        for case in UnlabeledDataset.get_identifiers(extra):
-            if case in {*train, *val, *hidden}:
-                raise ValueError(f"Case {case} is in imagesTr and in imagesUn: rename one of them, preprocess again.")
-            folders[case] = extra
-        missing = sorted({*train, *val, *hidden} - set(self.dataset_class.get_identifiers(folder)))
-        if missing:
-            raise ValueError(
-                f"Case {missing[0]} of fold {self.fold} is not in {folder} ({len(missing)} such cases): preprocess "
-                "again, or correct splits_final.json."
-            )
-        if not val:
-            raise ValueError(f"Fold {self.fold} of {self._splits_file} has no validation case: move one into its val.")
-        labeled = Stream(self.dataset_class(folder, train), self.dataset_json)
-        unlabeled = Stream(UnlabeledDataset(folders), self.dataset_json) if folders else None
-        self._report(labeled, unlabeled)
-        return labeled, unlabeled, val
-
-    def _report(self, labeled: Stream, unlabeled: Stream | None) -> None:
-        for modality, name in enumerate(channel_names(self.dataset_json)):
-            count = labeled.count(modality)
-            if not count:
-                raise ValueError(
-                    f"Modality {name} (channel {modality}) has no labelled case in fold {self.fold}: label a case of "
-                    "it, or move one from val to train in splits_final.json."
-                )
-            without = unlabeled.count(modality) if unlabeled else 0
-            self.print_to_log_file(f"{name}: {count} labelled and {without} unlabelled cases.")
-        if unlabeled is None:
-            self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
-
-    def mirror_axes(self, labeled: Stream) -> tuple[int, ...]:
-        """Left and right, unless a class has a side. On canonical axes no body is upside down or back to front."""
-        names = {label: name for name, label in self.dataset_json["labels"].items()}
-        sided = [names[label] for label in sided_classes(labeled.dataset)]
-        if sided:
-            classes = ", ".join(sided)
-            self.print_to_log_file(f"No mirroring: as far as one can tell, {classes} lie on one side of the body.")
-            return ()
-        self.print_to_log_file("Mirroring left and right: every class occurs on both sides of the body.")
-        return (LEFT_RIGHT,)
-
-    def get_dataloaders(self):
-        """Pairs for training, nnU-Net's patches for validation."""
-        patch_size = self.configuration_manager.patch_size
-        rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        labeled, unlabeled, val = self.get_streams()
-        mirror_axes = self.mirror_axes(labeled)
-        self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
-        seeding = {"seed": self.seed, "rank": self.local_rank}
-        train_loader = self.pair_loader(
-            labeled,
-            unlabeled,
-            self.batch_size,
-            initial_patch_size,
-            patch_size,
-            self.label_manager,
-            self.oversample_foreground_percent,
-            self.modality_dropout,
-            self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d),
-            first_batch=self.current_epoch * self.num_iterations_per_epoch,
-            **seeding,
-        )
-        val_loader = SeededLoader(
-            self.dataset_class(self.preprocessed_dataset_folder, val),
-            self.batch_size,
-            patch_size,
-            patch_size,
-            self.label_manager,
-            self.oversample_foreground_percent,
-            transforms=self.get_validation_transforms(None),
-            first_batch=self.current_epoch * self.num_val_iterations_per_epoch,
-            **seeding,
-        )
-        workers = get_allowed_n_proc_DA()
-        return self._augmenter(train_loader, workers), self._augmenter(val_loader, workers // 2)
-
-    def _augmenter(self, loader, workers: int):
-        if workers == 0:
-            return SingleThreadedAugmenter(loader, None)
-        augmenter = NonDetMultiThreadedAugmenter(
-            loader, None, workers, max(3, workers // 2), pin_memory=self.device.type == "cuda", wait_time=0.002
-        )
-        next(augmenter)  # starts the workers
-        return augmenter
-
     # ---- one step
 
     def train_step(self, batch: dict) -> dict:
         """One update from a batch of :class:`PairLoader`; returns every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
-        self.iteration += 1
         batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+        with self._precision():
             output = self.network(batch["data"], batch["fusion"])
             terms = self.loss_terms(output, batch)
             weights = self.consistency_weights()
-            agreement = weights["alpha"] * terms["csc"] + weights["beta"] * terms["cac"]
-            loss = terms["supervised"] + agreement + terms["reliability"]
+            weighted = [weights.get(self.weight_of.get(name, ""), 1.0) * term for name, term in terms.items()]
+            loss = torch.stack(weighted).sum()
+        if self.iteration == 0:
+            self._measure_gradients(terms)
         self._update(loss)
+        self.iteration += 1
         registered, others = rows_by_form(batch["pairs"])
+        similarities: dict[str, float] = {}
+        for name, (partners, strangers) in self.consistency.similarity.items():
+            similarities |= {f"similarity/{name}": float(partners), f"similarity/{name}/others": float(strangers)}
         return {
             "loss": float(loss.detach()),
             **{name: float(term.detach()) for name, term in terms.items()},
             **weights,
+            **similarities,
             "registered": len(registered),
             "unpaired": len(others) // 2,
         }
 
+    def _precision(self):
+        return autocast(self.device.type) if self.device.type == "cuda" else dummy_context()
+
+    def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
+        """What each term, unweighted, does at each encoder and decoder; as dear as a backward pass for each."""
+        scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
+        names, network = channel_names(self.dataset_json), self.bare_network
+        parts = {f"encoder {name}": part for name, part in zip(names, network.encoders, strict=True)}
+        parts |= {f"decoder {name}": part for name, part in zip(names, network.decoders, strict=True)}
+        for term in self.terms:
+            for part, norm in gradient_norms(terms[term], parts, scale).items():
+                self.gradients[f"gradient/{term}/{part}"] = norm
+
     def loss_terms(self, output: CMCOutput, batch: dict) -> dict[str, Tensor]:
-        """``supervised``, ``csc``, ``cac`` and ``reliability``, each a scalar."""
-        csc, cac = self.consistency(output, batch["target"], batch["pairs"], batch["positions"])
-        return {
-            "supervised": self._supervised(output, batch),
-            "csc": csc,
-            "cac": cac,
-            "reliability": self._reliability(output, batch),
-        }
+        """``supervised``, ``csc`` and ``cac``, each a scalar."""
+        joint = self.joint_prediction(batch["data"][len(batch["target"]) :])
+        csc, cac = self.consistency(output, batch["target"], batch["pairs"], batch["positions"], joint)
+        return {"supervised": self._supervised(output, batch), "csc": csc, "cac": cac}
+
+    def joint_prediction(self, data: Tensor) -> Tensor | None:
+        """Probabilities ``(N, K, D, H, W)`` of ``data (N, M, D, H, W)`` that CAC learns from, if it is one-sided."""
+        return None
 
     def consistency_weights(self) -> dict[str, float]:
-        """The paper's ``alpha`` (of CSC) and ``beta`` (of CAC) at this epoch."""
+        """By name, the paper's ``alpha`` (of CSC) and ``beta`` (of CAC) at this epoch."""
         epoch, last = self.current_epoch, self.num_epochs
         return {"alpha": alpha(epoch, last), "beta": beta(epoch, last)}
 
     def _supervised(self, output: CMCOutput, batch: dict) -> Tensor:
-        """Dice + CE of each modality over its labelled rows, and their mean: no modality hides another's failure."""
-        target = batch["target"]
-        decoded = batch["fusion"].diagonal(dim1=1, dim2=2)[: len(target)] & output.present[: len(target)]
-        rows = [(m, column.nonzero()[:, 0]) for m, column in enumerate(decoded.unbind(1)) if column.any()]
-        of_modality = target.expand(-1, decoded.shape[1], -1, -1, -1)
-        return torch.stack([self.loss(output.logits[of_m, m], of_modality[of_m, m : m + 1]) for m, of_m in rows]).mean()
+        n_labeled = len(batch["target"])
+        decoded = batch["fusion"].diagonal(dim1=1, dim2=2)[:n_labeled] & output.present[:n_labeled]
+        return self.per_modality(self.loss, output.logits[:n_labeled], decoded, batch["target"])
 
-    def _reliability(self, output: CMCOutput, batch: dict) -> Tensor:
-        """CE of the combined prediction where all of several modalities were fused; teaches the reliabilities alone."""
-        present = output.present[: len(batch["target"])]
-        whole = (batch["fusion"][: len(present)] == (present[:, None] & present[:, :, None])).all(2).all(1)
-        rows = (whole & (present.sum(1) > 1)).nonzero()[:, 0]
-        if not len(rows):
-            return self.bare_network.reliability.sum() * 0
-        combined = self.bare_network.combine(output.logits[rows].detach(), present[rows])
-        return torch.nn.functional.cross_entropy(combined, batch["target"][rows, 0].long())
+    @staticmethod
+    def per_modality(loss: nn.Module, logits: Tensor, decoded: Tensor, target: Tensor) -> Tensor:
+        """``loss`` of each modality over the rows that decoded it, and their mean: none hides another's failure.
+
+        Args:
+            loss: of logits ``(n, K, D, H, W)`` and labels ``(n, 1, D, H, W)``.
+            logits: ``(N, M, K, D, H, W)``.
+            decoded: ``(N, M)`` bool.
+            target: ``(N, 1 or M, D, H, W)``, for all modalities or for each.
+        """
+        target = target.expand(-1, decoded.shape[1], -1, -1, -1)
+        rows = [(m, column.nonzero()[:, 0]) for m, column in enumerate(decoded.unbind(1)) if column.any()]
+        if not rows:
+            return logits[:0].sum()
+        return torch.stack([loss(logits[of_m, m], target[of_m, m : m + 1]) for m, of_m in rows]).mean()
 
     def _update(self, loss: Tensor) -> None:
         """nnU-Net's backward pass and optimizer step."""
@@ -319,17 +234,20 @@ class CMCTrainer(nnUNetTrainer):
         """As nnU-Net's, and the mean of every term into the log."""
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
-        means = {term: float(sum(outputs[term]) / len(outputs[term])) for term in TERMS}
-        for term, value in means.items():
-            self.logger.log(term, value, self.current_epoch)
-        self.print_to_log_file("terms", ", ".join(f"{term} {value:.4f}" for term, value in means.items()))
+        means = {name: _mean(outputs[name]) for name in (*self.terms, *self.weight_of.values())}
+        similarities = {name: _mean(values) for name, values in outputs.items() if name.startswith("similarity/")}
+        for name, value in {**means, **similarities, **self.gradients}.items():
+            self.logger.log(name, value, self.current_epoch)
+        for title, values in (("terms", means), ("similarities", similarities), ("gradients", self.gradients)):
+            short = {name.removeprefix("similarity/").removeprefix("gradient/"): v for name, v in values.items()}
+            self.print_to_log_file(title, ", ".join(f"{name} {value:.4g}" for name, value in short.items()))
         self.print_to_log_file(f"pairs {sum(outputs['registered'])} registered, {sum(outputs['unpaired'])} unpaired")
 
     def validation_step(self, batch: dict) -> dict:
         """As nnU-Net's, and what each modality predicts alone."""
         result = super().validation_step(batch)
         data, target = (batch[key].to(self.device, non_blocking=True) for key in ("data", "target"))
-        with autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+        with self._precision():
             return {**result, "alone": confusion_alone(self.network, data, target)}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
@@ -344,6 +262,12 @@ class CMCTrainer(nnUNetTrainer):
         for name, value in dice.items():
             self.logger.log(dice_of(name), value, self.current_epoch)
         self.print_to_log_file("Pseudo dice alone", ", ".join(f"{name} {value:.4f}" for name, value in dice.items()))
+        self.calibrate(counts)
+
+    def calibrate(self, confusion: np.ndarray) -> None:
+        """Let the network believe each modality about each class as it deserves, from ``confusion (M, K, K)`` alone."""
+        reliability = self.bare_network.reliability
+        reliability.copy_(updated_reliability(reliability, confusion))
 
     # ---- checkpoints
 
@@ -362,7 +286,7 @@ class CMCTrainer(nnUNetTrainer):
             "init_args": self.my_init_kwargs,
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            "consistency_state": self.consistency.state_dict(),
+            **self.own_state(),
         }
         torch.save(checkpoint, temporary)
         os.replace(temporary, filename)
@@ -371,4 +295,18 @@ class CMCTrainer(nnUNetTrainer):
         """As nnU-Net's, and the memory of the consistency losses."""
         super().load_checkpoint(filename_or_checkpoint)
         checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
+        self.load_own_state(checkpoint)
+
+    def own_state(self) -> dict[str, dict]:
+        """What a checkpoint has beside nnU-Net's entries."""
+        return {"consistency_state": self.consistency.state_dict()}
+
+    def load_own_state(self, checkpoint: dict) -> None:
+        """Take back what :meth:`own_state` gave."""
         self.consistency.load_state_dict(checkpoint["consistency_state"])
+
+
+def _mean(values: list[float]) -> float:
+    """Of those that are numbers: there may be nothing to compare in a step."""
+    numbers = [value for value in values if value == value]
+    return float(sum(numbers) / len(numbers)) if numbers else float("nan")

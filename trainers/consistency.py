@@ -47,7 +47,8 @@ class Consistency(nn.Module):
             target: ``(N_labeled, 1, D, H, W)``, of the first rows.
             pairs: ``(P, M)``, the row of each modality, or -1.
             positions: ``(N, 3, d, h, w)`` relative positions in the body.
-            joint: ``(N, K, D, H, W)``, the probabilities that all modalities together predict, for the one-sided CAC.
+            joint: ``(N - N_labeled, K, D, H, W)``, the probabilities that all modalities together predict for the other
+                rows, which the one-sided CAC learns from.
 
         Returns:
             (CSC, CAC), scalars; an exact 0 with a graph where no pair is concerned.
@@ -57,7 +58,8 @@ class Consistency(nn.Module):
                          len(others) / 2, self._unpaired_csc(output, target, others))  # fmt: skip
         n_labeled = len(target)
         registered, others = registered[registered >= n_labeled], others[others >= n_labeled]
-        cac = self._mean("cac", len(registered), self._paired_cac(output, registered, joint),
+        learned_from = None if joint is None else joint[registered - n_labeled]
+        cac = self._mean("cac", len(registered), self._paired_cac(output, registered, learned_from),
                          len(others) / 2, self._unpaired_cac(output, others, positions))  # fmt: skip
         return csc, cac
 
@@ -65,8 +67,7 @@ class Consistency(nn.Module):
         return self.csc["paired"](output.features[rows], output.present[rows])
 
     def _paired_cac(self, output: CMCOutput, rows: Tensor, joint: Tensor | None) -> Tensor:
-        learned_from = {} if joint is None else {"joint": joint[rows]}
-        return self.cac["paired"](output.logits[rows].softmax(2), output.present[rows], **learned_from)
+        return self.cac["paired"](output.logits[rows].softmax(2), output.present[rows], joint=joint)
 
     def _unpaired_csc(self, output: CMCOutput, target: Tensor, rows: Tensor) -> Tensor:
         labeled, hidden = rows[rows < len(target)], rows[rows >= len(target)]

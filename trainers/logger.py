@@ -1,12 +1,14 @@
-"""nnU-Net's local logger, with the loss terms of CMC and each modality's Dice beside its own series."""
+"""nnU-Net's local logger, with what CMC adds beside its own series."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import join
 
 import matplotlib.pyplot as plt
 import numpy as np
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+
+LINEAR = ("similarity",)  # panels whose values share one scale
 
 
 def dice_of(modality: str) -> str:
@@ -14,36 +16,45 @@ def dice_of(modality: str) -> str:
     return f"pseudo_dice/{modality}"
 
 
-class TermLogger(LocalLogger):
-    """Keeps one value per epoch of each of ``terms`` and of :func:`dice_of` each modality as well, and shows them."""
+class SeriesLogger(LocalLogger):
+    """Keeps further series of one value per epoch, and :func:`dice_of` each modality, and shows them.
 
-    def __init__(self, terms: Iterable[str], modalities: Iterable[str], verbose: bool = False):
+    Args:
+        panels: name of a panel of ``progress.png`` -> names of its series.
+        modalities: names of the modalities.
+    """
+
+    def __init__(self, panels: Mapping[str, Sequence[str]], modalities: Iterable[str], verbose: bool = False):
         super().__init__(verbose)
-        self.terms, self.modalities = list(terms), list(modalities)
-        self.my_fantastic_logging.update({name: [] for name in (*self.terms, *map(dice_of, self.modalities))})
+        self.panels, self.modalities = dict(panels), list(modalities)
+        names = [*(name for panel in self.panels.values() for name in panel), *map(dice_of, self.modalities)]
+        self.my_fantastic_logging.update({name: [] for name in names})
 
     def plot_progress_png(self, output_folder: str) -> None:
         """Write ``progress.png`` and, with the same numbers, ``progress.csv``."""
         self._save_csv(join(output_folder, "progress.csv"))
         log = self.my_fantastic_logging
-        figure, panels = plt.subplots(5, 1, figsize=(12, 22), layout="constrained", sharex=True)
-        losses, dice, terms, duration, rate = panels
+        rows = 4 + len(self.panels)
+        figure, axes = plt.subplots(rows, 1, figsize=(12, 4 * rows), layout="constrained", sharex=True)
+        losses, dice, *own, duration, rate = axes
         losses.plot(log["train_losses"], "b", label="training")
         losses.plot(log["val_losses"], "r", label="validation")
         dice.plot(log["mean_fg_dice"], "k:", label="all modalities")
         dice.plot(log["ema_fg_dice"], "k", label="moving average")
         for modality in self.modalities:
             dice.plot(log[dice_of(modality)], label=f"{modality} alone", marker=".")
-        for term in self.terms:
-            terms.plot(log[term], label=term, marker=".")
-        terms.set_yscale("symlog", linthresh=1e-3)  # the weights span three decades, Dice losses are negative
+        for panel, (title, names) in zip(own, self.panels.items(), strict=True):
+            for name in names:
+                panel.plot(log[name], label=name.partition("/")[2] or name, marker=".")
+            if title not in LINEAR:
+                panel.set_yscale("symlog", linthresh=1e-3)  # weights span three decades, Dice losses are negative
         duration.plot(np.subtract(log["epoch_end_timestamps"], log["epoch_start_timestamps"]))
         rate.plot(log["lrs"])
-        for axes, name in zip(panels, ("loss", "pseudo Dice", "term", "epoch [s]", "learning rate"), strict=True):
-            axes.set_ylabel(name)
-            axes.grid(alpha=0.3)
-        for axes in (losses, dice, terms):
-            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        for panel, name in zip(axes, ("loss", "pseudo Dice", *self.panels, "epoch [s]", "learning rate"), strict=True):
+            panel.set_ylabel(name)
+            panel.grid(alpha=0.3)
+        for panel in (losses, dice, *own):
+            panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         rate.set_xlabel("epoch")
         rate.xaxis.get_major_locator().set_params(integer=True)
         figure.savefig(join(output_folder, "progress.png"))

@@ -28,9 +28,42 @@ def confusion_alone(network: CMCNet, data: Tensor, target: Tensor) -> np.ndarray
     return counts.view(modalities, classes, classes).numpy()
 
 
+SHARPNESS = 10.0  # a modality whose Dice is 0.1 higher weighs e times as much
+MEMORY = 0.5  # share of what earlier epochs found
+
+
+def dice_per_class(confusion: np.ndarray) -> np.ndarray:
+    """Dice ``(..., K)`` of every class of ``confusion (..., K, K)``; NaN where nothing is of it, truly or found."""
+    there = confusion.sum(-1) + confusion.sum(-2)
+    hit = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.where(there > 0, 2 * hit / np.maximum(there, 1), np.nan)
+
+
 def mean_dice(confusion: np.ndarray) -> float:
     """Mean Dice of the foreground classes of ``confusion (K, K)`` that occur; NaN if none does."""
-    there = confusion.sum(0) + confusion.sum(1)
-    dice = 2 * confusion.diagonal() / np.maximum(there, 1)
-    foreground = np.arange(len(there)) > 0
-    return float(dice[foreground & (there > 0)].mean()) if (foreground & (there > 0)).any() else float("nan")
+    dice = dice_per_class(confusion)[1:]
+    return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
+
+
+def updated_reliability(reliability: Tensor, confusion: np.ndarray) -> Tensor:
+    """How much each modality is to be believed about each class, as logarithms of weights.
+
+    It follows from the Dice of that modality alone on labelled validation patches, which the network does not train on:
+    on its training patches a modality of pure noise may look as good as any, having learned them by heart. Nearly all
+    background is easy, so it gets the mean of the other classes, and so does a class of which nothing is known.
+
+    Args:
+        reliability: ``(M, K)``, the present values; 0 where nothing is known yet.
+        confusion: ``(M, K, K)``, voxels by true and predicted class.
+    """
+    dice = torch.from_numpy(np.where(confusion.sum(2) > 0, dice_per_class(confusion), np.nan))
+    dice[:, 0] = torch.nan
+    of_modality = dice.nanmean(1)
+    of_modality = torch.where(of_modality.isnan(), of_modality.nanmean(), of_modality)[:, None].expand_as(dice)
+    if of_modality.isnan().all():
+        return reliability
+    kept = dice.isnan() & (reliability.cpu() != 0)
+    kept[:, 0] = False
+    new = (SHARPNESS * torch.where(dice.isnan(), of_modality, dice)).to(reliability)
+    moved = torch.where(reliability == 0, new, torch.lerp(new, reliability, MEMORY))
+    return torch.where(kept.to(reliability.device), reliability, moved)

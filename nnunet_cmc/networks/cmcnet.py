@@ -46,6 +46,7 @@ class CMCNet(nn.Module):
     """
 
     pretrained: Tensor
+    reliability: Tensor
 
     def __init__(
         self,
@@ -75,8 +76,8 @@ class CMCNet(nn.Module):
         self.decoders = nn.ModuleList(
             decoder(channels, strides, decoder_channels, num_classes) for _ in range(input_channels)
         )
-        # How much each modality is believed about each class, in logarithms: equal at the start.
-        self.reliability = nn.Parameter(torch.zeros(input_channels, num_classes))
+        # How much each modality is believed about each class, in logarithms: equal at the start, a trainer sets it.
+        self.register_buffer("reliability", torch.zeros(input_channels, num_classes))
         # Set in files of `nnunet_cmc weights`; it is how a trainer learns that its network is not random.
         self.register_buffer("pretrained", torch.tensor(False))
 

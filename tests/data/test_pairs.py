@@ -14,6 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.cases import Stream, UnlabeledDataset
 from nnunet_cmc.data.pairs import PairLoader
+from nnunet_cmc.data.two_views import TwoViewLoader
 
 PATCH = (16, 16, 16)
 SHAPE = (24, 32, 28)
@@ -54,7 +55,7 @@ def transforms(augment):
     return dict
 
 
-def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=False, pairs=2, **kwargs):
+def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=False, pairs=2, cls=PairLoader, **kwargs):
     for i, (case, channels) in enumerate(present.items()):
         if not os.path.isfile(os.path.join(folder, case + ".b2nd")):
             save(folder, case, channels, seed=i)
@@ -62,7 +63,7 @@ def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=Fa
     labeled = Stream(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), json)
     hidden = Stream(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), json) if unlabeled else None
     arguments = {"oversample_foreground_percent": 0.33, "modality_dropout": 0.5, **kwargs}
-    return PairLoader(
+    return cls(
         labeled, hidden, pairs, patch, PATCH, LabelManager(json["labels"], None),
         transforms=transforms(augment), **arguments,
     )  # fmt: skip
@@ -272,6 +273,49 @@ def test_seeded_batches_leave_the_global_generators_alone(tmp_path):
 def test_a_stream_without_the_other_modality_pairs_nothing(tmp_path):
     batch = loader(tmp_path, {"ct1": (0,), "ct2": (0,), "mr1": (1,)}, unlabeled=["ct2"]).generate_train_batch()
     assert batch["pairs"][2:, 1].eq(-1).all()
+
+
+def test_two_views_of_unlabelled_rows_differ_in_intensity_alone(tmp_path):
+    source = loader(tmp_path, UNPAIRED, unlabeled=["ct2", "mr2"], cls=TwoViewLoader, pairs=4, seed=0)
+    agreements = []
+    for _ in range(5):
+        batch = source.generate_train_batch()
+        weak, strong = batch["data"][len(batch["target"]) :], batch["strong"]
+        assert weak.shape == strong.shape
+        assert (weak != 0).flatten(2).any(2).equal((strong != 0).flatten(2).any(2))
+        there = (weak != 0).flatten(2).any(2)
+        for w, s in zip(weak[there], strong[there], strict=True):
+            agreements.append(torch.corrcoef(torch.stack([w.flatten(), s.flatten()]))[0, 1].item())
+    assert np.median(agreements) > 0.8, "nothing has moved"
+    assert min(agreements) < 0.999, "something has changed"
+
+
+def test_only_the_voxels_of_a_patch_are_read(tmp_path, monkeypatch):
+    source = loader(tmp_path, REGISTERED, unlabeled=["c"])
+    read = []
+
+    class Watched:
+        """A volume on disk that notes how many voxels are asked of it."""
+
+        def __init__(self, array):
+            self.array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim
+
+        def __getitem__(self, where):
+            part = self.array[where]
+            read.append(np.prod(part.shape[1:]))
+            return part
+
+    for stream in (source.labeled, source.unlabeled):
+        load = stream.dataset.load_case
+
+        def watched(case, load=load):
+            data, seg, previous, properties = load(case)
+            return Watched(data), None if seg is None else Watched(seg), previous, properties
+
+        monkeypatch.setattr(stream.dataset, "load_case", watched)
+    source.generate_train_batch()
+    assert len(read) == 2 * 2 + 2, "image and label of two labelled cases, images of two unlabelled ones"
+    assert max(read) <= np.prod(PATCH)
 
 
 @pytest.mark.parametrize("case", ["c", "never_preprocessed"])

@@ -112,7 +112,6 @@ def test_a_cmcnet_fills_modalities_of_the_same_name_but_nothing_of_classes(encod
     assert counts["encoder of CT"]["at their start"] == 0
     assert counts["decoder of MR"]["at their start"] == 2  # seg_layers
     assert counts["fusion"]["at their start"] == 0
-    assert counts["reliability"]["used"] == 0
     for m, channel in {0: 2, 1: 0}.items():
         for part in ("encoders", "mia.projections", "mia.attentions"):
             own, other = (n.get_submodule(f"{part}.{i}").state_dict() for n, i in ((net, m), (source, channel)))

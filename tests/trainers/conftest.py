@@ -24,14 +24,14 @@ class TwoByTwo(CMCTrainer):
     iterations = (2, 1)
 
 
-def save_case(folder: Path, case: str, channels: list[int]) -> None:
+def save_case(folder: Path, case: str, channels: list[int], contrast: tuple[float, float] = (1.0, -1.0)) -> None:
     rng = np.random.default_rng(sum(case.encode()))
     corner = rng.integers(2, 8, 3)
     seg = np.zeros((1, *SHAPE), dtype=np.int16)
     seg[0, corner[0] : corner[0] + 8, corner[1] : corner[1] + 8, corner[2] : corner[2] + 8] = 1
     data = np.zeros((2, *SHAPE), dtype=np.float32)
     for channel in channels:
-        data[channel] = (seg[0] * (1 - 2 * channel)) + rng.normal(0, 0.3, SHAPE)
+        data[channel] = seg[0] * contrast[channel] + rng.normal(0, 0.3, SHAPE)
     properties = {
         "present_channels": channels,
         "body_box": [[0.0, float(side)] for side in SHAPE],
@@ -54,13 +54,13 @@ class Cubes:
 
     with_pictures = TwoByTwo
 
-    def __init__(self, root: Path, present: dict[str, list[int]]):
+    def __init__(self, root: Path, present: dict[str, list[int]], contrast: tuple[float, float] = (1.0, -1.0)):
         self.preprocessed, self.results = root / "preprocessed", root / "results"
         self.folder = self.preprocessed / DATASET
         self.images = self.folder / "CMCTinyPlans_3d_fullres"
         self.images.mkdir(parents=True)
         for case, channels in present.items():
-            save_case(self.images, case, channels)
+            save_case(self.images, case, channels, contrast)
         self.dataset_json = {
             "channel_names": {"0": "CT", "1": "MR"},
             "labels": {"background": 0, "cube": 1},
@@ -148,3 +148,11 @@ def unpaired(paths) -> Cubes:
 @pytest.fixture(params=["registered", "unpaired"])
 def cubes(request, paths) -> Cubes:
     return Cubes(paths, {"registered": REGISTERED, "unpaired": UNPAIRED}[request.param])
+
+
+@pytest.fixture(params=[0, 1])
+def with_noise(request, paths) -> Cubes:
+    """Registered cases of which one modality shows nothing but noise: ``noise`` is its number."""
+    cubes = Cubes(paths, REGISTERED, tuple(0.0 if m == request.param else 1.0 for m in (0, 1)))
+    cubes.noise = request.param
+    return cubes

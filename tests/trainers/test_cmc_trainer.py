@@ -10,7 +10,10 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 
 from nnunet_cmc.trainers import short_runs
-from nnunet_cmc.trainers.cmc_trainer import TERMS, CMCTrainer
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
+
+TERMS = ("supervised", "csc", "cac", "alpha", "beta")
 
 
 def train(trainer):
@@ -54,6 +57,8 @@ def test_a_run_logs_every_term_and_leaves_what_nnunet_expects(cubes):
     assert [row["epoch"] for row in rows] == ["0", "1"]
     for name in (*TERMS, "train_losses", "mean_fg_dice", "pseudo_dice/CT", "pseudo_dice/MR", "lrs"):
         assert [float(row[name]) for row in rows] == pytest.approx(checkpoint["logging"][name], nan_ok=True)
+    assert all(float(row["gradient/supervised/encoder CT"]) > 0 for row in rows)
+    assert {f"similarity/{name}" for name in ("csc", "csc/others", "cac", "cac/others")} <= rows[0].keys()
     dice = [float(row["dice_per_class_or_region/class_1"]) for row in rows]
     assert dice == pytest.approx([values[0] for values in checkpoint["logging"]["dice_per_class_or_region"]])
     assert re.search(r"Pseudo dice alone CT (0\.\d|nan)", log)
@@ -81,15 +86,53 @@ def test_each_term_trains_what_it_should(cubes):
     assert reached["csc"] == {"encoders0", "encoders1"}
 
 
-def test_reliability_learns_from_labelled_rows_alone_and_teaches_nothing_else(registered):
+def test_gradients_and_similarities_are_those_of_the_terms(registered):
+    """The logged norms, against a backward pass of each term by itself; measuring changes no training."""
     trainer = registered.trainer()
-    trainer.modality_dropout = 0.0
     trainer.initialize()
     batch = next(trainer.get_dataloaders()[0])
-    trainer.loss_terms(trainer.network(batch["data"], batch["fusion"]), batch)["reliability"].backward()
-    assert {name for name, p in trainer.network.named_parameters() if p.grad is not None and p.grad.any()} == {
-        "reliability"
-    }
+    output = trainer.network(batch["data"], batch["fusion"])
+    terms = trainer.loss_terms(output, batch)
+    trainer._measure_gradients(terms)
+    measured = trainer.gradients
+    assert all(p.grad is None for p in trainer.network.parameters())
+    assert len(measured) == 3 * 4
+    for term in ("supervised", "csc", "cac"):
+        trainer.optimizer.zero_grad(set_to_none=True)
+        terms[term].backward(retain_graph=True)
+        for m, name in enumerate(("CT", "MR")):
+            for kind in ("encoder", "decoder"):
+                grads = [p.grad for p in getattr(trainer.network, f"{kind}s")[m].parameters() if p.grad is not None]
+                expected = torch.stack([g.norm() for g in grads]).norm().item() if grads else 0.0
+                assert measured[f"gradient/{term}/{kind} {name}"] == pytest.approx(expected, rel=1e-4)
+    a, b = ((f - f.mean((2, 3, 4), keepdim=True)).flatten(2) for f in output.features.unbind(1))
+    cosine = torch.nn.functional.cosine_similarity(a[:, :, None], b[:, None], dim=3, eps=1e-12)
+    partners = cosine.diagonal(dim1=1, dim2=2).mean().item()
+    assert trainer.consistency.similarity["csc"].diagonal.item() == pytest.approx(partners, abs=1e-3)
+
+
+def test_a_modality_of_pure_noise_does_not_spoil_the_combination(with_noise):
+    """Registered validation patches: both modalities together against the better one alone."""
+    trainer = with_noise.trainer()
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 3, 30, 1
+    trainer.run_training()
+    confusions, combined = [], np.zeros((2, 2), int)
+    trainer.network.eval()
+    with torch.no_grad():
+        for _ in range(10):
+            batch = next(trainer.dataloader_val)
+            confusions.append(confusion_alone(trainer.network, batch["data"], batch["target"]))
+            found = trainer.network(batch["data"]).argmax(1).flatten()
+            np.add.at(combined, (batch["target"].flatten().int(), found), 1)
+    alone = [mean_dice(confusion) for confusion in sum(confusions)]
+    assert alone[with_noise.noise] < 0.5 < alone[1 - with_noise.noise], "noise shows nothing, the other one does"
+    assert mean_dice(combined) > max(alone) - 0.02
+
+
+def test_several_workers(registered, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    trainer = train(registered.trainer())
+    assert np.isfinite(trainer.logger.get_value("supervised", 1))
 
 
 def test_seeded_runs_are_equal_to_the_bit_and_hidden_labels_do_not_matter(cubes):
@@ -188,7 +231,7 @@ def test_plans_and_labels_that_are_not_for_us(registered):
 
 @pytest.mark.parametrize(("sided", "axes"), [(["cube"], None), ([], (2,))])
 def test_scans_are_mirrored_left_to_right_at_most(registered, monkeypatch, sided, axes):
-    monkeypatch.setattr("nnunet_cmc.trainers.cmc_trainer.sided_classes", lambda dataset: [1] * len(sided))
+    monkeypatch.setattr("nnunet_cmc.trainers.pair_trainer.sided_classes", lambda dataset: [1] * len(sided))
     trainer = registered.trainer()
     trainer.initialize()
     trainer.get_dataloaders()

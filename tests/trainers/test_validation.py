@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nnunet_cmc.networks import CMCNet
-from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
+from nnunet_cmc.trainers.validation import MEMORY, SHARPNESS, confusion_alone, mean_dice, updated_reliability
 
 
 @pytest.fixture
@@ -40,3 +40,34 @@ def test_dice_of_the_classes_that_occur():
     np.add.at(confusion, (truth, found), 1)
     assert mean_dice(confusion) == pytest.approx((2 * 2 / (3 + 3) + 0) / 2)  # nothing is of class 2
     assert np.isnan(mean_dice(np.diag([5, 0, 0])))
+
+
+def confusion_of(*dice: list[float]) -> np.ndarray:
+    """``(M, K, K)`` with these values of Dice for the foreground classes of each modality; None: does not occur."""
+    result = np.zeros((len(dice), len(dice[0]) + 1, len(dice[0]) + 1), int)
+    result[:, 0, 0] = 10**6
+    for m, values in enumerate(dice):
+        for k, value in enumerate(values, 1):
+            if value is not None:
+                wrong = round(1000 * (1 - value))
+                result[m, k, k], result[m, k, 0], result[m, 0, k] = 1000 - wrong, wrong, wrong
+    return result
+
+
+def test_reliability_is_the_dice_of_each_modality_alone():
+    found = updated_reliability(torch.zeros(2, 3), confusion_of([0.9, 0.5], [0.3, 0.7])) / SHARPNESS
+    torch.testing.assert_close(found, torch.tensor([[0.7, 0.9, 0.5], [0.5, 0.3, 0.7]]))
+    later = updated_reliability(found * SHARPNESS, confusion_of([0.5, 0.5], [0.7, 0.7])) / SHARPNESS
+    expected = MEMORY * found + (1 - MEMORY) * torch.tensor([[0.5, 0.5, 0.5], [0.7, 0.7, 0.7]])
+    torch.testing.assert_close(later, expected)
+
+
+def test_what_is_not_known_silences_nobody():
+    nothing = torch.zeros(2, 3)
+    assert updated_reliability(nothing, confusion_of([None, None], [None, None])).equal(nothing)
+    found = updated_reliability(nothing, confusion_of([0.9, 0.5], [None, None])) / SHARPNESS
+    torch.testing.assert_close(found[1], torch.full((3,), 0.7))
+    found = updated_reliability(nothing, confusion_of([0.9, 0.5], [0.4, None])) / SHARPNESS
+    torch.testing.assert_close(found[1], torch.full((3,), 0.4))
+    kept = updated_reliability(torch.full((2, 3), 5.0), confusion_of([0.9, None], [0.4, 0.4])) / SHARPNESS
+    assert kept[0, 2] == 0.5, "a class that does not occur this time"

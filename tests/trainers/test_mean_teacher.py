@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_cmc.trainers.mean_teacher import MOMENTUM, CMCTrainerMeanTeacher, MeanTeacherTrainer
+
+
+class Quiet(CMCTrainerMeanTeacher):
+    seed, epochs, iterations = 0, 2, (2, 1)
+
+    def initialize(self):
+        super().initialize()
+        self.logger.local_logger.plot_progress_png = lambda folder: None
+
+
+class Alone(MeanTeacherTrainer, Quiet):
+    pass
+
+
+def started(trainer):
+    """As nnU-Net's run_training up to its first iteration."""
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    return trainer
+
+
+def weights(network) -> dict:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def checkpoint_of(trainer) -> dict:
+    return torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=False)
+
+
+@pytest.mark.parametrize("cls", [Quiet, Alone])
+def test_it_trains_and_the_network_is_a_cmcnet_like_any_other(cubes, cls):
+    trainer = cubes.trainer(cls)
+    trainer.run_training()
+    checkpoint = checkpoint_of(trainer)
+    plain = cubes.trainer()
+    plain.initialize()
+    assert checkpoint["network_weights"].keys() == plain.network.state_dict().keys()
+    assert {key.removeprefix("module.") for key in checkpoint["teacher_state"]} > checkpoint["network_weights"].keys()
+    assert np.isfinite(checkpoint["logging"]["pseudo"]).all()
+    assert 0 < checkpoint["logging"]["gamma"][0] < checkpoint["logging"]["gamma"][1] == 1
+    alone = cls is Alone
+    assert (checkpoint["logging"]["alpha"][1] == 0) == (checkpoint["logging"]["beta"][1] == 0) == alone
+
+
+def test_the_teacher_is_the_moving_average_of_its_student(registered):
+    trainer = started(registered.trainer(Quiet))
+    expected = weights(trainer.network)
+    assert all(value.equal(trainer.teacher.module.state_dict()[name]) for name, value in expected.items())
+    for _ in range(3):
+        trainer.train_step(next(trainer.dataloader_train))
+        for name, value in trainer.network.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = MOMENTUM * expected[name] + (1 - MOMENTUM) * value
+    teacher = trainer.teacher.module.state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(teacher[name], value, rtol=1e-5, atol=1e-7)
+    assert not teacher["mia.bias"].equal(trainer.network.state_dict()["mia.bias"])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(registered):
+    whole = registered.trainer(Quiet)
+    whole.run_training()
+    registered.results = registered.results.with_name("again")
+    first = registered.trainer(Quiet)
+    first.save_every = 1
+    end = first.on_epoch_end
+
+    def stop():
+        end()
+        raise KeyboardInterrupt
+
+    first.on_epoch_end = stop
+    with pytest.raises(KeyboardInterrupt):
+        first.run_training()
+    resumed = registered.trainer(Quiet)
+    resumed.load_checkpoint(str(Path(first.output_folder) / "checkpoint_latest.pth"))
+    resumed.run_training()
+    for part in ("network", "teacher"):
+        expected, found = weights(getattr(whole, part)), weights(getattr(resumed, part))
+        assert all(value.equal(found[name]) for name, value in expected.items())
+
+
+class Opinion(torch.nn.Module):
+    """A teacher that is sure of class 1 at the first slice, half sure at the second, sure of 0 at the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, data):
+        self.seen.append(data)
+        probability = torch.full((len(data), 2, *data.shape[2:]), 0.01)
+        probability[:, 1, 0], probability[:, 1, 1] = 0.95, 0.6
+        probability[:, 0] = 1 - probability[:, 1]
+        return probability.log()
+
+
+def test_only_confident_voxels_of_the_weak_view_teach_each_modality(registered):
+    trainer = started(registered.trainer(Quiet))
+    trainer.teacher = Opinion()
+    batch = next(trainer.dataloader_train)
+    n_labeled = len(batch["target"])
+    weak, strong = batch["data"][n_labeled:], batch["strong"]
+    assert not weak.equal(strong)
+    labels = trainer.pseudo_labels(weak)
+    assert trainer.teacher.seen[0].equal(weak)
+    assert (labels[:, 0, 0] == 1).all()
+    assert (labels[:, 0, 1] == 2).all()
+    assert (labels[:, 0, 2:] == 0).all()
+
+    data = torch.cat([batch["data"][:n_labeled], strong])
+    output = trainer.network(data, batch["fusion"])
+    term = trainer.loss_terms(output, {**batch, "data": data, "pseudo": labels})["pseudo"]
+    gradient = torch.autograd.grad(term, output.logits)[0]
+    assert not gradient[:n_labeled].any()
+    assert gradient[n_labeled:, :, :, 0].flatten(2).any(2).all(), "every modality of every unlabelled row learns"
+    assert not gradient[n_labeled:, :, :, 1].any(), "from confident voxels alone"
+
+
+def test_the_student_sees_the_strong_view_and_the_teacher_the_weak_one(registered, monkeypatch):
+    trainer = started(registered.trainer(Quiet))
+    batch = next(trainer.dataloader_train)
+    n_labeled = len(batch["target"])
+    seen = []
+    trainer.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0]))
+    trainer.train_step(batch)
+    assert seen[0][n_labeled:].equal(batch["strong"])
+    assert seen[0][:n_labeled].equal(batch["data"][:n_labeled])
+
+
+def test_without_unlabelled_cases_there_is_nothing_to_learn_from_the_teacher(registered):
+    train, val, unlabeled = registered._default_split(dict.fromkeys(registered.dataset_json["cmc"]["present_channels"]))
+    registered.split([*train, *unlabeled], val, [])
+    trainer = started(registered.trainer(Quiet))
+    assert trainer.train_step(next(trainer.dataloader_train))["pseudo"] == 0
