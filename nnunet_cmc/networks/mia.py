@@ -21,13 +21,13 @@ class MIA(nn.Module):
 
     def __init__(self, num_modalities: int, channels: int):
         super().__init__()
-        hidden = max(8, channels // 4)
+        hidden = max(8, channels // 8)  # of F and within A_m: where to look needs fewer channels than what is there
         self.projections = nn.ModuleList(
-            nn.Conv3d(channels, channels, 3, padding=1, bias=False) for _ in range(num_modalities)
+            nn.Conv3d(channels, hidden, 3, padding=1, bias=False) for _ in range(num_modalities)
         )
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(hidden))
         self.attentions = nn.ModuleList(
-            nn.Sequential(conv_block(2 * channels, hidden), nn.Conv3d(hidden, channels, 3, padding=1))
+            nn.Sequential(conv_block(channels + hidden, hidden), nn.Conv3d(hidden, channels, 3, padding=1))
             for _ in range(num_modalities)
         )
 
@@ -43,7 +43,7 @@ class MIA(nn.Module):
         """
         scale = (present.shape[1] / present.sum(1)).to(features.dtype)[:, None, None, None, None]
         common = self.bias[None, :, None, None, None] + scale * _sum_over_present(
-            lambda m, rows: self.projections[m](features[rows, m]), features, present
+            lambda m, rows: self.projections[m](features[rows, m]), features, present, len(self.bias)
         )
         return scale * _sum_over_present(
             lambda m, rows: (
@@ -63,9 +63,10 @@ class MeanFusion(nn.Module):
         return total / present.sum(1).to(features.dtype)[:, None, None, None, None]
 
 
-def _sum_over_present(term, features: Tensor, present: Tensor) -> Tensor:
-    """``sum_m term(m, rows that have m)``, ``(B, C, d, h, w)``; a modality that no row has is not computed."""
-    total = torch.zeros_like(features[:, 0])
+def _sum_over_present(term, features: Tensor, present: Tensor, channels: int | None = None) -> Tensor:
+    """``sum_m term(m, rows that have m)``, ``(B, channels or C, d, h, w)``; a modality of no row is not computed."""
+    batch, _, width, *grid = features.shape
+    total = features.new_zeros(batch, channels or width, *grid)
     for m in range(present.shape[1]):
         rows = present[:, m].nonzero()[:, 0]
         if len(rows):

@@ -1,7 +1,12 @@
+import pytest
 import torch
 from torch.nn import functional as F
 
-from nnunet_cmc.networks import MIA
+from nnunet_cmc.networks import MIA, CMCNet
+from nnunet_cmc.planners.cmc_planner import CMCPlanner
+from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.planners.tiny import CMCPlannerTiny
+from nnunet_cmc.planners.universal import CMCPlannerUniversal
 
 
 def build(modalities=2, channels=8) -> MIA:
@@ -42,3 +47,11 @@ def test_equal_modalities_fuse_to_the_same_whatever_their_number():
     features = torch.randn(2, 1, 8, 4, 4, 4).expand(-1, 2, -1, -1, -1, -1)
     both = mia(features, torch.tensor([[True, True]] * 2))
     torch.testing.assert_close(mia(features, torch.tensor([[True, False]] * 2)), both, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerUniversal, CMCPlannerResEnc, CMCPlannerTiny])
+def test_fusion_has_a_small_share_of_the_parameters(planner):
+    with torch.device("meta"):
+        net = CMCNet(2, 5, [planner.patch_size] * 3, planner.encoder, planner.encoder_kwargs, planner.decoder_channels)
+    mia, whole = (sum(p.numel() for p in module.parameters()) for module in (net.mia, net))
+    assert mia < 0.15 * whole

@@ -129,6 +129,20 @@ def test_a_modality_of_pure_noise_does_not_spoil_the_combination(with_noise):
     assert mean_dice(combined) > max(alone) - 0.02
 
 
+def test_a_partner_from_another_patient_cannot_change_a_prediction(unpaired):
+    trainer = unpaired.trainer()
+    trainer.initialize()
+    batch = next(trainer.get_dataloaders()[0])
+    rows, partners = batch["pairs"].unbind(1)  # CT and MR
+    other = batch["data"].clone()
+    other[partners, 1] = torch.randn_like(other[partners, 1])
+    with torch.no_grad():
+        before, after = (trainer.network(data, batch["fusion"]) for data in (batch["data"], other))
+    torch.testing.assert_close(after.logits[rows], before.logits[rows])
+    torch.testing.assert_close(after.features[rows], before.features[rows])
+    assert not torch.allclose(after.logits[partners], before.logits[partners])
+
+
 def test_several_workers(registered, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     trainer = train(registered.trainer())
