@@ -31,7 +31,7 @@ from nnunet_cmc.evaluation.evaluate import evaluate_folder
 DATASET = "Dataset950_LGG"
 SEQUENCES = ("FLAIR", "T1post")
 INPUTS = {"both": (0, 1), "FLAIR": (0,), "T1post": (1,)}
-TRAINER, PLANS = "CMCTrainer_cmcbudget", "CMCTinyPlans"
+PLANS = "CMCTinyPlans"
 
 
 def main() -> None:
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--layout", choices=("registered", "unpaired"), default="registered")
+    parser.add_argument("--trainer", default="CMCTrainer", help="name of a trainer of this package")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--iterations", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
@@ -64,6 +65,7 @@ def main() -> None:
 class Run:
     def __init__(self, args: argparse.Namespace):
         self.args = args
+        self.trainer = f"{args.trainer}_cmcbudget"
         self.seconds: dict[str, float] = {}
         self.environment = {
             **os.environ,
@@ -113,11 +115,13 @@ class Run:
         shutil.copy(self.args.data / part / f"{subject}.nii.gz", folder)
 
     def train(self, step: str) -> None:
-        self.command(step, "nnUNetv2_train", "950", "3d_fullres", "0", "-tr", TRAINER, "-p", PLANS, "-device", "cpu")
+        self.command(
+            step, "nnUNetv2_train", "950", "3d_fullres", "0", "-tr", self.trainer, "-p", PLANS, "-device", "cpu"
+        )
 
     @property
     def model(self) -> Path:
-        return self.results / f"{TRAINER}__{PLANS}__3d_fullres" / "fold_0"
+        return self.results / f"{self.trainer}__{PLANS}__3d_fullres" / "fold_0"
 
     def weights(self) -> dict:
         return torch.load(self.model / "checkpoint_final.pth", weights_only=False)["network_weights"]
@@ -148,7 +152,7 @@ class Run:
                     source = self.args.data / f"images_{SEQUENCES[channel]}" / f"{subject}.nii.gz"
                     shutil.copy(source, cases / f"{subject}_{channel:04d}.nii.gz")
             self.command(f"predict_{given}", "nnUNetv2_predict", "-d", "950", "-c", "3d_fullres", "-f", "0",
-                         "-tr", TRAINER, "-p", PLANS, "-i", str(cases), "-o", str(predictions), "-device", "cpu",
+                         "-tr", self.trainer, "-p", PLANS, "-i", str(cases), "-o", str(predictions), "-device", "cpu",
                          "-npp", "1", "-nps", "1", "--disable_tta")  # fmt: skip
             for subject in self.test_subjects:
                 geometry = [
@@ -166,6 +170,7 @@ class Run:
         losses = torch.load(self.model / "checkpoint_final.pth", weights_only=False)["logging"]
         return {
             "layout": self.args.layout,
+            "trainer": self.args.trainer,
             "iterations": self.args.epochs * self.args.iterations,
             "seed": self.args.seed,
             "torch": torch.__version__,

@@ -1,7 +1,6 @@
 """CMCTrainer for fewer epochs, named as nnU-Net names its own."""
 
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.comparison.budget import Budget
 
 
 class CMCTrainer_smoke(CMCTrainer):
@@ -40,7 +39,3 @@ class CMCTrainer_100epochs(CMCTrainer):
 
 class CMCTrainer_250epochs(CMCTrainer):
     epochs = 250
-
-
-class CMCTrainer_cmcbudget(Budget, CMCTrainer):
-    """Epochs and iterations from the environment, as nnUNetTrainer_cmcbudget, for comparisons at equal budgets."""

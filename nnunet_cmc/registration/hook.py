@@ -52,9 +52,9 @@ CLASSES = {
     "CMCTrainer_50epochs": "nnunet_cmc.trainers.short_runs",
     "CMCTrainer_100epochs": "nnunet_cmc.trainers.short_runs",
     "CMCTrainer_250epochs": "nnunet_cmc.trainers.short_runs",
-    "CMCTrainer_cmcbudget": "nnunet_cmc.trainers.short_runs",
     "nnUNetTrainer_cmcbudget": "nnunet_cmc.trainers.comparison.budget",
 }
+BUDGET = "_cmcbudget"  # any trainer's name with this ending is that trainer at a budget from the environment
 
 
 class _Finder:
@@ -100,6 +100,8 @@ def _wrap(module):
         name = args[1] if len(args) > 1 else kwargs.get("class_name")
         if name in CLASSES:
             return getattr(importlib.import_module(CLASSES[name]), name)
+        if isinstance(name, str) and name.endswith(BUDGET) and name.removesuffix(BUDGET) in CLASSES:
+            return getattr(importlib.import_module(CLASSES["nnUNetTrainer_cmcbudget"]), name)
         return original(*args, **kwargs)
 
     recursive_find_python_class.nnunet_cmc_classes = CLASSES  # type: ignore[attr-defined]

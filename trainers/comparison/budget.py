@@ -1,13 +1,19 @@
 """Trainers that run as long as two environment variables say, so that methods can be compared at an equal budget.
 
+``nnUNetTrainer_cmcbudget`` is nnU-Net's own trainer, and every trainer of ours has such a form under its name with
+``_cmcbudget`` at the end, made when it is asked for.
+
 ``NNUNET_CMC_EPOCHS``      number of epochs
 ``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
 """
 
+import importlib
 import os
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_cmc.registration.hook import BUDGET, CLASSES
 
 EPOCHS = "NNUNET_CMC_EPOCHS"
 ITERATIONS = "NNUNET_CMC_ITERATIONS"
@@ -50,3 +56,13 @@ def _positive_integer(variable: str) -> int:
 
 class nnUNetTrainer_cmcbudget(Budget, nnUNetTrainer):
     """The stock nnU-Net trainer in everything but its numbers of epochs and iterations."""
+
+
+def __getattr__(name: str) -> type:
+    """The trainer whose name this is but for the ending."""
+    base = name.removesuffix(BUDGET)
+    cls = getattr(importlib.import_module(CLASSES[base]), base) if base != name and base in CLASSES else None
+    if cls is None or not issubclass(cls, nnUNetTrainer):
+        raise AttributeError(f"module {__name__} has no trainer {name}")
+    globals()[name] = type(name, (Budget, cls), {"__doc__": Budget.__doc__, "__module__": __name__})
+    return globals()[name]
