@@ -7,6 +7,7 @@
 ``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
 """
 
+import functools
 import importlib
 import os
 
@@ -58,11 +59,11 @@ class nnUNetTrainer_cmcbudget(Budget, nnUNetTrainer):
     """The stock nnU-Net trainer in everything but its numbers of epochs and iterations."""
 
 
+@functools.cache
 def __getattr__(name: str) -> type:
     """The trainer whose name this is but for the ending."""
     base = name.removesuffix(BUDGET)
     cls = getattr(importlib.import_module(CLASSES[base]), base) if base != name and base in CLASSES else None
     if cls is None or not issubclass(cls, nnUNetTrainer):
         raise AttributeError(f"module {__name__} has no trainer {name}")
-    globals()[name] = type(name, (Budget, cls), {"__doc__": Budget.__doc__, "__module__": __name__})
-    return globals()[name]
+    return type(name, (Budget, cls), {"__doc__": Budget.__doc__, "__module__": __name__})
