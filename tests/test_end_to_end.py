@@ -3,11 +3,17 @@
 import json
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from nnunet_cmc.commands import demo_steps
 from nnunet_cmc.dataset_conversion import phantom
@@ -28,6 +34,18 @@ def predict(run_command):
         )  # fmt: skip
 
     return run
+
+
+def wait_for(condition, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def children(process: int) -> list[int]:
+    """Processes that were started by this one (Linux)."""
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +90,45 @@ def test_a_finished_training_can_be_continued(demo, run_command):
     assert "Training done." in output
     assert "Mean Validation Dice" in output
     assert "Epoch 0" not in output
+
+
+@pytest.mark.slow
+def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
+    """torchrun on two "machines" of this one: killed in its second epoch, the training goes on after the first."""
+    environment = {
+        **demo.environment, "nnUNet_results": str(tmp_path), "NNUNET_CMC_SEED": "0", "NNUNET_CMC_EPOCHS": "3",
+        "NNUNET_CMC_ITERATIONS": "4", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }  # fmt: skip
+    torchrun = Path(sysconfig.get_path("scripts")) / "torchrun"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        torchrun, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint",
+        f"127.0.0.1:{port}", "--rdzv-id", "test", "--max-restarts", "2", "-m", "nnunet_cmc", "train",
+        str(demo_steps.DATASET_ID), "3d_fullres", "0", "-tr", "CMCTrainer_cmcbudget", "-p", "CMCTinyPlans",
+        "-device", "cpu", "--c",
+    ]  # fmt: skip
+    logs = [tmp_path / f"machine{i}.txt" for i in range(2)]
+    machines = []
+    for log in logs:
+        with log.open("w") as stream:
+            machines.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT))
+    try:
+        wait_for(lambda: any("Epoch 1" in log.read_text() for log in logs))
+        victim = children(machines[1].pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        for machine in machines:
+            assert machine.wait(400) == 0
+    finally:
+        for machine in machines:
+            machine.kill()
+    for log in logs:
+        text = log.read_text()
+        assert text.count("Training done.") == 1
+        assert [text.count(f"Epoch {epoch}\n") for epoch in range(3)] == [1, 2, 1], "the first is not trained again"
+    (checkpoint,) = tmp_path.rglob("checkpoint_final.pth")
+    assert torch.load(checkpoint, weights_only=False)["current_epoch"] == 3
 
 
 def test_a_second_demo_does_not_touch_the_first(demo):

@@ -6,7 +6,7 @@ consistency).
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nnunet_cmc.losses import alpha
 from nnunet_cmc.networks import CMCNet, MeanFusion
@@ -66,9 +66,12 @@ class CMCTrainerOneSided(CMCTrainer):
 
     consistency_losses = OneSidedConsistency
 
-    @torch.no_grad()
-    def joint_prediction(self, data: Tensor) -> Tensor:
-        return self.bare_network(data).softmax(1)
+    def update(self, batch: dict) -> dict:
+        """CMCTrainer's, with what all modalities together predict in ``joint``, without gradient."""
+        data = batch["data"][len(batch["target"]) :].to(self.device)
+        with torch.no_grad(), self._precision():
+            joint = self.bare_network(data).softmax(1)
+        return super().update({**batch, "joint": joint})
 
 
 class OneModality(CMCTrainer):

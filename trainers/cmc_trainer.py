@@ -1,7 +1,5 @@
 """CMCTrainer: labelled and unlabelled pairs in one step, Dice + CE, CSC and CAC."""
 
-import os
-
 import numpy as np
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
@@ -15,14 +13,15 @@ from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.losses import alpha, beta
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.trainers.consistency import Consistency, rows_by_form
+from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of
-from nnunet_cmc.trainers.pair_trainer import PairTrainer
+from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
 from nnunet_cmc.trainers.schedule import WarmUpPolyLR
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
 
 
-class CMCTrainer(PairTrainer):
+class CMCTrainer(ResumableTrainer):
     """``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024), every term doing what its name says.
 
     L_Sup is Dice + CE on every present modality of the labelled rows. From random weights AdamW trains at the planner's
@@ -52,7 +51,6 @@ class CMCTrainer(PairTrainer):
             self.num_epochs = self.epochs
         if self.iterations:
             self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = self.iterations
-        self.iteration = 0  # of the epoch
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration
         names = channel_names(dataset_json)
         self.logger.local_logger = SeriesLogger(
@@ -94,8 +92,6 @@ class CMCTrainer(PairTrainer):
 
     def initialize(self) -> None:
         """As nnU-Net's, and the losses between modalities with their memory."""
-        if self.seed is not None:
-            torch.manual_seed(self.seed)
         super().initialize()
         self.consistency = self.consistency_losses(
             self.num_input_channels, self.label_manager.num_segmentation_heads, self.bare_network.feature_channels
@@ -105,14 +101,9 @@ class CMCTrainer(PairTrainer):
         return self.dice_and_ce()
 
     def dice_and_ce(self, ignore_label: int | None = None) -> DC_and_CE_loss:
-        """nnU-Net's loss of every rank by itself: gathering Dice would hang where ranks see unlike modalities."""
+        """nnU-Net's loss; what it is given are the rows of all ranks already."""
         dice = {"batch_dice": self.configuration_manager.batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
         return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
-
-    @property
-    def bare_network(self) -> CMCNet:
-        """The network without the wrapper of a distributed training."""
-        return self.network.module if self.is_ddp else self.network
 
     def configure_optimizers(self):
         """AdamW on all that is not frozen, at the planned rate, falling polynomially after a short rise."""
@@ -133,23 +124,32 @@ class CMCTrainer(PairTrainer):
         for group in self.optimizer.param_groups:
             group["weight_decay"] = 0.0  # AdamW without decay is Adam
 
+    def own_state(self) -> dict:
+        return {**super().own_state(), "consistency_state": self.consistency.state_dict(), "gradients": self.gradients}
+
+    def load_own_state(self, checkpoint: dict) -> None:
+        super().load_own_state(checkpoint)
+        self.consistency.load_state_dict(checkpoint["consistency_state"])
+        self.gradients = checkpoint["gradients"]
+
     # ---- one step
 
-    def train_step(self, batch: dict) -> dict:
+    def update(self, batch: dict) -> dict:
         """One update from a batch of :class:`PairLoader`; returns every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
         batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
             output = self.network(batch["data"], batch["fusion"])
+            if self.is_ddp:
+                output, batch = of_all_ranks(output, batch)
             terms = self.loss_terms(output, batch)
             weights = self.consistency_weights()
             weighted = [weights.get(self.weight_of.get(name, ""), 1.0) * term for name, term in terms.items()]
             loss = torch.stack(weighted).sum()
         if self.iteration == 0:
             self._measure_gradients(terms)
-        self._update(loss)
-        self.iteration += 1
+        self._step(loss)
         registered, others = rows_by_form(batch["pairs"])
         similarities: dict[str, float] = {}
         for name, (partners, strangers) in self.consistency.similarity.items():
@@ -178,13 +178,8 @@ class CMCTrainer(PairTrainer):
 
     def loss_terms(self, output: CMCOutput, batch: dict) -> dict[str, Tensor]:
         """``supervised``, ``csc`` and ``cac``, each a scalar."""
-        joint = self.joint_prediction(batch["data"][len(batch["target"]) :])
-        csc, cac = self.consistency(output, batch["target"], batch["pairs"], batch["positions"], joint)
+        csc, cac = self.consistency(output, *(batch.get(key) for key in ("target", "pairs", "positions", "joint")))
         return {"supervised": self._supervised(output, batch), "csc": csc, "cac": cac}
-
-    def joint_prediction(self, data: Tensor) -> Tensor | None:
-        """Probabilities ``(N, K, D, H, W)`` of ``data (N, M, D, H, W)`` that CAC learns from, if it is one-sided."""
-        return None
 
     def consistency_weights(self) -> dict[str, float]:
         """By name, the paper's ``alpha`` (of CSC) and ``beta`` (of CAC) at this epoch."""
@@ -212,7 +207,7 @@ class CMCTrainer(PairTrainer):
             return logits[:0].sum()
         return torch.stack([loss(logits[of_m, m], target[of_m, m : m + 1]) for m, of_m in rows]).mean()
 
-    def _update(self, loss: Tensor) -> None:
+    def _step(self, loss: Tensor) -> None:
         """nnU-Net's backward pass and optimizer step."""
         if self.grad_scaler is None:
             loss.backward()
@@ -224,11 +219,6 @@ class CMCTrainer(PairTrainer):
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
-
-    def on_train_epoch_start(self) -> None:
-        """As nnU-Net's."""
-        super().on_train_epoch_start()
-        self.iteration = 0
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """As nnU-Net's, and the mean of every term into the log."""
@@ -268,42 +258,6 @@ class CMCTrainer(PairTrainer):
         """Let the network believe each modality about each class as it deserves, from ``confusion (M, K, K)`` alone."""
         reliability = self.bare_network.reliability
         reliability.copy_(updated_reliability(reliability, confusion))
-
-    # ---- checkpoints
-
-    def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint with the memory of the consistency losses; a file appears whole or not at all."""
-        if self.local_rank != 0 or self.disable_checkpointing:
-            return super().save_checkpoint(filename)
-        temporary = filename + ".tmp"
-        checkpoint = {
-            "network_weights": self.bare_network.state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": self.logger.get_checkpoint(),
-            "_best_ema": self._best_ema,
-            "current_epoch": self.current_epoch + 1,
-            "init_args": self.my_init_kwargs,
-            "trainer_name": type(self).__name__,
-            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            **self.own_state(),
-        }
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, filename)
-
-    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """As nnU-Net's, and the memory of the consistency losses."""
-        super().load_checkpoint(filename_or_checkpoint)
-        checkpoint = torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False)
-        self.load_own_state(checkpoint)
-
-    def own_state(self) -> dict[str, dict]:
-        """What a checkpoint has beside nnU-Net's entries."""
-        return {"consistency_state": self.consistency.state_dict()}
-
-    def load_own_state(self, checkpoint: dict) -> None:
-        """Take back what :meth:`own_state` gave."""
-        self.consistency.load_state_dict(checkpoint["consistency_state"])
 
 
 def _mean(values: list[float]) -> float:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 
 def gradient_norms(term: Tensor, parts: Mapping[str, nn.Module], scale: float = 1.0) -> dict[str, float]:
-    """Euclidean norm of the gradient of ``term`` at the parameters of each part; its graph stays, and no ``.grad``.
+    """Euclidean norm of the gradient of ``term`` at the parameters of each part, over all ranks; its graph stays.
 
     Args:
         term: a scalar with a graph.
@@ -15,10 +16,12 @@ def gradient_norms(term: Tensor, parts: Mapping[str, nn.Module], scale: float = 
         scale: the term is multiplied by it for the backward pass, that small gradients survive float16.
     """
     parameters = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
-    flat = [p for of_part in parameters.values() for p in of_part]
-    gradients = iter(torch.autograd.grad(term * scale, flat, retain_graph=True, allow_unused=True))
-    norms = {}
-    for name, of_part in parameters.items():
-        squares = [g.float().div(scale).square().sum() for _, g in zip(of_part, gradients) if g is not None]  # noqa: B905
-        norms[name] = float(sum(squares)) ** 0.5
-    return norms
+    flat = list(dict.fromkeys(p for of_part in parameters.values() for p in of_part))  # in the same order on all ranks
+    gradients = torch.autograd.grad(term * scale, flat, retain_graph=True, materialize_grads=True, allow_unused=True)
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    squares = {}
+    for parameter, gradient in zip(flat, gradients, strict=True):
+        if ranks > 1:
+            dist.all_reduce(gradient)
+        squares[parameter] = gradient.float().div(scale * ranks).square().sum()
+    return {name: float(sum(squares[p] for p in of_part)) ** 0.5 for name, of_part in parameters.items()}

@@ -30,6 +30,11 @@ class SeriesLogger(LocalLogger):
         names = [*(name for panel in self.panels.values() for name in panel), *map(dice_of, self.modalities)]
         self.my_fantastic_logging.update({name: [] for name in names})
 
+    def log(self, key: str, value, epoch: int) -> None:
+        """As nnU-Net's; an epoch that was interrupted is logged again when it is resumed."""
+        del self.my_fantastic_logging[key][epoch:]
+        super().log(key, value, epoch)
+
     def plot_progress_png(self, output_folder: str) -> None:
         """Write ``progress.png`` and, with the same numbers, ``progress.csv``."""
         self._save_csv(join(output_folder, "progress.csv"))

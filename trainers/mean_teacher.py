@@ -45,13 +45,13 @@ class CMCTrainerMeanTeacher(CMCTrainer):
         if not self.teacher.n_averaged:
             self.teacher.update_parameters(self.bare_network)
 
-    def train_step(self, batch: dict) -> dict:
+    def update(self, batch: dict) -> dict:
         """The student's update from the strong view of unlabelled scans, and the teacher's."""
         n_labeled = len(batch["target"])
         weak = batch["data"][n_labeled:].to(self.device, non_blocking=True)
         labels = self.pseudo_labels(weak) if len(weak) else weak[:, :1]
         student_sees = torch.cat([batch["data"][:n_labeled], batch["strong"]])
-        terms = super().train_step({**batch, "data": student_sees, "pseudo": labels})
+        terms = super().update({**batch, "data": student_sees, "pseudo": labels})
         self.teacher.update_parameters(self.bare_network)
         return terms
 
@@ -74,7 +74,7 @@ class CMCTrainerMeanTeacher(CMCTrainer):
         moment = min(1.0, self.current_epoch / max(1.0, RISE * self.num_epochs))
         return {**super().consistency_weights(), "gamma": exp(-5 * (1 - moment) ** 2)}
 
-    def own_state(self) -> dict[str, dict]:
+    def own_state(self) -> dict:
         """CMCTrainer's, and the teacher."""
         return {**super().own_state(), "teacher_state": self.teacher.state_dict()}
 

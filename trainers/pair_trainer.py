@@ -8,6 +8,8 @@ from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMu
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cmc.data.cases import Stream, UnlabeledDataset, channels_of
 from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
@@ -26,6 +28,8 @@ class PairTrainer(nnUNetTrainer):
     modality_dropout = 0.5
     pair_loader = PairLoader
     only_modality: int | None = None  # trains on all, if None
+    is_ddp: bool
+    network: nn.Module
 
     def __init__(
         self,
@@ -37,8 +41,31 @@ class PairTrainer(nnUNetTrainer):
     ):
         require_supported(plans, configuration, dataset_json, type(self).__name__)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:  # nnU-Net takes CUDA for granted, and one machine; torchrun tells each process its GPU
+            index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
+            self.device = torch.device("cuda", index) if device.type == "cuda" else device
         if self.seed is None:
             self.seed = seed_from_environment()
+
+    def initialize(self) -> None:
+        """As nnU-Net's, from the seed if there is one; distributed on the trainer's device, of which parts may idle."""
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+        distributed, self.is_ddp = self.is_ddp, False
+        super().initialize()
+        self.is_ddp = distributed
+        if distributed:
+            self._set_batch_size_and_oversample()
+            devices = [self.device] if self.device.type == "cuda" else None
+            # a modality that no row of a rank has leaves its encoder unused; tiles to predict are not equally many
+            self.network = DistributedDataParallel(
+                self.network, devices, find_unused_parameters=True, broadcast_buffers=False
+            )
+
+    @property
+    def bare_network(self) -> nn.Module:
+        """The network without the wrapper of a distributed training."""
+        return self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Labelled and validation cases of the fold; nnU-Net makes the file if there is none."""

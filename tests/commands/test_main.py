@@ -43,7 +43,8 @@ def test_every_command_explains_itself(name, capsys):
         main([name, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith(f"usage: nnunet_cmc {name} ")
-    assert importlib.import_module(f"nnunet_cmc.commands.{name}").HELP in shown
+    module = importlib.import_module(f"nnunet_cmc.commands.{name}")
+    assert " ".join(getattr(module, "USAGE", module.HELP).split()) in shown
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])
@@ -77,9 +78,9 @@ def test_the_installed_script_runs():
 
 def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
-        main(["train"])
+        main(["fit"])
     message = capsys.readouterr().err
-    assert "'train'" in message
+    assert "'fit'" in message
     assert all(name in message for name in COMMANDS)
 
 

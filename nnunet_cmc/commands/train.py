@@ -1,0 +1,49 @@
+"""``nnunet_cmc train``: nnU-Net's training on several processes or machines, under torchrun."""
+
+import argparse
+import os
+import sys
+
+HELP = "train on several processes or machines, under torchrun"
+
+USAGE = """\
+What nnUNetv2_train does, with its arguments, in every process that torchrun starts:
+  torchrun --nproc-per-node 2 -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCPlans --c
+and on several machines that share nnU-Net's folders, the same on each of them (without the variable, workers that
+torchrun restarts look for each other in vain: it keeps what it knew of those that died):
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --max-restarts 3 \\
+      -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCPlans --c
+The processes share the batch of the plans. With --c (which starts anew if there is no checkpoint) a restarted
+training goes on from its last one. A single process needs no torchrun: use nnUNetv2_train.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = USAGE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of nnUNetv2_train, but for -num_gpus")
+
+
+def run(args: argparse.Namespace) -> None:
+    if "LOCAL_RANK" not in os.environ:
+        raise ValueError("nnunet_cmc train is for torchrun, which was not used: start nnUNetv2_train instead.")
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("-device", default="cuda")
+    known.add_argument("-num_gpus")
+    found, _ = known.parse_known_args(args.arguments)
+    if found.num_gpus is not None:
+        raise ValueError("-num_gpus belongs to nnUNetv2_train: torchrun's --nproc-per-node says how many GPUs train.")
+
+    import torch
+    import torch.distributed as dist
+    from nnunetv2.run.run_training import run_training_entry
+
+    if found.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if found.device == "cuda" else "gloo")
+    sys.argv = ["nnUNetv2_train", *args.arguments]
+    try:
+        run_training_entry()
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,18 @@
+import pytest
+
+from nnunet_cmc.commands.main import main
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "sentence"),
+    [
+        ({}, [], "nnunet_cmc train is for torchrun, which was not used: start nnUNetv2_train instead."),
+        ({"LOCAL_RANK": "0"}, ["-num_gpus", "2"], "-num_gpus belongs to nnUNetv2_train: torchrun's --nproc-per-node"),
+    ],
+)
+def test_what_is_refused(environment, arguments, sentence, monkeypatch, capsys):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "502", "3d_fullres", "0", "-tr", "CMCTrainer", *arguments]) == 1
+    assert f"nnunet_cmc: error: {sentence}" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""Two processes with half of a batch each, against one with all of it (gloo, on the CPU)."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+STEPS = 3
+
+# SGD instead of AdamW, which makes full steps of the rounding errors at biases that a norm cancels.
+QUIET = """
+import torch
+from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
+from nnunet_cmc.trainers.schedule import WarmUpPolyLR
+class Quiet(CMCTrainerMeanTeacher):
+    seed, epochs, iterations = 0, 2, (2, 1)
+    def initialize(self):
+        super().initialize()
+        self.logger.local_logger.plot_progress_png = lambda folder: None
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.network.parameters(), self.initial_lr)
+        return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
+"""
+# What every rank runs: `given` is JSON, `work` a folder with this rank's batches, in which it leaves its result.
+RANK = """
+import json, os, torch
+import torch.distributed as dist
+given = json.loads(given)
+os.environ.update(given["environment"])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{work}/store", rank=rank, world_size=2)
+exec(quiet)
+plans = {**given["plans"], "continue_training": False}
+trainer = Quiet(plans, "3d_fullres", 0, given["dataset"], torch.device("cpu"))
+if given["whole_run"]:
+    trainer.run_training()
+    terms = []
+else:
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    terms = [trainer.train_step(batch) for batch in torch.load(f"{work}/batches{rank}.pt")]
+torch.save({
+    "terms": terms, "gradients": trainer.gradients, "network": trainer.bare_network.state_dict(),
+    "teacher": trainer.teacher.state_dict(), "banks": trainer.consistency.state_dict(),
+    "batch_size": trainer.batch_size, "log": trainer.logger.get_checkpoint()["train_losses"],
+}, f"{work}/result{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def two_ranks(cubes, work: Path, whole_run: bool = False) -> list[dict]:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["nnunet_cmc.trainers.mean_teacher"])
+    variables = {k: os.environ[k] for k in ("nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA")}
+    given = {"environment": variables, "plans": cubes.plans, "dataset": cubes.dataset_json, "whole_run": whole_run}
+    arguments = [{"given": json.dumps(given), "work": str(work), "rank": rank, "quiet": QUIET} for rank in range(2)]
+    ranks = [processes.Process(target=exec, args=(RANK, each)) for each in arguments]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(300)
+        rank.kill()
+        assert rank.exitcode == 0
+    return [torch.load(work / f"result{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def halves(batch: dict) -> list[dict]:
+    """A batch of two labelled and two unlabelled pairs as two of one each."""
+    n_labeled = len(batch["target"])
+    parts = []
+    for labeled, hidden in ((0, 2), (1, 3)):
+        pairs = batch["pairs"][[labeled, hidden]]
+        rows = pairs[pairs >= 0].unique()
+        number = torch.full((len(batch["data"]) + 1,), -1)  # the last one is what -1 picks
+        number[rows] = torch.arange(len(rows))
+        unlabeled = rows[rows >= n_labeled] - n_labeled
+        parts.append(
+            {
+                "target": batch["target"][rows[rows < n_labeled]],
+                "pairs": number[pairs],
+                "strong": batch["strong"][unlabeled],
+                **{key: batch[key][rows] for key in ("data", "fusion", "positions")},
+            }
+        )
+    return parts
+
+
+def test_two_ranks_with_half_a_batch_each_are_one_with_all_of_it(cubes, tmp_path):
+    """Terms of the loss, gradients, weights, teacher and banks."""
+    names: dict = {}
+    exec(QUIET, names)
+    one = cubes.trainer(names["Quiet"])
+    one.on_train_start()
+    one.on_epoch_start()
+    one.on_train_epoch_start()
+    batches = [next(one.dataloader_train) for _ in range(STEPS)]
+    for rank, shares in enumerate(zip(*map(halves, batches), strict=True)):
+        torch.save(list(shares), tmp_path / f"batches{rank}.pt")
+    terms = [one.train_step(batch) for batch in batches]
+    found = two_ranks(cubes, tmp_path)
+    assert [each["batch_size"] for each in found] == [1, 1]
+    for each in found:
+        for ours, theirs in zip(each["terms"], terms, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5, nan_ok=True)
+        assert each["gradients"] == pytest.approx(one.gradients, rel=1e-3, abs=1e-6)
+        for part, expected in (("network", one.network), ("teacher", one.teacher), ("banks", one.consistency)):
+            torch.testing.assert_close(each[part], expected.state_dict(), rtol=1e-3, atol=1e-5)
+    assert terms[0]["csc"] > 0
+    assert terms[0]["pseudo"] != 0
+
+
+def test_a_whole_training_on_two_ranks_leaves_both_with_the_same(unpaired, tmp_path):
+    """Epochs, validation, calibration and checkpoints included; each rank draws batches of its own."""
+    first, second = two_ranks(unpaired, tmp_path, whole_run=True)
+    for part in ("network", "teacher", "banks"):
+        torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
+    assert first["log"] == second["log"]
+    assert first["banks"]["csc.unpaired.prototypes.filled"].any()
+    (checkpoint,) = unpaired.results.rglob("checkpoint_final.pth")
+    saved = torch.load(checkpoint, weights_only=False)
+    torch.testing.assert_close(saved["network_weights"], first["network"], rtol=0, atol=0)
+    assert saved["current_epoch"] == 2

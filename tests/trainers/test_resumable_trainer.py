@@ -1,0 +1,189 @@
+"""Training that is stopped, by SIGTERM or at once, and started again."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_cmc.trainers import cmc_trainer
+from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
+from nnunet_cmc.trainers.resumable_trainer import TERMINATED
+
+EPOCHS, ITERATIONS = 3, (3, 2)
+
+
+class Quiet(CMCTrainerMeanTeacher):
+    """Short, seeded, saving every epoch, and without pictures."""
+
+    seed, epochs, iterations = 0, EPOCHS, ITERATIONS
+
+    def initialize(self):
+        super().initialize()
+        self.save_every = 1
+        self.logger.local_logger.plot_progress_png = lambda folder: None
+
+
+def state(trainer) -> dict:
+    """All that training has changed, but for times."""
+    log = {k: v for k, v in trainer.logger.local_logger.my_fantastic_logging.items() if "timestamps" not in k}
+    assert all(len(series) == EPOCHS for series in log.values())
+    return {
+        "network": trainer.network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict()["state"],
+        "banks": trainer.consistency.state_dict(),
+        "teacher": trainer.teacher.state_dict(),
+        "log": {name: np.array(series, dtype=float) for name, series in log.items()},
+    }
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def latest(trainer) -> str:
+    return str(Path(trainer.output_folder) / "checkpoint_latest.pth")
+
+
+@pytest.fixture
+def uninterrupted(unpaired) -> dict:
+    trainer = unpaired.trainer(Quiet)
+    trainer.run_training()
+    expected = state(trainer)
+    shutil.rmtree(unpaired.results)
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "iteration"), [("update", 0, 1), ("update", 1, 0), ("update", 2, 2), ("confusion", 1, 0)]
+)
+def test_sigterm_saves_and_exits_and_the_rest_is_as_if_nothing_had_happened(
+    unpaired, uninterrupted, step, epoch, iteration
+):
+    """During the given iteration, of training or of validation."""
+    first = unpaired.trainer(Quiet)
+    function, calls = first.update if step == "update" else cmc_trainer.confusion_alone, []
+
+    def and_sigterm(*args):
+        if len(calls) == epoch * ITERATIONS[step == "confusion"] + iteration:
+            os.kill(os.getpid(), signal.SIGTERM)
+        calls.append(1)
+        return function(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*((first, "update") if step == "update" else (cmc_trainer, "confusion_alone")), and_sigterm)
+        with pytest.raises(SystemExit) as exit_:
+            first.run_training()
+    assert exit_.value.code == TERMINATED == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "SIGTERM: saved checkpoint_latest.pth" in Path(first.log_file).read_text()
+
+    resumed = unpaired.trainer(Quiet)
+    resumed.load_checkpoint(latest(first))
+    assert resumed.current_epoch == epoch
+    updated = resumed.update
+    updates = []
+    resumed.update = lambda batch: updates.append(1) or updated(batch)
+    resumed.run_training()
+    done = epoch * ITERATIONS[0] + (iteration + 1 if step == "update" else ITERATIONS[0])
+    assert len(updates) == EPOCHS * ITERATIONS[0] - done, "no finished iteration is trained again"
+    assert_same(state(resumed), uninterrupted)
+
+
+def test_sigterm_to_the_workers_as_well(unpaired, monkeypatch):
+    """A cluster signals the whole job, and the loader's workers may be missed before the trainer looks."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    first = unpaired.trainer(Quiet)
+    finish = first.on_train_start
+
+    def and_sigterm():
+        finish()
+        for process in [*first.dataloader_train._processes, *first.dataloader_val._processes]:
+            process.terminate()
+            process.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    first.on_train_start = and_sigterm
+    with pytest.raises(SystemExit):
+        first.run_training()
+    resumed = unpaired.trainer(Quiet)
+    resumed.load_checkpoint(latest(first))
+    resumed.run_training()
+    assert resumed.current_epoch == EPOCHS
+
+
+def test_workers_that_die_are_an_error(unpaired, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    trainer = unpaired.trainer(Quiet)
+    finish = trainer.on_train_start
+
+    def and_kill():
+        finish()
+        for process in trainer.dataloader_train._processes:
+            process.kill()
+
+    trainer.on_train_start = and_kill
+    with pytest.raises(RuntimeError, match="no longer alive"):
+        trainer.run_training()
+    assert not os.path.exists(latest(trainer))
+
+
+TRAIN = """
+import json, os, torch
+from nnunet_cmc.trainers import cmc_trainer
+from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
+torch.set_num_threads(1)
+os.environ.update(json.loads(environment))
+class Quiet(CMCTrainerMeanTeacher):
+    seed, epochs, iterations = 0, *json.loads(length)
+    def initialize(self):
+        super().initialize()
+        self.save_every = 1
+        self.logger.local_logger.plot_progress_png = lambda folder: None
+plans = {**json.loads(plans), "continue_training": True}
+trainer = Quiet(plans, "3d_fullres", 0, json.loads(dataset), torch.device("cpu"))
+for name in ("checkpoint_final", "checkpoint_latest", "checkpoint_best"):  # as nnUNetv2_train --c
+    file = os.path.join(trainer.output_folder, name + ".pth")
+    if os.path.isfile(file):
+        trainer.load_checkpoint(file)
+        break
+trainer.run_training()
+"""
+
+
+def test_killed_at_random_moments_and_continued(unpaired, uninterrupted):
+    """kill -9 gives nobody the time to save anything: what was saved last is whole, and training goes on from there."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["nnunet_cmc.trainers.mean_teacher"])
+    variables = {k: os.environ[k] for k in ("nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA")}
+    given = {
+        "environment": variables,
+        "length": [EPOCHS, ITERATIONS],
+        "plans": unpaired.plans,
+        "dataset": unpaired.dataset_json,
+    }
+    arguments = (TRAIN, {name: json.dumps(value) for name, value in given.items()})
+    rng = np.random.default_rng(0)
+    for attempt in range(40):
+        training = processes.Process(target=exec, args=arguments)
+        training.start()
+        if attempt < 8:
+            time.sleep(rng.uniform(0.2, 2.5))
+            training.kill()
+        training.join()
+        if training.exitcode == 0:
+            break
+    assert training.exitcode == 0
+    assert attempt > 1, "some attempts were killed"
+    (checkpoint,) = unpaired.results.rglob("checkpoint_final.pth")
+    found = torch.load(checkpoint, weights_only=False)
+    assert_same(
+        {"network": found["network_weights"], "banks": found["consistency_state"], "teacher": found["teacher_state"]},
+        {part: uninterrupted[part] for part in ("network", "banks", "teacher")},
+    )

@@ -1,0 +1,131 @@
+"""A training that can be stopped at any moment, and goes on as if it had not been."""
+
+import os
+import signal
+from abc import abstractmethod
+from typing import NoReturn
+
+import torch
+
+from nnunet_cmc.trainers.distributed import any_rank
+from nnunet_cmc.trainers.pair_trainer import PairTrainer
+
+TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
+
+
+class ResumableTrainer(PairTrainer):
+    """Checkpoints appear whole or not at all; after SIGTERM (a cluster's pre-emption) the training saves and exits.
+
+    It goes on with nnU-Net's ``--c``: at the iteration after SIGTERM, else after the last epoch that was saved. With a
+    seed, on the CPU and with in-process loading the weights are the same to the bit as without the interruption.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
+    ):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.iteration = 0  # of the epoch
+        self.epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
+        self._terminated = False
+        self._updating = False  # while it is, the state is that of no iteration
+        self._process = os.getpid()
+
+    def run_training(self) -> None:
+        """As nnU-Net's, with an ear for SIGTERM."""
+        previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            super().run_training()
+        except RuntimeError:
+            if self._updating or not self._terminated:
+                raise
+            self._save_and_exit()  # the loader's workers got the signal as well, and were missed
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _on_sigterm(self, number, frame) -> None:
+        if os.getpid() != self._process:  # a worker that inherited this handler
+            os._exit(TERMINATED)
+        self._terminated = True
+
+    def on_train_epoch_start(self) -> None:
+        """As nnU-Net's."""
+        super().on_train_epoch_start()
+        self.iteration = 0
+        if self.epoch_outputs is None:
+            self.epoch_outputs = []
+
+    def train_step(self, batch: dict) -> dict:
+        """An :meth:`update`, or what it returned before the training was interrupted in this epoch."""
+        outputs = self.epoch_outputs
+        assert outputs is not None
+        if self.iteration == len(outputs):
+            self._updating = True
+            outputs.append(self.update(batch))
+            self._updating = False
+        self.iteration += 1
+        self._exit_if_terminated()
+        return outputs[self.iteration - 1]
+
+    @abstractmethod
+    def update(self, batch: dict) -> dict:
+        """One step of the optimizer; returns numbers by name."""
+
+    def validation_step(self, batch: dict) -> dict:
+        """As nnU-Net's."""
+        result = super().validation_step(batch)
+        self._exit_if_terminated()
+        return result
+
+    def on_epoch_end(self) -> None:
+        """As nnU-Net's."""
+        self.epoch_outputs = None
+        super().on_epoch_end()
+
+    def _exit_if_terminated(self) -> None:
+        if any_rank(self._terminated, self.device):
+            self._save_and_exit()
+
+    def _save_and_exit(self) -> NoReturn:
+        self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
+        self.print_to_log_file("SIGTERM: saved checkpoint_latest.pth. Train with --c to go on.")
+        raise SystemExit(TERMINATED)
+
+    # ---- checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint with :meth:`own_state`."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return super().save_checkpoint(filename)
+        temporary = filename + ".tmp"
+        checkpoint = {
+            "network_weights": self.bare_network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + (self.epoch_outputs is None),
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            **self.own_state(),
+        }
+        torch.save(checkpoint, temporary)
+        os.replace(temporary, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """As nnU-Net's, and :meth:`own_state`."""
+        super().load_checkpoint(filename_or_checkpoint)
+        self.load_own_state(torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False))
+
+    def own_state(self) -> dict:
+        """What a checkpoint has beside nnU-Net's entries."""
+        return {"epoch_outputs": self.epoch_outputs}
+
+    def load_own_state(self, checkpoint: dict) -> None:
+        """Take back what :meth:`own_state` gave."""
+        self.epoch_outputs = checkpoint["epoch_outputs"]
