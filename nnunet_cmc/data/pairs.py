@@ -134,14 +134,17 @@ class PairLoader(SeededLoader):
     def _read(self, crop: Crop, stream: Stream) -> dict[str, Tensor]:
         data, seg, _, _ = stream.dataset.load_case(crop.case)
         box = [[lo, lo + int(side)] for lo, side in zip(crop.corner, self.patch_size, strict=True)]
-        sample = {"image": torch.from_numpy(crop_and_pad_nd(data, box, 0)).float()}
+        first, last = min(crop.channels), max(crop.channels)  # what is absent is neither read nor augmented
+        read = torch.from_numpy(crop_and_pad_nd(data, [[first, last + 1], *box], 0)).float()
+        sample = {"image": read[[channel - first for channel in crop.channels]]}
         if len(crop.channels) == 1:
             sample["regression_target"] = _positions(box, crop.body_box) + _OFFSET
         if seg is not None:
             sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(seg, box, -1, cast_cropped_to=np.int16))
         sample = self.transforms(**sample)
-        image = sample["image"]
-        image[[m for m in range(len(image)) if m not in crop.channels]] = 0  # augmentation disturbs absent channels
+        seen = sample["image"]
+        image = seen.new_zeros(data.shape[0], *seen.shape[1:])
+        image[list(crop.channels)] = seen
         if "regression_target" in sample:
             positions = avg_pool3d(sample.pop("regression_target") - _OFFSET, POSITION_STRIDE)
         else:

@@ -290,8 +290,10 @@ def test_two_views_of_unlabelled_rows_differ_in_intensity_alone(tmp_path):
     assert min(agreements) < 0.999, "something has changed"
 
 
-def test_only_the_voxels_of_a_patch_are_read(tmp_path, monkeypatch):
-    source = loader(tmp_path, REGISTERED, unlabeled=["c"])
+@pytest.mark.parametrize(("present", "volumes"), [(REGISTERED, 2 * 2 + 2), (UNPAIRED, 4 * 2 + 4)])
+def test_only_the_voxels_of_a_patch_are_read(tmp_path, monkeypatch, present, volumes):
+    """Images and labels of two labelled pairs, images of two unlabelled ones; of no absent channel."""
+    source = loader(tmp_path, present, unlabeled=list(present)[1::2])
     read = []
 
     class Watched:
@@ -302,7 +304,7 @@ def test_only_the_voxels_of_a_patch_are_read(tmp_path, monkeypatch):
 
         def __getitem__(self, where):
             part = self.array[where]
-            read.append(np.prod(part.shape[1:]))
+            read.append(np.prod(part.shape))
             return part
 
     for stream in (source.labeled, source.unlabeled):
@@ -314,8 +316,8 @@ def test_only_the_voxels_of_a_patch_are_read(tmp_path, monkeypatch):
 
         monkeypatch.setattr(stream.dataset, "load_case", watched)
     source.generate_train_batch()
-    assert len(read) == 2 * 2 + 2, "image and label of two labelled cases, images of two unlabelled ones"
-    assert max(read) <= np.prod(PATCH)
+    assert len(read) == volumes
+    assert max(read) <= np.prod(PATCH) * max(map(len, present.values()))
 
 
 @pytest.mark.parametrize("case", ["c", "never_preprocessed"])
