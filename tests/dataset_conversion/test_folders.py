@@ -207,36 +207,9 @@ def test_real_ct_and_mr_of_different_patients(real_volumes, nnunet_folders, requ
     require_integrity(folder)
 
 
-def series(folder, array, spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 30.0), skip=()):
-    """A DICOM series of ``array (D, H, W)`` int16 whose slices run along the patient's axis."""
-    folder.mkdir(parents=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for number, plane in enumerate(array):
-        if number in skip:
-            continue
-        image = sitk.GetImageFromArray(plane[None])
-        image.SetSpacing(spacing)
-        tags = {
-            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
-            "0008|0018": f"1.2.3.{len(folder.name)}.{number}",
-            "0008|0060": "CT",
-            "0020|000d": "1.2.3.1",
-            "0020|000e": "1.2.3.1.1",
-            "0020|0013": str(number),
-            "0020|0032": f"{origin[0]}\\{origin[1]}\\{origin[2] + number * spacing[2]}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{9 - number}.dcm"))  # not in the order of the slices
-        writer.Execute(image)
-    return folder
-
-
-def test_a_dicom_series_is_one_volume(tmp_path, nnunet_folders):
+def test_a_dicom_series_is_one_volume(tmp_path, nnunet_folders, write_series):
     array = np.random.default_rng(0).integers(-1000, 1000, (5, 6, 7)).astype(np.int16)
-    series(tmp_path / "scans" / "a", array)
+    write_series(tmp_path / "scans" / "a", array)
     label = sitk.GetImageFromArray((array > 0).astype(np.uint8))
     label.SetSpacing((1.0, 1.5, 2.0))
     label.SetOrigin((10.0, -20.0, 30.0))
@@ -250,9 +223,9 @@ def test_a_dicom_series_is_one_volume(tmp_path, nnunet_folders):
     assert f"a,a,imagesTr/a_0000.nii.gz,{tmp_path / 'scans' / 'a'},rewritten" in (folder / "manifest.csv").read_text()
 
 
-def test_a_dicom_series_without_one_of_its_slices(tmp_path, nnunet_folders):
+def test_a_dicom_series_without_one_of_its_slices(tmp_path, nnunet_folders, write_series):
     scans(tmp_path / "ct", "b")
-    series(tmp_path / "ct" / "a", np.ones((6, 4, 4), np.int16), skip=[2])
+    write_series(tmp_path / "ct" / "a", np.ones((6, 4, 4), np.int16), skip=[2])
     with pytest.raises(ValueError, match=r"case a, .*uneven slices \(4.00 mm after 8.dcm, 2.00 mm elsewhere\)"):
         convert_folders(3, "X", {"CT": tmp_path / "ct"}, labels(tmp_path / "l", "b"), CLASSES)
 
@@ -278,13 +251,17 @@ def test_real_registered_scans(shared_data, tmp_path, nnunet_folders, require_in
     require_integrity(folder)
     assert cmc(folder)["present_channels"] == {f"patient{i}": [0, 1] for i in ("07", "19", "26")}
     few = {
-        name: source / "TCGA_CS*.nii.gz"
-        for name, source in {"FLAIR": lgg / "images_FLAIR", "T1": lgg / "images_T1post", "label": lgg / "labels"}.items()
+        name: source / "TCGA_CS_494*.nii.gz"
+        for name, source in {
+            "FLAIR": lgg / "images_FLAIR",
+            "T1": lgg / "images_T1post",
+            "label": lgg / "labels",
+        }.items()
     }
     folder = convert_folders(4, "LGG", {"FLAIR": few["FLAIR"], "T1": few["T1"]}, few["label"], {"tumour": 1})
     require_integrity(folder)
-    for source in sorted((lgg / "labels").glob("TCGA_CS*")):
-        written = sitk.ReadImage(str(folder / "labelsTr" / source.name.removeprefix("TCGA_CS")))
+    for source in sorted((lgg / "labels").glob("TCGA_CS_494*")):
+        written = sitk.ReadImage(str(folder / "labelsTr" / source.name.removeprefix("TCGA_CS_494")))
         np.testing.assert_array_equal(
             sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(sitk.ReadImage(str(source)))
         )
