@@ -17,7 +17,7 @@ def read_classes(file: str | Path) -> dict[str, int]:
     Raises:
         ValueError: the file is of neither kind.
     """
-    text = Path(file).read_text(encoding="utf-8")
+    text = Path(file).read_text()
     if Path(file).suffix != ".json":
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         matches = [_ITKSNAP.fullmatch(line) for line in lines]
