@@ -70,7 +70,7 @@ def convert_mscmrseg(
     test: list[str] = []
     if paper:
         training, test = _paper_split(patients, sequences, seed)
-        for patient in patients.keys() - {*training, *test}:
+        for patient in sorted(patients.keys() - {*training, *test}):
             left_out |= {image: "not drawn" for image, _ in patients.pop(patient).values()}
     make = _separate if layout == "separate" else _registered
     cases = [case for patient in patients for case in make(patient, patients[patient], sequences, patient in test)]

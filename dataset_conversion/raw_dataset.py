@@ -171,7 +171,7 @@ def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:
 
 
 def _write_manifest(file: Path, cases: Sequence[Case], plans: Sequence[list[Step]]) -> None:
-    with file.open("w", newline="") as content:
+    with file.open("w", newline="", encoding="utf-8") as content:
         rows = csv.writer(content, lineterminator="\n")
         rows.writerow(["case", "subject", "file", "source", "how"])
         for case, plan in zip(cases, plans, strict=True):

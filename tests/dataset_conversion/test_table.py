@@ -16,7 +16,7 @@ def table(tmp_path, write_volume):
 
     def table(*lines, volumes=True):
         file = tmp_path / "table.csv"
-        file.write_text("\n".join(lines) + "\n")
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         for name in {cell for line in lines[1:] for cell in line.split(",") if cell.endswith(".nii.gz")}:
             write_volume(tmp_path / name, np.resize(np.array([1, 0], np.uint8), (3, 3, 3)))
         return file
