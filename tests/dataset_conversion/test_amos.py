@@ -130,6 +130,10 @@ def test_archives_that_make_no_sense(make_archive, nnunet_folders, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no imagesTr: give the folder of the unpacked archive"):
         convert_amos(tmp_path / "empty")
+    for copy in "ab":
+        (tmp_path / "two" / copy / "imagesTr").mkdir(parents=True)
+    with pytest.raises(ValueError, match="two has 2 folders with imagesTr in them"):
+        convert_amos(tmp_path / "two")
     (archive / "labelsTr" / "amos_0001.nii.gz").rename(tmp_path / "kept.nii.gz")
     with pytest.raises(ValueError, match=r"1 scan\(s\) have no label in .*labelsTr, such as .*amos_0001.nii.gz"):
         convert_amos(archive)
