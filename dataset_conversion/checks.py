@@ -74,5 +74,8 @@ def _label_problem(voxels: np.ndarray, label_values: Collection[int], allow_empt
     if unknown := sorted({int(value) for value in values} - set(label_values)):
         return f"has the label value(s) {unknown}, but the classes are {sorted(label_values)}: name every value"
     if not values.any() and not allow_empty:
-        return "shows no class at all: leave it out if the scan is not labelled"
+        return (
+            "shows no class at all: leave it out if the scan is not labelled; if it is, and nothing is to be seen, "
+            "convert with --allow-empty-labels"
+        )
     return None

@@ -15,7 +15,7 @@ from typing import Any
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
 from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
-from nnunet_cmc.dataset_conversion.volume import SUFFIXES, is_dicom_folder
+from nnunet_cmc.dataset_conversion.volume import SUFFIXES, volume_name
 
 Source = str | Path
 Sources = Mapping[str, Source]
@@ -60,24 +60,30 @@ def convert_folders(
     if not isinstance(labels, Mapping) and any(own != values[0] for own in values):
         raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
     parts = [(images, labels, False), *([(test_images, test_labels, True)] if test_images else [])]
-    cases = []
+    cases: list[Case] = []
+    left_out: dict[Path, str] = {}
     for part_images, part_labels, test in parts:
         if isinstance(labels, Mapping):
             assert part_labels is None or isinstance(part_labels, Mapping)
-            cases += _separate_scans(channels, part_images, part_labels or {}, test, values)
+            cases += _separate_scans(channels, part_images, part_labels or {}, test, values, left_out)
         else:
             assert not isinstance(part_labels, Mapping)
-            cases += _registered_scans(channels, part_images, part_labels, test, values)
-    return write_raw_dataset(dataset_id, name, channels, numbers, cases, **options)
+            cases += _registered_scans(channels, part_images, part_labels, test, values, left_out)
+    return write_raw_dataset(dataset_id, name, channels, numbers, cases, left_out=left_out, **options)
 
 
 def _registered_scans(
-    channels: Sequence[str], images: Sources, labels: Source | None, test: bool, values: Sequence[dict[int, int] | None]
+    channels: Sequence[str],
+    images: Sources,
+    labels: Source | None,
+    test: bool,
+    values: Sequence[dict[int, int] | None],
+    left_out: dict[Path, str],
 ) -> list[Case]:
     """One case for each name, with the scans of all modalities that have it."""
-    scans = {_channel(channels, modality): _volumes(source) for modality, source in images.items()}
+    scans = {_channel(channels, modality): _volumes(source, left_out) for modality, source in images.items()}
     names = sorted({name for files in scans.values() for name in files})
-    label_files = {} if labels is None else _volumes(labels)
+    label_files = {} if labels is None else _volumes(labels, left_out)
     _require_scans(label_files, names, f"in {' or '.join(map(str, images.values()))}")
     cases = []
     for name in names:
@@ -87,7 +93,12 @@ def _registered_scans(
 
 
 def _separate_scans(
-    channels: Sequence[str], images: Sources, labels: Sources, test: bool, values: Sequence[dict[int, int] | None]
+    channels: Sequence[str],
+    images: Sources,
+    labels: Sources,
+    test: bool,
+    values: Sequence[dict[int, int] | None],
+    left_out: dict[Path, str],
 ) -> list[Case]:
     """One case for each scan of each modality."""
     for modality in labels:
@@ -96,8 +107,8 @@ def _separate_scans(
     cases = []
     for modality, source in images.items():
         channel = _channel(channels, modality)
-        scans = _volumes(source)
-        label_files = _volumes(labels[modality]) if modality in labels else {}
+        scans = _volumes(source, left_out)
+        label_files = _volumes(labels[modality], left_out) if modality in labels else {}
         _require_scans(label_files, scans, f"in {source}")
         cases += [
             Case(f"{name}_{modality}", name, {channel: file}, label_files.get(name), test, values[channel])
@@ -121,8 +132,11 @@ def _require_scans(labels: Mapping[str, Path], scans: Iterable[str], where: str)
         )
 
 
-def _volumes(source: Source) -> dict[str, Path]:
-    """Volumes of a source, files or DICOM folders, by the name that they share with those of other sources."""
+def _volumes(source: Source, left_out: dict[Path, str]) -> dict[str, Path]:
+    """Volumes of a source, files or DICOM folders, by the name that they share with those of other sources.
+
+    What is no volume goes to ``left_out``, with the reason.
+    """
     before, star, after = str(source).partition("*")
     if "*" in after:
         raise ValueError(f"{source} has more than one *, but one is to stand for the scan's name.")
@@ -131,13 +145,12 @@ def _volumes(source: Source) -> dict[str, Path]:
             raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
         before = f"{Path(source)}/"
     volumes: dict[str, Path] = {}
-    others = []
     for path in sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}")):
-        suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), None)
-        if suffix is None and not is_dicom_folder(Path(path)):
-            others.append(Path(path).name)
+        if (stem := volume_name(Path(path))) is None:
+            left_out[Path(path)] = "not a volume"
             continue
-        name = path.removeprefix(before).removesuffix(after).removesuffix(suffix or "")
+        suffix = Path(path).name.removeprefix(stem)
+        name = path.removeprefix(before).removesuffix(after).removesuffix(suffix)
         if not name:
             raise ValueError(f"The * of {source} stands for nothing in {path}: put it where the scans' names differ.")
         if name in volumes:
@@ -147,8 +160,6 @@ def _volumes(source: Source) -> dict[str, Path]:
         raise ValueError(
             f"There is no volume in {source}: volumes end in {' '.join(SUFFIXES)}, or are folders of one DICOM series."
         )
-    if others:
-        print(f"Left out of {source}, not being volumes: {_listed(others)}")
     return volumes
 
 

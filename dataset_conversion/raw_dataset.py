@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
@@ -33,7 +33,8 @@ def write_raw_dataset(
     *,
     licence: str = "",
     reference: str = "",
-    validation: float | None = None,
+    left_out: Mapping[Path, str] | None = None,
+    validation: float = 0.2,
     seed: int = 0,
     allow_empty_labels: bool = False,
     dry_run: bool = False,
@@ -50,8 +51,9 @@ def write_raw_dataset(
         channels: names of the modalities, in channel order.
         labels: value of each class in the dataset; the background is 0, and may be left out.
         licence, reference: of the data, for ``dataset.json``.
+        left_out: files of the source that no case uses, and why; they are named on the screen.
         validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
-            ``seed``; None leaves the folds to ``nnunet_cmc split``.
+            ``seed``; there is no such file where no subject can be spared.
         allow_empty_labels: whether a label may show no class at all.
         dry_run: check everything and print what would become of every file, but write nothing.
 
@@ -80,8 +82,9 @@ def write_raw_dataset(
         },
     }
     training = [case.name for case in cases if _is_training(case)]
-    _check_names(dataset_json, cases, training)
-    splits = None if validation is None else make_splits(dataset_json, training, labeled=[1], val=validation, seed=seed)
+    _check_names(cases)
+    require_every_modality(dataset_json, training, "the training part")
+    _print_left_out(left_out or {}, every_one=dry_run)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
     found = [problem for each in run_parallel(problems, checks, processes, "Checking") for problem in each]
     if found:
@@ -99,8 +102,11 @@ def write_raw_dataset(
         jobs = [(unfinished, case, plan) for case, plan in zip(cases, plans, strict=True)]
         run_parallel(write_case, jobs, processes, "Writing")
         _write_manifest(unfinished / "manifest.csv", cases, plans)
-        if splits is not None:
+        try:
+            splits = make_splits(dataset_json, training, labeled=[1], val=validation, seed=seed)
             (unfinished / "splits_final.json").write_text(json.dumps(splits, indent=4) + "\n")
+        except ValueError as error:
+            print(f"There is no splits_final.json. {error}")
         (unfinished / "dataset.json").write_text(json.dumps(dataset_json, indent=4) + "\n")
         unfinished.rename(folder)
     finally:
@@ -134,17 +140,28 @@ def _checked_labels(labels: dict[str, int]) -> dict[str, int]:
     return labels
 
 
-def _check_names(dataset_json: dict, cases: Sequence[Case], training: Sequence[str]) -> None:
+def _check_names(cases: Sequence[Case]) -> None:
+    """A name becomes that of files: it must not lead out of their folder."""
+    if bad := [case.name for case in cases if not re.fullmatch(r"[^\s./\\][^/\\\x00-\x1f]*", case.name)]:
+        raise ValueError(
+            f"Case {bad[0]!r} cannot be the name of a file ({len(bad)} such case(s)): use letters, digits, _ and -."
+        )
     if repeated := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
         raise ValueError(
             f"Case {repeated[0]} exists more than once ({len(repeated)} such case(s)), perhaps in the training and in "
             "the test part: give every case a name of its own."
         )
-    require_every_modality(dataset_json, training, "the training part")
 
 
 def _is_training(case: Case) -> bool:
     return case.label is not None and not case.test
+
+
+def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:
+    for reason in dict.fromkeys(left_out.values()):
+        files = [str(file) for file, why in left_out.items() if why == reason]
+        shown = files if every_one else files[:5]
+        print(f"Left out, {reason}: {', '.join(shown)}{', ...' if len(files) > len(shown) else ''} ({len(files)})")
 
 
 def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:
@@ -154,7 +171,7 @@ def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:
 
 
 def _write_manifest(file: Path, cases: Sequence[Case], plans: Sequence[list[Step]]) -> None:
-    with file.open("w", newline="") as content:
+    with file.open("w", newline="", encoding="utf-8") as content:
         rows = csv.writer(content, lineterminator="\n")
         rows.writerow(["case", "subject", "file", "source", "how"])
         for case, plan in zip(cases, plans, strict=True):

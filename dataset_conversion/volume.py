@@ -16,9 +16,12 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 NIFTI = (".nii", ".nii.gz")
 
 
-def is_dicom_folder(path: Path) -> bool:
-    """Whether ``path`` is a folder with DICOM images directly in it."""
-    return path.is_dir() and bool(_series(path))
+def volume_name(path: Path) -> str | None:
+    """Name of a volume without its suffix; None where ``path`` is neither a volume file nor a DICOM folder."""
+    if path.is_dir():
+        return path.name if _series(path) else None
+    suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
+    return path.name.removesuffix(suffix) if suffix else None
 
 
 def volume_grid(source: Path) -> Grid:
@@ -29,6 +32,8 @@ def volume_grid(source: Path) -> Grid:
     """
     if source.is_dir():
         image = read_image(source)
+        if image.GetNumberOfComponentsPerPixel() != 1:
+            raise ValueError(f"has {image.GetNumberOfComponentsPerPixel()} values a voxel: give a series with one")
         return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     grid = read_grid(source)
     if source.name.endswith(NIFTI):

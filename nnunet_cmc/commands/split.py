@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nnunet_cmc.commands.raw_dataset import raw_dataset
+
 HELP = "choose which training cases keep their labels, and which validate"
 
 
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.splits import make_folds, make_splits, write_splits
 
-    raw = _raw_dataset(args.dataset)
+    raw = raw_dataset(args.dataset)
     dataset_json = json.loads((raw / "dataset.json").read_text())
     cases = _channel_files(raw / "imagesTr", dataset_json["file_ending"])
     if not cases:
@@ -45,22 +47,6 @@ def run(args: argparse.Namespace) -> None:
     print("Written:", *files)
     if any(file.with_name("dataset_fingerprint.json").is_file() for file in files):
         print("Plan and preprocess again: the intensity statistics in existing plans come from the labels of before.")
-
-
-def _raw_dataset(id_or_name: str) -> Path:
-    from nnunetv2.paths import nnUNet_raw
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    root = nnUNet_raw.get()
-    if root is None:
-        raise ValueError("nnUNet_raw is not set: set this variable to the folder of nnU-Net's raw datasets.")
-    try:
-        folder = Path(root, maybe_convert_to_dataset_name(id_or_name))
-    except RuntimeError as error:
-        raise ValueError(f"There is not exactly one dataset with the ID {id_or_name} in {root}.") from error
-    if not (folder / "dataset.json").is_file():
-        raise ValueError(f"There is no {folder / 'dataset.json'}: convert the dataset first.")
-    return folder
 
 
 def _channel_files(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:

@@ -1,10 +1,12 @@
-"""nnunet_cmc convert folders: its command line; what becomes of the files is tested with the converter."""
+"""nnunet_cmc convert: its command line; what becomes of the files is tested with the converter."""
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from nnunet_cmc.commands import convert
 
@@ -82,6 +84,9 @@ def test_classes_from_json(run, volumes, tmp_path, wrap):
         (["--images", "CT=ct", "CT=mr"], r"--images names CT twice"),
         (["--labels", "l", "m", "n"], r"--labels takes one folder .* but got 3 folders: put a path with a \* in"),
         (["--labels", "CT=l", "m"], r"--labels takes NAME=FOLDER .* but got 'm'"),
+        (["--labels"], r"--images needs --labels"),
+        (["--classes", "CT=none"], r"--classes takes CLASS=VALUE"),
+        (["--classes", "CT=a.json", "liver=1"], r"or NAME=FILE for each modality, but not both"),
         (["--test-labels", "l"], r"There are test labels but no test images"),
         (["--classes", "liver"], r"--classes takes CLASS=VALUE, such as liver=1"),
         (["--classes", "liver=one"], r"--classes takes CLASS=VALUE"),
@@ -97,8 +102,85 @@ def test_words_that_make_no_sense(run, volumes, tmp_path, nnunet_folders, words,
     (tmp_path / "work" / "list.json").write_text("[1]")
     options = {"--images": ["CT=ct"], "--labels": ["l"], "--classes": ["x=1"]} | {words[0]: words[1:]}
     with pytest.raises(ValueError, match=message):
-        run(*(word for option, values in options.items() for word in [option, *values]))
+        run(*(word for option, values in options.items() if values for word in [option, *values]))
     assert not list((nnunet_folders / "raw").iterdir())
+
+
+def test_classes_for_each_modality(run, volumes):
+    volumes("ct/a", "mr/a", "ct_l/a")
+    volumes("mr_l/a", value=9)
+    Path("ct.json").write_text('{"liver": 1}')
+    Path("mr.label").write_text('9 255 0 0 1 1 1 "liver"')
+    sources = ["--images", "CT=ct", "MR=mr", "--labels", "CT=ct_l", "MR=mr_l"]
+    folder = run(*sources, "--classes", "CT=ct.json", "MR=mr.label")
+    labels = [(folder / "labelsTr" / f"a_{modality}.nii.gz") for modality in ("CT", "MR")]
+    assert all((SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(label))) == 1).all() for label in labels)
+
+
+def test_a_table_and_what_is_said_of_the_data(run, volumes):
+    volumes("ct/a", "l/a")
+    Path("scans.csv").write_text("subject,modality,image,label\na,CT,ct/a.nii.gz,l/a.nii.gz\n")
+    told = ["--licence", "CC0", "--reference", "Doe et al."]
+    content = json.loads((run("--table", "scans.csv", "--classes", "x=1", *told) / "dataset.json").read_text())
+    assert (content["licence"], content["reference"]) == ("CC0", "Doe et al.")
+    with pytest.raises(ValueError, match="A table names the labels and the test part itself"):
+        run("--table", "scans.csv", "--classes", "x=1", "--labels", "l")
+
+
+def test_dry_run(run, volumes, capsys):
+    volumes("ct/a", "l/a")
+    folder = run("--images", "CT=ct", "--labels", "l", "--classes", "x=1", "--dry-run")
+    assert not folder.exists()
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["labelsTr/a.nii.gz", "<-", "l/a.nii.gz", "unchanged"]
+
+
+def test_labels_without_a_class(run, volumes):
+    volumes("ct/a", "l/a", "ct/b")
+    volumes("l/b", value=0)
+    sources = ["--images", "CT=ct", "--labels", "l", "--classes", "x=1"]
+    with pytest.raises(ValueError, match=r"l/b.nii.gz: shows no class at all.*--allow-empty-labels"):
+        run(*sources)
+    assert (run(*sources, "--allow-empty-labels") / "labelsTr" / "b.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "dataset_id", "options"),
+    [
+        (["amos"], "Dataset502_AMOS.convert_amos", 502, {"paper": False, "organs": None, "unlabeled": False}),
+        (
+            ["amos", "-d", "7", "--paper", "--unlabeled", "--organs", "liver", "right kidney", "--seed", "3"],
+            "Dataset502_AMOS.convert_amos",
+            7,
+            {"paper": True, "organs": ["liver", "right kidney"], "unlabeled": True, "seed": 3},
+        ),
+        (
+            ["mscmrseg", "--dry-run", "-np", "2"],
+            "Dataset501_MSCMRSeg.convert_mscmrseg",
+            501,
+            {"layout": "separate", "sequences": ["LGE", "bSSFP"], "paper": False, "dry_run": True, "processes": 2},
+        ),
+        (
+            ["mscmrseg", "--layout", "registered", "--sequences", "T2", "LGE", "--paper"],
+            "Dataset501_MSCMRSeg.convert_mscmrseg",
+            501,
+            {"layout": "registered", "sequences": ["T2", "LGE"], "paper": True},
+        ),
+        (["tao", "--allow-empty-labels"], "Dataset503_TAO.convert_tao", 503, {"allow_empty_labels": True}),
+    ],
+)
+def test_what_each_dataset_takes(monkeypatch, words, function, dataset_id, options):
+    given = {}
+
+    def convert_it(folder, dataset_id, **options):
+        given.update(options, folder=folder, dataset_id=dataset_id)
+        return Path("Dataset")
+
+    monkeypatch.setattr(f"nnunet_cmc.dataset_conversion.{function}", convert_it)
+    monkeypatch.setattr(convert, "_print_summary", lambda folder: None)
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    convert.run(parser.parse_args([*words, "-i", "archive"]))
+    assert given.items() >= {"folder": "archive", "dataset_id": dataset_id, **options}.items()
 
 
 def test_a_json_file_that_is_not_there(run, volumes):

@@ -70,7 +70,8 @@ def test_places_every_case_where_it_belongs(pair, nnunet_folders):
     ]
     folder = write(cases)
     assert folder == nnunet_folders / "raw" / "Dataset007_X"
-    assert names(folder) == ["dataset.json", "imagesTr", "imagesTs", "imagesUn", "labelsTr", "labelsTs", "manifest.csv"]
+    parts = ["imagesTr", "imagesTs", "imagesUn", "labelsTr", "labelsTs"]
+    assert names(folder) == ["dataset.json", *parts, "manifest.csv", "splits_final.json"]
     assert names(folder / "imagesTr") == ["a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz"]
     assert names(folder / "labelsTr") == ["a.nii.gz", "b.nii.gz"]
     assert names(folder / "imagesUn") == ["u_0001.nii.gz"]
@@ -360,6 +361,30 @@ def test_a_modality_that_only_test_or_unlabelled_cases_have(pair, nnunet_folders
     cases = [pair[1], Case("u", "u", mr), Case("t", "t", mr, pair[0].label, test=True)]
     with pytest.raises(ValueError, match=r"Modality MR \(channel 1\) has no labelled case"):
         write(cases)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/b", "a\\b", "..", ".x", "a\nb", ""])
+def test_no_file_leaves_the_dataset(pair, nnunet_folders, name):
+    with pytest.raises(ValueError, match="cannot be the name of a file"):
+        write([*pair, Case(name, "c", pair[0].images, pair[0].label)])
+    assert names(nnunet_folders / "raw") == []
+
+
+def test_the_fold_is_left_out_where_no_subject_can_be_spared(pair, nnunet_folders, capsys):
+    folder = write(pair[:1])
+    assert not (folder / "splits_final.json").exists()
+    assert "There is no splits_final.json. No subject can be spared for validation" in capsys.readouterr().out
+
+
+def test_files_that_no_case_uses_are_named(pair, nnunet_folders, capsys):
+    left_out = {Path(f"{i}.txt"): "not a volume" for i in range(7)} | {Path("x.nii"): "not drawn"}
+    write(pair, left_out=left_out, dry_run=True)
+    every = (
+        "Left out, not a volume: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, 6.txt (7)\nLeft out, not drawn: x.nii (1)"
+    )
+    assert every in capsys.readouterr().out
+    write(pair, left_out=left_out)
+    assert "Left out, not a volume: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ... (7)" in capsys.readouterr().out
 
 
 def test_case_in_two_parts(pair, nnunet_folders):

@@ -1,0 +1,167 @@
+"""MS-CMRSeg 2019: cardiac MRI of 45 patients, each with LGE, bSSFP and T2, on grids that differ.
+
+Files are found by their names, wherever in the archive they lie:
+
+* ``patient1_LGE.nii.gz``, ``_C0`` (bSSFP), ``_T2``, and ``patient1_LGE_manual.nii.gz`` and so on, the labels;
+* ``subject1_DE.nii.gz`` (LGE) and so on, as later releases name them;
+* ``myops_training_101_DE.nii.gz`` and so on, on one grid, and ``myops_training_101_gd.nii.gz``, the label of them all.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_cmc.dataset_conversion.archive import drawn
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+from nnunet_cmc.dataset_conversion.volume import volume_name
+
+DATASET_ID, NAME = 501, "MSCMRSeg"
+SEQUENCES = {"LGE": "LGE", "DE": "LGE", "C0": "bSSFP", "T2": "T2"}  # by the name that files give them
+CLASSES = {"myocardium": 1, "left ventricle": 2, "right ventricle": 3}
+LABEL_VALUES = {
+    **{200: 1, 500: 2, 600: 3},
+    **{1220: 1, 2221: 1},  # oedema and scar, in the files of MyoPS: both of the myocardium
+    **{1: 3, 2: 1, 3: 2},  # later releases
+}
+PAPER_PATIENTS = {"training": 40, "testing": 5}  # Zhou et al., MICCAI 2024, Sec. 3
+LICENCE = "by agreement with the organisers of MS-CMRSeg 2019"
+REFERENCE = (
+    "Zhuang, Multivariate Mixture Model for Myocardial Segmentation Combining Multi-Source Images, IEEE TPAMI 2019; "
+    "Zhuang et al., Cardiac segmentation on late gadolinium enhancement MRI, Medical Image Analysis 2022"
+)
+
+_NAME = re.compile(
+    r"(?P<patient>(?:patient|subject|myops_[a-z]+_)\d+)_(?:(?P<sequence>LGE|DE|C0|T2)(?P<manual>_manual)?|gd)"
+)
+Scans = dict[str, tuple[Path, Path | None]]  # scan and label of each sequence of a patient
+
+
+def convert_mscmrseg(
+    archive: str | Path,
+    dataset_id: int = DATASET_ID,
+    *,
+    layout: str = "separate",
+    sequences: Sequence[str] = ("LGE", "bSSFP"),
+    paper: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Path:
+    """Write the raw dataset ``Dataset501_MSCMRSeg`` from the unpacked archive, and return its folder.
+
+    Args:
+        layout: ``separate``: a case ``patient1_LGE`` for each scan, on its own grid. ``registered``: a case of all
+            sequences for each label, named in the same way, with the other sequences resampled onto the grid of the
+            labelled one by their world coordinates; a patient without a label is one unlabelled case.
+        sequences: those that become channels, in this order.
+        paper: draw, with ``seed``, the paper's 40 patients for training and 5 for testing; else all are for training.
+        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+
+    Raises:
+        ValueError: the archive has not the files, labels or patients it takes, or files are bad.
+    """
+    if layout not in ("separate", "registered"):
+        raise ValueError(f"The layout must be separate or registered, but is {layout!r}.")
+    left_out: dict[Path, str] = {}
+    patients = _patients(Path(archive), sequences, left_out)
+    test: list[str] = []
+    if paper:
+        training, test = _paper_split(patients, sequences, seed)
+        for patient in sorted(patients.keys() - {*training, *test}):
+            left_out |= {image: "not drawn" for image, _ in patients.pop(patient).values()}
+    make = _separate if layout == "separate" else _registered
+    cases = [case for patient in patients for case in make(patient, patients[patient], sequences, patient in test)]
+    return write_raw_dataset(
+        dataset_id,
+        NAME,
+        sequences,
+        CLASSES,
+        cases,
+        licence=LICENCE,
+        reference=REFERENCE,
+        left_out=left_out,
+        seed=seed,
+        **options,
+    )
+
+
+def _separate(patient: str, scans: Scans, sequences: Sequence[str], test: bool) -> list[Case]:
+    return [
+        Case(f"{patient}_{s}", patient, {sequences.index(s): image}, label, test, LABEL_VALUES)
+        for s, (image, label) in scans.items()
+    ]
+
+
+def _registered(patient: str, scans: Scans, sequences: Sequence[str], test: bool) -> list[Case]:
+    images = {sequences.index(s): image for s, (image, _) in scans.items()}
+    first_with: dict[Path | None, str] = {}  # a label that all sequences share makes one case
+    for s, (_, label) in scans.items():
+        first_with.setdefault(label, s)
+    if len(first_with) > 1:
+        first_with.pop(None, None)
+    return [
+        Case(f"{patient}_{s}", patient, images, label, test, LABEL_VALUES, grid=scans[s][0])
+        for label, s in first_with.items()
+    ]
+
+
+def _patients(archive: Path, sequences: Sequence[str], left_out: dict[Path, str]) -> dict[str, Scans]:
+    """Scans and labels of each patient, sequences in the order of ``sequences``."""
+    if not archive.is_dir():
+        raise ValueError(f"There is no folder {archive}: unpack the archive, and give its folder.")
+    scans: dict[tuple[str, str], Path] = {}
+    labels: dict[tuple[str, str], Path] = {}
+    for file in sorted(path for path in archive.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        match = _NAME.fullmatch(volume_name(file) or "")
+        if match is None:
+            left_out[file] = "not named as a scan or label of MS-CMRSeg"
+            continue
+        sequence = SEQUENCES.get(match["sequence"], "")  # "": a label of all
+        if sequence and sequence not in sequences:
+            left_out[file] = f"not {' or '.join(sequences)}"
+            continue
+        kind, key = labels if match["manual"] or not sequence else scans, (match["patient"], sequence)
+        if key in kind:
+            raise ValueError(f"{kind[key]} and {file} are both of {' '.join(key).strip()}: remove one of them.")
+        kind[key] = file
+    if not scans:
+        raise ValueError(
+            f"There is no scan of {' or '.join(sequences)} in {archive}, such as patient1_LGE.nii.gz or "
+            "subject1_DE.nii.gz: give the folder of the unpacked archive."
+        )
+    names = sorted({patient for patient, _ in scans})
+    if orphans := [file for key, file in labels.items() if key not in scans and (key[1] or key[0] not in names)]:
+        raise ValueError(f"{len(orphans)} label(s) have no scan, such as {orphans[0]}: unpack the archive again.")
+    return {
+        name: {
+            s: (scans[name, s], labels.get((name, s)) or labels.get((name, "")))
+            for s in sequences
+            if (name, s) in scans
+        }
+        for name in names
+    }
+
+
+def _paper_split(patients: dict[str, Scans], sequences: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
+    """Patients for training and for testing.
+
+    Those with most labels are tested, but with half of the labels of a sequence at most: training needs some, too.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = drawn(patients, sum(PAPER_PATIENTS.values()), rng, "patients")
+    labelled = {p: [s for s, (_, label) in patients[p].items() if label] for p in chosen}
+    spare = {s: sum(s in labelled[p] for p in chosen) // 2 for s in sequences}
+    test: list[str] = []
+    shuffled = [chosen[i] for i in rng.permutation(len(chosen))]
+    for patient in sorted(shuffled, key=lambda patient: -len(labelled[patient])):
+        if len(test) < PAPER_PATIENTS["testing"] and labelled[patient] and all(spare[s] for s in labelled[patient]):
+            test.append(patient)
+            spare |= {s: spare[s] - 1 for s in labelled[patient]}
+    if len(test) < PAPER_PATIENTS["testing"]:
+        raise ValueError("Too few patients have a label for a test part: add the archive of the test labels.")
+    counts = ", ".join(f"{s} of {sum(s in labelled[p] for p in test)}" for s in sequences)
+    print(f"Drawn with seed {seed} for testing: {', '.join(sorted(test))}. Labelled among them: {counts}.")
+    return [patient for patient in chosen if patient not in test], test

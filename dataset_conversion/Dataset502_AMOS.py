@@ -1,0 +1,163 @@
+"""AMOS 2022: abdominal CT and MRI, of different patients, with 15 organs.
+
+The archive has ``dataset.json``, ``imagesTr``, ``labelsTr``, ``imagesVa``, ``labelsVa`` and ``imagesTs`` with files
+``amos_0001.nii.gz``; scans numbered up to 500 are CT, from 507 on MRI. No label of ``imagesTs`` is public, so the
+validation set is the test part here.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_cmc.dataset_conversion.archive import drawn, packed_folder
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.label_names import read_classes
+from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+from nnunet_cmc.dataset_conversion.volume import volume_name
+
+DATASET_ID, NAME = 502, "AMOS"
+CHANNELS = ("CT", "MRI")
+LAST_CT, FIRST_MRI = 500, 507
+PAPER_SCANS = {"Tr": 40, "Va": 20}  # of each modality (Zhou et al., MICCAI 2024, Sec. 3)
+LICENCE = "CC BY 4.0"
+REFERENCE = (
+    "Ji et al., AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile Medical Image Segmentation, "
+    "NeurIPS 2022, https://doi.org/10.5281/zenodo.7262581"
+)
+
+
+def convert_amos(
+    archive: str | Path,
+    dataset_id: int = DATASET_ID,
+    *,
+    paper: bool = False,
+    organs: Sequence[str] | None = None,
+    unlabeled: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> Path:
+    """Write the raw dataset ``Dataset502_AMOS`` from the unpacked archive, and return its folder.
+
+    Args:
+        paper: draw, with ``seed``, the paper's 40 CT and 40 MRI scans for training and 20 and 20 for testing.
+        organs: the classes; voxels of other organs become background. All 15, if None.
+        unlabeled: whether the scans of ``imagesTs`` become unlabelled cases.
+        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+
+    Raises:
+        ValueError: the archive is not complete, has too few scans or not the organs asked for, or files are bad.
+    """
+    root = packed_folder(archive, "imagesTr")
+    if not (root / "dataset.json").is_file():
+        raise ValueError(f"There is no {root / 'dataset.json'}, which names the organs: unpack the archive again.")
+    labels, values = _classes(root / "dataset.json", organs)
+    _note_missing(root)
+    left_out: dict[Path, str] = {}
+    scans = {part: _scans(root, part, left_out) for part in ("Tr", "Va", "Ts")}
+    files = {part: _labels(root, part, scans[part], left_out) for part in ("Tr", "Va")}
+    if paper:
+        rng = np.random.default_rng(seed)
+        for part in PAPER_SCANS:
+            chosen = _paper_scans(scans[part], part, rng)
+            left_out |= {file: "not drawn" for name, file in scans[part].items() if name not in chosen}
+            scans[part] = {name: scans[part][name] for name in chosen}
+        print(f"Drawn with seed {seed}: {len(scans['Tr'])} scans for training, {len(scans['Va'])} for testing.")
+    if not unlabeled:
+        left_out |= dict.fromkeys(scans.pop("Ts").values(), "having no public label (--unlabeled uses them)")
+    cases = [
+        Case(name, name, {_channel(name): image}, files.get(part, {}).get(name), part == "Va", values)
+        for part in scans
+        for name, image in scans[part].items()
+    ]
+    return write_raw_dataset(
+        dataset_id,
+        NAME,
+        CHANNELS,
+        labels,
+        cases,
+        licence=LICENCE,
+        reference=REFERENCE,
+        left_out=left_out,
+        seed=seed,
+        **options,
+    )
+
+
+def _paper_scans(names: Iterable[str], part: str, rng: np.random.Generator) -> list[str]:
+    chosen = []
+    for channel, modality in enumerate(CHANNELS):
+        candidates = (name for name in names if _channel(name) == channel)
+        chosen += drawn(candidates, PAPER_SCANS[part], rng, f"{modality} scans of images{part}")
+    return chosen
+
+
+def _classes(dataset_json: Path, organs: Sequence[str] | None) -> tuple[dict[str, int], dict[int, int] | None]:
+    """Number of each class in the dataset, and number by value in the label files where these differ."""
+    every = {name: value for name, value in read_classes(dataset_json).items() if value}
+    if organs is None:
+        return every, None
+    known = {_plain(name): name for name in every}
+    if unknown := [organ for organ in organs if _plain(organ) not in known]:
+        raise ValueError(f"AMOS has no organ {unknown[0]!r}: its organs are {', '.join(every)}.")
+    chosen = {known[_plain(organ)] for organ in organs}
+    numbers = {name: number for number, name in enumerate((name for name in every if name in chosen), 1)}
+    return numbers, {value: numbers.get(name, 0) for name, value in every.items()}
+
+
+def _plain(organ: str) -> str:
+    return organ.lower().replace("_", " ")
+
+
+def _note_missing(root: Path) -> None:
+    """Say what the archive's own list names that is not there; paths in it are taken for their names alone."""
+    content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    listed = []
+    for key, part in {"training": "Tr", "validation": "Va"}.items():
+        entries = content.get(key) if isinstance(content.get(key), list) else []
+        images = [entry.get("image") if isinstance(entry, dict) else entry for entry in entries]
+        listed += [root / f"images{part}" / Path(image).name for image in images if isinstance(image, str)]
+    if missing := [file for file in listed if not file.is_file()]:
+        print(f"{root / 'dataset.json'} lists {len(missing)} scan(s) that are not there, such as {missing[0]}.")
+
+
+def _scans(root: Path, part: str, left_out: dict[Path, str]) -> dict[str, Path]:
+    """Scans of ``images{part}`` by name."""
+    scans = {}
+    for file in sorted((root / f"images{part}").glob("*")):
+        name = volume_name(file)
+        if name and re.fullmatch(r"amos_\d+", name):
+            scans[name] = file
+            _channel(name)
+        elif not file.name.startswith("."):
+            left_out[file] = "not named as a scan of AMOS"
+    return scans
+
+
+def _labels(root: Path, part: str, scans: dict[str, Path], left_out: dict[Path, str]) -> dict[str, Path]:
+    """Label file of each scan of a part."""
+    labels = {}
+    for file in sorted((root / f"labels{part}").glob("*")):
+        name = volume_name(file)
+        if name in scans:
+            labels[name] = file
+        elif not file.name.startswith("."):
+            left_out[file] = "a label without a scan"
+    if without := [str(scans[name]) for name in scans if name not in labels]:
+        raise ValueError(
+            f"{len(without)} scan(s) have no label in {root / f'labels{part}'}, such as {without[0]}: unpack the "
+            "archive again."
+        )
+    return labels
+
+
+def _channel(name: str) -> int:
+    number = int(name.removeprefix("amos_"))
+    if LAST_CT < number < FIRST_MRI:
+        raise ValueError(
+            f"{name} is neither CT (up to {LAST_CT}) nor MRI (from {FIRST_MRI}): AMOS 2022 has no such scan."
+        )
+    return int(number >= FIRST_MRI)

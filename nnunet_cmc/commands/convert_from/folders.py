@@ -1,0 +1,116 @@
+"""``nnunet_cmc convert folders``: anybody's data, as folders of scans or as a table."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HELP = "any data, as folders of scans or a table"
+DATASET_ID = None
+DESCRIPTION = """\
+Make nnUNet_raw/DatasetID_NAME from scans (.nii.gz .nii .nrrd .mha .mhd, or folders of one DICOM series each).
+
+Registered scans, all of a patient on one grid: one folder of labels. Files of the same name are one case.
+  nnunet_cmc convert folders -d 502 --name Abdomen --images CT=ct/ MR=mr/ --labels labels/ --classes liver=1 spleen=2
+Separate scans, each on its own grid or of its own patient: a folder of labels for each modality.
+  nnunet_cmc convert folders -d 502 --name Abdomen --images CT=ct/ MR=mr/ --labels CT=ct_labels/ MR=mr_labels/ \\
+      --classes liver=1 spleen=2
+A scan without a label is used as an unlabelled one. Instead of a folder, a path with one * (in quotes) may be given,
+which stands for the name: --images FLAIR='scans/*_flair.nii.gz' T1='scans/*_t1.nii.gz' --labels 'scans/*_label.nii.gz'
+A table instead of folders: a CSV file with the columns subject, modality, image, label, part (train or test).
+  nnunet_cmc convert folders -d 502 --name Abdomen --table scans.csv --classes labels.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", required=True, help="name of the dataset")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", nargs="+", metavar="NAME=FOLDER", help="scans of each modality, in channel order")
+    source.add_argument("--table", metavar="CSV", help="file with a row for each scan")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="[NAME=]FOLDER",
+        help="labels: one folder (registered scans), or one for each modality (separate scans)",
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        required=True,
+        metavar="CLASS=VALUE",
+        help="value of each class in the labels; or a file of them, JSON (as in a dataset.json) or ITK-SNAP's; or "
+        "NAME=FILE for each modality, where their values differ",
+    )
+    parser.add_argument("--test-images", nargs="+", metavar="NAME=FOLDER", help="scans of the test part")
+    parser.add_argument("--test-labels", nargs="+", metavar="[NAME=]FOLDER", help="labels of the test part")
+    parser.add_argument("--licence", default="", help="licence of the data, for dataset.json")
+    parser.add_argument("--reference", default="", help="reference of the data, for dataset.json")
+
+
+def convert(args: argparse.Namespace, options: dict[str, Any]) -> Path:
+    from nnunet_cmc.dataset_conversion.folders import convert_folders
+    from nnunet_cmc.dataset_conversion.table import convert_table
+
+    options = {"licence": args.licence, "reference": args.reference, **options}
+    classes = _classes(args.classes)
+    if args.table:
+        if args.labels or args.test_images or args.test_labels:
+            raise ValueError("A table names the labels and the test part itself: leave out --labels and --test-*.")
+        return convert_table(args.dataset_id, args.name, args.table, classes, **options)
+    if not args.labels:
+        raise ValueError("--images needs --labels: one folder, or one for each modality.")
+    return convert_folders(
+        args.dataset_id,
+        args.name,
+        _pairs(args.images, "--images"),
+        _labels(args.labels, "--labels"),
+        classes,
+        _pairs(args.test_images, "--test-images") if args.test_images else None,
+        _labels(args.test_labels, "--test-labels") if args.test_labels else None,
+        **options,
+    )
+
+
+def _pairs(entries: Sequence[str], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"{option} takes NAME=FOLDER for each modality, such as CT=scans/ct, but got {entry!r}.")
+        if name in pairs:
+            raise ValueError(f"{option} names {name} twice.")
+        pairs[name] = value
+    return pairs
+
+
+def _labels(entries: Sequence[str], option: str) -> str | dict[str, str]:
+    if any("=" in entry for entry in entries):
+        return _pairs(entries, option)
+    if len(entries) > 1:
+        raise ValueError(
+            f"{option} takes one folder (registered scans) or NAME=FOLDER for each modality, but got {len(entries)} "
+            "folders: put a path with a * in quotes."
+        )
+    return entries[0]
+
+
+def _classes(entries: Sequence[str]) -> dict[str, int] | dict[str, dict[str, int]]:
+    from nnunet_cmc.dataset_conversion.label_names import read_classes
+
+    if len(entries) == 1 and "=" not in entries[0] and Path(entries[0]).suffix:
+        return read_classes(entries[0])
+    values: dict[str, int] = {}
+    files: dict[str, str] = {}
+    for entry in entries:
+        name, _, value = entry.rpartition("=")
+        if not name or not (value.isdecimal() or Path(value).suffix):
+            raise ValueError(f"--classes takes CLASS=VALUE, such as liver=1, or a file of them, but got {entry!r}.")
+        if name in values or name in files:
+            raise ValueError(f"--classes names {name} twice.")
+        if value.isdecimal():
+            values[name] = int(value)
+        else:
+            files[name] = value
+    if values and files:
+        raise ValueError("--classes takes CLASS=VALUE for each class or NAME=FILE for each modality, but not both.")
+    return values or {modality: read_classes(file) for modality, file in files.items()}

@@ -1,0 +1,70 @@
+"""``nnunet_cmc inspect``: look at a converted dataset before training on it."""
+
+import argparse
+from pathlib import Path
+
+from nnunet_cmc.commands.raw_dataset import raw_dataset
+
+HELP = "pictures of all cases of a dataset, and a table of what it holds"
+ROWS = 10  # cases in a picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    parser.add_argument(
+        "-o", dest="output", metavar="FOLDER", help="for the page and its pictures; default: inspect_DATASET, here"
+    )
+    parser.add_argument("-np", dest="processes", type=int, help="processes; default: nnUNet_def_n_proc or the cores")
+
+
+def run(args: argparse.Namespace) -> None:
+    import json
+    import os
+
+    from nnunetv2.configuration import default_num_processes
+
+    from nnunet_cmc.data.parallel import run_parallel
+    from nnunet_cmc.data.presence import channel_names
+    from nnunet_cmc.data.raw_dataset import check_dataset
+    from nnunet_cmc.evaluation.evaluate import classes_of
+    from nnunet_cmc.evaluation.inspection import find_cases, overview
+
+    folder = raw_dataset(args.dataset)
+    dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    check_dataset(str(folder), dataset_json)
+    modalities, (classes, _) = channel_names(dataset_json), classes_of(dataset_json)
+    cases = find_cases(folder, dataset_json)
+    output = Path(args.output or f"inspect_{folder.name}")
+    (output / "pictures").mkdir(parents=True, exist_ok=True)
+    pages = [cases[first : first + ROWS] for first in range(0, len(cases), ROWS)]
+    jobs = [
+        (output / "pictures" / f"{number:03d}.png", page, modalities, classes) for number, page in enumerate(pages, 1)
+    ]
+    processes = args.processes or min(default_num_processes, os.cpu_count() or 1)
+    facts = [fact for page in run_parallel(_draw, jobs, processes, "Looking") for fact in page]
+    table = overview(facts, modalities, classes)
+    page = _write_page(output, folder.name, table, [job[0].name for job in jobs])
+    print(f"\n{table}\n\nWritten: {page}")
+
+
+def _draw(file, cases, modalities, classes):
+    from nnunet_cmc.evaluation.inspection import look
+    from nnunet_cmc.evaluation.inspection_picture import save_cases
+
+    facts = [look(case, classes) for case in cases]
+    save_cases(file, facts, modalities, classes)
+    return facts
+
+
+def _write_page(output: Path, title: str, table: str, pictures: list[str]) -> Path:
+    from html import escape
+
+    images = "".join(f'<p><img src="pictures/{name}" alt="" loading="lazy"></p>\n' for name in pictures)
+    page = output / "index.html"
+    page.write_text(
+        f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f"<style>body {{ font-family: sans-serif; margin: 2em; }} img {{ max-width: 100%; }}</style>\n"
+        f"<h1>{escape(title)}</h1>\n<pre>{escape(table)}</pre>\n{images}</html>\n",
+        encoding="utf-8",
+    )
+    return page

@@ -1,0 +1,133 @@
+"""A raw dataset before anyone trains on it: what each of its cases is, and what all of them together hold."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunet_cmc.data.grid import Grid, read_grid
+from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
+from nnunet_cmc.data.raw_case import split_name
+from nnunet_cmc.evaluation.evaluate import mask_of
+from nnunet_cmc.evaluation.results import Label
+
+PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}
+
+
+@dataclass(frozen=True)
+class RawCase:
+    """A case of the dataset: its part, its subject, and its files.
+
+    Attributes:
+        images: scan of each modality by name; absent modalities have none, or one of zeros.
+    """
+
+    name: str
+    part: str
+    subject: str
+    images: Mapping[str, Path]
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the files of a case hold.
+
+    Attributes:
+        grid: of its scans; size and spacing in mm along x, y, z.
+        ranges: 1st and 99th percentile of each present modality's values.
+        volumes: ml of each class in the label; empty without a label.
+    """
+
+    case: RawCase
+    grid: Grid
+    ranges: dict[str, tuple[float, float]]
+    volumes: dict[str, float]
+
+
+def find_cases(folder: Path, dataset_json: dict) -> list[RawCase]:
+    """All cases of a raw dataset, training first, then unlabelled, then test; a ValueError if there is none."""
+    names, ending = channel_names(dataset_json), dataset_json["file_ending"]
+    cases = []
+    for part, title in PARTS.items():
+        found: dict[str, dict[str, Path]] = {}
+        for file in sorted(folder.glob(f"images{part}/*{ending}")):
+            case, channel = split_name(file.name, ending) or (None, 0)
+            if case is None or channel >= len(names):
+                raise ValueError(f"{file} is not named as a channel of a case: rename or remove it.")
+            if channel in (present_channels(dataset_json, case) or range(len(names))):
+                found.setdefault(case, {})[names[channel]] = file
+        for case, images in found.items():
+            label = folder / f"labels{part}" / f"{case}{ending}"
+            cases.append(
+                RawCase(case, title, subject_of(dataset_json, case), images, label if label.exists() else None)
+            )
+    if not cases:
+        raise ValueError(f"{folder} has no case: convert the dataset again.")
+    return cases
+
+
+def look(case: RawCase, classes: Mapping[str, Label]) -> Facts:
+    """Read all files of a case. ValueError if one cannot be read, or all scans are zero everywhere."""
+    grid = read_grid(next(iter(case.images.values())))
+    ranges = {}
+    for modality, file in case.images.items():
+        voxels = _voxels(case, file)
+        if voxels.any():
+            low, high = np.percentile(voxels, (1, 99))
+            ranges[modality] = (float(low), float(high))
+    if not ranges:
+        files = ", ".join(map(str, case.images.values()))
+        raise ValueError(f"Case {case.name} shows no modality: all voxels of {files} are zero.")
+    volumes = {}
+    if case.label is not None:
+        labels, millilitres = _voxels(case, case.label), float(np.prod(grid.spacing)) / 1000
+        volumes = {name: float(mask_of(labels, label).sum()) * millilitres for name, label in classes.items()}
+    return Facts(case, grid, ranges, volumes)
+
+
+def _voxels(case: RawCase, file: Path) -> np.ndarray:
+    try:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+    except RuntimeError as error:
+        raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
+
+
+def overview(facts: Sequence[Facts], modalities: Sequence[str], classes: Mapping[str, Label]) -> str:
+    """Tables of the parts, of the modalities and of the classes, as text."""
+    parts = [["", "cases", "labelled", "subjects", *modalities]]
+    for part in PARTS.values():
+        own = [f for f in facts if f.case.part == part]
+        counts = [sum(f.case.label is not None for f in own), len({f.case.subject for f in own})]
+        parts.append([part, *map(str, [len(own), *counts, *(sum(m in f.ranges for f in own) for m in modalities)])])
+    grids = [["", "size x, y, z", "spacing x, y, z [mm]", "values, 1 % to 99 %"]]
+    for modality in modalities:
+        own = [f for f in facts if modality in f.ranges]
+        sizes, spacings, ranges = (
+            [f.grid.size for f in own],
+            [f.grid.spacing for f in own],
+            [f.ranges[modality] for f in own],
+        )
+        grids.append([modality, _along_axes(sizes), _along_axes(spacings), _along_axes(ranges, " to ")])
+    volumes = [["", "labelled cases with it", "ml in those"]]
+    labelled = [f for f in facts if f.case.label is not None]
+    for name in classes:
+        there = [[f.volumes[name]] for f in labelled if f.volumes[name]]
+        volumes.append([name, f"{len(there)} of {len(labelled)}", _along_axes(there)])
+    note = "Numbers with a range in brackets are medians over cases."
+    return "\n\n".join([*(_aligned(table) for table in (parts, grids, volumes)), note])
+
+
+def _along_axes(values: Iterable[Sequence[float]], separator: str = ", ") -> str:
+    """Median and range of each component, ``512 (320 .. 768), ...``, or the value that all have."""
+    columns = list(zip(*values, strict=True))
+    texts = [f"{np.median(c):.4g}" + (f" ({min(c):.4g} .. {max(c):.4g})" if min(c) < max(c) else "") for c in columns]
+    return separator.join(texts) or "-"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

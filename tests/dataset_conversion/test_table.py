@@ -1,0 +1,88 @@
+"""Tables of scans: which rows become one case, and which tables are refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nnunet_cmc.dataset_conversion.table import convert_table
+
+CLASSES = {"liver": 1}
+
+
+@pytest.fixture
+def table(tmp_path, write_volume):
+    """``table("subject,modality,...", "a,CT,...")`` writes a CSV file and, beside it, the volumes it names."""
+
+    def table(*lines, volumes=True):
+        file = tmp_path / "table.csv"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for name in {cell for line in lines[1:] for cell in line.split(",") if cell.endswith(".nii.gz")}:
+            write_volume(tmp_path / name, np.resize(np.array([1, 0], np.uint8), (3, 3, 3)))
+        return file
+
+    return table
+
+
+def cmc(folder):
+    return json.loads((folder / "dataset.json").read_text())["cmc"]
+
+
+def names(folder):
+    return sorted(file.name.removesuffix(".nii.gz") for file in folder.iterdir())
+
+
+def test_rows_are_cases_of_their_own(table, nnunet_folders):
+    rows = [
+        "subject,modality,image,label,part",
+        "a,CT,x/a_ct.nii.gz,a_ct_label.nii.gz,train",
+        "a,MR,x/a_mr.nii.gz,a_mr_label.nii.gz,",
+        "a,MR,x/a_mr2.nii.gz,,",
+        "b,CT,b_ct.nii.gz,b_label.nii.gz,test",
+    ]
+    folder = convert_table(3, "X", table(*rows), CLASSES)
+    assert names(folder / "labelsTr") == ["a_CT", "a_MR"]
+    assert names(folder / "imagesUn") == ["a_MR_2_0001"]
+    assert names(folder / "imagesTs") == ["b_CT_0000"]
+    assert cmc(folder)["subjects"] == {"a_CT": "a", "a_MR": "a", "a_MR_2": "a", "b_CT": "b"}
+
+
+def test_rows_that_share_a_label_are_one_case(table, nnunet_folders):
+    rows = [
+        "\ufeffimage,label,modality,subject",  # as spreadsheets write it, in another order
+        "a1.nii.gz,a.nii.gz,FLAIR,a",
+        "a2.nii.gz,a.nii.gz,T1,a",
+        "b2.nii.gz,,T1,b",
+    ]
+    folder = convert_table(3, "X", table(*rows), CLASSES)
+    assert names(folder / "imagesTr") == ["a_0000", "a_0001"]
+    assert names(folder / "imagesUn") == ["b_0001"]
+    assert cmc(folder)["present_channels"] == {"a": [0, 1], "b": [1]}
+
+
+def test_classes_for_each_modality(table, nnunet_folders):
+    rows = ["subject,modality,image,label", "a,CT,a1.nii.gz,l1.nii.gz", "a,MR,a2.nii.gz,l2.nii.gz"]
+    with pytest.raises(ValueError, match=r"a_MR, .*l2.nii.gz: has the label value\(s\) \[1\], but the classes are"):
+        convert_table(3, "X", table(*rows), {"CT": {"liver": 1}, "MR": {"liver": 2}})
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["subject,modality", "a,CT"], r"must have the columns subject, modality, image, label, part, but has"),
+        (["subject,modality,image,mask", "a,CT,a,b"], r"must have the columns"),
+        (["subject,modality,image"], "has no row below its head"),
+        (["subject,modality,image", "a,,a.nii.gz"], "Line 2 of .*table.csv needs a subject, a modality, an image"),
+        (["subject,modality,image,part", "a,CT,a.nii.gz,val"], "Line 2 .* the part train or test, but is a,CT"),
+        (["subject,modality,image,label", "../../x,CT,a.nii.gz,l.nii.gz"], "'../../x_CT' cannot be the name of a file"),
+        (
+            ["subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz", "a,MR,b.nii.gz,l.nii.gz", "a,MR,c.nii.gz,"],
+            "Subject a has a modality twice",
+        ),
+        (["subject,modality,image,label", "a,CT,gone.nii,l.nii.gz"], "gone.nii: cannot be read"),
+    ],
+)
+def test_tables_that_make_no_sense(table, nnunet_folders, lines, message):
+    with pytest.raises(ValueError, match=message):
+        convert_table(3, "X", table(*lines), CLASSES)
+    assert not list((nnunet_folders / "raw").iterdir())
