@@ -14,12 +14,13 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_dataset import check_dataset
 from nnunet_cmc.data.splits import hidden_cases
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.planners.spacing import isotropic_spacing
 
-STOCK_GPU_MEMORY_GB = 8
+GPU_MEMORY_GB = 24
 STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess passes when nobody asked for anything
 
 
@@ -28,7 +29,8 @@ class CMCPlanner(ExperimentPlanner):
 
     Args:
         dataset_name_or_id: of a dataset in raw format that has a ``dataset_fingerprint.json``.
-        gpu_memory_target_in_gb: has no effect, patch and batch are fixed.
+        gpu_memory_target_in_gb: patch and batch are fixed; a training that is estimated to need more than this computes
+            its activations twice instead of keeping them.
         preprocessor_name: nothing but nnU-Net's default, which stands for :class:`CMCPreprocessor`.
         plans_name: by default the class's own.
         overwrite_target_spacing: three floats, mm along D, H, W of canonical axes, instead of the planned spacing.
@@ -43,6 +45,9 @@ class CMCPlanner(ExperimentPlanner):
     batch_size = 4
     coarsest_spacing: float | None = 1.5  # mm: what the encoder was trained at
     learning_rate = 3e-4  # from scratch
+    # GB of each modality: weights, gradients and AdamW's moments; and what a patch leaves for the backward pass in
+    # mixed precision (benchmarks/train_step.py counts both)
+    gb_of_weights, gb_per_patch = 1.6, 0.51
     # nnU-Net's scheme for a channel -> the one that the encoder was trained with
     normalization: dict[str, str] = {  # noqa: RUF012
         "CTNormalization": "CTPositiveZScoreNormalization",
@@ -67,7 +72,7 @@ class CMCPlanner(ExperimentPlanner):
     def __init__(
         self,
         dataset_name_or_id,
-        gpu_memory_target_in_gb=STOCK_GPU_MEMORY_GB,
+        gpu_memory_target_in_gb=GPU_MEMORY_GB,
         preprocessor_name=STOCK_PREPROCESSOR,
         plans_name=None,
         overwrite_target_spacing=None,
@@ -118,11 +123,6 @@ class CMCPlanner(ExperimentPlanner):
         Raises:
             ValueError: a case that cannot be read, or a modality without a labelled case.
         """
-        if self.UNet_vram_target_GB != STOCK_GPU_MEMORY_GB:
-            print(
-                f"-gpu_memory_target {self.UNet_vram_target_GB:g} has no effect on {type(self).__name__}: "
-                f"its patch of {self.patch_size}^3 voxels and batch of {self.batch_size} are fixed."
-            )
         check_dataset(self.raw_dataset_folder, self.dataset_json)
         folder = join(nnUNet_preprocessed, self.dataset_name)
         raw_splits = join(self.raw_dataset_folder, "splits_final.json")
@@ -131,6 +131,8 @@ class CMCPlanner(ExperimentPlanner):
 
         spacing, reason = self._spacing_and_reason()
         print(f"Target spacing: {reason}")
+        checkpointing, memory = self._checkpointing_and_reason()
+        print(f"GPU memory: {memory}")
         spacings, shapes = (self.dataset_fingerprint[key] for key in ("spacings", "shapes_after_crop"))
         forward, backward = self.determine_transpose()
         self.plans = {
@@ -141,11 +143,12 @@ class CMCPlanner(ExperimentPlanner):
             "image_reader_writer": self.determine_reader_writer().__name__,
             "transpose_forward": forward,
             "transpose_backward": backward,
-            "configurations": {"3d_fullres": self._configuration(spacing, spacings, shapes)},
+            "configurations": {"3d_fullres": self._configuration(spacing, spacings, shapes, checkpointing)},
             "experiment_planner_used": type(self).__name__,
             "label_manager": "LabelManager",
             "foreground_intensity_properties_per_channel": statistics,
             "spacing_reason": reason,
+            "memory_reason": memory,
         }
         shutil.copy(join(self.raw_dataset_folder, "dataset.json"), join(folder, "dataset.json"))
         self.save_plans(self.plans)
@@ -176,7 +179,20 @@ class CMCPlanner(ExperimentPlanner):
         )
         return np.full(3, spacing), reason
 
-    def _configuration(self, spacing: np.ndarray, spacings: list, shapes: list) -> dict:
+    def _checkpointing_and_reason(self) -> tuple[bool, str]:
+        modalities, classes = len(channel_names(self.dataset_json)), len(self.dataset_json["labels"])
+        patches = 2 * self.batch_size  # labelled and unlabelled
+        logits = 16e-9 * classes * self.patch_size**3  # in float32, with their softmax and the gradients of both
+        needed = modalities * (self.gb_of_weights + patches * (self.gb_per_patch + logits))
+        about = f"training {modalities} modalities is estimated to take {needed:.1f} GB of GPU memory"
+        if needed <= self.UNet_vram_target_GB:
+            return False, f"{about}, within the target of {self.UNet_vram_target_GB:g} GB."
+        return True, (
+            f"{about}, beyond the target of {self.UNet_vram_target_GB:g} GB: activations are computed twice instead "
+            "of kept (-gpu_memory_target sets the target)."
+        )
+
+    def _configuration(self, spacing: np.ndarray, spacings: list, shapes: list, checkpointing: bool) -> dict:
         resampled = [compute_new_shape(shape, old, spacing) for shape, old in zip(shapes, spacings, strict=True)]
         median_shape = np.median(resampled, axis=0)
         schemes, use_mask = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
@@ -210,6 +226,7 @@ class CMCPlanner(ExperimentPlanner):
                     "encoder": self.encoder,
                     "encoder_kwargs": deepcopy(self.encoder_kwargs),
                     "decoder_channels": list(self.decoder_channels),
+                    "checkpointing": checkpointing,
                 },
             },
         }

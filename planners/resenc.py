@@ -8,6 +8,7 @@ class CMCPlannerResEnc(CMCPlanner):
 
     plans_name = "CMCResEncPlans"
     learning_rate = 1e-3
+    gb_of_weights, gb_per_patch = 1.02, 1.2
     normalization: dict[str, str] = {}  # noqa: RUF012 - nnU-Net's own schemes
     encoder = "residual"
     encoder_kwargs = {  # noqa: RUF012

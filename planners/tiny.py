@@ -11,6 +11,7 @@ class CMCPlannerTiny(CMCPlanner):
     batch_size = 2
     coarsest_spacing = None  # the small cube needs coarse voxels to see context, and no weights expect fine ones
     learning_rate = 4e-3
+    gb_of_weights, gb_per_patch = 0.02, 0.03
     normalization: dict[str, str] = {}  # noqa: RUF012 - nnU-Net's own schemes
     encoder_kwargs = {  # noqa: RUF012
         "image_size": 48,

@@ -8,6 +8,7 @@ class CMCPlannerUniversal(CMCPlanner):
 
     plans_name = "CMCUniversalPlans"
     learning_rate = 1e-3
+    gb_of_weights, gb_per_patch = 0.32, 1.95
     # The released weights have seen CT only; another modality gets the same range.
     normalization = {  # noqa: RUF012
         "CTNormalization": "CTWindowNormalization",

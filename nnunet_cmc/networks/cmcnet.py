@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
@@ -40,6 +41,8 @@ class CMCNet(nn.Module):
         patch_size: (D, H, W) in voxels, a multiple of the encoder's stride.
         encoder, encoder_kwargs: a name in :data:`ENCODERS` and its arguments; every modality gets its own.
         decoder_channels: widths of the decoders, at stride 1, 2, 4, ...
+        checkpointing: whether training computes what is inside of encoders and decoders again for the backward pass,
+            which costs a second forward pass and saves most of the memory.
 
     Raises:
         ValueError: fewer than two modalities, or a patch that the encoder's stride does not divide.
@@ -56,6 +59,7 @@ class CMCNet(nn.Module):
         encoder: str,
         encoder_kwargs: dict,
         decoder_channels: list[int],
+        checkpointing: bool = False,
         deep_supervision: bool = False,
     ):
         super().__init__()
@@ -68,6 +72,7 @@ class CMCNet(nn.Module):
         if any(side % strides[-1] for side in patch_size):
             raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's stride {strides[-1]}.")
         self.num_classes = num_classes
+        self.checkpointing = checkpointing
         self.feature_channels = channels[-1]
         self.stride = strides[-1]
         self.encoders = nn.ModuleList(encoders)
@@ -117,7 +122,7 @@ class CMCNet(nn.Module):
         return combined
 
     def _decode(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
-        maps = {m: self.encoders[m](x[rows, m : m + 1]) for m, rows in _rows(present)}
+        maps = {m: self._run(self.encoders[m], x[rows, m : m + 1]) for m, rows in _rows(present)}
         deepest = {m: pyramid[-1] for m, pyramid in maps.items()}
         grid = [side // self.stride for side in x.shape[2:]]
         features = _scatter(deepest, present, (self.feature_channels, *grid))
@@ -133,8 +138,14 @@ class CMCNet(nn.Module):
         decoded = {}
         for m, rows in _rows(own):
             position = present[:, m].cumsum(0)[rows] - 1  # of these samples within the encoder's output
-            decoded[m] = self.decoders[m](fused[which[modality == m]], [level[position] for level in maps[m]])
+            own_maps = [level[position] for level in maps[m]]
+            decoded[m] = self._run(self.decoders[m], fused[which[modality == m]], own_maps)
         return CMCOutput(_scatter(decoded, own, (self.num_classes, *x.shape[2:])), features, present)
+
+    def _run(self, part: nn.Module, *inputs):
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)
 
 
 def _rows(mask: Tensor) -> list[tuple[int, Tensor]]:

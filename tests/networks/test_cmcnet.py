@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from nnunet_cmc.networks import CMCNet, presence
 
@@ -52,6 +53,27 @@ def test_training_sees_every_modality_and_trains_every_parameter(encoder, modali
     idle = [name for name, p in net.named_parameters() if not p.grad.any()]
     # A bias before an instance norm moves nothing; a ViT's position tables and adapters start at zero but do learn.
     assert all(name.endswith("bias") for name in idle), idle
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_checkpointing_changes_memory_and_nothing_else(encoder):
+    x, kept = scan(2), {}
+    x[1, 0] = 0
+    gradients = []
+    for checkpointing in (False, True):
+        net = build(encoder)
+        net.checkpointing = checkpointing
+
+        def note(tensor, checkpointing=checkpointing):
+            kept[checkpointing] = kept.get(checkpointing, 0) + tensor.nbytes
+            return tensor
+
+        with saved_tensors_hooks(note, lambda tensor: tensor):
+            output = net(x, alone(x))
+        output.logits.square().mean().backward()
+        gradients.append({name: p.grad for name, p in net.named_parameters()})
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+    assert kept[True] < 0.5 * kept[False]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -7,10 +7,13 @@ import pytest
 import SimpleITK
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
-from nnunet_cmc.networks import CMCNet
+from nnunet_cmc.networks import CMCNet, build_encoder
+from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.fingerprint import CMCFingerprintExtractor
 from nnunet_cmc.planners.resenc import CMCPlannerResEnc
@@ -62,7 +65,7 @@ def test_plans(dataset, planner, name, patch_size, batch_size, encoder, spacing,
     assert configuration.network_arch_class_name == "nnunet_cmc.networks.CMCNet"
     assert configuration.network_arch_init_kwargs_req_import == []
     network = configuration.network_arch_init_kwargs
-    assert set(network) == {"patch_size", "encoder", "encoder_kwargs", "decoder_channels"}
+    assert set(network) == {"patch_size", "encoder", "encoder_kwargs", "decoder_channels", "checkpointing"}
     assert network["patch_size"] == [patch_size] * 3
     assert network["encoder"] == encoder
     if encoder == "sam_med3d":
@@ -146,11 +149,43 @@ def test_another_preprocessor_is_refused(dataset):
     assert CMCPlanner(1, preprocessor_name="CMCPreprocessor").preprocessor_name == "CMCPreprocessor"
 
 
-def test_gpu_memory_has_no_effect(dataset, capsys):
+def test_a_training_beyond_the_memory_target_computes_activations_twice(dataset, capsys):
+    def checkpointing(plans):
+        return plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["checkpointing"]
+
     plans = CMCPlanner(1).plan_experiment()
-    assert "no effect" not in capsys.readouterr().out
-    assert CMCPlanner(1, gpu_memory_target_in_gb=40).plan_experiment() == plans
-    assert "-gpu_memory_target 40 has no effect on CMCPlanner: its patch of 96^3" in capsys.readouterr().out
+    assert not checkpointing(plans)
+    assert "within the target of 24 GB" in plans["memory_reason"]
+    small = CMCPlanner(1, gpu_memory_target_in_gb=4).plan_experiment()
+    assert checkpointing(small)
+    assert f"GPU memory: {small['memory_reason']}" in capsys.readouterr().out
+    assert checkpointing(CMCPlannerUniversal(1).plan_experiment())
+
+
+@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerResEnc, CMCPlannerTiny, CMCPlannerUniversal])
+def test_what_planners_say_of_memory_is_what_their_networks_need(planner, monkeypatch):
+    """Counted in mixed precision on tensors without data, which a dozen GB of them does not matter to."""
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)
+    saved = {}
+
+    def note(tensor):
+        saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
+        encoder = build_encoder(planner.encoder, **planner.encoder_kwargs)
+        decoder = DECODERS.get(planner.encoder, Decoder)(
+            encoder.channels, encoder.strides, list(planner.decoder_channels), 5
+        )
+        parameters = [p for part in (encoder, decoder) for p in part.parameters()]
+        with saved_tensors_hooks(note, lambda tensor: tensor):
+            maps = encoder(torch.empty(1, 1, *[planner.patch_size] * 3))
+            decoder(maps[-1], maps)
+        for parameter in parameters:
+            saved.pop(parameter.untyped_storage()._cdata, None)
+    weights = 16e-9 * sum(p.numel() for p in parameters)
+    assert planner.gb_of_weights == pytest.approx(weights, rel=0.05, abs=0.01)
+    assert planner.gb_per_patch == pytest.approx(1e-9 * sum(saved.values()), rel=0.15, abs=0.01)
 
 
 def test_stale_configurations_are_removed(dataset, capsys):
