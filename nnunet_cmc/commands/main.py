@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import nnunet_cmc
 
-COMMANDS = ("demo", "convert", "split", "weights", "evaluate", "stress", "doctor")
+COMMANDS = ("demo", "convert", "split", "weights", "evaluate", "stress", "explain", "doctor")
 EPILOG = "Planning, training and prediction are nnU-Net's commands, with -pl CMCPlanner and -tr CMCTrainer -p CMCPlans."
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
-import SimpleITK as sitk
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -16,6 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from nnunet_cmc.evaluation.evaluate import mask_of
 from nnunet_cmc.evaluation.results import Label
+from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
 
 _PANEL = 2.4  # inches, the width of a panel
 _LEGEND_COLUMNS = 5
@@ -72,9 +71,7 @@ def save_overview(
 ) -> None:
     """Draw a PNG with a row per case: its scans, the reference, and each prediction with the reference's outline.
 
-    The slice lies in the plane of acquisition (across the largest spacing; axial for isotropic scans) where the areas
-    of the reference's classes, each relative to its largest, add up to most. It is shown as radiologists do: front or
-    head up, the patient's left on the right.
+    Which slice is shown, and which way up, is said in :mod:`nnunet_cmc.evaluation.slices`.
 
     Args:
         cases: one or more; a modality or prediction that a case lacks leaves an empty panel.
@@ -85,8 +82,7 @@ def save_overview(
     titles = dict.fromkeys(title for case in cases for title in case.predictions)
     predictions = [column for title in titles for column in ([title, _difference(title)] if differences else [title])]
     columns = [*modalities, "reference", *predictions]
-    palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
-    colors = {name: palette(i % palette.N) for i, name in enumerate(classes)}
+    colors = class_colors(classes)
     slices = [_cut(case, classes) for case in cases]
 
     heights = [_PANEL * cut.height for cut in slices]
@@ -111,26 +107,14 @@ def save_overview(
 
 
 def _cut(case: CaseFiles, classes: Mapping[str, Label]) -> _Slice:
-    """The slice of the case that shows most of the reference's classes."""
-    reference, spacing = _read(case.reference)
-    axis = max(range(3), key=lambda i: (round(spacing[i], 3), -i))
-    rows, columns = (i for i in range(3) if i != axis)
-    areas = [mask_of(reference, label).sum(axis=(rows, columns)) for label in classes.values()]
-    if not np.any(areas):  # an empty reference: show what was predicted
-        predicted = [_read(file)[0] for file in case.predictions.values()]
-        areas = [mask_of(p, label).sum(axis=(rows, columns)) for p in predicted for label in classes.values()]
-    shown = np.sum([area / max(area.max(), 1) for area in areas], axis=0)
-    index = int(shown.argmax()) if shown.any() else reference.shape[axis] // 2
-
-    def plane(volume: np.ndarray) -> np.ndarray:
-        cut = volume.take(index, axis)
-        return cut if axis == 0 else cut[::-1]  # head up
-
-    scans = {name: plane(_window(_read(file)[0])) for name, file in case.images.items()}
-    predictions = {title: plane(_read(file)[0]) for title, file in case.predictions.items()}
-    truth = plane(reference)
-    errors = {_difference(title): _errors(truth, labels, classes) for title, labels in predictions.items()}
-    return _Slice(scans, {"reference": truth, **predictions}, errors, spacing[rows] / spacing[columns])
+    """The slice of the case that shows most of the reference's classes, or of the predicted ones if it has none."""
+    reference, spacing = read_volume(case.reference)
+    predictions = {title: read_volume(file)[0] for title, file in case.predictions.items()}
+    plane = best_plane([reference, *predictions.values()], classes, spacing)
+    scans = {name: plane.cut(window(read_volume(file)[0])) for name, file in case.images.items()}
+    labels = {title: plane.cut(volume) for title, volume in {"reference": reference, **predictions}.items()}
+    errors = {_difference(title): _errors(labels["reference"], labels[title], classes) for title in predictions}
+    return _Slice(scans, labels, errors, plane.aspect)
 
 
 def _difference(title: str) -> str:
@@ -142,18 +126,6 @@ def _errors(reference: np.ndarray, prediction: np.ndarray, classes: Mapping[str,
     there, found = (np.any([mask_of(m, label) for label in classes.values()], axis=0) for m in (reference, prediction))
     kinds = (there & ~found, found & (reference == 0), there & found & (reference != prediction))
     return dict(zip(_ERRORS, kinds, strict=True))
-
-
-def _read(file: str | PathLike) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Volume and spacing along its axes, which run to the head, to the back and to the patient's left."""
-    image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
-    return sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
-
-
-def _window(scan: np.ndarray) -> np.ndarray:
-    """Scan in [0, 1]: soft tissue for CT, which air gives away, else nearly the range of its values."""
-    low, high = (-160, 240) if scan.min() < -500 else np.percentile(scan, (1, 99.5))
-    return np.clip((scan - low) / max(high - low, 1e-6), 0, 1)
 
 
 def _draw(axis: Axes, column: str, cut: _Slice, classes: Mapping[str, Label], colors: Mapping[str, tuple]) -> None:

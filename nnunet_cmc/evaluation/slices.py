@@ -1,0 +1,66 @@
+"""Which slice of a volume a picture shows, and how it is turned and windowed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+import SimpleITK as sitk
+from matplotlib import colormaps
+
+from nnunet_cmc.evaluation.evaluate import mask_of
+from nnunet_cmc.evaluation.results import Label
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice of every volume of a case.
+
+    Attributes:
+        axis, index: the slice, of arrays as :func:`read_volume` gives them.
+        aspect: pixel height / width.
+    """
+
+    axis: int
+    index: int
+    aspect: float
+
+    def cut(self, volume: np.ndarray) -> np.ndarray:
+        """The slice of a volume as radiologists see it: front or head up, the patient's left on the right."""
+        slice_ = volume.take(self.index, self.axis)
+        return slice_ if self.axis == 0 else slice_[::-1]
+
+
+def best_plane(label_maps: Sequence[np.ndarray], classes: Mapping[str, Label], spacing: Sequence[float]) -> Plane:
+    """The slice in the plane of acquisition where the classes' areas, each relative to its largest, add up to most.
+
+    The plane of acquisition lies across the largest spacing; of isotropic scans the axial one is taken. The first label
+    map that has a class at all decides; without any it is the middle slice.
+    """
+    axis = max(range(3), key=lambda i: (round(spacing[i], 3), -i))
+    rows, columns = (i for i in range(3) if i != axis)
+    index = label_maps[0].shape[axis] // 2
+    for labels in label_maps:
+        areas = [mask_of(labels, label).sum(axis=(rows, columns)) for label in classes.values()]
+        if np.any(areas):
+            index = int(np.sum([area / max(area.max(), 1) for area in areas], axis=0).argmax())
+            break
+    return Plane(axis, index, spacing[rows] / spacing[columns])
+
+
+def read_volume(file: str | PathLike) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Volume and spacing along its axes, which run to the head, to the back and to the patient's left."""
+    image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
+    return sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
+
+
+def window(scan: np.ndarray) -> np.ndarray:
+    """Scan in [0, 1]: soft tissue for CT, which air gives away, else nearly the range of its values."""
+    low, high = (-160, 240) if scan.min() < -500 else np.percentile(scan, (1, 99.5))
+    return np.clip((scan - low) / max(high - low, 1e-6), 0, 1)
+
+
+def class_colors(classes: Mapping[str, Label]) -> dict[str, tuple]:
+    """The colour of each class in every picture."""
+    palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    return {name: palette(i % palette.N) for i, name in enumerate(classes)}
