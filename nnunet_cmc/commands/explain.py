@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from nnunet_cmc.commands.trained_model import add_model_arguments, model_folder
@@ -25,11 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.presence import channel_names, present_channels
     from nnunet_cmc.evaluation.activation_picture import save_activations
-    from nnunet_cmc.evaluation.evaluate import label_maps
+    from nnunet_cmc.evaluation.evaluate import classes_of, label_maps
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
     dataset_json = json.loads((next(iter(models.values())) / "dataset.json").read_text(encoding="utf-8"))
-    classes, cases = _classes(args.classes, dataset_json), _cases(args, dataset_json)
+    classes, _ = classes_of(dataset_json)
+    asked, cases = _asked(args.classes, classes), _cases(args, dataset_json)
     names, ending, output = channel_names(dataset_json), dataset_json["file_ending"], Path(args.output)
     references = label_maps(args.reference, ending) if args.reference else {}
     if args.reference and (missing := [case for case in cases if case not in references]):
@@ -43,11 +46,11 @@ def run(args: argparse.Namespace) -> None:
         for case in cases
     }
     for trainer, model in models.items():
-        _explain(args, trainer, model, cases, classes, {case: own[trainer] for case, own in files.items()})
+        _explain(args, trainer, model, cases, asked, {case: own[trainer] for case, own in files.items()})
     for case, by_channel in cases.items():
         shown = present_channels(dataset_json, case) or by_channel
         scans = {names[channel]: file for channel, file in by_channel.items() if channel in shown}
-        save_activations(output / f"{case}.png", case, scans, files[case], classes, references.get(case))
+        save_activations(output / f"{case}.png", case, scans, files[case], classes, asked, references.get(case))
     print(f"Written: {', '.join(str(output / f'{case}.png') for case in cases)}; volumes beside them.")
 
 
@@ -59,19 +62,17 @@ def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, c
     from nnunet_cmc.evaluation.explain import explain_case
 
     device = torch.device(args.device)
-    predictor = nnUNetPredictor(device=device, perform_everything_on_device=args.device == "cuda", allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(model), args.folds)
+    with redirect_stdout(StringIO()):  # nnU-Net talks about an option that has nothing to do with this
+        predictor = nnUNetPredictor(device=device, allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(model), args.folds)
     for case in tqdm(cases, desc=trainer, unit="case"):
         explain_case(predictor, list(cases[case].values()), list(classes.values()), files[case])
 
 
-def _classes(wanted: list[str] | None, dataset_json: dict) -> dict:
-    from nnunet_cmc.evaluation.evaluate import classes_of
-
-    classes, _ = classes_of(dataset_json)
-    if unknown := [name for name in wanted or () if name not in classes]:
+def _asked(names: list[str] | None, classes: dict) -> dict:
+    if unknown := [name for name in names or () if name not in classes]:
         raise ValueError(f"There is no class {unknown[0]}; the dataset has {', '.join(classes)}: correct --classes.")
-    return {name: label for name, label in classes.items() if wanted is None or name in wanted}
+    return {name: label for name, label in classes.items() if names is None or name in names}
 
 
 def _cases(args: argparse.Namespace, dataset_json: dict) -> dict[str, dict[int, str]]:

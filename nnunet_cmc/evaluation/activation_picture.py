@@ -1,7 +1,8 @@
 """Activations of one or several models beside the scans of a case."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
+from textwrap import fill
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -15,6 +16,7 @@ from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
 
 _PANEL = 3.0  # inches, the width of a panel
+_TITLE = 26  # letters that fit over a panel
 _COLORS = "inferno"
 
 
@@ -24,6 +26,7 @@ def save_activations(
     images: Mapping[str, str | PathLike],
     models: Mapping[str, Mapping[str, str | PathLike]],
     classes: Mapping[str, Label],
+    asked: Collection[str],
     reference: str | PathLike | None = None,
 ) -> None:
     """Draw a PNG: the scans of a case, outlines of its reference if there is one, and each model's activation with
@@ -32,24 +35,26 @@ def save_activations(
     Args:
         images: scan of each modality by its name; activations are drawn over the first.
         models: by title, the files of :func:`nnunet_cmc.evaluation.explain.explain_case`.
-        classes: name and label of the classes that the activation is of.
+        classes: name and label of each foreground class.
+        asked: the classes that the activation is of; these alone are outlined.
     """
     outlined = {} if reference is None else {"reference": read_volume(reference)[0]}
     outlined |= {title: read_volume(files["prediction"])[0] for title, files in models.items()}
     scans = {name: read_volume(image) for name, image in images.items()}
     spacing = next(iter(scans.values()))[1]
-    plane = best_plane(list(outlined.values()), classes, spacing)
+    plane = best_plane(list(outlined.values()), {name: classes[name] for name in asked}, spacing)
     shown = {name: plane.cut(window(volume)) for name, (volume, _) in scans.items()}
     background = next(iter(shown.values()))
     columns = [*shown, *outlined]
     colors = class_colors(classes)
+    classes = {name: label for name, label in classes.items() if name in asked}
 
     height = _PANEL * background.shape[0] * plane.aspect / background.shape[1]
     figure = Figure(figsize=(_PANEL * len(columns) + 1, height + 0.9), layout="constrained", facecolor="white")
     figure.suptitle(case)
     axes = figure.subplots(1, len(columns), squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
-        axis.set_title(column)
+        axis.set_title(fill(column, _TITLE))
         axis.set_xticks([])
         axis.set_yticks([])
         scan = shown.get(column, background)
@@ -66,6 +71,6 @@ def save_activations(
     figure.colorbar(scale, ax=list(axes), shrink=0.8, pad=0.01).set_label(
         "% of the case's largest activation", fontsize="small"
     )
-    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    handles = [Line2D([], [], color=colors[name], label=name) for name in classes]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
     figure.savefig(file, dpi=150)
