@@ -14,6 +14,7 @@ from nnunet_cmc.evaluation.paper_table import TITLES, averages, averages_notes, 
 from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
 from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Statistic
+from nnunet_cmc.evaluation.stress_comparison import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
 
 _WORST, _BEST = 3, 2
@@ -72,11 +73,17 @@ def _require_grid(case: str, scan: Path, reference: str | PathLike) -> None:
         )
 
 
-def save_report(folder: str | PathLike, comparison: Comparison, scans: Mapping[str, Mapping[str, Path]]) -> Path:
+def save_report(
+    folder: str | PathLike,
+    comparison: Comparison,
+    scans: Mapping[str, Mapping[str, Path]],
+    stress: StressRuns | None = None,
+) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into ``folder``; returns the page.
 
     Args:
         scans: of each case by modality, as :func:`find_scans` gives them.
+        stress: stress tests to show as well.
     """
     figures = Path(folder, "figures")
     figures.mkdir(parents=True, exist_ok=True)
@@ -88,6 +95,10 @@ def save_report(folder: str | PathLike, comparison: Comparison, scans: Mapping[s
     save_distributions(figures / "distributions.png", comparison)
     text = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
     sections.append(_section("Cases by class and modality", _note(text), _image(figures / "distributions.png")))
+    if stress:
+        text = "Average over classes. The reference stays with the modalities that are not moved."
+        pictures = [_image(file) for file in stress.save_figures(figures)]
+        sections.append(_section("Missing and misaligned modalities", _note(text), *pictures))
     for number, (name, evaluation) in enumerate(comparison.evaluations.items()):
         file = figures / (f"cases_{number + 1}.png" if len(comparison.names) > 1 else "cases.png")
         chosen = worst_and_best(evaluation)
