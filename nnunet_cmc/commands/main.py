@@ -44,6 +44,12 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one sub-command with all its arguments, for the docs."""
+    (subparsers,) = (action for action in _parser([name])._actions if isinstance(action, argparse._SubParsersAction))
+    return subparsers.choices[name]
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

@@ -102,7 +102,7 @@ def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:
         axis.bar_label(bars, labels, padding=2, fontsize="small")
     turned = max(map(len, comparison.names)) * len(comparison.names) > 50
     axis.set_xticks(
-        range(len(comparison.names)), comparison.names, rotation=20 * turned, ha="right" if turned else None
+        range(len(comparison.names)), comparison.names, rotation=20 * turned, ha="right" if turned else "center"
     )
     axis.margins(y=0.12)
     axis.set_title(f"{TITLES[metric]}, {comparison.columns[-1]}", loc="left", fontsize="medium")
