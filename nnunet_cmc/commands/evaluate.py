@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunet_cmc.data.presence import subject_of
     from nnunet_cmc.evaluation.comparison import Comparison
-    from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
+    from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
     from nnunet_cmc.evaluation.tables import format_table, save_csv, save_summary
 
@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
         stress = StressRuns(_named_folders(args.stress, "--stress")) if args.stress else None
         scans = find_scans(args.images or _images_beside(args.reference), dataset_json, references)
 
+    for folder in predictions.values():  # before the long part
+        matched_files(args.reference, folder, dataset_json)
     evaluations = {}
     for name, folder in predictions.items():
         if several:

@@ -96,7 +96,10 @@ def save_report(
     text = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
     sections.append(_section("Cases by class and modality", _note(text), _image(figures / "distributions.png")))
     if stress:
-        text = "Average over classes. The reference stays with the modalities that are not moved."
+        text = (
+            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: a class "
+            "was missed or invented in some case, which is not in the mean, so that it looks better than it is."
+        )
         pictures = [_image(file) for file in stress.save_figures(figures)]
         sections.append(_section("Missing and misaligned modalities", _note(text), *pictures))
     for number, (name, evaluation) in enumerate(comparison.evaluations.items()):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from operator import add
 from os import PathLike
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunet_cmc.evaluation.comparison import COMPARED
-from nnunet_cmc.evaluation.paper_table import TITLES
+from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
 
 _KINDS = {"mm": "{} shifted [mm]", "degrees": "{} turned [degrees]"}
@@ -63,10 +64,15 @@ class StressRuns:
             for i, (name, run) in enumerate(self.runs.items()):
                 means = [SCALE[metric] * run[subset]["mean"][metric] for subset in self.subsets]
                 shift = (i - (len(self.runs) - 1) / 2) * width
-                axis.bar(place + shift, means, 0.9 * width, color=COLORS[i % len(COLORS)], label=name)
+                bars = axis.bar(place + shift, means, 0.9 * width, color=COLORS[i % len(COLORS)], label=name)
+                marks = [MARK if _flattered(run[subset], metric) else "" for subset in self.subsets]
+                labels = [number(metric, run[subset]["mean"][metric]) for subset in self.subsets]
+                axis.bar_label(bars, list(map(add, labels, marks)), padding=2, fontsize="small")
             axis.set_xticks(place, self.subsets)
             axis.set_xlabel("modalities given")
-            _finish(axis, metric)
+            axis.margins(y=0.12)
+            axis.set_ylabel(TITLES[metric])
+            _finish(axis)
         return figure
 
     def _misalignment(self) -> Figure:
@@ -77,19 +83,28 @@ class StressRuns:
             for j, (axis, (metric, kind)) in enumerate(zip(row, columns, strict=True)):
                 axis.sharey(axes[0, j - j % len(_KINDS)])  # every panel of a metric
                 self._curves(axis, self.moved[i], metric, kind)
-                _finish(axis, metric)
+                if j % len(_KINDS) == 0:
+                    axis.set_ylabel(TITLES[metric])
+                _finish(axis)
         return figure
 
     def _curves(self, axis: Axes, moved: str, metric: str, kind: str) -> None:
         for i, (name, run) in enumerate(self.runs.items()):
             line = [run[self.subsets[0]], *(entry for entry in run.values() if entry["moved"] == moved and entry[kind])]
             x, y = [entry[kind] for entry in line], [SCALE[metric] * entry["mean"][metric] for entry in line]
-            axis.plot(x, y, ".-", color=COLORS[i % len(COLORS)], label=name)
+            color = COLORS[i % len(COLORS)]
+            axis.plot(x, y, "o-", color=color, markersize=5, label=name)
+            hollow = [_flattered(entry, metric) for entry in line]
+            axis.plot(np.array(x)[hollow], np.array(y)[hollow], "o", color=color, markersize=5, markerfacecolor="white")
         axis.set_xlabel(_KINDS[kind].format(moved))
 
 
-def _finish(axis: Axes, metric: str) -> None:
-    axis.set_ylabel(TITLES[metric])
+def _flattered(entry: dict, metric: str) -> bool:
+    """Whether the mean leaves out cases, in which a class was missed or invented altogether."""
+    return any(statistics[metric]["undefined"] for statistics in entry["classes"].values())
+
+
+def _finish(axis: Axes) -> None:
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

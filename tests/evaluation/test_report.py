@@ -13,7 +13,7 @@ import pytest
 from nnunet_cmc.evaluation import report
 from nnunet_cmc.evaluation.comparison import Comparison
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
-from nnunet_cmc.evaluation.plots import save_comparison
+from nnunet_cmc.evaluation.plots import _curves, save_comparison
 from nnunet_cmc.evaluation.report import find_scans, save_report, worst_and_best
 
 # What a page looks like from inside: the width it takes, and its pictures as decoded.
@@ -113,7 +113,16 @@ def test_one_prediction_is_not_compared(tmp_path, comparison, scans, references,
     assert "Predictions compared" not in page.read_text()
 
 
-@pytest.mark.parametrize(("names", "bars"), [(("0.1", "0.5"), False), (("0.1", "all"), True)])
+@pytest.mark.parametrize(
+    ("names", "bars"),
+    [
+        (("0.1", "0.5"), False),
+        (("0.1", "all"), True),
+        (("CMC@0.1", "CMC@0.5"), False),
+        (("CMC@0.1", "CMC"), True),
+        (("CMC@few", "CMC@nan"), True),
+    ],
+)
 def test_predictions_named_by_numbers_become_a_curve(tmp_path, comparison, names, bars):
     evaluations = dict(zip(names, comparison.evaluations.values(), strict=True))
     save_comparison(tmp_path / "x.png", Comparison(evaluations, comparison.subjects))
@@ -121,6 +130,22 @@ def test_predictions_named_by_numbers_become_a_curve(tmp_path, comparison, names
     blue = np.abs(picture - np.array([0.122, 0.467, 0.706])).max(axis=2) < 0.02
     assert (blue.mean() > 0.02) == bars  # thin lines, solid bars
     assert blue.any()
+
+
+def test_curves_are_sorted_by_number_and_one_for_each_method():
+    assert _curves(["1", "0.1"]) == {"": {0.1: "0.1", 1.0: "1"}}
+    assert _curves(["a@1", "b@1", "a@0.5"]) == {"a": {0.5: "a@0.5", 1.0: "a@1"}, "b": {1.0: "b@1"}}
+
+
+def test_stress_tests_are_shown(tmp_path, comparison, scans, references, dataset_json):
+    class Runs:
+        def save_figures(self, folder):
+            save_comparison(folder / "missing.png", comparison)
+            return [folder / "missing.png"]
+
+    page = save_report(tmp_path / "out", comparison, find_scans(scans, dataset_json, references), Runs())
+    assert "Missing and misaligned modalities" in page.read_text()
+    assert page.read_text().count("data:image/png;base64,") == 5
 
 
 @pytest.fixture(scope="module")
