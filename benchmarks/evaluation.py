@@ -36,11 +36,12 @@ def main() -> None:
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
-        f"{args.cases} cases of {args.side}^3, {CLASSES} classes, {args.processes} processes, {os.cpu_count()} cores: "
+        f"{args.cases} cases of {args.side}^3, {CLASSES} classes, {args.processes} processes, {os.cpu_count()} cores:"
     )
-    print(f"{seconds:.0f} s, {largest:.2f} GiB in the largest process")
+    print(f"{seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of processor time in all")
+    print(f"{used.ru_maxrss / 2**20:.2f} GiB in the largest process")
 
 
 def generate(reference: Path, prediction: Path, cases: int, side: int) -> None:

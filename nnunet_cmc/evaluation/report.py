@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -109,7 +110,7 @@ def save_report(
         text = (
             f"The {min(_WORST, len(chosen))} worst of {len(evaluation.cases)} cases by their mean Dice, the worst "
             f"first, then the {max(0, len(chosen) - _WORST)} best. The slice is the one that shows most of the "
-            "reference."
+            "reference, and for the worst cases also the one with most errors."
         )
         sections.append(_section(f"Worst and best cases: {name}", _note(text), _image(file)))
     title = "Evaluation of " + ", ".join(comparison.names)
@@ -136,14 +137,17 @@ def worst_and_best(evaluation: Evaluation) -> list[CaseResult]:
 def _case_files(cases: Sequence[CaseResult], scans: Mapping[str, Mapping[str, Path]]) -> list[CaseFiles]:
     single = all(len(scans[case.case]) == 1 for case in cases)  # one column for the scans, whatever they are
     rows = []
-    for case in cases:
+    for rank, case in enumerate(cases):
         dice = Statistic.of(metrics["Dice"] for metrics in case.metrics.values()).mean
         images, modality = scans[case.case], ""
         if single:
             ((name, file),) = images.items()
             images, modality = {"scan": file}, f"{name}, "
         label = f"{case.case}\n{modality}Dice {100 * dice:.1f} %"
-        rows.append(CaseFiles(label, images, case.reference_file, {"prediction": case.prediction_file}))
+        files = CaseFiles(label, images, case.reference_file, {"prediction": case.prediction_file})
+        rows.append(files)
+        if rank < _WORST and dice < 1:
+            rows.append(replace(files, case="where it errs most", errors=True))
     return rows
 
 
