@@ -30,6 +30,12 @@ addEventListener("load", () => {
 </script>"""
 
 
+@pytest.fixture(autouse=True)
+def screen_resolution(monkeypatch):
+    """Figures for print take four times as long."""
+    monkeypatch.setattr("nnunet_cmc.evaluation.plots.DPI", 150)
+
+
 @pytest.fixture
 def scans(tmp_path, write_labels, blocks, dataset_json):
     """A folder of scans: a CT of a and d, an MR of b, both of c, and an empty CT of b."""
@@ -150,10 +156,10 @@ def test_stress_tests_are_shown(tmp_path, comparison, scans, references, dataset
 
 @pytest.fixture(scope="module")
 def browser():
-    """``browser(file, *options)`` -> output of a headless Chromium that opens the file."""
-    program = shutil.which("chromium")
+    """``browser(file, profile, *options)`` -> output of a headless Chromium or Chrome that opens the file."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip("the browser chromium is not installed, so nobody looks at the report")
+        pytest.skip("no Chromium or Chrome is installed, so nobody looks at the report")
 
     def open_page(file, profile, *options):
         alone = ("quic", "background-networking", "component-update", "sync", "gpu")
