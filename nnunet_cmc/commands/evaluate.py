@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-i", "--images", help="the scans, for --report; default: the folder imagesX beside the reference labelsX"
     )
     parser.add_argument(
+        "--stress",
+        action="append",
+        metavar="[NAME=]FOLDER",
+        help="output of nnunet_cmc stress, for --report; give it several times to compare models",
+    )
+    parser.add_argument(
         "-np", "--processes", type=int, help="cases judged at the same time; default: nnUNet_def_n_proc or the cores"
     )
     parser.add_argument(
@@ -37,11 +43,13 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunet_cmc.data.presence import subject_of
     from nnunet_cmc.evaluation.comparison import Comparison
-    from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
+    from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
     from nnunet_cmc.evaluation.tables import format_table, save_csv, save_summary
 
     predictions = _named_folders(args.prediction)
+    if args.stress and not args.report:
+        raise ValueError("--stress is shown in the report: add --report.")
     several, (first, *_) = len(predictions) > 1, predictions.values()
     if several and args.output is None:
         raise ValueError("Several predictions are compared in a folder of their own: name it with -o.")
@@ -50,9 +58,13 @@ def run(args: argparse.Namespace) -> None:
     references = label_maps(args.reference, dataset_json["file_ending"])
     if args.report:
         from nnunet_cmc.evaluation.report import find_scans, save_report
+        from nnunet_cmc.evaluation.stress_comparison import StressRuns
 
+        stress = StressRuns(_named_folders(args.stress, "--stress")) if args.stress else None
         scans = find_scans(args.images or _images_beside(args.reference), dataset_json, references)
 
+    for folder in predictions.values():  # before the long part
+        matched_files(args.reference, folder, dataset_json)
     evaluations = {}
     for name, folder in predictions.items():
         if several:
@@ -69,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         written += [own / "summary.json", own / "summary.csv"]
     written += save_tables(comparison, output, "comparison" if several else "summary")
     if args.report:
-        written.append(save_report(output, comparison, scans))
+        written.append(save_report(output, comparison, scans, stress))
 
     print(averages_markdown(comparison) if several else format_table(evaluations[name]))
     for name, evaluation in evaluations.items():
@@ -79,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nWritten: {', '.join(map(str, written))}")
 
 
-def _named_folders(arguments: list[str]) -> dict[str, str]:
+def _named_folders(arguments: list[str], option: str = "-p") -> dict[str, str]:
     """Folders by name: ``NAME=FOLDER``, or a folder that gives its own name."""
     folders: dict[str, str] = {}
     for argument in arguments:
@@ -87,7 +99,9 @@ def _named_folders(arguments: list[str]) -> dict[str, str]:
         if not name or not folder or os.sep in name or Path(argument).is_dir():
             name, folder = Path(argument).resolve().name, argument
         if name in folders:
-            raise ValueError(f"{folders[name]} and {folder} are both named {name}: name them with -p NAME=FOLDER.")
+            raise ValueError(
+                f"{folders[name]} and {folder} are both named {name}: name them with {option} NAME=FOLDER."
+            )
         folders[name] = folder
     return folders
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import nnunet_cmc
 
-COMMANDS = ("demo", "convert", "inspect", "split", "weights", "train", "evaluate", "stress", "doctor")
+COMMANDS = (
+    "demo", "convert", "inspect", "split", "weights", "train", "evaluate", "stress", "explain", "doctor",
+)  # fmt: skip
 EPILOG = "Planning, training and prediction are nnU-Net's commands, with -pl CMCPlanner and -tr CMCTrainer -p CMCPlans."
 
 
@@ -42,6 +44,12 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         if arguments[0] == name:
             module.add_arguments(subparser)
     return parser
+
+
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one sub-command with all its arguments, for the docs."""
+    (subparsers,) = (action for action in _parser([name])._actions if isinstance(action, argparse._SubParsersAction))
+    return subparsers.choices[name]
 
 
 def _sentence(error: Exception) -> str:

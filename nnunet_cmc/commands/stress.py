@@ -5,21 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nnunet_cmc.commands.trained_model import add_model_arguments, model_folder
+
 HELP = "predict and judge a test set with modalities missing, and with one misaligned: tables and curves"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    add_model_arguments(parser)
     parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
     parser.add_argument("-r", dest="reference", required=True, metavar="FOLDER", help="their label maps, as labelsTs")
     parser.add_argument(
         "-o", dest="output", required=True, metavar="FOLDER", help="for everything; one it was interrupted in resumes"
     )
-    parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
     parser.add_argument("-tr", dest="trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
-    parser.add_argument("-p", dest="plans", default="CMCPlans", help="plans of the model (%(default)s)")
-    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="to predict on (%(default)s)")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
     parser.add_argument(
         "-np", dest="processes", type=int, help="of preprocessing, export and judging (3; on a CPU everything in one)"
@@ -32,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.evaluation.stress import find_cases, save_stress, stress_test
     from nnunet_cmc.evaluation.stress_plots import save_stress_figures
 
-    model = _model_folder(args)
+    model = model_folder(args, args.trainer)
     dataset_json = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
     cases = find_cases(args.images, args.reference, dataset_json)
     _resume(args, model)
@@ -77,23 +75,6 @@ class _Predictor:
         else:
             kinds = ("num_processes_preprocessing", "num_processes_segmentation_export")
             self.predictor.predict_from_files(inputs, outputs, **dict.fromkeys(kinds, self.processes))
-
-
-def _model_folder(args: argparse.Namespace) -> Path:
-    from nnunetv2.paths import nnUNet_results
-    from nnunetv2.utilities.file_path_utilities import get_output_folder
-
-    if not nnUNet_results.is_set():
-        raise ValueError("nnUNet_results is not set: set this variable to the folder of nnU-Net's trained models.")
-    try:
-        model = Path(get_output_folder(args.dataset, args.trainer, args.plans, args.configuration))
-    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
-        raise ValueError(f"There is not exactly one dataset {args.dataset}: give its number or whole name.") from error
-    for fold in args.folds:
-        checkpoint = model / f"fold_{fold}" / "checkpoint_final.pth"
-        if not checkpoint.is_file():
-            raise ValueError(f"There is no {checkpoint}: train the model to its end, or name another by -tr, -p, -f.")
-    return model
 
 
 def _resume(args: argparse.Namespace, model: Path) -> None:

@@ -43,6 +43,27 @@ def evaluate_folder(
         ValueError: no reference, a missing prediction, a file that cannot be read, different grids, or a label value
             that ``dataset.json`` does not have.
     """
+    files = matched_files(reference_folder, prediction_folder, dataset_json, cases)
+    classes, ignore = classes_of(dataset_json)
+    tasks = [(case, modalities_of(dataset_json, case), *own) for case, own in files.items()]
+    judge = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
+    results = []
+    with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
+        for result in _run(judge, tasks, min(processes, len(tasks))):
+            results.append(result)
+            bar.update()
+    predicted = label_maps(prediction_folder, dataset_json["file_ending"])
+    references = label_maps(reference_folder, dataset_json["file_ending"])
+    return Evaluation(classes, tolerance, results, [case for case in predicted if case not in references])
+
+
+def matched_files(
+    reference_folder: str | PathLike,
+    prediction_folder: str | PathLike,
+    dataset_json: dict,
+    cases: Collection[str] | None = None,
+) -> dict[str, tuple[Path, Path]]:
+    """Reference and prediction of each case, after a look at the names and headers; see :func:`evaluate_folder`."""
     ending = dataset_json["file_ending"]
     references, predictions = label_maps(reference_folder, ending), label_maps(prediction_folder, ending)
     if cases is not None:
@@ -55,17 +76,10 @@ def evaluate_folder(
             f"{prediction_folder} lacks the predictions of {len(missing)} of {len(references)} reference cases: "
             f"{', '.join(missing)}; predict them, or give a reference folder without them."
         )
-    classes, ignore = classes_of(dataset_json)
-    tasks = [(case, modalities_of(dataset_json, case), references[case], predictions[case]) for case in references]
-    for case, _, reference_file, prediction_file in tasks:  # before the long part: reads headers only
-        _check_geometry(case, reference_file, prediction_file)
-    judge = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
-    results = []
-    with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
-        for result in _run(judge, tasks, min(processes, len(tasks))):
-            results.append(result)
-            bar.update()
-    return Evaluation(classes, tolerance, results, [case for case in predictions if case not in references])
+    files = {case: (file, predictions[case]) for case, file in references.items()}
+    for case, (reference, prediction) in files.items():
+        _check_geometry(case, reference, prediction)
+    return files
 
 
 def classes_of(dataset_json: dict) -> tuple[dict[str, Label], int | None]:

@@ -10,7 +10,8 @@ from nnunet_cmc.evaluation.comparison import COMPARED, CONFIDENCE, Cell, Compari
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
 _BETTER = {"Dice": max, "ASSD": min}
-_MARK = "†"
+MARK = "†"
+"""Stands beside a mean that leaves out cases in which the metric is undefined."""
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -24,7 +25,7 @@ def number(metric: str, value: float, sign: str = "") -> str:
 def cell_text(metric: str, cell: Cell) -> str:
     """``mean ± std``, marked where cases are not in the mean because the metric is undefined there."""
     spread = "" if isnan(cell.std) else f" ± {number(metric, cell.std)}"
-    return f"{number(metric, cell.mean)}{spread}{_MARK if cell.undefined else ''}"
+    return f"{number(metric, cell.mean)}{spread}{MARK if cell.undefined else ''}"
 
 
 def best(comparison: Comparison, group: str, metric: str, column: str) -> set[str]:
@@ -57,7 +58,7 @@ def notes(comparison: Comparison) -> list[str]:
     lines = [f"Mean ± standard deviation over cases ({groups})."]
     if any(cell.undefined for cell in comparison.cells.values()):
         lines.append(
-            f"{_MARK} undefined in cases where a class is only in the reference or only in the prediction: they are "
+            f"{MARK} undefined in cases where a class is only in the reference or only in the prediction: they are "
             "not in this mean, so it looks better than it is."
         )
     return lines
@@ -160,7 +161,7 @@ def to_latex(comparison: Comparison) -> str:
         title = rf"\textit{{{_latex(TITLES[metric])}}}"
         lines += [r"\midrule", rf"\multicolumn{{{1 + width * len(groups)}}}{{l}}{{{title}}} \\"]
         for name, *cells in table_rows(comparison, metric, lambda text: rf"\textbf{{{text}}}"):
-            texts = [cell.replace(" ± ", r" $\pm$ ").replace(_MARK, r"$^\dagger$") for cell in cells]
+            texts = [cell.replace(" ± ", r" $\pm$ ").replace(MARK, r"$^\dagger$") for cell in cells]
             lines.append(" & ".join([_latex(name), *texts]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 

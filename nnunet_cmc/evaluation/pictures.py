@@ -32,12 +32,14 @@ class CaseFiles:
         images: scan of each modality the case has, by the modality's name; label maps are drawn over the first.
         reference: reference label map.
         predictions: predicted label maps by title, such as "both", "CT only".
+        errors: show the slice with the most wrong voxels instead of that with most of the reference.
     """
 
     case: str
     images: Mapping[str, str | PathLike]
     reference: str | PathLike
     predictions: Mapping[str, str | PathLike]
+    errors: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,14 @@ def save_overview(
 
 
 def _cut(case: CaseFiles, classes: Mapping[str, Label]) -> _Slice:
-    """The slice of the case that shows most of the reference's classes, or of the predicted ones if it has none."""
+    """The slice of the case that it asks for; of the predicted classes if the reference has none."""
     reference, spacing = read_volume(case.reference)
     predictions = {title: read_volume(file)[0] for title, file in case.predictions.items()}
-    plane = best_plane([reference, *predictions.values()], classes, spacing)
+    shown, what = [reference, *predictions.values()], classes
+    if case.errors:
+        wrong = [np.any([*_errors(reference, labels, classes).values()], axis=0) for labels in predictions.values()]
+        shown, what = [np.any(wrong, axis=0).astype(int)], {"wrong": 1}
+    plane = best_plane(shown, what, spacing)
     scans = {name: plane.cut(window(read_volume(file)[0])) for name, file in case.images.items()}
     labels = {title: plane.cut(volume) for title, volume in {"reference": reference, **predictions}.items()}
     errors = {_difference(title): _errors(labels["reference"], labels[title], classes) for title in predictions}

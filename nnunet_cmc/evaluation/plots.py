@@ -15,6 +15,7 @@ COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 SCALE = {"Dice": 100.0, "ASSD": 1.0}  # as the table's titles say
 _SIDE_BY_SIDE = 16  # boxes that fit into half of the width
 _WIDTH = 11.0  # inches
+DPI = 300  # what journals ask for
 
 
 def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
@@ -37,7 +38,7 @@ def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     if len(comparison.names) > 1:
         _legend(figure, axes[0, 0])
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=DPI)
 
 
 def _boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> None:
@@ -68,47 +69,78 @@ def _boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> None:
 def save_comparison(file: str | PathLike, comparison: Comparison) -> None:
     """Draw a PNG of the average over classes with its bootstrap interval, per modality: bars for the predictions.
 
-    Where all predictions are named by numbers, such as fractions of labels, a curve over the numbers instead.
+    Curves instead, where all predictions are named by numbers, such as fractions of labels, or by a method and a number
+    as in ``CMC@0.1``: a line for each method.
     """
-    numbers = _numbers(comparison.names)
-    figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained", facecolor="white")
-    axes = figure.subplots(1, len(COMPARED))
-    for axis, metric in zip(axes, COMPARED, strict=True):
-        for i, group in enumerate(comparison.groups):
-            cells = [comparison.cells[name, group, metric, comparison.columns[-1]] for name in comparison.names]
-            mean, low, high = SCALE[metric] * np.array([(cell.mean, cell.low, cell.high) for cell in cells]).T
-            style = {"label": group, "color": COLORS[i % len(COLORS)]}
-            errors = np.nan_to_num([mean - low, high - mean])
-            if numbers is None:
-                width = 0.8 / len(comparison.groups)
-                place = np.arange(len(mean)) + (i - (len(comparison.groups) - 1) / 2) * width
-                bars = axis.bar(place, mean, 0.9 * width, yerr=errors, capsize=3, ecolor="#333", **style)
-                labels = [f"{value:.{1 if metric == 'Dice' else 2}f}" if isfinite(value) else "" for value in mean]
-                axis.bar_label(bars, labels, padding=2, fontsize="small")
-            else:
-                order = np.argsort(numbers)
-                x = np.array(numbers)[order]
-                axis.errorbar(x, mean[order], yerr=errors[:, order], marker="o", capsize=3, **style)
-        axis.set_title(f"{TITLES[metric]}, {comparison.columns[-1]}", loc="left", fontsize="medium")
+    curves = _curves(comparison.names)
+    rows = len(comparison.groups) if curves else 1
+    figure = Figure(figsize=(_WIDTH, 3.0 * rows + 0.6), layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, len(COMPARED), squeeze=False)
+    for column, metric in enumerate(COMPARED):
+        if curves:
+            for axis, group in zip(axes[:, column], comparison.groups, strict=True):
+                _draw_curves(axis, comparison, curves, group, metric)
+        else:
+            _draw_bars(axes[0, column], comparison, metric)
+    for axis in axes.flat:
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-        if numbers is None:
-            axis.set_xticks(range(len(comparison.names)), comparison.names)
-            axis.margins(y=0.12)
-        else:
-            axis.set_xticks(numbers, comparison.names)
-            axis.set_xlabel("name of the prediction, a number")
-    _legend(figure, axes[0])
-    figure.savefig(file, dpi=150)
+    if len(axes[0, 0].get_legend_handles_labels()[1]) > 0:
+        _legend(figure, axes[0, 0])
+    figure.savefig(file, dpi=DPI)
 
 
-def _numbers(names: list[str]) -> list[float] | None:
-    try:
-        numbers = [float(name) for name in names]
-    except ValueError:
-        return None
-    return numbers if all(map(isfinite, numbers)) else None
+def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:
+    width = 0.8 / len(comparison.groups)
+    for i, group in enumerate(comparison.groups):
+        mean, errors = _means(comparison, comparison.names, group, metric)
+        place = np.arange(len(mean)) + (i - (len(comparison.groups) - 1) / 2) * width
+        style = {"label": group, "color": COLORS[i % len(COLORS)]}
+        bars = axis.bar(place, mean, 0.9 * width, yerr=errors, capsize=3, ecolor="#333", **style)
+        labels = [f"{value:.{1 if metric == 'Dice' else 2}f}" if isfinite(value) else "" for value in mean]
+        axis.bar_label(bars, labels, padding=2, fontsize="small")
+    turned = max(map(len, comparison.names)) * len(comparison.names) > 50
+    axis.set_xticks(
+        range(len(comparison.names)), comparison.names, rotation=20 * turned, ha="right" if turned else "center"
+    )
+    axis.margins(y=0.12)
+    axis.set_title(f"{TITLES[metric]}, {comparison.columns[-1]}", loc="left", fontsize="medium")
+
+
+def _draw_curves(
+    axis: Axes, comparison: Comparison, curves: dict[str, dict[float, str]], group: str, metric: str
+) -> None:
+    for i, (method, names) in enumerate(curves.items()):
+        mean, errors = _means(comparison, list(names.values()), group, metric)
+        style = {"label": method or None, "color": COLORS[i % len(COLORS)]}
+        axis.errorbar(list(names), mean, yerr=errors, marker="o", capsize=3, **style)
+    ticks = sorted({number for names in curves.values() for number in names})
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_xlabel("number in the prediction's name, such as the fraction of labels")
+    axis.set_title(f"{group}: {TITLES[metric]}, {comparison.columns[-1]}", loc="left", fontsize="medium")
+
+
+def _means(comparison: Comparison, names: list[str], group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Means ``(N,)`` and how far their intervals reach below and above ``(2, N)``, as shown."""
+    cells = [comparison.cells[name, group, metric, comparison.columns[-1]] for name in names]
+    mean, low, high = SCALE[metric] * np.array([(cell.mean, cell.low, cell.high) for cell in cells]).T
+    return mean, np.nan_to_num([mean - low, high - mean])
+
+
+def _curves(names: list[str]) -> dict[str, dict[float, str]] | None:
+    """Predictions by rising number for each method ("" where names are just numbers); None if a name has none."""
+    curves: dict[str, dict[float, str]] = {}
+    for name in names:
+        method, _, number = name.rpartition("@")
+        try:
+            x = float(number)
+        except ValueError:
+            return None
+        if not isfinite(x):
+            return None
+        curves.setdefault(method, {})[x] = name
+    return {method: dict(sorted(points.items())) for method, points in curves.items()}
 
 
 def _legend(figure: Figure, axis: Axes) -> None:

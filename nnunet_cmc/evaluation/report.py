@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,7 @@ from nnunet_cmc.evaluation.paper_table import TITLES, averages, averages_notes, 
 from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
 from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Statistic
+from nnunet_cmc.evaluation.stress_comparison import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
 
 _WORST, _BEST = 3, 2
@@ -72,11 +74,17 @@ def _require_grid(case: str, scan: Path, reference: str | PathLike) -> None:
         )
 
 
-def save_report(folder: str | PathLike, comparison: Comparison, scans: Mapping[str, Mapping[str, Path]]) -> Path:
+def save_report(
+    folder: str | PathLike,
+    comparison: Comparison,
+    scans: Mapping[str, Mapping[str, Path]],
+    stress: StressRuns | None = None,
+) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into ``folder``; returns the page.
 
     Args:
         scans: of each case by modality, as :func:`find_scans` gives them.
+        stress: stress tests to show as well.
     """
     figures = Path(folder, "figures")
     figures.mkdir(parents=True, exist_ok=True)
@@ -88,6 +96,13 @@ def save_report(folder: str | PathLike, comparison: Comparison, scans: Mapping[s
     save_distributions(figures / "distributions.png", comparison)
     text = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
     sections.append(_section("Cases by class and modality", _note(text), _image(figures / "distributions.png")))
+    if stress:
+        text = (
+            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: a class "
+            "was missed or invented in some case, which is not in the mean, so that it looks better than it is."
+        )
+        pictures = [_image(file) for file in stress.save_figures(figures)]
+        sections.append(_section("Missing and misaligned modalities", _note(text), *pictures))
     for number, (name, evaluation) in enumerate(comparison.evaluations.items()):
         file = figures / (f"cases_{number + 1}.png" if len(comparison.names) > 1 else "cases.png")
         chosen = worst_and_best(evaluation)
@@ -95,7 +110,7 @@ def save_report(folder: str | PathLike, comparison: Comparison, scans: Mapping[s
         text = (
             f"The {min(_WORST, len(chosen))} worst of {len(evaluation.cases)} cases by their mean Dice, the worst "
             f"first, then the {max(0, len(chosen) - _WORST)} best. The slice is the one that shows most of the "
-            "reference."
+            "reference, and for the worst cases also the one with most errors."
         )
         sections.append(_section(f"Worst and best cases: {name}", _note(text), _image(file)))
     title = "Evaluation of " + ", ".join(comparison.names)
@@ -122,14 +137,17 @@ def worst_and_best(evaluation: Evaluation) -> list[CaseResult]:
 def _case_files(cases: Sequence[CaseResult], scans: Mapping[str, Mapping[str, Path]]) -> list[CaseFiles]:
     single = all(len(scans[case.case]) == 1 for case in cases)  # one column for the scans, whatever they are
     rows = []
-    for case in cases:
+    for rank, case in enumerate(cases):
         dice = Statistic.of(metrics["Dice"] for metrics in case.metrics.values()).mean
         images, modality = scans[case.case], ""
         if single:
             ((name, file),) = images.items()
             images, modality = {"scan": file}, f"{name}, "
         label = f"{case.case}\n{modality}Dice {100 * dice:.1f} %"
-        rows.append(CaseFiles(label, images, case.reference_file, {"prediction": case.prediction_file}))
+        files = CaseFiles(label, images, case.reference_file, {"prediction": case.prediction_file})
+        rows.append(files)
+        if rank < _WORST and dice < 1:
+            rows.append(replace(files, case="where it errs most", errors=True))
     return rows
 
 

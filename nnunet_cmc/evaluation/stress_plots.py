@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from nnunet_cmc.evaluation.comparison import COMPARED
 from nnunet_cmc.evaluation.paper_table import TITLES
-from nnunet_cmc.evaluation.plots import COLORS, SCALE
+from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
 from nnunet_cmc.evaluation.results import Evaluation
 from nnunet_cmc.evaluation.stress import Condition
 
@@ -26,8 +26,8 @@ def save_stress_figures(
         names: of the modalities, by channel.
     """
     files = [Path(output, "missing.png"), Path(output, "misalignment.png")]
-    _missing(evaluations).savefig(files[0], dpi=150)
-    _misalignment(evaluations, names).savefig(files[1], dpi=150)
+    _missing(evaluations).savefig(files[0], dpi=DPI)
+    _misalignment(evaluations, names).savefig(files[1], dpi=DPI)
     return files
 
 

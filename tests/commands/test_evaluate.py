@@ -122,6 +122,22 @@ def test_several_predictions_without_a_folder(folders):
         compare(folders, str(folders / "prediction"), f"again={folders / 'prediction'}")
 
 
+def test_every_folder_is_looked_at_before_the_long_part(folders, monkeypatch):
+    shutil.copytree(folders / "prediction", folders / "other")
+    (folders / "other" / "b.nii.gz").unlink()
+    monkeypatch.setattr("nnunet_cmc.evaluation.evaluate.evaluate_folder", lambda *_: pytest.fail("it was judged"))
+    with pytest.raises(ValueError, match=r"other lacks the predictions of 1 of 2 reference cases: b;"):
+        compare(folders, str(folders / "prediction"), str(folders / "other"), more=("-o", str(folders / "out")))
+
+
+def test_stress_tests_need_the_report(folders):
+    assert "add --report" in refusal(folders, "--stress", str(folders))
+    assert "There is no" in refusal(folders, "--stress", str(folders), "--report")
+    assert "both named out: name them with --stress NAME=" in refusal(
+        folders, "--stress", "a/out", "--stress", "b/out", "--report"
+    )
+
+
 def test_report_with_the_scans_beside_the_labels_or_elsewhere(folders):
     assert "reference are not known: name their folder with -i" in refusal(folders, "--report")
     (folders / "reference").rename(folders / "labelsTs")

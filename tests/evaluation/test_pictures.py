@@ -1,5 +1,7 @@
 """The overview picture: what is shown, which way up, and in which proportions."""
 
+from dataclasses import replace
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -127,3 +129,12 @@ def test_the_slice_of_an_empty_reference_shows_what_was_invented(tmp_path, case,
     write_labels(case.predictions["both"], labels)
     empty = orange(draw(tmp_path, CaseFiles("x", case.images, case.reference, {"both": case.reference})))
     assert orange(draw(tmp_path, case)) > empty + 1000
+
+
+def test_the_slice_with_the_most_errors(tmp_path, case, write_labels):
+    reference, prediction = np.zeros((2, 6, 12, 14), np.uint8)
+    reference[1, 2:10, 2:10] = prediction[1, 2:10, 2:10] = 1
+    prediction[4, 2:6, 2:6] = 2  # invented, on a slice without the reference
+    write_labels(case.reference, reference)
+    write_labels(case.predictions["both"], prediction)
+    assert orange(draw(tmp_path, replace(case, errors=True))) > orange(draw(tmp_path, case)) + 1000

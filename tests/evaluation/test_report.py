@@ -13,7 +13,7 @@ import pytest
 from nnunet_cmc.evaluation import report
 from nnunet_cmc.evaluation.comparison import Comparison
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
-from nnunet_cmc.evaluation.plots import save_comparison
+from nnunet_cmc.evaluation.plots import _curves, save_comparison
 from nnunet_cmc.evaluation.report import find_scans, save_report, worst_and_best
 
 # What a page looks like from inside: the width it takes, and its pictures as decoded.
@@ -28,6 +28,12 @@ addEventListener("load", () => {
   document.body.dataset.facts = JSON.stringify(facts);
 });
 </script>"""
+
+
+@pytest.fixture(autouse=True)
+def screen_resolution(monkeypatch):
+    """Figures for print take four times as long."""
+    monkeypatch.setattr("nnunet_cmc.evaluation.plots.DPI", 150)
 
 
 @pytest.fixture
@@ -113,7 +119,16 @@ def test_one_prediction_is_not_compared(tmp_path, comparison, scans, references,
     assert "Predictions compared" not in page.read_text()
 
 
-@pytest.mark.parametrize(("names", "bars"), [(("0.1", "0.5"), False), (("0.1", "all"), True)])
+@pytest.mark.parametrize(
+    ("names", "bars"),
+    [
+        (("0.1", "0.5"), False),
+        (("0.1", "all"), True),
+        (("CMC@0.1", "CMC@0.5"), False),
+        (("CMC@0.1", "CMC"), True),
+        (("CMC@few", "CMC@nan"), True),
+    ],
+)
 def test_predictions_named_by_numbers_become_a_curve(tmp_path, comparison, names, bars):
     evaluations = dict(zip(names, comparison.evaluations.values(), strict=True))
     save_comparison(tmp_path / "x.png", Comparison(evaluations, comparison.subjects))
@@ -123,12 +138,28 @@ def test_predictions_named_by_numbers_become_a_curve(tmp_path, comparison, names
     assert blue.any()
 
 
+def test_curves_are_sorted_by_number_and_one_for_each_method():
+    assert _curves(["1", "0.1"]) == {"": {0.1: "0.1", 1.0: "1"}}
+    assert _curves(["a@1", "b@1", "a@0.5"]) == {"a": {0.5: "a@0.5", 1.0: "a@1"}, "b": {1.0: "b@1"}}
+
+
+def test_stress_tests_are_shown(tmp_path, comparison, scans, references, dataset_json):
+    class Runs:
+        def save_figures(self, folder):
+            save_comparison(folder / "missing.png", comparison)
+            return [folder / "missing.png"]
+
+    page = save_report(tmp_path / "out", comparison, find_scans(scans, dataset_json, references), Runs())
+    assert "Missing and misaligned modalities" in page.read_text()
+    assert page.read_text().count("data:image/png;base64,") == 5
+
+
 @pytest.fixture(scope="module")
 def browser():
-    """``browser(file, *options)`` -> output of a headless Chromium that opens the file."""
-    program = shutil.which("chromium")
+    """``browser(file, profile, *options)`` -> output of a headless Chromium or Chrome that opens the file."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip("the browser chromium is not installed, so nobody looks at the report")
+        pytest.skip("no Chromium or Chrome is installed, so nobody looks at the report")
 
     def open_page(file, profile, *options):
         alone = ("quic", "background-networking", "component-update", "sync", "gpu")

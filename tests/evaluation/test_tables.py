@@ -3,8 +3,11 @@
 import csv
 import re
 from math import isnan
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
 
 import pytest
+import SimpleITK as sitk
 
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
 from nnunet_cmc.evaluation.metrics import METRICS
@@ -40,6 +43,25 @@ def test_summary_is_read_by_nnunet_and_holds_its_numbers(evaluation, folders, tm
     assert summary["foreground_mean"]["Dice"] == pytest.approx(sum(summary["mean"][k]["Dice"] for k in (1, 2)) / 2)
     assert summary["cmc"]["groups"]["CT"]["spleen"]["ASSD"]["n"] == 1
     assert summary["cmc"]["nsd_tolerance_mm"] == 2
+
+
+def test_nnunet_determines_postprocessing_from_the_summary(folders, dataset_json, write_labels, monkeypatch):
+    """A voxel far off, of which nnU-Net finds that Dice is better without it, by our summary of Dice with it."""
+    from nnunetv2.postprocessing.remove_connected_components import determine_postprocessing
+
+    for file in folders[1].glob("*.nii.gz"):
+        labels = sitk.GetArrayFromImage(sitk.ReadImage(str(folders[0] / file.name)))
+        labels[0, 0, 0] = 1
+        write_labels(file, labels)
+    save_summary(evaluate_folder(*folders, dataset_json), folders[1] / "summary.json")
+    before = (folders[1] / "summary.json").read_text()
+    monkeypatch.setattr("multiprocessing.get_context", lambda kind: SimpleNamespace(Pool=ThreadPool))  # much faster
+    plans = {"image_reader_writer": "SimpleITKIO", "label_manager": "LabelManager"}
+    _, arguments = determine_postprocessing(
+        str(folders[1]), str(folders[0]), plans, dataset_json, num_processes=1, keep_postprocessed_files=False
+    )
+    assert (folders[1] / "summary.json").read_text() == before, "it was read, not made anew"
+    assert [one["labels_or_regions"] for one in arguments] == [1]
 
 
 def test_summary_of_regions_has_nnunets_keys(folders, dataset_json, tmp_path):

@@ -1,0 +1,134 @@
+"""Write the pages of this folder that follow from the code: ``commands.md`` and ``messages.md``.
+
+    python docs/generate.py
+
+A test compares both with what this writes, so they cannot drift.
+"""
+
+import argparse
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from nnunet_cmc.commands.main import COMMANDS, EPILOG, command_parser
+
+DOCS = Path(__file__).parent
+STAGES = {
+    "Commands": ["nnunet_cmc/commands"],
+    "Converting": ["dataset_conversion"],
+    "Cases, folds and preprocessing": ["nnunet_cmc/data"],
+    "Planning": ["planners"],
+    "Pretrained weights": [
+        "nnunet_cmc/networks/pretrained.py",
+        "nnunet_cmc/networks/checkpoints.py",
+        "nnunet_cmc/networks/sam_med3d_checkpoint.py",
+    ],
+    "Training": ["trainers", "nnunet_cmc/networks/cmcnet.py"],
+    "Evaluating": ["nnunet_cmc/evaluation"],
+}
+"""Where each stage's messages are raised; what only a programmer can cause (losses, blocks) is left out."""
+
+
+def commands() -> str:
+    """Every sub-command with its arguments, read from its parser."""
+    parts = ["# Commands", "Made by `python docs/generate.py` from the commands themselves.", f"{EPILOG}"]
+    for name in COMMANDS:
+        parts += _command(command_parser(name), 2)
+    return "\n\n".join(parts) + "\n"
+
+
+def _command(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
+    yield f"{'#' * level} `{parser.prog}`"
+    if parser.description:
+        raw = parser.formatter_class is argparse.RawDescriptionHelpFormatter
+        yield f"```text\n{parser.description.strip()}\n```" if raw else _sentence(parser.description)
+    formatter = argparse.HelpFormatter(parser.prog)
+    rows = []
+    children: list[argparse.ArgumentParser] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        if isinstance(action, argparse._SubParsersAction):
+            children += dict.fromkeys(action.choices.values())
+            continue
+        metavar = action.metavar or (action.option_strings[-1].lstrip("-") if action.option_strings else action.dest)
+        value = "" if action.nargs == 0 else " " + formatter._format_args(action, str(metavar).upper())
+        if action.choices:
+            value = " " + "|".join(map(str, action.choices))
+        names = ", ".join(f"`{option}{value}`" for option in action.option_strings) or f"`{value.strip()}`"
+        needed = "yes" if action.required and action.option_strings else ""
+        if not action.option_strings:
+            needed = "" if action.nargs in ("?", "*") else "yes"
+        rows.append(f"| {_cell(names)} | {needed} | {_cell(formatter._expand_help(action) if action.help else '')} |")
+    if rows:
+        yield "\n".join(["| argument | needed | |", "|---|---|---|", *rows])
+    for child in children:
+        yield from _command(child, level + 1)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:].rstrip(".") + "."
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def messages() -> str:
+    """Every message of a ValueError or RuntimeError, in two columns: what is wrong, and the remedy after it."""
+    parts = [
+        "# Error messages",
+        "Made by `python docs/generate.py` from the code. … stands for what a message names: a case, a file, a value. "
+        "[troubleshooting.md](troubleshooting.md) is about what no message explains.",
+    ]
+    for stage, places in STAGES.items():
+        files = [file for place in places for file in sorted(_python(DOCS.parent / place))]
+        rows = dict.fromkeys(row for file in files for row in _messages(file))
+        parts += [f"## {stage}", "\n".join(["| message | remedy |", "|---|---|", *sorted(rows)])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _python(place: Path) -> list[Path]:
+    return list(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+def _messages(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
+            continue
+        if not (isinstance(node.exc.func, ast.Name) and node.exc.func.id in ("ValueError", "RuntimeError")):
+            continue
+        text = " ".join(_text(node.exc.args[0]).split())
+        if len(re.findall("[a-z]{2,}", text)) < 3:  # hands on a message from elsewhere
+            continue
+        problem, remedy = map(_escape, _split(text))
+        yield f"| {problem} | {remedy} |"
+
+
+def _text(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(value) for value in node.values)
+    if isinstance(node, ast.BinOp):
+        return _text(node.left) + _text(node.right)
+    return "…"
+
+
+def _split(text: str) -> tuple[str, str]:
+    """At the last colon or semicolon before a word in lower case, which is where the remedy starts."""
+    found = [match for match in re.finditer(r"[:;] (?=[a-z-])", text) if match.start() > 10]
+    return (text[: found[-1].start()], text[found[-1].end() :]) if found else (text, "")
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([*<>|])", r"\\\1", text)
+
+
+PAGES = {"commands.md": commands, "messages.md": messages}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
+        print(f"Written: {DOCS / name}")

@@ -1,0 +1,94 @@
+"""``nnunet_cmc explain``: where the fused features of trained models speak for the classes."""
+
+import argparse
+import json
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from nnunet_cmc.commands.trained_model import add_model_arguments, model_folder
+
+HELP = "class activation of the fused features (HiResCAM) over the scans, of one or several models"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument(
+        "-tr", dest="trainers", nargs="+", default=["CMCTrainer"], metavar="TRAINER",
+        help="trainers of the models to show side by side, such as CMCTrainer CMCTrainerBaseline (CMCTrainer)",
+    )  # fmt: skip
+    parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
+    parser.add_argument("-r", dest="reference", metavar="FOLDER", help="their label maps, if there are any")
+    parser.add_argument("-o", dest="output", required=True, metavar="FOLDER", help="for pictures and volumes")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="these alone; default: all in the folder of scans")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="activation of these alone; default: all classes")
+
+
+def run(args: argparse.Namespace) -> None:
+    from nnunet_cmc.data.presence import channel_names, present_channels
+    from nnunet_cmc.evaluation.activation_picture import save_activations
+    from nnunet_cmc.evaluation.evaluate import classes_of, label_maps
+
+    models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
+    dataset_json = json.loads((next(iter(models.values())) / "dataset.json").read_text(encoding="utf-8"))
+    classes, _ = classes_of(dataset_json)
+    asked, cases = _asked(args.classes, classes), _cases(args, dataset_json)
+    names, ending, output = channel_names(dataset_json), dataset_json["file_ending"], Path(args.output)
+    references = label_maps(args.reference, ending) if args.reference else {}
+    if args.reference and (missing := [case for case in cases if case not in references]):
+        raise ValueError(f"{args.reference} lacks the references of {', '.join(missing)}: add them, or leave -r away.")
+
+    files = {
+        case: {
+            trainer: {kind: output / kind / trainer / (case + ending) for kind in ("activation", "prediction")}
+            for trainer in models
+        }
+        for case in cases
+    }
+    for trainer, model in models.items():
+        _explain(args, trainer, model, cases, asked, {case: own[trainer] for case, own in files.items()})
+    for case, by_channel in cases.items():
+        shown = present_channels(dataset_json, case) or by_channel
+        scans = {names[channel]: file for channel, file in by_channel.items() if channel in shown}
+        save_activations(output / f"{case}.png", case, scans, files[case], classes, asked, references.get(case))
+    print(f"Written: {', '.join(str(output / f'{case}.png') for case in cases)}; volumes beside them.")
+
+
+def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, classes: dict, files: dict) -> None:
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from tqdm import tqdm
+
+    from nnunet_cmc.evaluation.explain import explain_case
+
+    device = torch.device(args.device)
+    with redirect_stdout(StringIO()):  # nnU-Net talks about an option that has nothing to do with this
+        predictor = nnUNetPredictor(device=device, allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(model), args.folds)
+    for case in tqdm(cases, desc=trainer, unit="case"):
+        explain_case(predictor, list(cases[case].values()), list(classes.values()), files[case])
+
+
+def _asked(names: list[str] | None, classes: dict) -> dict:
+    if unknown := [name for name in names or () if name not in classes]:
+        raise ValueError(f"There is no class {unknown[0]}; the dataset has {', '.join(classes)}: correct --classes.")
+    return {name: label for name, label in classes.items() if names is None or name in names}
+
+
+def _cases(args: argparse.Namespace, dataset_json: dict) -> dict[str, dict[int, str]]:
+    """Channel files, by channel, of the wanted cases."""
+    from nnunet_cmc.data.raw_case import check_case, split_name
+
+    folder = Path(args.images)
+    files: dict[str, list[str]] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if found := split_name(file.name, dataset_json["file_ending"]):
+            files.setdefault(found[0], []).append(str(file))
+    wanted = args.cases or list(files)
+    if missing := [case for case in wanted if case not in files]:
+        raise ValueError(
+            f"{folder} has no scan of {', '.join(missing)}: correct --cases, or name another folder by -i."
+        )
+    if not wanted:
+        raise ValueError(f"{folder} has no scan named CASE_0000{dataset_json['file_ending']}: name another by -i.")
+    return {case: check_case(files[case], dataset_json)[1] for case in wanted}

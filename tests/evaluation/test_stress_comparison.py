@@ -1,0 +1,68 @@
+"""Stress tests of several models in the same figures."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from nnunet_cmc.evaluation.metrics import METRICS
+from nnunet_cmc.evaluation.plots import COLORS
+from nnunet_cmc.evaluation.stress import conditions
+from nnunet_cmc.evaluation.stress_comparison import StressRuns
+
+
+def save_run(folder, loss, cases=4, undefined=0):
+    """``stress.json`` of a model that loses ``loss`` of its Dice at the farthest misalignment."""
+    folder.mkdir(parents=True)
+    entries = []
+    for condition in conditions(["CT", "MR"]):
+        far = max(condition.millimetres, condition.degrees) / 20
+        mean = {metric: (1 + 9 * loss * far) if metric in ("ASSD", "HD95") else 0.9 - loss * far for metric in METRICS}
+        statistics = {metric: {"undefined": undefined * (metric == "ASSD")} for metric in METRICS}
+        entries.append(
+            {
+                "condition": condition.name,
+                "moved": "" if condition.moved is None else ("CT", "MR")[condition.moved],
+                "mm": condition.millimetres,
+                "degrees": condition.degrees,
+                "cases": cases,
+                "mean": mean,
+                "classes": {"liver": statistics},
+            }
+        )
+    (folder / "stress.json").write_text(json.dumps({"conditions": entries}))
+    return folder
+
+
+def painted(picture, colour):
+    return int((np.abs(picture - np.array(colour)).max(axis=2) < 0.02).sum())
+
+
+def test_a_colour_for_each_model(tmp_path):
+    folders = {name: save_run(tmp_path / name, loss) for name, loss in {"good": 0.1, "bad": 0.5}.items()}
+    runs = StressRuns(folders)
+    assert runs.subsets == ["all", "CT", "MR"]
+    assert runs.moved == ["CT", "MR"]
+    for file in runs.save_figures(tmp_path):
+        picture = matplotlib.image.imread(file)[..., :3]
+        assert all(painted(picture, COLORS[i]) > 5000 for i in (0, 1)), file
+        assert painted(picture, COLORS[2]) == 0
+        assert picture.shape[1] >= 3300  # for print
+
+
+def test_points_that_leave_out_cases_are_hollow(tmp_path):
+    solid, hollow = (
+        StressRuns({"x": save_run(tmp_path / str(n), 0.2, undefined=n)}).save_figures(tmp_path / str(n))[1]
+        for n in (0, 1)
+    )
+    blue = [painted(matplotlib.image.imread(file)[..., :3], COLORS[0]) for file in (solid, hollow)]
+    assert blue[1] < 0.95 * blue[0]
+
+
+def test_tests_that_cannot_be_compared(tmp_path):
+    first, fewer = save_run(tmp_path / "a", 0.1), save_run(tmp_path / "b", 0.1, cases=3)
+    with pytest.raises(ValueError, match="tests of one and two differ: all has 4 and 3 cases; test both on the same"):
+        StressRuns({"one": first, "two": fewer})
+    with pytest.raises(ValueError, match=r"There is no .*nowhere/stress.json: name the output folder"):
+        StressRuns({"one": tmp_path / "nowhere"})

@@ -1,0 +1,77 @@
+"""The docs: what is generated is up to date, links lead somewhere, commands and options exist."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nnunet_cmc.commands.main import COMMANDS, command_parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_generated_pages_are_what_the_code_says(name):
+    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert written == generate.PAGES[name](), f"docs/{name} is out of date: run python docs/generate.py"
+
+
+def test_the_reference_has_every_command_and_option():
+    text = generate.commands()
+    for name in COMMANDS:
+        assert f"## `nnunet_cmc {name}" in text
+        for action in command_parser(name)._actions:
+            assert all(option in ("-h", "--help") or f"`{option}" in text for option in action.option_strings)
+
+
+def test_messages_are_split_before_their_remedy():
+    text = generate.messages()
+    assert "| … is not empty | remove it, or name another folder with --output. |" in text
+    assert "| Case …: … has voxels that are NaN or infinite | replace them. |" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_are_there(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("https://", "http://", "#")):
+            file, _, anchor = target.partition("#")
+            linked = page.parent / file
+            assert linked.exists(), f"{page.name} links to {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in anchors, f"{page.name} links to {target}"
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"({page.name})" not in index]
+    assert not missing, f"docs/README.md does not name {missing}"
+
+
+def commands_of(page):
+    """Our commands in the shell blocks of a page, a list of words each."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in re.split(r"&&|;", line):
+                words = shlex.split(command, comments=True)
+                if words[:1] == ["nnunet_cmc"] and "..." not in words and len(words) > 1:
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_docs_are_understood(page):
+    for name, *arguments in commands_of(page):
+        assert name in COMMANDS, f"{page.name}: nnunet_cmc {name}"
+        command_parser(name).parse_args(arguments)  # ends this test with what argparse says
+
+
+def test_the_pages_have_commands_to_understand():
+    assert sum(len(list(commands_of(page))) for page in PAGES) > 15
