@@ -1,5 +1,7 @@
 """CMCTrainer: labelled and unlabelled pairs in one step, Dice + CE, CSC and CAC."""
 
+import os
+
 import numpy as np
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
@@ -31,6 +33,7 @@ class CMCTrainer(ResumableTrainer):
     epochs: int | None = None  # nnU-Net's, if None
     iterations: tuple[int, int] | None = None  # per epoch, training and validation; nnU-Net's, if None
     consistency_losses = Consistency
+    half_precision: torch.dtype | None = None  # of autocast; on a GPU bfloat16 or, where it has none, float16
     fine_tuning_rate: float | None = 1e-5  # the paper's; the planner's, if None
     terms = ("supervised", "csc", "cac")  # of the loss
     weight_of = {"csc": "alpha", "cac": "beta"}  # noqa: RUF012 - names of the weights; other terms have weight 1
@@ -51,6 +54,10 @@ class CMCTrainer(ResumableTrainer):
             self.num_epochs = self.epochs
         if self.iterations:
             self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = self.iterations
+        if self.device.type == "cuda":
+            self.half_precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        if self.half_precision is not torch.float16:
+            self.grad_scaler = None  # bfloat16 has the range of float32
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration
         names = channel_names(dataset_json)
         self.logger.local_logger = SeriesLogger(
@@ -88,11 +95,14 @@ class CMCTrainer(ResumableTrainer):
         """Nothing to switch."""
 
     def _do_i_compile(self) -> bool:
-        return False  # which encoders run depends on the data: every batch would be another graph
+        return False  # which encoders run depends on the data: the network as a whole has no fixed graph
 
     def initialize(self) -> None:
-        """As nnU-Net's, and the losses between modalities with their memory."""
+        """As nnU-Net's, and the losses between modalities with their memory; ``nnUNet_compile=1`` compiles."""
         super().initialize()
+        if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
+            for part in (*self.bare_network.encoders, *self.bare_network.decoders):
+                part.compile(fullgraph=True)
         self.consistency = self.consistency_losses(
             self.num_input_channels, self.label_manager.num_segmentation_heads, self.bare_network.feature_channels
         ).to(self.device)
@@ -108,7 +118,7 @@ class CMCTrainer(ResumableTrainer):
     def configure_optimizers(self):
         """AdamW on all that is not frozen, at the planned rate, falling polynomially after a short rise."""
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, self.initial_lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(trained, self.initial_lr, weight_decay=self.weight_decay, fused=True)
         return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
 
     def on_train_start(self) -> None:
@@ -164,7 +174,8 @@ class CMCTrainer(ResumableTrainer):
         }
 
     def _precision(self):
-        return autocast(self.device.type) if self.device.type == "cuda" else dummy_context()
+        half = self.half_precision
+        return dummy_context() if half is None else autocast(self.device.type, half)
 
     def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
         """What each term, unweighted, does at each encoder and decoder; as dear as a backward pass for each."""

@@ -11,6 +11,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle, wr
 
 from nnunet_cmc.trainers import short_runs
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
 
 TERMS = ("supervised", "csc", "cac", "alpha", "beta")
@@ -141,6 +142,51 @@ def test_a_partner_from_another_patient_cannot_change_a_prediction(unpaired):
     torch.testing.assert_close(after.logits[rows], before.logits[rows])
     torch.testing.assert_close(after.features[rows], before.features[rows])
     assert not torch.allclose(after.logits[partners], before.logits[partners])
+
+
+def test_half_precision(cubes):
+    """Losses, gradients and weights are finite and single; what a GPU does with autocast, a CPU does here."""
+
+    class Half(cubes.with_pictures):
+        half_precision = torch.bfloat16
+
+        def update(self, batch):
+            watch = self.network.decoders[0].seg_layers.register_forward_hook(lambda *seen: dtypes.add(seen[2].dtype))
+            with watch:
+                return super().update(batch)
+
+    dtypes: set[torch.dtype] = set()
+    trainer = train(cubes.trainer(Half))
+    assert dtypes == {torch.bfloat16}
+    assert all(value.dtype != torch.bfloat16 and value.isfinite().all() for value in weights(trainer).values())
+    whole = train(cubes.trainer())
+    for term in ("supervised", "csc"):
+        assert trainer.logger.get_value(term, 0) == pytest.approx(whole.logger.get_value(term, 0), rel=0.1)
+
+
+@pytest.mark.parametrize("cls", [CMCTrainer, CMCTrainerMeanTeacher])
+def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monkeypatch, cls):
+    """Without a compiler behind it, which takes minutes; encoders and decoders are the hot path."""
+    compile_ = torch.nn.Module.compile
+    compiled = []
+
+    def without_backend(self, **arguments):
+        assert arguments.pop("fullgraph"), "a break in the graph is an error"
+        compiled.append(self)
+        compile_(self, fullgraph=True, backend="aot_eager", **arguments)
+
+    def run():
+        trainer = registered.trainer(cls)
+        trainer.seed = 0
+        trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
+        return weights(train(trainer))
+
+    plain = run()
+    monkeypatch.setattr(torch.nn.Module, "compile", without_backend)
+    monkeypatch.setenv("nnUNet_compile", "1")
+    found = run()
+    assert len(compiled) == 4
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_several_workers(registered, monkeypatch):
