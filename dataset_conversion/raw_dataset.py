@@ -16,6 +16,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
+from nnunet_cmc.data.files import is_plain_name
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.presence import VERSION
 from nnunet_cmc.data.splits import make_splits, require_every_modality
@@ -140,6 +141,8 @@ def _check_names(dataset_json: dict, cases: Sequence[Case], training: Sequence[s
             f"Case {repeated[0]} exists more than once ({len(repeated)} such case(s)), perhaps in the training and in "
             "the test part: give every case a name of its own."
         )
+    if leading_out := [name for name in (case.name for case in cases) if not is_plain_name(name) or name[0] == "."]:
+        raise ValueError(f"A case cannot be named {leading_out[0]!r}: a name has no / and does not begin with a dot.")
     require_every_modality(dataset_json, training, "the training part")
 
 

@@ -6,6 +6,7 @@ from os.path import join
 
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_cmc.data.dataset_json import check_dataset_json
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case, split_name
 
@@ -28,8 +29,9 @@ def check_dataset(raw_folder: str, dataset_json: dict) -> None:
     """Look at the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
 
     Raises:
-        ValueError: a sentence for each bad case, a line each.
+        ValueError: ``dataset.json`` is unsound; or a sentence for each bad case, a line each.
     """
+    check_dataset_json(dataset_json, join(raw_folder, "dataset.json"))
     problems = []
     labeled = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
     for case, files in labeled.items():
