@@ -18,6 +18,6 @@ def build_network(trainer: type[CMCTrainer], plans: dict, configuration: str, da
     except Exception as error:  # anything may stand in a file, and may be wrong in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"The plans {plans.get('plans_name', '')} do not describe a network that this nnunet_cmc builds ({reason}): "
-            "plan again, or install the nnunet_cmc that made them."
+            f"The plans {plans.get('plans_name', '')} do not describe a network that this nnunet_cmc builds "
+            f"({reason}): plan again, or install the nnunet_cmc that made them."
         ) from error

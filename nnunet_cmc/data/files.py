@@ -45,6 +45,15 @@ def read_json(file: str | os.PathLike, remedy: str) -> Any:
         raise ValueError(f"{file} is not JSON ({error}): {remedy}.") from error
 
 
+def is_json(file: str | os.PathLike) -> bool:
+    """Whether a file is there and whole."""
+    try:
+        read_json(file, "")
+    except ValueError:
+        return False
+    return True
+
+
 def is_plain_name(name: Any) -> bool:
     """Whether ``name`` names something in a folder and cannot lead out of it."""
     return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0", "\n"} & set(name)

@@ -17,13 +17,15 @@ def read_plans(file: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_plans(plans: Any, which: str = "The plans") -> None:
-    """ValueError, beginning with ``which``, unless ``plans`` have names and configurations, and lead to no other folder."""
+    """ValueError, beginning with ``which``, unless ``plans`` have configurations, and names that lead nowhere else."""
     configurations = plans.get("configurations") if isinstance(plans, dict) else None
     if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
         raise ValueError(f"{which} have no configurations: {REMEDY}.")
     names = {key: plans[key] for key in ("dataset_name", "plans_name") if key in plans}
     names |= {name: name for name in configurations}
-    names |= {f"data_identifier of {n}": c["data_identifier"] for n, c in configurations.items() if "data_identifier" in c}
+    names |= {
+        f"data_identifier of {n}": c["data_identifier"] for n, c in configurations.items() if "data_identifier" in c
+    }
     for key, name in names.items():
         if not is_plain_name(name):
             raise ValueError(f"{which} have {name!r} as {key}, which is no name of a folder: {REMEDY}.")
