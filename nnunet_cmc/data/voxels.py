@@ -1,6 +1,8 @@
 """The voxels of a volume file, or a sentence where a reader would fill a gap with zeros."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 
 import nibabel
@@ -27,14 +29,24 @@ def read_voxels(file: str | PathLike) -> np.ndarray:
 
 
 def write_volume(image: sitk.Image, file: str | PathLike) -> None:
-    """Write a compressed volume.
-
-    Raises:
-        OSError: not all of it could be written; ITK does not notice when a NIfTI file fills the disk.
-    """
-    try:
+    """Write a compressed volume. OSError if not all of it could be written."""
+    with _all_written(file):
         sitk.WriteImage(image, str(file), True)
         read_voxels(file)
+
+
+def read_written(file: str | PathLike) -> sitk.Image:
+    """The volume that has just been written. OSError if not all of it could be."""
+    with _all_written(file):
+        read_voxels(file)
+        return sitk.ReadImage(str(file))
+
+
+@contextmanager
+def _all_written(file: str | PathLike) -> Iterator[None]:
+    """ITK does not notice when a NIfTI file fills the disk."""
+    try:
+        yield
     except (RuntimeError, ValueError) as error:
         raise OSError(
             None, "cannot be written, most likely for lack of space: free some, or choose another disk", str(file)

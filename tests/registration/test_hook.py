@@ -1,4 +1,5 @@
 import importlib
+import importlib.metadata
 import multiprocessing
 import os
 import pkgutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import nnunetv2
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import nnunet_cmc.planners
 import nnunet_cmc.trainers
@@ -114,6 +117,53 @@ def test_the_environment_turns_the_hook_off():
     assert run_python(code) == "True"
     assert run_python(code, **{hook.SWITCH: "0"}) == "False"
     assert run_python(code, **{hook.SWITCH: "1"}) == "True"
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """``installed("2.9.0")`` -> environment of a Python to which another nnunetv2 seems to be installed."""
+
+    def pretend(version: str) -> dict[str, str]:
+        metadata = tmp_path / f"nnunetv2-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: nnunetv2\nVersion: {version}\n")
+        return {"PYTHONPATH": str(tmp_path)}
+
+    return pretend
+
+
+ASK = (
+    "import os, nnunetv2; from nnunetv2.utilities.find_class_by_name import recursive_find_python_class as find\n"
+    "try: print(find(os.path.join(nnunetv2.__path__[0], 'experiment_planning'), {name!r}, "
+    "'nnunetv2.experiment_planning').__module__)\n"
+    "except RuntimeError as error: print(error)"
+)
+
+
+@pytest.mark.parametrize("version", ["2.7.1", "2.9.0", "2.9rc1", "3.0"])
+def test_our_classes_are_refused_to_an_nnunet_that_we_do_not_know(installed, version):
+    environment = installed(version)
+    wanted = '"nnunetv2>=2.8,<2.9"'
+    assert run_python(ASK.format(name="CMCPlannerTiny"), **environment) == (
+        f"nnunet_cmc works with nnunetv2>=2.8,<2.9, but {version} is installed: pip install {wanted}."
+    )
+    for name in ("ExperimentPlanner", "DatasetFingerprintExtractor"):  # what is nnU-Net's keeps working
+        assert run_python(ASK.format(name=name), **environment).startswith("nnunetv2.experiment_planning.")
+    code = "from nnunet_cmc.commands.main import main; raise SystemExit(main(['split', '-d', '1', '--folds', '2']))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment)
+    assert process.returncode == 1
+    assert process.stderr.startswith("nnunet_cmc: error: nnunet_cmc works with nnunetv2>=2.8,<2.9")
+
+
+@pytest.mark.parametrize("version", ["2.8.0", "2.8.7"])
+def test_every_version_of_the_range_is_served(installed, version):
+    assert run_python(ASK.format(name="CMCPlannerTiny"), **installed(version)) == "nnunet_cmc.planners.tiny"
+
+
+def test_the_range_is_the_one_that_is_required():
+    (text,) = [text for text in importlib.metadata.requires("nnunet_cmc") or [] if text.startswith("nnunetv2")]
+    low, high = (".".join(map(str, version)) for version in hook.SUPPORTED)
+    assert Requirement(text).specifier == SpecifierSet(f">={low},<{high}")
 
 
 def test_a_hook_that_comes_late_reaches_those_who_have_imported_the_function():
