@@ -121,9 +121,9 @@ def _wrap(module):
 
     @functools.wraps(original)
     def recursive_find_python_class(*args, **kwargs):
-        name = args[1] if len(args) > 1 else kwargs.get("class_name")
+        name = str(args[1] if len(args) > 1 else kwargs.get("class_name"))
         module = CLASSES.get(name)
-        if isinstance(name, str) and name.endswith(BUDGET) and name.removesuffix(BUDGET) in CLASSES:
+        if name.endswith(BUDGET) and name.removesuffix(BUDGET) in CLASSES:
             module = CLASSES["nnUNetTrainer_cmcbudget"]
         if module is None or (name in STOCK_NAMES and unsupported_nnunet()):
             return original(*args, **kwargs)

@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 import nnunet_cmc.planners
 import nnunet_cmc.trainers
+from nnunet_cmc.commands.main import main
 from nnunet_cmc.registration import hook
 
 
@@ -119,45 +120,46 @@ def test_the_environment_turns_the_hook_off():
     assert run_python(code, **{hook.SWITCH: "1"}) == "True"
 
 
-@pytest.fixture
-def installed(tmp_path):
-    """``installed("2.9.0")`` -> environment of a Python to which another nnunetv2 seems to be installed."""
+OURS, STOCK = "CMCPlannerTiny", ("ExperimentPlanner", "DatasetFingerprintExtractor")
+ASK_UNSUPPORTED = f"""
+import os, nnunetv2
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class as find
+for name in {[OURS, *STOCK]}:
+    try:
+        print(find(os.path.join(nnunetv2.__path__[0], "experiment_planning"), name, "nnunetv2.experiment_planning"))
+    except RuntimeError as error:
+        print(error)
+"""
 
-    def pretend(version: str) -> dict[str, str]:
-        metadata = tmp_path / f"nnunetv2-{version}.dist-info" / "METADATA"
-        metadata.parent.mkdir()
-        metadata.write_text(f"Metadata-Version: 2.1\nName: nnunetv2\nVersion: {version}\n")
-        return {"PYTHONPATH": str(tmp_path)}
 
-    return pretend
+def test_our_classes_are_refused_to_an_nnunet_that_we_do_not_know(tmp_path):
+    metadata = tmp_path / "nnunetv2-2.9.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.9.0\n")
+    refused, *stock = run_python(ASK_UNSUPPORTED, PYTHONPATH=str(tmp_path)).splitlines()
+    sentence = 'nnunet_cmc works with nnunetv2>=2.8,<2.9, but 2.9.0 is installed: pip install "nnunetv2>=2.8,<2.9".'
+    assert refused == sentence
+    assert ["nnunetv2.experiment_planning." in cls for cls in stock] == [True, True], "what is nnU-Net's keeps working"
 
 
-ASK = (
-    "import os, nnunetv2; from nnunetv2.utilities.find_class_by_name import recursive_find_python_class as find\n"
-    "try: print(find(os.path.join(nnunetv2.__path__[0], 'experiment_planning'), {name!r}, "
-    "'nnunetv2.experiment_planning').__module__)\n"
-    "except RuntimeError as error: print(error)"
+@pytest.mark.parametrize(
+    ("version", "supported"),
+    [("2.7.9", 0), ("2.8", 1), ("2.8.0", 1), ("2.8.12", 1), ("2.8.1+local", 1), ("2.9rc1", 0), ("2.10", 0), ("3", 0)],
 )
+def test_versions_in_and_out_of_the_range(monkeypatch, capsys, version, supported):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    assert (hook.unsupported_nnunet() is None) == bool(supported)
+    if not supported:
+        assert main(["split", "-d", "1", "--folds", "2"]) == 1
+        assert f"but {version} is installed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("version", ["2.7.1", "2.9.0", "2.9rc1", "3.0"])
-def test_our_classes_are_refused_to_an_nnunet_that_we_do_not_know(installed, version):
-    environment = installed(version)
-    wanted = '"nnunetv2>=2.8,<2.9"'
-    assert run_python(ASK.format(name="CMCPlannerTiny"), **environment) == (
-        f"nnunet_cmc works with nnunetv2>=2.8,<2.9, but {version} is installed: pip install {wanted}."
-    )
-    for name in ("ExperimentPlanner", "DatasetFingerprintExtractor"):  # what is nnU-Net's keeps working
-        assert run_python(ASK.format(name=name), **environment).startswith("nnunetv2.experiment_planning.")
-    code = "from nnunet_cmc.commands.main import main; raise SystemExit(main(['split', '-d', '1', '--folds', '2']))"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment)
-    assert process.returncode == 1
-    assert process.stderr.startswith("nnunet_cmc: error: nnunet_cmc works with nnunetv2>=2.8,<2.9")
+def test_an_nnunet_without_metadata_is_not_refused(monkeypatch):
+    def unknown(name):
+        raise importlib.metadata.PackageNotFoundError(name)
 
-
-@pytest.mark.parametrize("version", ["2.8.0", "2.8.7"])
-def test_every_version_of_the_range_is_served(installed, version):
-    assert run_python(ASK.format(name="CMCPlannerTiny"), **installed(version)) == "nnunet_cmc.planners.tiny"
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    assert hook.unsupported_nnunet() is None
 
 
 def test_the_range_is_the_one_that_is_required():
