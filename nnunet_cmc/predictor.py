@@ -1,6 +1,7 @@
 """A trained model that stays in memory and answers from many threads: ``nnunet_cmc.Predictor``."""
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import write_json, written_whole
+from nnunet_cmc.data.files import unfinished_folder, write_json, written_whole
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import split_name
 from nnunet_cmc.data.voxels import read_written
@@ -143,6 +144,8 @@ class Predictor:
         write_json(output / "dataset.json", self.dataset_json)  # as nnUNetv2_predict leaves them, for what comes after
         write_json(output / "plans.json", self.plans)
         waiting = [case for case in cases if overwrite or not (output / (case + ending)).is_file()]
+        for case in set(cases) - set(waiting):  # killed just before it had tidied up
+            shutil.rmtree(unfinished_folder(output / (case + ending)), ignore_errors=True)
 
         def problem(case: str) -> str | None:
             try:

@@ -15,8 +15,7 @@ def written_whole(file: str | os.PathLike) -> Iterator[Path]:
 
     It lies in a hidden folder beside ``file``, so that nothing which a killed process leaves looks like a result.
     """
-    file = Path(file)
-    folder = file.with_name(f".{file.name}.unfinished")
+    file, folder = Path(file), unfinished_folder(file)
     folder.mkdir(exist_ok=True)
     try:
         yield folder / file.name
@@ -27,6 +26,11 @@ def written_whole(file: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def unfinished_folder(file: str | os.PathLike) -> Path:
+    """Where :func:`written_whole` keeps ``file`` until it is whole."""
+    return Path(file).with_name(f".{Path(file).name}.unfinished")
 
 
 def write_json(file: str | os.PathLike, content: Any) -> None:

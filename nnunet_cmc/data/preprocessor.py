@@ -13,7 +13,6 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
@@ -123,11 +122,11 @@ class CMCPreprocessor(DefaultPreprocessor):
         labeled = join(preprocessed, configuration_manager.data_identifier)
         unlabeled = unlabeled_folder(labeled)
         unfinished = unlabeled + UNFINISHED
-        _remove_partial_copies(raw, preprocessed, dataset_json)
-        shutil.rmtree(unlabeled, ignore_errors=True)
+        _remove_partial_copies(raw, preprocessed)
         shutil.rmtree(unfinished, ignore_errors=True)
+        os.makedirs(unfinished)  # from here to the end, trainers refuse what there is
         try:
-            os.makedirs(unfinished)
+            shutil.rmtree(unlabeled, ignore_errors=True)
             super().run(name, configuration_name, plans_identifier, num_processes)
             arguments = [
                 (join(unfinished, case), image_files, plans_manager, configuration_manager, dataset_json)
@@ -150,10 +149,10 @@ class CMCPreprocessor(DefaultPreprocessor):
         require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))
 
 
-def _remove_partial_copies(raw: str, preprocessed: str, dataset_json: dict) -> None:
+def _remove_partial_copies(raw: str, preprocessed: str) -> None:
     """Of the labels that nnU-Net copies to ``gt_segmentations``, and never again: those that a kill cut short."""
     copies = join(preprocessed, "gt_segmentations")
-    for case, files in get_filenames_of_train_images_and_targets(raw, dataset_json).items():
-        copy = join(copies, case + dataset_json["file_ending"])
-        if os.path.isfile(copy) and os.path.getsize(copy) != os.path.getsize(files["label"]):
+    for name in os.listdir(copies) if os.path.isdir(copies) else []:
+        source, copy = join(raw, "labelsTr", name), join(copies, name)
+        if os.path.isfile(source) and os.path.getsize(source) != os.path.getsize(copy):
             os.remove(copy)

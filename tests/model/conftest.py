@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+from nnunetv2.utilities import utils
 
 from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 from nnunet_cmc.trainers.ablations import CMCTrainerNoMIA
@@ -105,6 +106,7 @@ def plan(patch: pytest.MonkeyPatch, preprocessed: Path) -> None:
 def use_threads(patch: pytest.MonkeyPatch) -> None:
     """nnU-Net's pools become threads: a process takes seconds to import torch."""
     patch.setattr(multiprocessing, "get_context", lambda kind: SimpleNamespace(Pool=ThreadPool))
+    patch.setattr(utils, "Pool", ThreadPool)
 
 
 def train(trainer: type[CMCTrainer], preprocessed: Path) -> Path:
