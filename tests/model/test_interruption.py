@@ -175,15 +175,23 @@ def test_preprocessing_that_was_cut_short_never_looks_complete(in_tiny, work):
     assert refused > 2
 
 
-@pytest.mark.parametrize("name", ["mr.nii.gz", "both.nii.gz"])
-def test_predict_folder(in_tiny, tmp_path, name):
+def test_predict_folder(in_tiny, tmp_path, monkeypatch):
     cases, output = tmp_path / "cases", tmp_path / "out"
     cases.mkdir()
     output.mkdir()
-    for file in in_tiny.new.glob(f"{name.split('.')[0]}_*"):
-        shutil.copy(file, cases)
-    shutil.copy(in_tiny.new / "small_0000.nii.gz", cases)
+    for name in ("mr_0001", "ct_0000", "small_0000"):
+        shutil.copy(in_tiny.new / f"{name}.nii.gz", cases)
     predictor = Predictor(in_tiny.model, device="cpu")
+    predict, known = predictor._predictor.predict_logits_from_preprocessed_data, {}
+
+    def remembered(data):
+        """The network's answer; a forked process takes it from here, since torch may hang there."""
+        key = data.numpy().tobytes()
+        if key not in known:
+            known[key] = predict(data)
+        return known[key].clone()
+
+    monkeypatch.setattr(predictor._predictor, "predict_logits_from_preprocessed_data", remembered)
     assert predictor.predict_folder(cases, tmp_path / "whole") == {}
     survives(lambda: len(predictor.predict_folder(cases, output, overwrite=False)), output, 12)
     assert content(output) == content(tmp_path / "whole")
