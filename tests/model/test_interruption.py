@@ -148,7 +148,7 @@ def test_plan_and_preprocess(in_tiny, work):
     assert {"gt_segmentations/a.nii.gz", f"{PLANS}_3d_fullres/d_seg.b2nd"} <= set(whole)
     assert f"{PLANS}_3d_fullres_unlabeled/u.pkl" in whole
     shutil.rmtree(preprocessed)
-    survives(plan_and_preprocess, work, 16)
+    survives(plan_and_preprocess, work, 10)
     assert content(preprocessed) == whole
 
 
