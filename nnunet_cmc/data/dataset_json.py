@@ -30,7 +30,7 @@ def check_dataset_json(content: Any, file: str | os.PathLike) -> None:
             present_channels(content, case)
         for case in _keys(cmc, "subjects"):
             subject_of(content, case)
-        present_channels(content, "")  # the version, where nothing is listed
+        present_channels(content, ""), subject_of(content, "")  # what is wrong where nothing is listed
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -54,8 +54,11 @@ def _check_labels(labels: Any) -> None:
     if not isinstance(labels, dict) or not labels:
         raise ValueError(f'"labels" must map the name of each class to its value, but is {_short(labels)}: {REMEDY}.')
     values = [v for value in labels.values() for v in (value if isinstance(value, list) else [value])]
-    if not all(type(value) is int for value in values) or set(values) != set(range(len(set(values)))):
-        raise ValueError(f'"labels" must number the classes 0, 1, 2, ..., but is {_short(labels)}: {REMEDY}.')
+    numbered = all(type(value) is int for value in values) and set(values) == set(range(len(set(values))))
+    if not numbered or labels.get("background") not in (0, [0]):
+        raise ValueError(
+            f'"labels" must have the background 0 and classes 1, 2, 3, ..., but is {_short(labels)}: {REMEDY}.'
+        )
 
 
 def _keys(cmc: Any, key: str) -> list[str]:
