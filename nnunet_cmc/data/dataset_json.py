@@ -55,7 +55,8 @@ def _check_labels(labels: Any) -> None:
         raise ValueError(f'"labels" must map the name of each class to its value, but is {_short(labels)}: {REMEDY}.')
     values = [v for value in labels.values() for v in (value if isinstance(value, list) else [value])]
     numbered = all(type(value) is int for value in values) and set(values) == set(range(len(set(values))))
-    if not numbered or labels.get("background") not in (0, [0]):
+    distinct = len({str(value) for value in labels.values()}) == len(labels) and [] not in labels.values()
+    if not numbered or not distinct or labels.get("background") not in (0, [0]):
         raise ValueError(
             f'"labels" must have the background 0 and classes 1, 2, 3, ..., but is {_short(labels)}: {REMEDY}.'
         )

@@ -158,7 +158,8 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
     origin = {m: sources[name.casefold()] for m, name in targets.items() if name.casefold() in sources}
     if not origin:
         raise ValueError(
-            f"{path} knows the modalities {', '.join(names.values()) or '(none)'}, of which none is {', '.join(targets.values())}."
+            f"{path} knows the modalities {', '.join(names.values()) or '(none)'}, of which none is "
+            f"{', '.join(targets.values())}."
         )
     weights, own = checkpoint["network_weights"], net.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -176,6 +177,5 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
 
 def _without_classes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """What is under ``prefix``, but for the layers that depend on the classes."""
-    return {
-        k.removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix) and ".seg_layers." not in k
-    }
+    mine = {k: v for k, v in state.items() if isinstance(k, str) and k.startswith(prefix)}
+    return {k.removeprefix(prefix): v for k, v in mine.items() if ".seg_layers." not in k}
