@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data.grid import Grid
+from nnunet_cmc.data.voxels import write_volume
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, resample, volume_grid
 
@@ -101,4 +102,4 @@ def _write(image: sitk.Image, grid: Grid, file: Path) -> None:
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
-    sitk.WriteImage(image, str(file), True)
+    write_volume(image, file)

@@ -17,7 +17,10 @@ def read_classes(file: str | Path) -> dict[str, int]:
     Raises:
         ValueError: the file is of neither kind.
     """
-    text = Path(file).read_text()
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a text file in UTF-8: give JSON, or labels of ITK-SNAP.") from error
     if Path(file).suffix != ".json":
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         matches = [_ITKSNAP.fullmatch(line) for line in lines]
@@ -26,7 +29,7 @@ def read_classes(file: str | Path) -> dict[str, int]:
         return {match[2]: int(match[1]) for match in matches if match and match[1] != "0"}
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}).") from error
     classes = content.get("labels", content) if isinstance(content, dict) else content
     if isinstance(classes, dict) and all(key.isdecimal() and isinstance(classes[key], str) for key in classes):

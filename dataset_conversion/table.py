@@ -79,22 +79,27 @@ def _separate_cases(rows: list[Row], channels: list[str], values: Sequence[dict[
 
 
 def _read(table: Path) -> list[Row]:
-    with table.open(newline="", encoding="utf-8-sig") as content:
-        reader = csv.DictReader(content)
-        columns = reader.fieldnames or []
-        if not {*REQUIRED} <= {*columns} <= {*REQUIRED, *OPTIONAL}:
-            raise ValueError(f"{table} must have the columns {', '.join(REQUIRED + OPTIONAL)}, but has {columns}.")
-        rows = []
-        for line, row in enumerate(reader, 2):
-            cells = {column: (row[column] or "").strip() for column in columns}
-            if not all(cells[column] for column in REQUIRED) or cells.get("part", "") not in ("", "train", "test"):
-                raise ValueError(
-                    f"Line {line} of {table} needs a subject, a modality, an image, and the part train or test, "
-                    f"but is {','.join(cells.values())}."
-                )
-            label = table.parent / cells["label"] if cells.get("label") else None
-            image = table.parent / cells["image"]
-            rows.append(Row(cells["subject"], cells["modality"], image, label, cells.get("part") == "test"))
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as content:
+            reader = csv.DictReader(content, strict=True)
+            columns = list(reader.fieldnames or [])
+            lines = [(reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{table} cannot be read as CSV in UTF-8 ({error}): save it so.") from error
+    if not {*REQUIRED} <= {*columns} <= {*REQUIRED, *OPTIONAL} or len(set(columns)) < len(columns):
+        raise ValueError(f"{table} must have the columns {', '.join(REQUIRED + OPTIONAL)}, but has {columns}.")
+    rows = []
+    for line, row in lines:
+        cells = {column: (row[column] or "").strip() for column in columns}
+        complete = all(cells[column] for column in REQUIRED) and None not in row
+        if not complete or cells.get("part", "") not in ("", "train", "test"):
+            raise ValueError(
+                f"Line {line} of {table} needs a subject, a modality, an image, and the part train or test, "
+                f"but is {','.join(cells.values())}."
+            )
+        label = table.parent / cells["label"] if cells.get("label") else None
+        image = table.parent / cells["image"]
+        rows.append(Row(cells["subject"], cells["modality"], image, label, cells.get("part") == "test"))
     if not rows:
         raise ValueError(f"{table} has no row below its head: give it one for each scan.")
     return rows

@@ -1,19 +1,16 @@
 """Volumes as converters meet them: NIfTI, NRRD and MetaImage files, and folders that hold one DICOM series."""
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from os.path import basename
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.grid import Grid, read_grid
+from nnunet_cmc.data import voxels
+from nnunet_cmc.data.grid import Grid, read_grid, reason
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-NIFTI = (".nii", ".nii.gz")
 
 
 def volume_name(path: Path) -> str | None:
@@ -35,18 +32,7 @@ def volume_grid(source: Path) -> Grid:
         if image.GetNumberOfComponentsPerPixel() != 1:
             raise ValueError(f"has {image.GetNumberOfComponentsPerPixel()} values a voxel: give a series with one")
         return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    grid = read_grid(source)
-    if source.name.endswith(NIFTI):
-        spacing = _nifti_spacing(source)  # ITK takes 1 mm for a spacing that is 0 or no number
-        if not (np.isfinite(spacing).all() and spacing.all()):
-            raise ValueError(f"has the voxel spacing {_text(spacing)}: correct its header")
-    # A NIfTI file with such numbers is refused by ITK; in other formats it is not.
-    if not np.isfinite([*grid.spacing, *grid.origin, *grid.direction]).all() or min(grid.spacing) <= 0:
-        raise ValueError(f"has the voxel spacing {_text(grid.spacing)} and origin {_text(grid.origin)}: correct them")
-    axes = np.reshape(grid.direction, (3, 3))
-    if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
-        raise ValueError(f"has axes that are not at right angles ({_text(grid.direction)}): correct its header")
-    return grid
+    return read_grid(source)
 
 
 def read_image(source: Path) -> sitk.Image:
@@ -60,21 +46,16 @@ def read_image(source: Path) -> sitk.Image:
             return sitk.ReadImage(_series_files(source))
         return sitk.ReadImage(str(source))
     except RuntimeError as error:
-        raise ValueError(f"cannot be read ({_reason(error)})") from error
+        raise ValueError(f"cannot be read ({reason(error)})") from error
 
 
 def read_voxels(source: Path) -> np.ndarray:
-    """All voxels of a volume, in the file's own order of axes.
+    """All voxels of a volume file or DICOM series, in its own order of axes.
 
     Raises:
-        ValueError: the file cannot be read, or is shorter than its header says.
+        ValueError: the source cannot be read, or is shorter than its header says.
     """
-    if not source.name.endswith(NIFTI):
-        return sitk.GetArrayFromImage(read_image(source))
-    try:  # ITK reads a truncated NIfTI file without a word, and NaN as 0
-        return np.asanyarray(nibabel.load(source).dataobj)  # type: ignore[attr-defined]
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise ValueError(f"cannot be read ({_reason(error)})") from error
+    return sitk.GetArrayFromImage(read_image(source)) if source.is_dir() else voxels.read_voxels(source)
 
 
 def resample(image: sitk.Image, grid: Grid) -> sitk.Image:
@@ -110,18 +91,3 @@ def _series_files(folder: Path) -> Sequence[str]:
             f"{np.median(steps):.2f} mm elsewhere): add the missing slices, or remove those that are there twice"
         )
     return files
-
-
-def _nifti_spacing(file: Path) -> np.ndarray:
-    with (gzip.open if file.name.endswith(".gz") else open)(file, "rb") as content:
-        header = nibabel.Nifti1Header.from_fileobj(content, check=False)  # nibabel's check would repair it
-    return np.array(header["pixdim"][1:4])
-
-
-def _text(values: Sequence[float] | np.ndarray) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
-def _reason(error: Exception) -> str:
-    """The part of an ITK or nibabel message that says why, on one line."""
-    return " ".join(str(error).split("ERROR:")[-1].split()).rstrip(".") or type(error).__name__

@@ -1,21 +1,23 @@
 """Plans for CMC: a fixed cube, a self-configured spacing, one 3-D configuration."""
 
-import os
 import shutil
 from copy import deepcopy
 from os.path import isfile, join
 from typing import Any
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
+from nnunet_cmc.data.dataset_json import require_plain_labels
+from nnunet_cmc.data.files import write_json, written_whole
+from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.data.raw_dataset import check_dataset
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
 from nnunet_cmc.data.splits import hidden_cases
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.planners.spacing import isotropic_spacing
@@ -37,7 +39,8 @@ class CMCPlanner(ExperimentPlanner):
         suppress_transpose: has no effect, axes are never transposed.
 
     Raises:
-        ValueError: another preprocessor, or a spacing that is not three positive numbers.
+        ValueError: another preprocessor, a spacing that is not three positive numbers, no such dataset, an unsound
+            ``dataset.json``, or labels that are regions or to be ignored.
     """
 
     plans_name = "CMCPlans"
@@ -90,6 +93,7 @@ class CMCPlanner(ExperimentPlanner):
             raise ValueError(
                 f"-overwrite_target_spacing takes three positive numbers (mm), not {list(overwrite_target_spacing)}."
             )
+        require_plain_labels(raw_dataset_json(dataset_name_or_id), type(self).__name__)
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,
@@ -150,22 +154,32 @@ class CMCPlanner(ExperimentPlanner):
             "spacing_reason": reason,
             "memory_reason": memory,
         }
-        shutil.copy(join(self.raw_dataset_folder, "dataset.json"), join(folder, "dataset.json"))
+        with written_whole(join(folder, "dataset.json")) as copy:
+            shutil.copy(join(self.raw_dataset_folder, "dataset.json"), copy)
         self.save_plans(self.plans)
         return self.plans
 
     def save_plans(self, plans: dict) -> None:
         """Write the plans. Of an older file, only configurations that inherit from one of these plans are kept."""
         file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
-        if isfile(file):
-            planned = list(plans["configurations"])
-            for name, configuration in load_json(file)["configurations"].items():
-                if configuration.get("inherits_from") in planned and "previous_stage" not in configuration:
-                    plans["configurations"].setdefault(name, configuration)
-                elif name not in planned:
-                    print(f"Removing configuration {name} from {file}: {type(self).__name__} does not plan it.")
-            os.remove(file)
-        super().save_plans(plans)
+        planned = list(plans["configurations"])
+        for name, configuration in self._older_configurations(file).items():
+            if configuration.get("inherits_from") in planned and "previous_stage" not in configuration:
+                plans["configurations"].setdefault(name, configuration)
+            elif name not in planned:
+                print(f"Removing configuration {name} from {file}: {type(self).__name__} does not plan it.")
+        recursive_fix_for_json_export(plans)
+        write_json(file, plans)
+        print(f"Plans were saved to {file}")
+
+    @staticmethod
+    def _older_configurations(file: str) -> dict[str, dict]:
+        try:
+            return read_plans(file)["configurations"]
+        except ValueError as error:
+            if isfile(file):
+                print(f"Writing {file} anew: {error}")
+            return {}
 
     def _spacing_and_reason(self) -> tuple[np.ndarray, str]:
         if self.overwrite_target_spacing is not None:

@@ -1,8 +1,14 @@
 """nnU-Net's fingerprint extraction for datasets of ours: checked first, and on request in a fraction of the time."""
 
-from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor as stock
+from os.path import join
+from pathlib import Path
 
-from nnunet_cmc.data.raw_dataset import check_dataset
+from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor as stock
+from nnunetv2.paths import nnUNet_preprocessed
+
+from nnunet_cmc.data.dataset_json import require_plain_labels
+from nnunet_cmc.data.files import is_json
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
 
 
 class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
@@ -12,6 +18,10 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
     unlike channel with an IndexError or an empty RuntimeError.
     """
 
+    def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
+        raw_dataset_json(dataset_name_or_id)
+        super().__init__(dataset_name_or_id, num_processes, verbose)
+
     def run(self, overwrite_existing: bool = False) -> dict:
         """The fingerprint, also written to ``dataset_fingerprint.json``.
 
@@ -20,7 +30,13 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
         """
         if "cmc" in self.dataset_json:
             check_dataset(self.input_folder, self.dataset_json)
-        return super().run(overwrite_existing)
+        file = join(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
+        try:
+            return super().run(overwrite_existing or not is_json(file))  # a killed process may have left half of it
+        except BaseException:
+            if not is_json(file):
+                Path(file).unlink(missing_ok=True)
+            raise
 
 
 class CMCFingerprintExtractor(DatasetFingerprintExtractor):
@@ -31,5 +47,6 @@ class CMCFingerprintExtractor(DatasetFingerprintExtractor):
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
         super().__init__(dataset_name_or_id, num_processes, verbose)
+        require_plain_labels(self.dataset_json, type(self).__name__)
         self.num_foreground_voxels_for_intensitystats = 1e6
         self.dataset_json["overwrite_image_reader_writer"] = "SimpleITKIOWithReorient"

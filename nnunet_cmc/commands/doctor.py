@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, NamedTuple
 
 HELP = "check the installation: versions, nnU-Net's view of our classes, folders, GPU"
@@ -24,17 +25,26 @@ class Check(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass  # nothing to choose
+    parser.add_argument(
+        "--verify",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="check instead that these checkpoints or exported models (.zip) execute no code when nnU-Net loads them",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Print one line per check; RuntimeError if something that this package needs or is itself is broken."""
     counts = {"OK": 0, "warning": 0, "BROKEN": 0}
-    for check in checks():
+    for check in verdicts(args.verify) if args.verify else checks():
         print(f"{check.status:<8} {check.subject:<24} {check.finding}", flush=True)
         counts[check.status] += 1
     if counts["BROKEN"]:
         raise RuntimeError(f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN; what to do is said above.")
+    if args.verify:
+        print("\nNothing in there executes code when nnU-Net loads it.")
+        return
     print(f"\nnnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings).")
 
 
@@ -44,6 +54,14 @@ def checks() -> Iterator[Check]:
     yield from folders()
     yield gpu()
     yield torchvision()
+
+
+def verdicts(files: list[Path]) -> Iterator[Check]:
+    from nnunet_cmc.verify import verify
+
+    for file in files:
+        for name, problem in verify(file):
+            yield Check("BROKEN" if problem else "OK", name, problem or "nothing but data")
 
 
 def versions() -> Iterator[Check]:

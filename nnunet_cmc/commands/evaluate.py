@@ -1,7 +1,6 @@
 """``nnunet_cmc evaluate``: judge predicted label maps against reference label maps."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -116,11 +115,13 @@ def _images_beside(reference: str) -> Path:
 
 def _read_dataset_json(dataset: str | None, prediction_folder: str) -> dict:
     """``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
+    from nnunet_cmc.data.dataset_json import read_dataset_json
+
     file = Path(prediction_folder, "dataset.json") if dataset is None else _raw_folder(dataset) / "dataset.json"
     if not file.is_file():
         remedy = "name the dataset with -d." if dataset is None else "convert the dataset again."
         raise ValueError(f"There is no {file}, which says what the labels and modalities are: {remedy}")
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_dataset_json(file)
 
 
 def _raw_folder(dataset: str) -> Path:

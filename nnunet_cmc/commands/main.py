@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import nnunet_cmc
+from nnunet_cmc.registration.hook import require_supported_nnunet
 
 COMMANDS = (
     "demo", "convert", "inspect", "split", "weights", "train", "evaluate", "stress", "explain", "doctor",
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         args = _parser(arguments).parse_args(arguments)
+        if arguments[0] != "doctor":  # which tells what else is wrong
+            require_supported_nnunet()
         args.run(args)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"nnunet_cmc: error: {_sentence(error)}", file=sys.stderr)

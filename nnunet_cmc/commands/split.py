@@ -1,7 +1,6 @@
 """``nnunet_cmc split``: decide which training cases keep their labels, and which validate."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.splits import make_folds, make_splits, write_splits
 
     raw = raw_dataset(args.dataset)
-    dataset_json = json.loads((raw / "dataset.json").read_text())
+    dataset_json = read_dataset_json(raw / "dataset.json")
     cases = _channel_files(raw / "imagesTr", dataset_json["file_ending"])
     if not cases:
         raise ValueError(f"{raw / 'imagesTr'} holds no case: convert the dataset again.")

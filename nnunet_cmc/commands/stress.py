@@ -1,7 +1,6 @@
 """``nnunet_cmc stress``: what missing and misaligned modalities do to a trained model's predictions."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.evaluation.stress import find_cases, save_stress, stress_test
     from nnunet_cmc.evaluation.stress_plots import save_stress_figures
 
     model = model_folder(args, args.trainer)
-    dataset_json = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json = read_dataset_json(model / "dataset.json")
     cases = find_cases(args.images, args.reference, dataset_json)
     _resume(args, model)
     processes = args.processes or (1 if args.device == "cpu" else 3)
@@ -79,6 +79,8 @@ class _Predictor:
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
     """Refuse a folder in which another test was begun; remember this one there."""
+    from nnunet_cmc.data.files import read_json, write_json
+
     settings = {
         "model": str(model.resolve()),
         "folds": args.folds,
@@ -88,8 +90,8 @@ def _resume(args: argparse.Namespace, model: Path) -> None:
     }
     file = Path(args.output, "settings.json")
     if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8")) != settings:
+        if read_json(file, f"remove {args.output}, or name another folder with -o") != settings:
             raise ValueError(f"{args.output} has predictions of another stress test ({file}): name another with -o.")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(file, settings)

@@ -1,8 +1,6 @@
 """``nnunet_cmc weights``: make of pretrained weights what ``nnUNetv2_train -pretrained_weights`` takes."""
 
 import argparse
-import json
-import os
 from pathlib import Path
 
 HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
@@ -23,9 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from nnunet_cmc.data.files import written_whole
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.networks.checkpoints import load_checkpoint
     from nnunet_cmc.networks.pretrained import load_pretrained
+    from nnunet_cmc.trainers.build import build_network
+    from nnunet_cmc.trainers.checks import require_supported
+    from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
     plans, dataset_json = _plans_and_dataset(args.dataset, args.plans)
     if not args.output.absolute().parent.is_dir():
@@ -34,12 +36,12 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.output} would replace the pretrained weights: give -o another name.")
     checkpoint = load_checkpoint(args.file)
     torch.manual_seed(args.seed)
-    net = _network(plans, args.configuration, dataset_json)
+    require_supported(plans, args.configuration, dataset_json, CMCTrainer.__name__)
+    net = build_network(CMCTrainer, plans, args.configuration, dataset_json)
     what, counts = load_pretrained(net, checkpoint, args.file, channel_names(dataset_json), args.modality)
 
-    temporary = args.output.with_name(args.output.name + ".tmp")
-    torch.save({"network_weights": net.state_dict()}, temporary)
-    os.replace(temporary, args.output)
+    with written_whole(args.output) as temporary:
+        torch.save({"network_weights": net.state_dict()}, temporary)
     print(f"{args.file} is {what}. Tensors of the network:")
     print(_table(counts))
     print(f"Written: {args.output}, for nnUNetv2_train -p {args.plans} -pretrained_weights {args.output}")
@@ -48,6 +50,9 @@ def run(args: argparse.Namespace) -> None:
 def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, dict]:
     from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    from nnunet_cmc.data.dataset_json import read_dataset_json
+    from nnunet_cmc.data.plans_json import read_plans
 
     root = nnUNet_preprocessed.get()
     if root is None:
@@ -59,25 +64,7 @@ def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, dict]:
     file = folder / f"{plans_name}.json"
     if not file.is_file():
         raise ValueError(f"There is no {file}: plan first, with nnUNetv2_plan_and_preprocess -pl CMCPlanner.")
-    return json.loads(file.read_text()), json.loads((folder / "dataset.json").read_text())
-
-
-def _network(plans: dict, configuration: str, dataset_json: dict):
-    """The network that CMCTrainer would build."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from nnunet_cmc.trainers.checks import require_supported
-    from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-
-    require_supported(plans, configuration, dataset_json, CMCTrainer.__name__)
-    manager = PlansManager(plans)
-    return CMCTrainer.build_network_architecture(
-        manager,
-        manager.get_configuration(configuration),
-        len(dataset_json["channel_names"]),
-        manager.get_label_manager(dataset_json).num_segmentation_heads,
-        False,
-    )
+    return read_plans(file), read_dataset_json(folder / "dataset.json")
 
 
 def _table(counts: dict[str, dict[str, int]]) -> str:

@@ -11,6 +11,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUN
 
 from nnunet_cmc.data.presence import present_channels, subject_of
 
+UNFINISHED = ".unfinished"  # ending of a folder that is being filled
+
 
 class UnlabeledDataset(nnUNetDatasetBlosc2):
     """Cases of which only the image is ever opened, whether a label lies beside it or not.
@@ -33,7 +35,13 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
-        """Cases preprocessed into ``folder``; none where there is no such folder."""
+        """Cases preprocessed into ``folder``; none where there is no such folder.
+
+        Raises:
+            ValueError: the preprocessing was interrupted, so cases are missing without a trace.
+        """
+        if os.path.isdir(folder + UNFINISHED):
+            raise ValueError(f"Preprocessing into {folder} was interrupted: run nnUNetv2_preprocess again.")
         return nnUNetDatasetBlosc2.get_identifiers(folder) if os.path.isdir(folder) else []
 
 

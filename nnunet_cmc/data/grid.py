@@ -1,11 +1,16 @@
 """Where the voxels of a volume lie, from its header alone."""
 
+import gzip
+import zlib
 from itertools import product
 from os import PathLike
 from typing import NamedTuple
 
+import nibabel
 import numpy as np
 import SimpleITK
+
+NIFTI = (".nii", ".nii.gz")
 
 TOLERANCE = 0.1  # of a voxel: as far as the corners of two volumes may lie apart and still share a grid
 
@@ -40,21 +45,49 @@ def read_grid(file: str | PathLike) -> Grid:
     """Grid of a volume.
 
     Raises:
-        ValueError: the file cannot be read, or is not a 3-D volume with one value a voxel.
+        ValueError: the file cannot be read, is not a 3-D volume with one value a voxel, or its geometry is degenerate.
     """
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(file))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        reason = " ".join(str(error).split("ERROR:")[-1].split()).rstrip(".")
-        raise ValueError(f"cannot be read ({reason})") from error
+        raise ValueError(f"cannot be read ({reason(error)})") from error
     if reader.GetDimension() != 3:
         size = " x ".join(map(str, reader.GetSize()))
         raise ValueError(f"has {reader.GetDimension()} dimensions ({size}): give every volume as a 3-D file of its own")
     if reader.GetNumberOfComponents() != 1:
         raise ValueError(f"has {reader.GetNumberOfComponents()} values a voxel: give a file with one")
-    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    if str(file).endswith(NIFTI):
+        spacing = _nifti_spacing(file)  # ITK takes 1 mm for a spacing that is 0 or no number
+        if not (np.isfinite(spacing).all() and spacing.all()):
+            raise ValueError(f"has the voxel spacing {_text(spacing)}: correct its header")
+    # A NIfTI file with such numbers is refused by ITK; in other formats it is not.
+    if not np.isfinite([*grid.spacing, *grid.origin, *grid.direction]).all() or min(grid.spacing) <= 0:
+        raise ValueError(f"has the voxel spacing {_text(grid.spacing)} and origin {_text(grid.origin)}: correct them")
+    axes = np.reshape(grid.direction, (3, 3))
+    if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
+        raise ValueError(f"has axes that are not at right angles ({_text(grid.direction)}): correct its header")
+    return grid
+
+
+def reason(error: Exception) -> str:
+    """The part of an ITK or nibabel message that says why, on one line."""
+    return " ".join(str(error).split("ERROR:")[-1].split()).rstrip(".") or type(error).__name__
+
+
+def _nifti_spacing(file: str | PathLike) -> np.ndarray:
+    try:
+        with (gzip.open if str(file).endswith(".gz") else open)(file, "rb") as content:
+            header = nibabel.Nifti1Header.from_fileobj(content, check=False)  # nibabel's check would repair it
+    except (OSError, EOFError, zlib.error, nibabel.spatialimages.HeaderDataError) as error:
+        raise ValueError(f"cannot be read ({reason(error)})") from error
+    return np.array(header["pixdim"][1:4])
+
+
+def _text(values: tuple[float, ...] | np.ndarray) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _rounded(values: tuple) -> tuple:

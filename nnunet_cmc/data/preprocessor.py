@@ -5,19 +5,23 @@ import shutil
 from os.path import join
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice
+from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
 from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.data.body import body_box
+from nnunet_cmc.data.cases import UNFINISHED
+from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.parallel import run_parallel
+from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import read_case, read_label, require_declared, shown_channels
-from nnunet_cmc.data.raw_dataset import check_dataset, unlabeled_cases
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
 
 # Written for exact zeros of a present channel, so that a tile of nothing but zeros means that the modality is absent.
 ALMOST_ZERO = 1e-6
@@ -68,6 +72,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         if not present:
             raise ValueError("The image shows no modality: all its voxels are zero.")
         raw = data.transpose(0, *(axis + 1 for axis in plans_manager.transpose_forward))
+        self._require_a_voxel(raw, properties, plans_manager, configuration_manager)
         data, seg, properties = super().run_case_npy(
             data, seg, properties, plans_manager, configuration_manager, dataset_json
         )
@@ -78,6 +83,19 @@ class CMCPreprocessor(DefaultPreprocessor):
         for channel in present:
             data[channel][data[channel] == 0] = ALMOST_ZERO
         return data, seg, properties
+
+    @staticmethod
+    def _require_a_voxel(raw, properties, plans_manager, configuration_manager):
+        inside = get_bbox_from_mask(raw.any(0))  # what nnU-Net crops to
+        shape = [stop - start for start, stop in inside]
+        spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+        target = configuration_manager.spacing
+        if 0 in compute_new_shape(shape, spacing, target):
+            extent = " x ".join(f"{side * step:g}" for side, step in zip(shape, spacing, strict=True))
+            raise ValueError(
+                f"The image is {extent} mm large where it is not zero, less than a voxel of the planned spacing "
+                f"{' x '.join(f'{step:g}' for step in target)} mm: leave it out, or correct the spacing in its header."
+            )
 
     def _normalize(self, data, seg, configuration_manager, foreground_intensity_properties_per_channel):
         absent = np.setdiff1d(range(len(data)), shown_channels(data))
@@ -94,31 +112,47 @@ class CMCPreprocessor(DefaultPreprocessor):
         Raises:
             ValueError: the dataset has cases that cannot be preprocessed; found before any work where headers show it.
         """
+        raw_dataset_json(dataset_name_or_id)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
-        dataset_json = load_json(join(preprocessed, "dataset.json"))
+        dataset_json = read_dataset_json(join(preprocessed, "dataset.json"))
         check_dataset(raw, dataset_json)
-        plans_manager = PlansManager(join(preprocessed, plans_identifier + ".json"))
+        plans_manager = PlansManager(read_plans(join(preprocessed, plans_identifier + ".json")))
         configuration_manager = plans_manager.get_configuration(configuration_name)
         labeled = join(preprocessed, configuration_manager.data_identifier)
         unlabeled = unlabeled_folder(labeled)
-        shutil.rmtree(unlabeled, ignore_errors=True)
+        unfinished = unlabeled + UNFINISHED
+        _remove_partial_copies(raw, preprocessed)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        os.makedirs(unfinished)  # from here to the end, trainers refuse what there is
         try:
+            shutil.rmtree(unlabeled, ignore_errors=True)
             super().run(name, configuration_name, plans_identifier, num_processes)
             arguments = [
-                (join(unlabeled, case), image_files, plans_manager, configuration_manager, dataset_json)
+                (join(unfinished, case), image_files, plans_manager, configuration_manager, dataset_json)
                 for case, image_files in unlabeled_cases(raw, dataset_json["file_ending"]).items()
             ]
             if arguments:
-                os.makedirs(unlabeled)
                 run_parallel(
                     self._save_unlabeled, arguments, num_processes, "Preprocessing unlabelled", self.show_progress_bar
                 )
+                os.rename(unfinished, unlabeled)
+            else:
+                os.rmdir(unfinished)
         except BaseException:
-            for folder in (labeled, unlabeled):  # some of the cases would look like all of them
+            for folder in (labeled, unfinished):  # some of the cases would look like all of them
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
         require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))
+
+
+def _remove_partial_copies(raw: str, preprocessed: str) -> None:
+    """Of the labels that nnU-Net copies to ``gt_segmentations``, and never again: those that a kill cut short."""
+    copies = join(preprocessed, "gt_segmentations")
+    for name in os.listdir(copies) if os.path.isdir(copies) else []:
+        source, copy = join(raw, "labelsTr", name), join(copies, name)
+        if os.path.isfile(source) and os.path.getsize(source) != os.path.getsize(copy):
+            os.remove(copy)

@@ -10,6 +10,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.voxels import read_voxels
 
 
 def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
@@ -75,9 +76,9 @@ def read_case(
     case, files = check_case(image_files, dataset_json, label_file)
     volumes = {}
     for channel, file in files.items():
-        volumes[channel], properties = reader.read_images([file])
-        if not np.isfinite(volumes[channel]).all():
+        if not np.isfinite(_whole(case, file)).all():
             raise ValueError(f"Case {case}: {file} has voxels that are NaN or infinite: replace them.")
+        volumes[channel], properties = reader.read_images([file])
     data = np.zeros((len(channel_names(dataset_json)), *volumes[channel].shape[1:]), np.float32)
     for channel, volume in volumes.items():
         data[channel] = volume[0]
@@ -115,19 +116,28 @@ def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) ->
     """Label map ``(1, D, H, W)`` float32.
 
     Raises:
-        ValueError: it has a value that ``dataset.json`` does not name.
+        ValueError: the file is damaged, or has a value that ``dataset.json`` does not name.
     """
+    case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
+    _whole(case, label_file)
     labels, _ = reader.read_seg(label_file)
     manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
     known = [*map(int, manager.all_labels), *([manager.ignore_label] if manager.has_ignore_label else [])]
     unknown = np.unique(labels[~np.isin(labels, known)])
     if len(unknown):
-        case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
         raise ValueError(
             f"Case {case}: {label_file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:10])}, "
             f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
         )
     return labels
+
+
+def _whole(case: str, file: str) -> np.ndarray:
+    """Voxels of a file that is as long as its header says."""
+    try:
+        return read_voxels(file)
+    except ValueError as error:
+        raise ValueError(f"Case {case}: {file} {error}: copy or write it again.") from error
 
 
 def _require_one_grid(case: str, files: Sequence[str]) -> None:

@@ -3,11 +3,37 @@
 import os
 from collections import defaultdict
 from os.path import join
+from typing import Any
 
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_cmc.data.dataset_json import REMEDY, check_dataset_json
+from nnunet_cmc.data.files import read_json
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case, split_name
+
+
+def raw_dataset_json(dataset_name_or_id: int | str) -> dict[str, Any]:
+    """``dataset.json`` of a raw dataset, checked if it has our ``cmc`` key.
+
+    Raises:
+        ValueError: nnU-Net's variables are not set, there is no such dataset, or the file is missing or unsound.
+    """
+    for path in (nnUNet_raw, nnUNet_preprocessed):
+        if not path.is_set():
+            raise ValueError(f"{path.env_var_name} is not set: set this variable to nnU-Net's folder of that name.")
+    try:
+        file = join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json")
+    except RuntimeError as error:  # nnU-Net's own text spans several lines
+        raise ValueError(
+            f"There is not exactly one dataset with the ID {dataset_name_or_id} in {nnUNet_raw}."
+        ) from error
+    content = read_json(file, REMEDY)
+    if not isinstance(content, dict) or "cmc" in content:
+        check_dataset_json(content, file)
+    return content
 
 
 def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
@@ -28,8 +54,9 @@ def check_dataset(raw_folder: str, dataset_json: dict) -> None:
     """Look at the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
 
     Raises:
-        ValueError: a sentence for each bad case, a line each.
+        ValueError: ``dataset.json`` is unsound; or a sentence for each bad case, a line each.
     """
+    check_dataset_json(dataset_json, join(raw_folder, "dataset.json"))
     problems = []
     labeled = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
     for case, files in labeled.items():

@@ -5,7 +5,6 @@
 on exactly the same labels. One fold is one experiment, or one part of a cross-validation.
 """
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
+from nnunet_cmc.data.files import read_json, write_json
 from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 
+REMEDY = "make it again with `nnunet_cmc split`"
 Groups = dict[tuple, list[str]]
 
 
@@ -62,7 +63,10 @@ def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
     """Cases whose label some fold hides; empty where there is no such file."""
     if not Path(splits_file).is_file():
         return set()
-    return {case for fold in _read(splits_file) for case in fold.get("unlabeled", [])}
+    hidden = [fold.get("unlabeled", []) for fold in _read(splits_file)]
+    if not all(isinstance(cases, list) and all(isinstance(case, str) for case in cases) for cases in hidden):
+        raise ValueError(f'A fold of {splits_file} has an "unlabeled" that is no list of cases: {REMEDY}.')
+    return {case for cases in hidden for case in cases}
 
 
 def make_splits(
@@ -169,19 +173,14 @@ def write_splits(dataset_name: str, splits: list[dict]) -> list[Path]:
         folders.append(preprocessed)
     files = [folder / "splits_final.json" for folder in folders]
     for file in files:
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(splits, indent=4) + "\n")
-        os.replace(temporary, file)  # a reader sees the old file or the new one, never half of one
+        write_json(file, splits)
     return files
 
 
 def _read(splits_file: str | os.PathLike) -> list[dict]:
-    try:
-        splits = json.loads(Path(splits_file).read_text())
-    except ValueError as error:
-        raise ValueError(f"{splits_file} is not JSON ({error}): make it again with `nnunet_cmc split`.") from error
+    splits = read_json(splits_file, REMEDY)
     if not isinstance(splits, list) or not all(isinstance(fold, dict) for fold in splits):
-        raise ValueError(f"{splits_file} must be a list of folds: make it again with `nnunet_cmc split`.")
+        raise ValueError(f"{splits_file} must be a list of folds: {REMEDY}.")
     return splits
 
 

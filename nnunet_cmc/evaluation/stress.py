@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -135,14 +137,18 @@ def stress_test(
         for condition, concerned in todo.items():
             bar.set_description(condition.name)
             folder = output / "predictions" / condition.name.replace(" ", "_").replace("/", "-")
-            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = folder / ".unfinished"
+            unfinished.mkdir(parents=True, exist_ok=True)
             waiting = [case for case in concerned if not (folder / (case + ending)).exists()]
             bar.update(len(concerned) - len(waiting))
             for part in (waiting[i : i + at_once] for i in range(0, len(waiting), at_once)):
                 with TemporaryDirectory(dir=output) as made, redirect_stdout(log):
                     prepare = partial(_inputs, condition, len(names), ending, Path(made), seed)
-                    predict([prepare(case, cases[case]) for case in part], [str(folder / case) for case in part])
+                    predict([prepare(case, cases[case]) for case in part], [str(unfinished / case) for case in part])
+                    for case in part:  # what lies in the folder is whole, even after a kill
+                        os.replace(unfinished / (case + ending), folder / (case + ending))
                 bar.update(len(part))
+            shutil.rmtree(unfinished)
             evaluations[condition] = evaluate_folder(
                 reference_folder, folder, dataset_json, processes, cases=concerned, progress=False
             )

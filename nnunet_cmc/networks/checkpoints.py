@@ -60,13 +60,15 @@ def require_structure(
 
     ``path``, ``what`` it should hold and the ``remedy`` are for the message.
     """
+    shapes = {key: getattr(value, "shape", None) for key, value in state.items()}
     differences = {
         "missing": expected.keys() - state.keys(),
         "unknown": state.keys() - expected.keys(),
-        "of another shape": {k for k in expected.keys() & state.keys() if state[k].shape != expected[k].shape},
+        "of another shape": {k for k in expected.keys() & state.keys() if shapes[k] != expected[k].shape},
     }
     for difference, keys in differences.items():
         if keys:
+            example = min(map(str, keys))
             raise ValueError(
-                f"{path} holds no {what}: {len(keys)} of its tensors are {difference} (such as {min(keys)}); {remedy}."
+                f"{path} holds no {what}: {len(keys)} of its tensors are {difference} (such as {example}); {remedy}."
             )

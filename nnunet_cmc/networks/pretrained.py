@@ -143,14 +143,23 @@ def _is_cmcnet(checkpoint: Mapping[str, Any]) -> bool:
     return isinstance(weights, dict) and "mia.bias" in weights and "init_args" in checkpoint
 
 
+def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    """Of the training; empty where the checkpoint does not say."""
+    names: Any = checkpoint
+    for key in ("init_args", "dataset_json", "channel_names"):
+        names = names.get(key) if isinstance(names, dict) else None
+    return {str(channel): str(name) for channel, name in names.items()} if isinstance(names, dict) else {}
+
+
 def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, targets: dict[int, str]) -> dict[str, Tensor]:
     """Parts of modalities of the same name, wherever among its channels the checkpoint has them."""
-    names = checkpoint["init_args"]["dataset_json"]["channel_names"]
+    names = _channel_names(checkpoint)
     sources = {name.casefold(): channel for channel, name in names.items()}
     origin = {m: sources[name.casefold()] for m, name in targets.items() if name.casefold() in sources}
     if not origin:
         raise ValueError(
-            f"{path} knows the modalities {', '.join(names.values())}, of which none is {', '.join(targets.values())}."
+            f"{path} knows the modalities {', '.join(names.values()) or '(none)'}, of which none is "
+            f"{', '.join(targets.values())}."
         )
     weights, own = checkpoint["network_weights"], net.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -160,10 +169,13 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
         require_structure(_without_classes(own, here), found, path, f"{part} of these plans", remedy)
         tensors |= {here + key: tensor for key, tensor in found.items()}
     if len(origin) == len(net.encoders):
-        tensors["mia.bias"] = weights["mia.bias"]
+        bias = {"mia.bias": weights["mia.bias"]}
+        require_structure({"mia.bias": own["mia.bias"]}, bias, path, "fusion of these plans", "use another checkpoint")
+        tensors |= bias
     return tensors
 
 
 def _without_classes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """What is under ``prefix``, but for the layers that depend on the classes."""
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix) and ".seg_layers." not in k}
+    mine = {k: v for k, v in state.items() if isinstance(k, str) and k.startswith(prefix)}
+    return {k.removeprefix(prefix): v for k, v in mine.items() if ".seg_layers." not in k}

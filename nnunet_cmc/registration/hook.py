@@ -14,6 +14,7 @@ import sys
 TARGET = "nnunetv2.utilities.find_class_by_name"
 FUNCTION = "recursive_find_python_class"
 SWITCH = "NNUNET_CMC_HOOK"  # "0" turns the hook off
+SUPPORTED = ((2, 8), (2, 9))  # nnunetv2 from the first version to below the second, as setup.py says
 
 # class name -> the module that defines it
 CLASSES = {
@@ -54,7 +55,30 @@ CLASSES = {
     "CMCTrainer_250epochs": "nnunet_cmc.trainers.short_runs",
     "nnUNetTrainer_cmcbudget": "nnunet_cmc.trainers.comparison.budget",
 }
+STOCK_NAMES = ("DatasetFingerprintExtractor",)  # that nnU-Net has, too, so that others rely on them
 BUDGET = "_cmcbudget"  # any trainer's name with this ending is that trainer at a budget from the environment
+
+
+def unsupported_nnunet() -> str | None:
+    """A sentence if the nnunetv2 that is installed is not one that this package works with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version("nnunetv2")
+    except PackageNotFoundError:  # a folder on PYTHONPATH, say: nobody can tell
+        return None
+    parts = [int("".join(filter(str.isdigit, part)) or 0) for part in installed.split(".")[:2]]
+    low, high = SUPPORTED
+    if low <= tuple(parts) < high:
+        return None
+    wanted = f">={'.'.join(map(str, low))},<{'.'.join(map(str, high))}"
+    return f'nnunet_cmc works with nnunetv2{wanted}, but {installed} is installed: pip install "nnunetv2{wanted}".'
+
+
+def require_supported_nnunet() -> None:
+    """RuntimeError if :func:`unsupported_nnunet`."""
+    if problem := unsupported_nnunet():
+        raise RuntimeError(problem)
 
 
 class _Finder:
@@ -97,12 +121,14 @@ def _wrap(module):
 
     @functools.wraps(original)
     def recursive_find_python_class(*args, **kwargs):
-        name = args[1] if len(args) > 1 else kwargs.get("class_name")
-        if name in CLASSES:
-            return getattr(importlib.import_module(CLASSES[name]), name)
-        if isinstance(name, str) and name.endswith(BUDGET) and name.removesuffix(BUDGET) in CLASSES:
-            return getattr(importlib.import_module(CLASSES["nnUNetTrainer_cmcbudget"]), name)
-        return original(*args, **kwargs)
+        name = str(args[1] if len(args) > 1 else kwargs.get("class_name"))
+        module = CLASSES.get(name)
+        if name.endswith(BUDGET) and name.removesuffix(BUDGET) in CLASSES:
+            module = CLASSES["nnUNetTrainer_cmcbudget"]
+        if module is None or (name in STOCK_NAMES and unsupported_nnunet()):
+            return original(*args, **kwargs)
+        require_supported_nnunet()
+        return getattr(importlib.import_module(module), name)
 
     recursive_find_python_class.nnunet_cmc_classes = CLASSES  # type: ignore[attr-defined]
     for name, other in list(sys.modules.items()):

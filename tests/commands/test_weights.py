@@ -44,7 +44,11 @@ def dataset(nnunet_folders):
     for name, chosen in PLANS.items():
         plans = {"plans_name": name, "label_manager": "LabelManager", "configurations": {"3d_fullres": chosen}}
         (folder / f"{name}.json").write_text(json.dumps(plans))
-    dataset_json = {"channel_names": {"0": "CT", "1": "MR"}, "labels": {"background": 0, "liver": 1}}
+    dataset_json = {
+        "channel_names": {"0": "CT", "1": "MR"},
+        "labels": {"background": 0, "liver": 1},
+        "file_ending": ".nii.gz",
+    }
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
     return nnunet_folders
 

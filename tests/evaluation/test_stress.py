@@ -32,7 +32,7 @@ class Stub:
         for files, output in zip(inputs, outputs, strict=True):
             images = [sitk.ReadImage(file) for file in files]
             volumes = [sitk.GetArrayFromImage(image) for image in images]
-            self.given[output] = [bool(volume.any()) for volume in volumes]
+            self.given[output.replace("/.unfinished/", "/")] = [bool(volume.any()) for volume in volumes]
             used = 1 if volumes[1].any() else 0
             sitk.WriteImage(images[used] > 50.0, output + ".nii.gz")
 

@@ -1,4 +1,5 @@
 import importlib
+import importlib.metadata
 import multiprocessing
 import os
 import pkgutil
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import nnunetv2
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import nnunet_cmc.planners
 import nnunet_cmc.trainers
+from nnunet_cmc.commands.main import main
 from nnunet_cmc.registration import hook
 
 
@@ -114,6 +118,54 @@ def test_the_environment_turns_the_hook_off():
     assert run_python(code) == "True"
     assert run_python(code, **{hook.SWITCH: "0"}) == "False"
     assert run_python(code, **{hook.SWITCH: "1"}) == "True"
+
+
+OURS, STOCK = "CMCPlannerTiny", ("ExperimentPlanner", "DatasetFingerprintExtractor")
+ASK_UNSUPPORTED = f"""
+import os, nnunetv2
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class as find
+for name in {[OURS, *STOCK]}:
+    try:
+        print(find(os.path.join(nnunetv2.__path__[0], "experiment_planning"), name, "nnunetv2.experiment_planning"))
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+def test_our_classes_are_refused_to_an_nnunet_that_we_do_not_know(tmp_path):
+    metadata = tmp_path / "nnunetv2-2.9.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.9.0\n")
+    refused, *stock = run_python(ASK_UNSUPPORTED, PYTHONPATH=str(tmp_path)).splitlines()
+    sentence = 'nnunet_cmc works with nnunetv2>=2.8,<2.9, but 2.9.0 is installed: pip install "nnunetv2>=2.8,<2.9".'
+    assert refused == sentence
+    assert ["nnunetv2.experiment_planning." in cls for cls in stock] == [True, True], "what is nnU-Net's keeps working"
+
+
+@pytest.mark.parametrize(
+    ("version", "supported"),
+    [("2.7.9", 0), ("2.8", 1), ("2.8.0", 1), ("2.8.12", 1), ("2.8.1+local", 1), ("2.9rc1", 0), ("2.10", 0), ("3", 0)],
+)
+def test_versions_in_and_out_of_the_range(monkeypatch, capsys, version, supported):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    assert (hook.unsupported_nnunet() is None) == bool(supported)
+    if not supported:
+        assert main(["split", "-d", "1", "--folds", "2"]) == 1
+        assert f"but {version} is installed" in capsys.readouterr().err
+
+
+def test_an_nnunet_without_metadata_is_not_refused(monkeypatch):
+    def unknown(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    assert hook.unsupported_nnunet() is None
+
+
+def test_the_range_is_the_one_that_is_required():
+    (text,) = [text for text in importlib.metadata.requires("nnunet_cmc") or [] if text.startswith("nnunetv2")]
+    low, high = (".".join(map(str, version)) for version in hook.SUPPORTED)
+    assert Requirement(text).specifier == SpecifierSet(f">={low},<{high}")
 
 
 def test_a_hook_that_comes_late_reaches_those_who_have_imported_the_function():

@@ -1,0 +1,63 @@
+"""Files that appear whole or not at all, and JSON that is read with a sentence where it is broken."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def written_whole(file: str | os.PathLike) -> Iterator[Path]:
+    """A path of the same name to write to; what is there at the end becomes ``file``, and after an error nothing does.
+
+    It lies in a hidden folder beside ``file``, so that nothing which a killed process leaves looks like a result.
+    """
+    file, folder = Path(file), unfinished_folder(file)
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder / file.name
+        os.replace(folder / file.name, file)
+    except OSError as error:
+        if error.filename is None:  # a write to an open file does not say to which
+            error.filename = str(file)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unfinished_folder(file: str | os.PathLike) -> Path:
+    """Where :func:`written_whole` keeps ``file`` until it is whole."""
+    return Path(file).with_name(f".{Path(file).name}.unfinished")
+
+
+def write_json(file: str | os.PathLike, content: Any) -> None:
+    """Write JSON; a reader sees the old file or the new one, never half of one."""
+    with written_whole(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+
+
+def read_json(file: str | os.PathLike, remedy: str) -> Any:
+    """Content of a JSON file; ``remedy`` ends the message. ValueError if it is missing or broken."""
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"There is no {file}: {remedy}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON ({error}): {remedy}.") from error
+
+
+def is_json(file: str | os.PathLike) -> bool:
+    """Whether a file is there and whole."""
+    try:
+        read_json(file, "")
+    except ValueError:
+        return False
+    return True
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether ``name`` names something in a folder and cannot lead out of it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0", "\n"} & set(name)

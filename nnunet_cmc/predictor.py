@@ -1,0 +1,207 @@
+"""A trained model that stays in memory and answers from many threads: ``nnunet_cmc.Predictor``."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import BoundedSemaphore, Lock
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from tqdm import tqdm
+
+from nnunet_cmc.data.files import unfinished_folder, write_json, written_whole
+from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.raw_case import split_name
+from nnunet_cmc.data.voxels import read_written
+from nnunet_cmc.registration.hook import require_supported_nnunet
+from nnunet_cmc.trained_model import TrainedModel
+
+AT_ONCE = 2  # cases in memory: one in the network, one before or behind it
+
+
+class Predictor:
+    """Predicts as ``nnUNetv2_predict`` does, but is loaded once, and takes arrays as well as files.
+
+    Any number of threads may use one predictor. The network sees one case at a time, and two cases are in memory;
+    further calls wait. Nothing in the checkpoints is executed.
+
+    Args:
+        model: folder ``TRAINER__PLANS__CONFIGURATION`` of a trained model, with ``fold_X`` in it.
+        folds: whose networks are averaged; all that have the checkpoint, if None.
+        device: of torch; the first GPU or, without one, the CPU, if None.
+        mirroring: predict the mirrored image, too, where the training allows it.
+        step_size: of the sliding window, as a fraction of the patch.
+        checkpoint: name of the file in each ``fold_X``.
+
+    Raises:
+        ValueError: the folder holds no model of ours, or its files do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike,
+        folds: Sequence[int | str] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        mirroring: bool = True,
+        step_size: float = 0.5,
+        checkpoint: str = "checkpoint_final.pth",
+    ):
+        require_supported_nnunet()
+        trained = TrainedModel(model, folds, checkpoint)
+        self.dataset_json, self.plans = trained.dataset_json, trained.plans
+        self.modalities = channel_names(trained.dataset_json)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(device)
+        self._predictor = nnUNetPredictor(
+            step_size,
+            use_mirroring=mirroring,
+            perform_everything_on_device=device.type == "cuda",
+            device=device,
+            allow_tqdm=False,
+        )
+        manager = PlansManager(trained.plans)
+        self._predictor.manual_initialization(
+            trained.network,
+            manager,
+            manager.get_configuration(trained.configuration),
+            trained.weights,
+            trained.dataset_json,
+            trained.trainer.__name__,
+            trained.mirroring_axes,
+        )
+        self._preprocessor = self._predictor.configuration_manager.preprocessor_class(verbose=False)
+        self._reader = manager.image_reader_writer_class()
+        self._threads = torch.get_num_threads()
+        self._network_is_free, self._memory_is_free = Lock(), BoundedSemaphore(AT_ONCE)
+
+    def predict(self, volumes: Mapping[str, np.ndarray], spacing: Sequence[float]) -> np.ndarray:
+        """Label map ``(D, H, W)`` uint8 of a case given as arrays.
+
+        Args:
+            volumes: modality -> ``(D, H, W)``, any of the model's, all on one grid. Canonical axes, as our plans have
+                them: D rises towards the head, H to the front, W to the patient's right. CT in HU.
+            spacing: mm along D, H, W.
+
+        Raises:
+            ValueError: an unknown modality or none, unlike shapes, a voxel that is NaN or infinite, or a bad spacing.
+        """
+        data = self._stacked(volumes)
+        if len(spacing) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing):
+            raise ValueError(f"The spacing must be three positive numbers (mm along D, H, W), but is {list(spacing)}.")
+        arguments = data, None, {"spacing": [float(step) for step in spacing]}
+        with self._memory_is_free:
+            return self._predict(*self._preprocessor.run_case_npy(*arguments, *self._managers, self.dataset_json))[0]
+
+    def predict_files(self, files: Sequence[str | os.PathLike], output: str | os.PathLike | None = None) -> sitk.Image:
+        """Label map of a case given as files ``CASE_000N``, N being the channel, on the grid of these files.
+
+        Args:
+            files: of any of the modalities, in any order.
+            output: file to write the label map to, too; it appears whole or not at all.
+
+        Raises:
+            ValueError: see :func:`nnunet_cmc.data.raw_case.read_case`.
+            OSError: ``output`` cannot be written.
+        """
+        with self._memory_is_free:
+            case = self._preprocessor.run_case(list(map(str, files)), None, *self._managers, self.dataset_json)
+            labels, properties = self._predict(*case)
+            with TemporaryDirectory() as temporary:
+                target = output or Path(temporary, "labels" + self.dataset_json["file_ending"])
+                with written_whole(target) as file:
+                    self._reader.write_seg(labels, str(file), properties)
+                    return read_written(file)
+
+    def predict_folder(
+        self, images: str | os.PathLike, output: str | os.PathLike, overwrite: bool = True
+    ) -> dict[str, str]:
+        """Predict every case of a folder, whatever happens to the others.
+
+        Args:
+            images: folder of files ``CASE_000N``.
+            output: folder for ``CASE`` label maps; made if it is not there.
+            overwrite: whether to predict cases again that ``output`` has; a file there is always a whole one.
+
+        Returns:
+            for each case that failed why, in one sentence; these are printed at the end, too.
+
+        Raises:
+            ValueError: there is no folder ``images``, or no volume in it.
+        """
+        ending = self.dataset_json["file_ending"]
+        cases = self._cases(Path(images), ending)
+        output = Path(output)
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "dataset.json", self.dataset_json)  # as nnUNetv2_predict leaves them, for what comes after
+        write_json(output / "plans.json", self.plans)
+        waiting = [case for case in cases if overwrite or not (output / (case + ending)).is_file()]
+        for case in set(cases) - set(waiting):  # killed just before it had tidied up
+            shutil.rmtree(unfinished_folder(output / (case + ending)), ignore_errors=True)
+
+        def problem(case: str) -> str | None:
+            try:
+                self.predict_files(cases[case], output / (case + ending))
+            except Exception as error:
+                return " ".join(str(error).split()) or type(error).__name__
+            return None
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            problems = list(tqdm(pool.map(problem, waiting), "Predicting", len(waiting), unit="case"))
+        failures = {case: found for case, found in zip(waiting, problems, strict=True) if found}
+        print(f"Predicted {len(waiting) - len(failures)} of {len(waiting)} cases into {output}.")
+        for case, reason in failures.items():
+            print(f"Not predicted: {case}: {reason}")
+        return failures
+
+    @property
+    def _managers(self) -> tuple:
+        return self._predictor.plans_manager, self._predictor.configuration_manager
+
+    def _predict(self, data: np.ndarray, _: np.ndarray, properties: dict) -> tuple[np.ndarray, dict]:
+        """Label map ``(D, H, W)`` on the input's grid of a preprocessed case, and its properties."""
+        with self._network_is_free:  # nnU-Net loads each fold's weights into the one network
+            logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+        labels = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, *self._managers, self._predictor.label_manager, properties, num_threads_torch=self._threads
+        )
+        return labels, properties
+
+    def _stacked(self, volumes: Mapping[str, np.ndarray]) -> np.ndarray:
+        arrays = {name: np.asarray(volume) for name, volume in volumes.items()}
+        if unknown := sorted(set(arrays) - set(self.modalities)):
+            raise ValueError(f"There is no modality {unknown[0]}; the model knows {', '.join(self.modalities)}.")
+        if not arrays:
+            raise ValueError(f"There is no volume: give one of {', '.join(self.modalities)}, or more.")
+        shapes = {array.shape for array in arrays.values()}
+        if len(shapes) > 1 or len(next(iter(shapes))) != 3:
+            raise ValueError(f"The volumes must all be (D, H, W), of one shape, but are {sorted(shapes)}.")
+        for name, array in arrays.items():
+            if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+                raise ValueError(f"The volume of {name} ({array.dtype}) must hold finite numbers: replace the others.")
+        data = np.zeros((len(self.modalities), *shapes.pop()), np.float32)
+        for name, array in arrays.items():
+            data[self.modalities.index(name)] = array
+        return data
+
+    @staticmethod
+    def _cases(folder: Path, ending: str) -> dict[str, list[Path]]:
+        """Files of each case; one without a channel number is a case of its own, which fails."""
+        if not folder.is_dir():
+            raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
+        cases: dict[str, list[Path]] = {}
+        for file in sorted(folder.iterdir()):
+            if file.name.endswith(ending) and not file.name.startswith("."):
+                case, _ = split_name(file.name, ending) or (file.name.removesuffix(ending), None)
+                cases.setdefault(case, []).append(file)
+        if not cases:
+            raise ValueError(f"{folder} has no file that ends in {ending}: give the folder of the scans.")
+        return cases

@@ -1,0 +1,91 @@
+"""The folder of a trained model, read without executing anything in it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunet_cmc.data.dataset_json import read_dataset_json
+from nnunet_cmc.data.plans_json import read_plans
+from nnunet_cmc.networks.checkpoints import load_checkpoint, require_structure
+from nnunet_cmc.trainers.build import build_network
+from nnunet_cmc.trainers.checks import require_supported
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+
+
+class TrainedModel:
+    """Plans, ``dataset.json`` and checkpoints of a model of ours, checked against each other.
+
+    Attributes:
+        network: with the weights of the first fold.
+        weights: of each fold.
+        mirroring_axes: along which the training mirrored, of (D, H, W); None for none.
+
+    Raises:
+        ValueError: a file is missing, unreadable, holds more than tensors and plain values, or does not fit the others.
+    """
+
+    def __init__(self, folder: str | os.PathLike, folds: Sequence[int | str] | None, checkpoint: str):
+        folder = Path(folder)
+        if not (folder / "plans.json").is_file():
+            raise ValueError(
+                f"{folder} is no trained model: give the folder TRAINER__PLANS__CONFIGURATION that has a plans.json."
+            )
+        self.plans = read_plans(folder / "plans.json")
+        self.dataset_json = read_dataset_json(folder / "dataset.json")
+        files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
+        checkpoints = [load_checkpoint(file) for file in files]
+        first = _description(checkpoints[0], files[0])
+        self.configuration, self.mirroring_axes = first[1:]
+        self.trainer = _trainer(first[0], files[0])
+        require_supported(self.plans, self.configuration, self.dataset_json, first[0])
+        self.network = build_network(self.trainer, self.plans, self.configuration, self.dataset_json)
+        self.weights = []
+        for file, content in zip(files, checkpoints, strict=True):
+            if _description(content, file)[:2] != first[:2]:
+                raise ValueError(f"{file} is of another trainer or configuration than {files[0]}: give folds of one.")
+            weights = content["network_weights"]
+            what = f"network of {folder / 'plans.json'} and {folder / 'dataset.json'}"
+            require_structure(self.network.state_dict(), weights, file, what, "use files of one training")
+            self.weights.append(weights)
+        self.network.load_state_dict(self.weights[0])
+
+
+def _folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[str]:
+    if folds is None:
+        found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+        folds = [fold for fold in found if fold != "all"] or found
+    if not folds:
+        raise ValueError(f"{folder} has no fold with a {checkpoint}: train the model to its end.")
+    return list(map(str, folds))
+
+
+def _description(checkpoint: dict[str, Any], file: Path) -> tuple[str, str, tuple[int, ...] | None]:
+    """Trainer, configuration and mirroring axes."""
+    arguments = checkpoint.get("init_args")
+    trainer = checkpoint.get("trainer_name")
+    configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    weights = checkpoint.get("network_weights")
+    if (
+        not isinstance(trainer, str)
+        or not isinstance(configuration, str)
+        or not isinstance(weights, dict)
+        or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+        or not (axes is None or (isinstance(axes, list | tuple) and axes and {*map(repr, axes)} <= {"0", "1", "2"}))
+    ):
+        raise ValueError(f"{file} is no checkpoint that nnU-Net saved: give one of a trained model.")
+    return trainer, configuration, None if axes is None else tuple(axes)
+
+
+def _trainer(name: str, file: Path) -> type[CMCTrainer]:
+    try:
+        trainer = recursive_find_trainer_class_by_name(name)
+    except Exception:  # nnU-Net imports all it has to find a class that it does not know
+        trainer = None
+    if not (isinstance(trainer, type) and issubclass(trainer, CMCTrainer)):
+        raise ValueError(f"{file} is of {name}, which is no trainer of this package: predict with nnUNetv2_predict.")
+    return trainer

@@ -1,0 +1,99 @@
+"""Does a file that somebody sent execute code when nnU-Net loads it? It unpickles checkpoints, and cannot ask."""
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from nnunetv2.postprocessing import remove_connected_components
+
+from nnunet_cmc.data.plans_json import check_plans
+from nnunet_cmc.networks.checkpoints import load_checkpoint
+
+NETWORKS = ("nnunet_cmc.networks.", "dynamic_network_architectures.")
+IMPORTS = "torch."  # what plans may have nnU-Net import as arguments of a network
+HARMLESS = {  # what nnU-Net's postprocessing.pkl names
+    (remove_connected_components.__name__, "remove_all_but_largest_component_from_segmentation"),
+    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    ("numpy", "dtype"),
+}
+DATA = (".json", ".csv", ".txt", ".md", ".png", ".pdf", ".nii.gz")  # nothing of these is executed
+
+
+class Verdict(NamedTuple):
+    """``problem`` is None where all is well."""
+
+    file: str
+    problem: str | None
+
+
+def verify(file: Path) -> Iterator[Verdict]:
+    """Verdict on a checkpoint or, each for itself, on all members of an exported model (``.zip``)."""
+    if not file.is_file():
+        yield Verdict(str(file), "there is no such file")
+    elif file.suffix == ".zip" and zipfile.is_zipfile(file):
+        yield from _archive(file)
+    else:
+        yield Verdict(str(file), _problem(_checkpoint, file))
+
+
+def _archive(file: Path) -> Iterator[Verdict]:
+    with zipfile.ZipFile(file) as archive, TemporaryDirectory() as folder:
+        for member in archive.infolist():
+            path = PurePosixPath(member.filename)
+            if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
+                yield Verdict(member.filename, "its path leads out of the folder that it is extracted to")
+            elif not member.is_dir():
+                yield Verdict(member.filename, _problem(_member, archive, member, Path(folder)))
+
+
+def _problem(check, *arguments) -> str | None:
+    try:
+        check(*arguments)
+    except Exception as error:  # anything may be in there
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    name = PurePosixPath(member.filename).name
+    if name.endswith(".pth"):
+        with archive.open(member) as source, open(folder / "checkpoint.pth", "wb") as target:
+            while block := source.read(1 << 20):
+                target.write(block)
+        _checkpoint(folder / "checkpoint.pth")
+    elif name == "plans.json":
+        _plans(json.loads(archive.read(member)))
+    elif name == "postprocessing.pkl":
+        _Postprocessing(io.BytesIO(archive.read(member))).load()
+    elif not name.endswith(DATA):
+        raise ValueError("it is of no kind that a model has")
+
+
+def _checkpoint(file: Path) -> None:
+    load_checkpoint(file)
+
+
+def _plans(plans: Any) -> None:
+    check_plans(plans)
+    for name, configuration in plans["configurations"].items():
+        architecture = configuration.get("architecture")
+        if architecture is None:
+            continue
+        network, kwargs = architecture["network_class_name"], architecture["arch_kwargs"]
+        imports = [kwargs[key] for key in architecture["_kw_requires_import"]]
+        if not network.startswith(NETWORKS) or not all(i is None or i.startswith(IMPORTS) for i in imports):
+            raise ValueError(f"its configuration {name} would import {', '.join(map(str, [network, *imports]))}")
+
+
+class _Postprocessing(pickle.Unpickler):
+    """Loads a pickle if it names nothing but what is :data:`HARMLESS`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in HARMLESS:
+            raise ValueError(f"it would call {module}.{name}")
+        return super().find_class(module, name)

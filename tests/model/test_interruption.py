@@ -1,0 +1,210 @@
+"""Commands that are killed at any moment, and the same commands again: all is there, nothing twice, nothing half."""
+
+import os
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+
+from nnunet_cmc.commands.main import main
+from nnunet_cmc.data.cases import UnlabeledDataset
+from nnunet_cmc.planners.fingerprint import DatasetFingerprintExtractor
+from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.predictor import Predictor
+
+CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
+PLANS = "CMCResEncPlans"
+
+
+def in_a_child(run, root: Path, kill_at: int | None = None) -> int:
+    """Run in a forked process; kill -9 it just before its ``kill_at``-th touch of a file below ``root``.
+
+    Returns the number of touches of a run to its end, or -1 after a kill.
+    """
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        signal.alarm(100)
+        touches = 0
+
+        def count(event, arguments):
+            nonlocal touches
+            if event in CHANGES and str(arguments[0]).startswith(str(root)):
+                touches += 1
+                if touches == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        with suppress(BaseException):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            sys.addaudithook(count)
+            if run() in (None, 0):
+                os.write(writing, str(touches).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    _, status = os.waitpid(child, 0)
+    assert text or os.WIFSIGNALED(status), "the command failed by itself"
+    return int(text) if text else -1
+
+
+def survives(run, root: Path, kills: int, is_done=lambda: False) -> None:
+    """Kill ``run`` at random touches, each time in what the kill before has left; then run it to its end."""
+    copy = root.with_name(root.name + "_copy")
+    shutil.copytree(root, copy)
+    touches = in_a_child(run, root)
+    assert touches > 3
+    shutil.rmtree(root)
+    copy.rename(root)
+    killed = 0
+    for kill_at in np.random.default_rng(0).permutation(np.arange(1, touches + 1))[:kills]:
+        killed += in_a_child(run, root, int(kill_at)) < 0
+        if is_done():
+            return
+    assert killed > kills / 2
+    assert in_a_child(run, root) > 0
+
+
+def content(folder: Path) -> dict[str, object]:
+    """Everything below a folder by its path; arrays and properties of preprocessed cases, bytes of others."""
+    found: dict[str, object] = {}
+    for file in sorted(folder.rglob("*")):
+        name = str(file.relative_to(folder))
+        if file.suffix == ".b2nd":
+            found[name] = blosc2.open(str(file))[:].tobytes()
+        elif file.suffix == ".pkl":
+            found[name] = repr(load_pickle(str(file)))
+        elif file.is_file():
+            found[name] = file.read_bytes()
+        else:
+            found[name] = None
+    return found
+
+
+@pytest.fixture
+def work(in_tiny, tmp_path, monkeypatch):
+    """nnU-Net's folders, empty, in a folder of their own; ``work.raw`` is linked to the raw dataset."""
+    root = tmp_path / "work"
+    for name in ("raw", "preprocessed", "results"):
+        (root / name).mkdir(parents=True)
+        monkeypatch.setenv(f"nnUNet_{name}", str(root / name))
+    return root
+
+
+def test_convert(in_tiny, work):
+    (work / "scans").mkdir()
+    for channel, name in enumerate(("CT", "MR")):
+        for file in sorted(in_tiny.raw.glob(f"imagesTr/*_{channel:04d}.nii.gz")):
+            target = work / "scans" / name / file.name.replace(f"_{channel:04d}", "")
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(file, target)
+    folders = ["--images", f"CT={work}/scans/CT", f"MR={work}/scans/MR", "--labels", str(in_tiny.raw / "labelsTr")]
+
+    def convert():
+        return main(["convert", "folders", "-d", "7", "--name", "Killed", *folders, "--classes", "block=1"])
+
+    assert convert() == 0
+    dataset = work / "raw" / "Dataset007_Killed"
+    whole = content(dataset)
+    shutil.rmtree(dataset)
+    survives(convert, work, 16, dataset.exists)
+    assert content(dataset) == whole
+    assert [folder.name for folder in (work / "raw").iterdir()] == [dataset.name]
+
+
+def test_split(in_tiny, work):
+    shutil.copytree(in_tiny.raw, work / "raw" / in_tiny.raw.name)
+    file = work / "raw" / in_tiny.raw.name / "splits_final.json"
+    before = file.read_text()
+    assert main(["split", "-d", "903", "--folds", "2"]) == 0
+    whole = content(work)
+    for _ in range(2):
+        file.write_text(before)
+        survives(lambda: main(["split", "-d", "903", "--folds", "2"]), work, 5)
+        assert content(work) == whole
+
+
+def test_plan_and_preprocess(in_tiny, work):
+    shutil.copytree(in_tiny.raw, work / "raw" / in_tiny.raw.name)
+    preprocessed = work / "preprocessed" / in_tiny.raw.name
+
+    def plan_and_preprocess():
+        extractor = DatasetFingerprintExtractor(903, 1)
+        extractor.num_foreground_voxels_for_intensitystats = 1000
+        extractor.run()
+        CMCPlannerResEnc(903, overwrite_target_spacing=[1.0] * 3).plan_experiment()
+        preprocess_dataset(903, PLANS, ("3d_fullres",), (1,))
+
+    plan_and_preprocess()
+    whole = content(preprocessed)
+    assert {"gt_segmentations/a.nii.gz", f"{PLANS}_3d_fullres/d_seg.b2nd"} <= set(whole)
+    assert f"{PLANS}_3d_fullres_unlabeled/u.pkl" in whole
+    shutil.rmtree(preprocessed)
+    survives(plan_and_preprocess, work, 10)
+    assert content(preprocessed) == whole
+
+
+def test_preprocessing_that_was_cut_short_never_looks_complete(in_tiny, work):
+    shutil.copytree(in_tiny.raw, work / "raw" / in_tiny.raw.name)
+    preprocessed = work / "preprocessed" / in_tiny.raw.name
+    shutil.copytree(in_tiny.preprocessed, preprocessed)
+    labeled, unlabeled = preprocessed / f"{PLANS}_3d_fullres", preprocessed / f"{PLANS}_3d_fullres_unlabeled"
+
+    def preprocess():
+        preprocess_dataset(903, PLANS, ("3d_fullres",), (1,))
+
+    touches = in_a_child(preprocess, work)
+    refused = 0
+    for kill_at in range(1, touches + 1, 7):
+        in_a_child(preprocess, work, kill_at)
+        if Path(f"{unlabeled}.unfinished").exists():
+            refused += 1
+            with pytest.raises(ValueError, match="was interrupted: run nnUNetv2_preprocess again"):
+                UnlabeledDataset.get_identifiers(str(unlabeled))
+            continue
+        found = [UnlabeledDataset.get_identifiers(str(folder)) for folder in (unlabeled, labeled)]
+        assert [sorted(cases) for cases in found] == [["u"], list("abcd")]
+    assert refused > 2
+
+
+def test_predict_folder(in_tiny, tmp_path, monkeypatch):
+    cases, output = tmp_path / "cases", tmp_path / "out"
+    cases.mkdir()
+    output.mkdir()
+    for name in ("mr_0001", "ct_0000", "small_0000"):
+        shutil.copy(in_tiny.new / f"{name}.nii.gz", cases)
+    predictor = Predictor(in_tiny.model, device="cpu")
+    predict, known = predictor._predictor.predict_logits_from_preprocessed_data, {}
+
+    def remembered(data):
+        """The network's answer; a forked process takes it from here, since torch may hang there."""
+        key = data.numpy().tobytes()
+        if key not in known:
+            known[key] = predict(data)
+        return known[key].clone()
+
+    monkeypatch.setattr(predictor._predictor, "predict_logits_from_preprocessed_data", remembered)
+    assert predictor.predict_folder(cases, tmp_path / "whole") == {}
+    survives(lambda: len(predictor.predict_folder(cases, output, overwrite=False)), output, 12)
+    assert content(output) == content(tmp_path / "whole")
+
+
+def test_evaluate(in_tiny, tmp_path):
+    predictions = tmp_path / "predictions"
+    shutil.copytree(in_tiny.raw / "labelsTr", predictions)
+    shutil.copy(in_tiny.raw / "dataset.json", predictions)
+    arguments = ["-r", str(in_tiny.raw / "labelsTr"), "-p", str(predictions), "-np", "1"]
+    whole = tmp_path / "whole"
+    assert main(["evaluate", *arguments, "-o", str(whole)]) == 0
+    out = tmp_path / "out"
+    out.mkdir()
+    survives(lambda: main(["evaluate", *arguments, "-o", str(out)]), out, 8)
+    assert content(out) == content(whole)

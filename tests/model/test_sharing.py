@@ -1,0 +1,143 @@
+"""What nnU-Net does with trained models works with ours: the best configuration, ensembles, zip files."""
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.ensembling.ensemble import ensemble_folders
+from nnunetv2.evaluation.find_best_configuration import find_best_configuration
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.model_sharing.model_export import export_pretrained_model
+from nnunetv2.model_sharing.model_import import install_model_from_zip_file
+from nnunetv2.postprocessing.remove_connected_components import apply_postprocessing_to_folder
+
+from nnunet_cmc.commands.main import main
+from nnunet_cmc.predictor import Predictor
+
+PLANS, TRAINERS = "CMCResEncPlans", ("CMCTrainer_smoke", "CMCTrainerNoMIA")
+
+
+def labels(file):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+
+
+@pytest.fixture
+def best(in_tiny):
+    models = [{"plans": PLANS, "configuration": "3d_fullres", "trainer": trainer} for trainer in TRAINERS]
+    return find_best_configuration(903, models, folds=(0,), num_processes=1)
+
+
+def test_the_best_of_two_models_and_their_ensemble_is_found_and_used(in_tiny, best, tmp_path):
+    dice = best["all_results"]
+    assert len(dice) == 3, "both models and their ensemble"
+    assert best["best_model_or_ensemble"]["result_on_crossval_pre_pp"] == max(dice.values())
+    instructions = (in_tiny.model.parent / "inference_instructions.txt").read_text()
+    assert "nnUNetv2_predict -d 903" in instructions
+    assert f"-p {PLANS}" in instructions
+
+    folders = []
+    for model in (in_tiny.model, in_tiny.other):
+        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(model), ["0"])
+        folders.append(tmp_path / model.name)
+        folders[-1].mkdir()
+        case = [str(in_tiny.new / f"both_{channel:04d}.nii.gz") for channel in (0, 1)]
+        predictor.predict_from_files_sequential([case], [str(folders[-1] / "both")], save_probabilities=True)
+    ensemble, final = tmp_path / "ensemble", tmp_path / "final"
+    ensemble_folders([str(folder) for folder in folders], str(ensemble), num_processes=1)
+    mean = np.mean([np.load(folder / "both.npz")["probabilities"].astype(float) for folder in folders], axis=0)
+    certain = np.abs(mean[0] - mean[1]) > 1e-3
+    found = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(ensemble / "both.nii.gz")), "RAS"))
+    np.testing.assert_array_equal(found[certain], mean.argmax(0)[certain])
+
+    with open(best["best_model_or_ensemble"]["postprocessing_file"], "rb") as file:
+        functions, arguments = pickle.load(file)
+    shutil.copy(in_tiny.model / "plans.json", ensemble)
+    apply_postprocessing_to_folder(str(ensemble), str(final), functions, arguments, num_processes=1)
+    assert labels(final / "both.nii.gz").shape == labels(ensemble / "both.nii.gz").shape
+
+
+@pytest.fixture
+def exported(in_tiny, best, tmp_path):
+    file = tmp_path / "model.zip"
+    export_pretrained_model(903, str(file), ("3d_fullres",), TRAINERS[0], PLANS, folds=(0,))
+    return file
+
+
+def test_a_model_from_a_zip_file_predicts_the_same(in_tiny, exported, monkeypatch, tmp_path, capsys):
+    assert main(["doctor", "--verify", str(exported)]) == 0
+    said = capsys.readouterr().out
+    assert "Nothing in there executes code" in said
+    assert "fold_0/checkpoint_final.pth" in said
+    with zipfile.ZipFile(exported) as archive:
+        assert any(name.endswith("postprocessing.pkl") for name in archive.namelist())
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
+    install_model_from_zip_file(str(exported))
+    model = tmp_path / "elsewhere" / in_tiny.raw.name / in_tiny.model.name
+    case = [in_tiny.new / f"both_{channel:04d}.nii.gz" for channel in (0, 1)]
+    results = [Predictor(m, [0], device="cpu").predict_files(case) for m in (model, in_tiny.model)]
+    np.testing.assert_array_equal(*map(sitk.GetArrayFromImage, results))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def hostile_plans(network="os.path.join", kwargs=None, imports=()):
+    architecture = {"network_class_name": network, "arch_kwargs": kwargs or {}, "_kw_requires_import": list(imports)}
+    return json.dumps({"configurations": {"3d_fullres": {"architecture": architecture}}}).encode()
+
+
+def evil_checkpoint(folder):
+    torch.save({"network_weights": {}, "extra": Evil()}, folder / "evil.pth")
+    return (folder / "evil.pth").read_bytes()
+
+
+HOSTILE = {
+    "code in a checkpoint": ("m/fold_0/c.pth", evil_checkpoint, r"a Python object \(posix.mkdir\)"),
+    "code in postprocessing": ("m/postprocessing.pkl", lambda _: pickle.dumps(Evil()), "it would call posix.mkdir"),
+    "a path upwards": ("../../outside.json", lambda _: b"{}", "its path leads out of the folder"),
+    "an absolute path": ("/tmp/outside.json", lambda _: b"{}", "its path leads out of the folder"),
+    "a foreign network": ("m/plans.json", lambda _: hostile_plans(), "would import os.path.join"),
+    "a foreign argument": (
+        "m/plans.json",
+        lambda _: hostile_plans("nnunet_cmc.networks.CMCNet", {"x": "os.system"}, ["x"]),
+        "would import nnunet_cmc.networks.CMCNet, os.system",
+    ),
+    "a folder elsewhere": ("m/plans.json", lambda _: b'{"configurations": {}, "plans_name": "../x"}', "no name of a"),
+    "a script": ("m/run.py", lambda _: b"", "it is of no kind that a model has"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_told_before_nnunet_sees_it(tmp_path, capsys, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    name, content, sentence = HOSTILE[kind]
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("m/dataset.json", "{}")
+        archive.writestr(name, content(tmp_path))
+    assert main(["doctor", "--verify", "model.zip"]) == 1
+    said = capsys.readouterr()
+    (line,) = (line for line in said.out.splitlines() if line.startswith("BROKEN"))
+    assert name in line
+    assert sentence.replace("\\", "") in line
+    assert "1 of 2 checks are BROKEN" in said.err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_by_itself(tmp_path, capsys, in_tiny):
+    assert main(["doctor", "--verify", str(in_tiny.model / "fold_0" / "checkpoint_final.pth")]) == 0
+    (tmp_path / "evil.pth").write_bytes(evil_checkpoint(tmp_path))
+    assert main(["doctor", "--verify", str(tmp_path / "evil.pth"), str(tmp_path / "none.pth")]) == 1
+    said = capsys.readouterr().out
+    assert "a Python object (posix.mkdir)" in said
+    assert "there is no such file" in said

@@ -1,0 +1,23 @@
+"""The network that a trainer would build, without the trainer."""
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_cmc.networks import CMCNet
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+
+
+def build_network(trainer: type[CMCTrainer], plans: dict, configuration: str, dataset_json: dict) -> CMCNet:
+    """What ``trainer`` builds for these plans. ValueError if they do not describe a network that this package has."""
+    manager = PlansManager(plans)
+    heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+    channels = len(dataset_json["channel_names"])
+    try:
+        return trainer.build_network_architecture(
+            manager, manager.get_configuration(configuration), channels, heads, False
+        )
+    except Exception as error:  # anything may stand in a file, and may be wrong in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"The plans {plans.get('plans_name', '')} do not describe a network that this nnunet_cmc builds "
+            f"({reason}): plan again, or install the nnunet_cmc that made them."
+        ) from error
