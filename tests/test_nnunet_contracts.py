@@ -46,7 +46,16 @@ OVERRIDES = {
         "nnunet_cmc.trainers.logger:SeriesLogger": ["plot_progress_png"]
     },
     TRAINER: {
-        "nnunet_cmc.trainers.pair_trainer:PairTrainer": ["__init__", "do_split", "get_dataloaders"],
+        "nnunet_cmc.trainers.pair_trainer:PairTrainer": ["__init__", "initialize", "do_split", "get_dataloaders"],
+        "nnunet_cmc.trainers.resumable_trainer:ResumableTrainer": [
+            "run_training",
+            "on_train_epoch_start",
+            "train_step",
+            "validation_step",
+            "on_epoch_end",
+            "save_checkpoint",
+            "load_checkpoint",
+        ],
         "nnunet_cmc.trainers.cmc_trainer:CMCTrainer": [
             "__init__",
             "build_network_architecture",
@@ -56,13 +65,9 @@ OVERRIDES = {
             "_build_loss",
             "configure_optimizers",
             "on_train_start",
-            "train_step",
-            "on_train_epoch_start",
             "on_train_epoch_end",
             "validation_step",
             "on_validation_epoch_end",
-            "save_checkpoint",
-            "load_checkpoint",
         ],
     },
 }

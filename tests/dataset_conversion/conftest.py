@@ -1,5 +1,7 @@
 """Fixtures for converters: nnU-Net's own opinion of a dataset, and DICOM series."""
 
+import locale
+
 import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
@@ -23,6 +25,7 @@ def require_integrity(capfd):
 def _write_series(folder, array, spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 30.0), skip=()):
     """A DICOM series of ``array (D, H, W)`` int16 whose slices run along the patient's axis."""
     folder.mkdir(parents=True)
+    before = locale.setlocale(locale.LC_ALL)  # writing DICOM leaves the process in the C locale
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for number, plane in enumerate(array):
@@ -44,6 +47,7 @@ def _write_series(folder, array, spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 3
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{9 - number}.dcm"))  # not in the order of the slices
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)
     return folder
 
 

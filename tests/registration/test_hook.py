@@ -87,7 +87,7 @@ def test_the_table_names_all_classes_that_nnunet_looks_for():
         for name, cls in vars(importlib.import_module(module)).items()
         if isinstance(cls, type) and issubclass(cls, searched) and cls.__module__ == module
     }
-    bases = {"PairTrainer", "OneModality"}  # only their subclasses can train
+    bases = {"PairTrainer", "ResumableTrainer", "OneModality"}  # only their subclasses can train
     assert {name: module for name, module in classes.items() if name not in bases} == hook.CLASSES
 
 

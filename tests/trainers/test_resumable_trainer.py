@@ -54,8 +54,9 @@ def latest(trainer) -> str:
 @pytest.fixture
 def uninterrupted(unpaired) -> dict:
     trainer = unpaired.trainer(Quiet)
+    started = time.monotonic()
     trainer.run_training()
-    expected = state(trainer)
+    expected = {**state(trainer), "seconds": time.monotonic() - started}
     shutil.rmtree(unpaired.results)
     return expected
 
@@ -93,7 +94,7 @@ def test_sigterm_saves_and_exits_and_the_rest_is_as_if_nothing_had_happened(
     resumed.run_training()
     done = epoch * ITERATIONS[0] + (iteration + 1 if step == "update" else ITERATIONS[0])
     assert len(updates) == EPOCHS * ITERATIONS[0] - done, "no finished iteration is trained again"
-    assert_same(state(resumed), uninterrupted)
+    assert_same(state(resumed), {name: part for name, part in uninterrupted.items() if name != "seconds"})
 
 
 def test_sigterm_to_the_workers_as_well(unpaired, monkeypatch):
@@ -174,13 +175,13 @@ def test_killed_at_random_moments_and_continued(unpaired, uninterrupted):
         training = processes.Process(target=exec, args=arguments)
         training.start()
         if attempt < 8:
-            time.sleep(rng.uniform(0.2, 2.5))
+            time.sleep(uninterrupted["seconds"] * rng.uniform(0.2, 0.9))
             training.kill()
         training.join()
         if training.exitcode == 0:
             break
     assert training.exitcode == 0
-    assert attempt > 1, "some attempts were killed"
+    assert attempt > 0, "the first attempts were killed"
     (checkpoint,) = unpaired.results.rglob("checkpoint_final.pth")
     found = torch.load(checkpoint, weights_only=False)
     assert_same(
