@@ -20,23 +20,14 @@ class ResumableTrainer(PairTrainer):
     seed, on the CPU and with in-process loading the weights are the same to the bit as without the interruption.
     """
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.iteration = 0  # of the epoch
-        self.epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
-        self._terminated = False
-        self._updating = False  # while it is, the state is that of no iteration
-        self._process = os.getpid()
+    iteration = 0  # of the epoch
+    epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
+    _terminated = False
+    _updating = False  # while it is, the state is that of no iteration
 
     def run_training(self) -> None:
         """As nnU-Net's, with an ear for SIGTERM."""
+        self._process = os.getpid()
         previous = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             super().run_training()

@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from nnunet_cmc.commands.datasets import raw_dataset
+
 HELP = "Dice, IoU, ASSD, HD95 and NSD per class and modality of one or several predictions: tables, report"
 
 
@@ -117,23 +119,11 @@ def _read_dataset_json(dataset: str | None, prediction_folder: str) -> dict:
     """``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
     from nnunet_cmc.data.dataset_json import read_dataset_json
 
-    file = Path(prediction_folder, "dataset.json") if dataset is None else _raw_folder(dataset) / "dataset.json"
+    if dataset is not None:
+        return read_dataset_json(raw_dataset(dataset) / "dataset.json")
+    file = Path(prediction_folder, "dataset.json")
     if not file.is_file():
-        remedy = "name the dataset with -d." if dataset is None else "convert the dataset again."
-        raise ValueError(f"There is no {file}, which says what the labels and modalities are: {remedy}")
-    return read_dataset_json(file)
-
-
-def _raw_folder(dataset: str) -> Path:
-    from nnunetv2.paths import nnUNet_raw
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    if not nnUNet_raw.is_set():
-        raise ValueError("The environment variable nnUNet_raw is not set: set it to the folder of the raw datasets.")
-    try:
-        name = str(maybe_convert_to_dataset_name(dataset))
-    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
         raise ValueError(
-            f"{nnUNet_raw} has no single dataset {dataset}: give the number or name of a folder DatasetNNN_NAME in it."
-        ) from error
-    return Path(nnUNet_raw) / name
+            f"There is no {file}, which says what the labels and modalities are: name the dataset with -d."
+        )
+    return read_dataset_json(file)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunet_cmc.commands.raw_dataset import raw_dataset
+from nnunet_cmc.commands.datasets import raw_dataset
 
 HELP = "pictures of all cases of a dataset, and a table of what it holds"
 ROWS = 10  # cases in a picture

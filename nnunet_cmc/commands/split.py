@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.raw_dataset import raw_dataset
+from nnunet_cmc.commands.datasets import raw_dataset
 
 HELP = "choose which training cases keep their labels, and which validate"
 

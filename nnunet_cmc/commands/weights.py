@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from nnunet_cmc.commands.datasets import preprocessed_dataset
+
 HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
 
 
@@ -48,19 +50,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, dict]:
-    from nnunetv2.paths import nnUNet_preprocessed
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
     from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.plans_json import read_plans
 
-    root = nnUNet_preprocessed.get()
-    if root is None:
-        raise ValueError("nnUNet_preprocessed is not set: set this variable to nnU-Net's folder of that name.")
-    try:
-        folder = Path(root, maybe_convert_to_dataset_name(id_or_name))
-    except RuntimeError as error:
-        raise ValueError(f"There is not exactly one dataset with the ID {id_or_name}.") from error
+    folder = preprocessed_dataset(id_or_name)
     file = folder / f"{plans_name}.json"
     if not file.is_file():
         raise ValueError(f"There is no {file}: plan first, with nnUNetv2_plan_and_preprocess -pl CMCPlanner.")

@@ -80,10 +80,10 @@ def refusal(folders, *more):
 def test_dataset_that_cannot_be_found(folders, monkeypatch):
     assert "nnUNet_raw is not set" in refusal(folders, "-d", "777")
     monkeypatch.setenv("nnUNet_raw", str(folders))
-    assert f"{folders} has no single dataset 777" in refusal(folders, "-d", "777")
-    assert f"{folders} has no single dataset liver" in refusal(folders, "-d", "liver")
+    assert f"not exactly one dataset 777 in {folders}" in refusal(folders, "-d", "777")
+    assert f"not exactly one dataset liver in {folders}" in refusal(folders, "-d", "liver")
     (folders / "Dataset777_Liver").mkdir()
-    assert "Dataset777_Liver/dataset.json, which says" in refusal(folders, "-d", "777")
+    assert "Dataset777_Liver/dataset.json: convert" in refusal(folders, "-d", "777")
     (folders / "prediction" / "dataset.json").unlink()
     assert "name the dataset with -d" in refusal(folders)
 

@@ -86,7 +86,7 @@ def test_colours_only_where_there_is_a_label(make_dataset, run, tmp_path):
 
 
 def test_datasets_that_cannot_be_looked_at(make_dataset, run):
-    with pytest.raises(ValueError, match="There is not exactly one dataset with the ID 1"):
+    with pytest.raises(ValueError, match="There is not exactly one dataset 1"):
         run()
     folder = make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: scan(1)}, label(1))})
     (folder / "labelsTr" / "a.nii.gz").unlink()

@@ -107,7 +107,7 @@ def test_one_modality(dataset):
         ({"plans": "CMCUniversalPlans"}, "is SAM-Med3D's, and the encoder of the plans is not"),
         ({"more": ["-c", "2d"]}, "have no configuration 2d, only 3d_fullres"),
         ({"more": ["--modality", "PET"]}, "There is no modality PET; the dataset has CT, MR"),
-        ({"more": ["-d", "7"]}, "There is not exactly one dataset with the ID 7"),
+        ({"more": ["-d", "7"]}, "There is not exactly one dataset 7"),
         ({"file": "absent.pth"}, "There is no checkpoint file"),
         ({"file": "truncated.pth"}, "something else or truncated"),
         ({"file": "text.pth"}, "something else or truncated"),

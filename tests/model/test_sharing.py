@@ -106,7 +106,7 @@ HOSTILE = {
     "code in a checkpoint": ("m/fold_0/c.pth", evil_checkpoint, r"a Python object \(posix.mkdir\)"),
     "code in postprocessing": ("m/postprocessing.pkl", lambda _: pickle.dumps(Evil()), "it would call posix.mkdir"),
     "a path upwards": ("../../outside.json", lambda _: b"{}", "its path leads out of the folder"),
-    "an absolute path": ("/tmp/outside.json", lambda _: b"{}", "its path leads out of the folder"),
+    "an absolute path": ("/elsewhere/outside.json", lambda _: b"{}", "its path leads out of the folder"),
     "a foreign network": ("m/plans.json", lambda _: hostile_plans(), "would import os.path.join"),
     "a foreign argument": (
         "m/plans.json",

@@ -1,0 +1,32 @@
+"""The folders of the dataset that ``-d`` means."""
+
+from pathlib import Path
+
+
+def raw_dataset(id_or_name: str) -> Path:
+    """Folder in nnUNet_raw of the dataset with this ID or name; a ValueError if there is not exactly one."""
+    folder = _folder("nnUNet_raw", id_or_name)
+    if not (folder / "dataset.json").is_file():
+        raise ValueError(f"There is no {folder / 'dataset.json'}: convert the dataset first.")
+    return folder
+
+
+def preprocessed_dataset(id_or_name: str) -> Path:
+    """Folder in nnUNet_preprocessed, which need not exist, of that dataset; a ValueError if it is not exactly one."""
+    return _folder("nnUNet_preprocessed", id_or_name)
+
+
+def _folder(variable: str, id_or_name: str) -> Path:
+    from nnunetv2 import paths
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    root = getattr(paths, variable).get()
+    if root is None:
+        raise ValueError(f"{variable} is not set: set this variable to nnU-Net's folder of that name.")
+    try:
+        return Path(root, str(maybe_convert_to_dataset_name(id_or_name)))
+    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
+        raise ValueError(
+            f"There is not exactly one dataset {id_or_name} in {root}: give the number or whole name of a folder "
+            "DatasetNNN_NAME in it."
+        ) from error
