@@ -1,0 +1,201 @@
+"""One run from raw scans to its records, with nnU-Net's own commands; what is done already is not done again."""
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+from arrangements import DATASETS, Subjects, convert, fold_number, folds, make_scans, put_cases
+from systems import PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
+
+from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.results import CaseResult, Statistic
+
+CONFIGURATION = "3d_fullres"
+CLASS = "tumour"
+
+
+class Bench:
+    """The runs of one profile at one misalignment, in a folder of their own.
+
+    Args:
+        data: folder with ``images_FLAIR``, ``images_T1post``, ``labels`` and ``split.json``.
+        work: folder for everything.
+        shift: of the misaligned arrangement, in mm.
+    """
+
+    def __init__(self, data: Path, work: Path, profile: Profile, shift: float):
+        self.data, self.profile, self.shift = data, profile, shift
+        self.work = work / profile.name / f"{shift:g}mm"
+        self.subjects = Subjects(data)
+        self.scans = self.work / "scans"
+        self.folders = {part: self.work / part for part in ("raw", "preprocessed", "results")}
+        for folder in (*self.folders.values(), self.work / "logs"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def prepare(self, run: Run) -> None:
+        """Convert, plan and preprocess the run's dataset for its planner."""
+        make_scans(self.data, self.scans, self.shift)
+        name = self._name(run)
+        done = self.folders["preprocessed"] / name / f"{run.planner}.complete"
+        if done.is_file():
+            return
+        raw = self.folders["raw"] / name
+        log = f"prepare-{run.dataset}-{run.planner}"
+        if not raw.is_dir():
+            convert(run.dataset, self.scans, self.subjects, self.work, lambda *a: self.command(f"{log}-convert", *a))
+        (raw / "splits_final.json").write_text(json.dumps(folds(run.dataset, self.subjects)))
+        number = DATASETS[run.dataset]
+        spacing = [] if self.profile.spacing is None else ["-overwrite_target_spacing", *[self.profile.spacing] * 3]
+        stock = run.planner in STOCK_PLANNERS
+        self.command(
+            f"{log}-plan", "nnUNetv2_plan_and_preprocess", "-d", number, "-pl", run.planner, "--no_pp",
+            *([] if stock else ["-fpe", "CMCFingerprintExtractor"]), "-npfp", 1, *spacing,
+            "-overwrite_plans_name", PLANS[run.planner],
+        )  # fmt: skip
+        preprocessed = self.folders["preprocessed"] / name
+        shutil.copy(raw / "splits_final.json", preprocessed)
+        if self.profile.width < 1 and (stock or run.planner == "CMCPlannerResEnc"):
+            reduce_plans(preprocessed / f"{PLANS[run.planner]}.json", self.profile)
+        self.command(
+            f"{log}-preprocess", "nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS[run.planner],
+            "-c", CONFIGURATION, "-np", 1,
+        )  # fmt: skip
+        done.touch()
+
+    def finish(self, run: Run) -> list[dict]:
+        """Train, predict, judge; the run's records. Call :meth:`prepare` before."""
+        done = self.work / "records" / f"{run.key}.json"
+        if not done.is_file():
+            seconds = self.train(run)
+            found = [self.judge(run, given, seconds) for given in run.inputs]
+            done.parent.mkdir(exist_ok=True)
+            done.write_text(json.dumps(found))
+        return json.loads(done.read_text())
+
+    def train(self, run: Run) -> float:
+        """Train, or go on where a training was cut; returns its wall time in seconds."""
+        model = self.model(run)
+        clock = model / "seconds.json"
+        spent = json.loads(clock.read_text()) if clock.is_file() else 0.0
+        if not (model / "checkpoint_final.pth").is_file():
+            resume = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
+            started = time.perf_counter()
+            try:
+                self.command(
+                    f"{run.key}-train", "nnUNetv2_train", DATASETS[run.dataset], CONFIGURATION, self.fold(run),
+                    "-tr", self.trainer(run), "-p", PLANS[run.planner], "-device", self.profile.device, *resume,
+                    seed=run.seed,
+                )  # fmt: skip
+            finally:
+                spent += time.perf_counter() - started
+                model.mkdir(parents=True, exist_ok=True)
+                clock.write_text(json.dumps(spent))
+        return spent
+
+    def judge(self, run: Run, given: str, seconds: float) -> dict:
+        """Predict with the sequences ``given``: test and validation subjects, and unlabelled ones of the training."""
+        seen = self.subjects.unlabeled(run.labels, run.seed)[: self.profile.transductive]
+        groups = {"test": self.subjects.test, "validation": self.subjects.validation, "transductive": seen}
+        cases, references, predictions = (
+            self.work / part / run.key / given for part in ("cases", "references", "predictions")
+        )
+        everybody = [subject for group in groups.values() for subject in group]
+        channels = "stacked" if run.stock and run.channels == "both" else run.channels
+        put_cases(self.scans, everybody, run.arrangement == "misaligned", given, channels, cases, references)
+        self.command(
+            f"{run.key}-predict-{given}", "nnUNetv2_predict", "-d", DATASETS[run.dataset], "-c", CONFIGURATION,
+            "-f", self.fold(run), "-tr", self.trainer(run), "-p", PLANS[run.planner], "-i", cases, "-o", predictions,
+            "-device", self.profile.device, "-npp", 0, "-nps", 0, "--disable_tta",
+        )  # fmt: skip
+        dataset_json = json.loads((self.folders["raw"] / self._name(run) / "dataset.json").read_text())
+        dataset_json.pop("cmc", None)  # names the training's cases, not these
+        judged = evaluate_folder(references, predictions, dataset_json, progress=False).cases
+        shutil.rmtree(cases)
+        shutil.rmtree(references)
+        by_group = {
+            group: [next(case for case in judged if case.case == subject) for subject in members]
+            for group, members in groups.items()
+        }
+        return {
+            "dataset": "lgg", "arrangement": run.arrangement, "trainer": self.trainer(run), "planner": run.planner,
+            "recipe": run.recipe, "channels": run.channels, "labels": run.labels, "seed": run.seed,
+            "test_input": given, "shift_mm": run.shift if run.arrangement == "misaligned" else 0.0,
+            "dice": mean_dice(by_group["test"]), "assd": mean_assd(by_group["test"]),
+            "nothing_predicted": sum(not case.metrics[CLASS]["n_pred"] for case in by_group["test"]),
+            "dice_by_subject": dice_of(by_group["test"]),
+            "validation_dice": mean_dice(by_group["validation"]),
+            "transductive_dice": mean_dice(by_group["transductive"]) if seen else None,
+            "transductive_by_subject": dice_of(by_group["transductive"]),
+            "iterations": self.profile.total_iterations, "seconds": round(seconds), "profile": self.profile.name,
+            "device": device_name(self.profile.device), "commit": commit(), "selected": False,
+        }  # fmt: skip
+
+    def trainer(self, run: Run) -> str:
+        return f"{run.trainer}_cmcbudget"
+
+    def fold(self, run: Run) -> int:
+        # FLAIR stays where it is when T1 post-contrast moves: alone it is one training, not two
+        arrangement = "registered" if (run.channels, run.arrangement) == ("FLAIR", "misaligned") else run.arrangement
+        return fold_number(arrangement, run.labels, run.seed)
+
+    def model(self, run: Run) -> Path:
+        """The folder of the run's fold."""
+        trained = f"{self.trainer(run)}__{PLANS[run.planner]}__{CONFIGURATION}"
+        return self.folders["results"] / self._name(run) / trained / f"fold_{self.fold(run)}"
+
+    def _name(self, run: Run) -> str:
+        return f"Dataset{DATASETS[run.dataset]:03d}_LGG_{run.dataset}"
+
+    def command(self, log: str, name: str, *arguments, seed: int = 0) -> None:
+        """Run a command of this environment with one thread; RuntimeError with its log's name if it fails."""
+        environment = {
+            **os.environ,
+            **{f"nnUNet_{part}": str(folder) for part, folder in self.folders.items()},
+            "NNUNET_CMC_SEED": str(seed),
+            "NNUNET_CMC_EPOCHS": str(self.profile.epochs),
+            "NNUNET_CMC_ITERATIONS": str(self.profile.iterations),
+        }
+        if self.profile.device == "cpu":  # two runs side by side do more than one on two cores
+            environment |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1"}
+        file = self.work / "logs" / f"{log}.txt"
+        with file.open("w") as output:
+            script = Path(sysconfig.get_path("scripts")) / name
+            code = subprocess.run(
+                [script, *map(str, arguments)], env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
+            ).returncode
+        if code:
+            raise RuntimeError(f"{name} ended with exit code {code}: see {file}")
+
+
+def dice_of(cases: list[CaseResult]) -> list[float]:
+    """In percent, one for each subject."""
+    return [round(100 * case.metrics[CLASS]["Dice"], 1) for case in cases]
+
+
+def mean_dice(cases: list[CaseResult]) -> float:
+    return round(100 * Statistic.of(case.metrics[CLASS]["Dice"] for case in cases).mean, 2)
+
+
+def mean_assd(cases: list[CaseResult]) -> float | None:
+    """In mm, over the cases with something predicted; None if there is none."""
+    assd = Statistic.of(case.metrics[CLASS]["ASSD"] for case in cases)
+    return round(assd.mean, 2) if assd.n else None
+
+
+def device_name(device: str) -> str:
+    if device == "cpu":
+        return f"CPU, one thread of {os.cpu_count()} cores"
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def commit() -> str:
+    folder = Path(__file__).parent
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
+    ).stdout.strip()

@@ -1,0 +1,69 @@
+"""The figures of docs/results.md, of records alone."""
+
+from pathlib import Path
+
+import numpy as np
+from arrangements import ARRANGEMENTS, INPUTS
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from table import Results
+
+OURS, STOCK = "#0072B2", "#999999"  # distinct in grey and to the colour-blind
+
+
+def save_all(results: Results, folder: Path) -> None:
+    """Each figure whose runs exist."""
+    if results.where(selected=True).records:
+        headline(results.where(selected=True, labels=0.1, recipe="")).savefig(folder / "results.png", dpi=150)
+    at = results.where(recipe="", seed=0)
+    curves = {
+        "labels": (at.where(arrangement="registered"), "labels", "labelled share of 72 subjects"),
+        "shift_mm": (at.where(arrangement="misaligned", labels=0.1, channels="both"), "shift_mm", "shift (mm)"),
+    }
+    for name, (shown, along, label) in curves.items():
+        if len(shown.values_of(along)) > 1:
+            curve(shown, along, label).savefig(folder / f"results_{name}.png", dpi=150)
+
+
+def headline(results: Results) -> Figure:
+    """Dice of ours and of the better stock model for each arrangement and input; a dot is a seed."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(ARRANGEMENTS), sharey=True)
+    for axis, arrangement in zip(axes, ARRANGEMENTS, strict=True):
+        at = results.where(arrangement=arrangement)
+        for place, given in enumerate(INPUTS):
+            ours = at.where(stock=False, test_input=given).values("dice_by_subject")
+            for side, color, name, values in (
+                (-0.2, STOCK, "nnU-Net, the better of two and one channels", at.better_stock(given, "dice_by_subject")),
+                (0.2, OURS, "nnunet_cmc", ours),
+            ):
+                seeds = [np.mean(subjects) for subjects in values.values()]
+                if seeds:
+                    axis.bar(place + side, np.mean(seeds), 0.38, color=color, label=name if place == 0 else None)
+                    axis.plot(np.full(len(seeds), place + side), seeds, "k.", markersize=4)
+        axis.set_xticks(range(len(INPUTS)), [given if given == "both" else f"{given}\nalone" for given in INPUTS])
+        axis.set_title(arrangement)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("Dice of 20 test subjects (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def curve(results: Results, along: str, label: str) -> Figure:
+    """Dice of every system along a condition, a panel for each input."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(INPUTS), sharey=True)
+    for axis, given in zip(axes, INPUTS, strict=True):
+        _curve(axis, results.where(test_input=given), along)
+        axis.set(title=given if given == "both" else f"{given} alone", xlabel=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("Dice of 20 test subjects (%)")
+    axes[-1].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _curve(axis: Axes, results: Results, along: str) -> None:
+    for name, system in results.systems().items():
+        points = [(value, system.where(**{along: value}).records[0]["dice"]) for value in system.values_of(along)]
+        if len(points) > 1:
+            axis.plot(*zip(*points, strict=True), marker="o", label=name)

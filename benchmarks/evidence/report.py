@@ -1,0 +1,174 @@
+"""Make docs/results.md and its figures of docs/results.json.
+
+    python benchmarks/evidence/report.py
+
+The text around the tables is in results_text.md, which says where each table goes.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import figures
+import numpy as np
+import records
+from arrangements import ARRANGEMENTS, INPUTS
+from intervals import Difference, paired_difference
+from systems import LADDER, STOCK_TRAINER
+from table import Results, markdown, mean_and_spread
+
+HERE = Path(__file__).resolve().parent
+HEADER = ("FLAIR only", "T1post only", "both", "mean")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=records.FILE)
+    parser.add_argument("--output", type=Path, default=records.FILE.with_name("results.md"))
+    args = parser.parse_args()
+    results = Results(records.load(args.results))
+    figures.save_all(results, args.output.parent)
+    text = (HERE / "results_text.md").read_text()
+    args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: PARTS[match[1]](results), text))
+    print(f"Written: {args.output}")
+
+
+def headline(results: Results, metric: str = "dice") -> str:
+    """Every system's mean over seeds and its spread between them."""
+    rows = []
+    for arrangement in ARRANGEMENTS:
+        at = results.where(arrangement=arrangement, labels=0.1, recipe="", selected=True)
+        for name, system in at.systems().items():
+            rows.append([arrangement, name, str(len(system.seeds)), *_cells(system, metric)])
+    return markdown(("arrangement", "system", "seeds", *HEADER), rows)
+
+
+def headline_assd(results: Results) -> str:
+    return headline(results, "assd")
+
+
+def comparison(results: Results, values: str = "dice_by_subject") -> str:
+    """Ours against the better stock model of each input, paired by subject."""
+    rows = []
+    for arrangement in ARRANGEMENTS:
+        differences = against_stock(results, arrangement, values)
+        rows += [[arrangement, given, str(difference)] for given, difference in differences.items()]
+    return markdown(("arrangement", "input", "difference of Dice [95 % interval]; by seed"), rows)
+
+
+def comparison_transductive(results: Results) -> str:
+    return comparison(results, "transductive_by_subject")
+
+
+def against_stock(results: Results, arrangement: str, values: str = "dice_by_subject") -> dict[str, Difference]:
+    """For each input and their mean; the better stock model is the one with the higher mean over seeds."""
+    at = results.where(arrangement=arrangement, labels=0.1, recipe="", selected=True)
+    ours, theirs = [], []
+    for given in INPUTS:
+        of_ours = at.where(test_input=given, stock=False).values(values)
+        stock = at.better_stock(given, values)
+        seeds = sorted(set(of_ours) & set(stock))
+        if not seeds:
+            return {}
+        ours.append([of_ours[seed] for seed in seeds])
+        theirs.append([stock[seed] for seed in seeds])
+    pairs = {given: paired_difference(a, b) for given, a, b in zip(INPUTS, ours, theirs, strict=True)}
+    return {**pairs, "mean": paired_difference(np.mean(ours, 0), np.mean(theirs, 0))}
+
+
+def missing(results: Results) -> str:
+    """What a system loses when a sequence is missing."""
+    rows = []
+    for arrangement in ARRANGEMENTS:
+        at = results.where(arrangement=arrangement, labels=0.1, recipe="", selected=True, channels="both")
+        for name, system in at.systems().items():
+            dice = {given: system.mean(given, "dice") for given in INPUTS}
+            if None not in dice.values():
+                lost = [f"{dice['both'] - dice[given]:.1f}" for given in ("T1post", "FLAIR")]
+                rows.append([arrangement, name, *lost])
+    return markdown(("arrangement", "system", "FLAIR is missing", "T1post is missing"), rows)
+
+
+def gap(results: Results) -> str:
+    """How much of the way from stock at 10 % to stock at all labels ours goes at 10 %, seed 0, registered."""
+    at = results.where(arrangement="registered", recipe="", seed=0)
+    few, all_labels = at.where(labels=0.1, selected=True), at.where(labels=1.0)
+    rows = []
+    for given in INPUTS:
+        ours = few.where(stock=False).mean(given, "dice")
+        low, high = few.best_stock_dice(given), all_labels.best_stock_dice(given)
+        if None not in (ours, low, high):
+            share = f"{100 * (ours - low) / (high - low):.0f} %" if high > low else "no gap"
+            rows.append([given, f"{low:.1f}", f"{ours:.1f}", f"{high:.1f}", share])
+    return markdown(("input", "stock, 10 %", "ours, 10 %", "stock, all labels", "of the gap"), rows)
+
+
+def ladder(results: Results) -> str:
+    at = results.where(arrangement="registered", labels=0.1, recipe="", seed=0, stock=False)
+    rows = []
+    for planner in at.values_of("planner"):
+        for trainer in LADDER:
+            system = at.where(planner=planner, trainer=f"{trainer}_cmcbudget")
+            if system.records:
+                rows.append([planner, trainer, *_cells(system, "dice")])
+    return markdown(("planner", "trainer", *HEADER), rows)
+
+
+def others(results: Results) -> str:
+    at = results.where(arrangement="registered", labels=0.1, seed=0)
+    rows = [[name, *_cells(system, "dice"), *_cells(system, "validation_dice")[3:]] for name, system in
+            at.systems().items()]  # fmt: skip
+    return markdown(("system", *HEADER, "mean of validation"), rows)
+
+
+def misalignment(results: Results) -> str:
+    at = results.where(arrangement="misaligned", labels=0.1, recipe="", seed=0, channels="both")
+    rows = [
+        [f"{shift:g}", name, *_cells(system, "dice")]
+        for shift in at.values_of("shift_mm")
+        for name, system in at.where(shift_mm=shift).systems().items()
+    ]
+    return markdown(("shift (mm)", "system", *HEADER), rows)
+
+
+def labels(results: Results) -> str:
+    at = results.where(arrangement="registered", recipe="", seed=0)
+    trainers = {r["trainer"] for r in at.records if r["selected"]} | {f"{STOCK_TRAINER}_cmcbudget"}
+    rows = [
+        [f"{100 * share:g} %", name, *_cells(system, "dice")]
+        for share in at.values_of("labels")
+        for name, system in at.where(labels=share).systems().items()
+        if system.records[0]["trainer"] in trainers
+    ]
+    return markdown(("labels", "system", *HEADER), rows)
+
+
+def provenance(results: Results) -> str:
+    rows = [
+        [profile, device, str(len(at.records)), f"{at.records[0]['iterations']}", _range(at, "seconds"),
+         ", ".join(f"`{commit}`" for commit in at.values_of("commit"))]
+        for profile in results.values_of("profile")
+        for device in results.where(profile=profile).values_of("device")
+        for at in [results.where(profile=profile, device=device)]
+    ]  # fmt: skip
+    return markdown(("profile", "device", "records", "iterations", "training (s)", "commits"), rows)
+
+
+def _range(results: Results, name: str) -> str:
+    values = [record[name] for record in results.records]
+    return f"{min(values)} to {max(values)}"
+
+
+def _cells(system: Results, metric: str) -> Sequence[str]:
+    return [
+        *(mean_and_spread(system.where(test_input=given), metric) for given in INPUTS),
+        system.mean_of_inputs(metric),
+    ]
+
+
+PARTS = {part.__name__: part for part in (headline, headline_assd, comparison, comparison_transductive, missing, gap,
+                                          ladder, others, misalignment, labels, provenance)}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

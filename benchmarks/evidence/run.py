@@ -1,0 +1,65 @@
+"""Train, predict and judge what a table needs; every finished run adds its records to docs/results.json.
+
+    python benchmarks/evidence/run.py TABLE --data FOLDER --work FOLDER [--profile cpu|gpu] [--seeds 3] [--jobs 2]
+
+FOLDER of the data holds ``images_FLAIR``, ``images_T1post``, ``labels`` and ``split.json`` (80 training subjects in an
+order, 20 test subjects). Everything else goes to the work folder. Give the same command again after an interruption: it
+goes on where it was. The table ``headline`` needs ``candidates`` first, of which the best on the validation subjects is
+taken. Then ``python benchmarks/evidence/report.py`` writes docs/results.md.
+"""
+
+import argparse
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import records
+from experiment import Bench
+from systems import PROFILES, TABLES, Run, choose, table_runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--profile", choices=PROFILES, default="cpu")
+    parser.add_argument("--seeds", type=int, default=3, help="of the headline (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (%(default)s)")
+    parser.add_argument("--results", type=Path, default=records.FILE, help="file of the records (%(default)s)")
+    args = parser.parse_args()
+    profile = PROFILES[args.profile]
+    ours = [record for record in records.load(args.results) if record["profile"] == args.profile]
+    chosen = choose(ours) if args.table in ("headline", "labels", "misalignment") else ""
+    benches: dict[float, Bench] = {}
+    preparing, writing, failed = Lock(), Lock(), []
+
+    def work(run: Run) -> None:
+        try:
+            with preparing:
+                bench = benches.setdefault(run.shift, Bench(args.data, args.work, profile, run.shift))
+                bench.prepare(run)
+            found = bench.finish(run)
+        except Exception:
+            failed.append(run)
+            traceback.print_exc()
+            return
+        with writing:
+            for record in found:
+                record["selected"] = args.table == "headline" or was_selected(record)
+            records.save(found, args.results)
+            print(run.key, ", ".join(f"{record['test_input']} {record['dice']}" for record in found), flush=True)
+
+    def was_selected(record: dict) -> bool:
+        return any(old["selected"] for old in records.load(args.results) if records.key(old) == records.key(record))
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(work, table_runs(args.table, profile, args.seeds, chosen)))
+    if failed:
+        sys.exit(f"{len(failed)} runs failed.")
+
+
+if __name__ == "__main__":
+    main()

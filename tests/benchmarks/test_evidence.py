@@ -1,0 +1,172 @@
+"""The glioma benchmark's scripts: arrangements, folds, records, intervals and tables, on generated scans."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from arrangements import ARRANGEMENTS, DATASETS, LABELED, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
+from intervals import paired_difference
+from records import load, save
+from systems import CANDIDATES, PROFILES, TABLES, choose, table_runs
+from table import Results
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """As the real data's folder, with small scans of every subject."""
+    folder = tmp_path_factory.mktemp("data")
+    train, test = [f"train{number:02d}" for number in range(80)], [f"test{number:02d}" for number in range(20)]
+    (folder / "split.json").write_text(json.dumps({"train_order": train, "test": test}))
+    rng = np.random.default_rng(0)
+    for part in ("images_FLAIR", "images_T1post", "labels"):
+        (folder / part).mkdir()
+        for subject in (*train, *test):
+            array = np.zeros((10, 12, 14), np.uint8)
+            array[3:7, 4:8, 5:9] = 1
+            array = array if part == "labels" else array * 100 + rng.integers(1, 9, array.shape, dtype=np.uint8)
+            image = sitk.GetImageFromArray(array)
+            image.SetSpacing((2.0, 2.0, 2.0))
+            sitk.WriteImage(image, str(folder / part / f"{subject}.nii.gz"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def subjects(data):
+    return Subjects(data)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_fold_keeps_subjects_apart_and_shows_few_labels(dataset, subjects):
+    made = folds(dataset, subjects)
+    assert len(made) == len(ARRANGEMENTS) * len(LABELED) * SEEDS
+    for fold in made:
+        parts = [{case.split("_")[0] for case in fold[part]} for part in ("train", "val", "unlabeled")]
+        assert not parts[0] & parts[1]
+        assert not parts[0] & parts[2]
+        assert not parts[1] & parts[2]
+        assert not set.union(*parts) & set(subjects.test)
+        assert all(parts[:2])
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_labels_are_nested_and_half_of_each_sequence(subjects, seed):
+    drawn = [set(subjects.labeled(fraction, seed)) for fraction in LABELED]
+    assert [len(labeled) for labeled in drawn] == list(LABELED.values())
+    assert drawn[0] < drawn[1] < drawn[2]
+    assert not drawn[2] & set(subjects.validation)
+    for labeled in drawn:
+        assert 2 * sum(subjects.kept(subject) == "FLAIR" for subject in labeled) == len(labeled)
+    if seed == 0:
+        assert drawn[0] == set(subjects.pool[:8])
+    else:
+        assert drawn[0] != set(subjects.labeled(0.1, seed - 1))
+
+
+def test_stock_and_ours_see_the_same_labels(subjects):
+    for arrangement in ARRANGEMENTS:
+        number = fold_number(arrangement, 0.1, 1)
+        ours, theirs = (folds(name, subjects)[number] for name in (arrangement, f"stock_{arrangement}"))
+        for part in ("train", "val"):
+            assert {c.split("_")[0] for c in ours[part]} == {c.split("_")[0] for c in theirs[part]}
+    alone = folds("FLAIR", subjects)[fold_number("unpaired", 0.1, 0)]["train"]
+    assert len(alone) == 4
+    assert all(subjects.kept(subject) == "FLAIR" for subject in alone)
+
+
+def test_scans_move_with_their_labels(data, tmp_path):
+    make_scans(data, tmp_path, 4.0)
+    image = {part: sitk.ReadImage(str(tmp_path / part / "test00.nii.gz"), sitk.sitkFloat32)
+             for part in ("T1post", "labels", "moved_T1post", "moved_labels")}  # fmt: skip
+    array = {part: sitk.GetArrayFromImage(one) for part, one in image.items()}
+    bright = array["moved_T1post"] > 55
+    moved = array["moved_labels"] > 0
+    assert 2 * (bright & moved).sum() / (bright.sum() + moved.sum()) > 0.9
+    centre = [np.mean(np.argwhere(array[part] > 0), 0) * 2 for part in ("labels", "moved_labels")]
+    assert np.linalg.norm(centre[1] - centre[0]) == pytest.approx(4.0, abs=1.0)
+    assert image["moved_T1post"].GetSpacing() == image["T1post"].GetSpacing()
+
+
+def test_new_cases(data, tmp_path):
+    make_scans(data, tmp_path / "scans", 4.0)
+
+    def put(moved, given, channels):
+        put_cases(tmp_path / "scans", ["test00"], moved, given, channels, tmp_path / "cases", tmp_path / "labels")
+        arrays = {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+                  for file in sorted((tmp_path / "cases").iterdir())}  # fmt: skip
+        return arrays, sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels" / "test00.nii.gz")))
+
+    own = sitk.GetArrayFromImage(sitk.ReadImage(str(data / "labels" / "test00.nii.gz")))
+    cases, labels = put(True, "both", "both")
+    assert list(cases) == ["test00_0000.nii.gz", "test00_0001.nii.gz"]
+    assert (labels == own).all()
+    cases, labels = put(True, "T1post", "both")
+    assert list(cases) == ["test00_0001.nii.gz"]
+    assert not (labels == own).all()
+    cases, _ = put(False, "T1post", "stacked")
+    assert not cases["test00_0000.nii.gz"].any()
+    assert cases["test00_0001.nii.gz"].any()
+    cases, _ = put(False, "T1post", "T1post")
+    assert list(cases) == ["test00_0000.nii.gz"]
+
+
+def a_record(**values):
+    record = {
+        "dataset": "lgg", "arrangement": "registered", "shift_mm": 0.0, "trainer": "CMCTrainer_cmcbudget",
+        "recipe": "",
+        "planner": "CMCPlannerTiny", "channels": "both", "labels": 0.1, "seed": 0, "test_input": "both",
+        "profile": "cpu",
+        "dice": 50.0, "assd": 3.0, "validation_dice": 50.0, "dice_by_subject": [40.0, 60.0], "selected": True,
+    }  # fmt: skip
+    return record | values
+
+
+def test_a_rerun_replaces_its_record(tmp_path):
+    file = tmp_path / "results.json"
+    save([a_record(), a_record(seed=1)], file)
+    save([a_record(dice=70.0)], file)
+    assert sorted(record["dice"] for record in load(file)) == [50.0, 70.0]
+
+
+def test_the_candidate_is_chosen_by_validation_alone():
+    records = [
+        a_record(trainer=f"{trainer}_cmcbudget", test_input=given, validation_dice=10.0 + number, dice=90.0 - number)
+        for number, trainer in enumerate(CANDIDATES)
+        for given in ("FLAIR", "T1post", "both")
+    ]
+    assert choose(records) == CANDIDATES[-1]
+    with pytest.raises(ValueError, match=f"no validation Dice of {CANDIDATES[-1]}"):
+        choose(records[:-1])
+
+
+def test_every_table_has_runs_with_names_of_their_own():
+    for table in TABLES:
+        runs = table_runs(table, PROFILES["cpu"], 3, "CMCTrainer")
+        assert len({run.key for run in runs}) == len(runs) > 0
+    headline = table_runs("headline", PROFILES["cpu"], 3, "CMCTrainer")
+    assert len(headline) == 3 * 3 * 4
+
+
+def test_intervals():
+    """Against a closed form: equal seeds leave the subjects' spread, sd / sqrt(n) * 1.96."""
+    rng = np.random.default_rng(0)
+    by_subject = rng.normal(5, 10, 100)
+    difference = paired_difference(np.stack([by_subject] * 3), np.zeros((3, 100)))
+    assert difference.mean == pytest.approx(by_subject.mean())
+    assert (difference.high - difference.low) / 2 == pytest.approx(1.96 * by_subject.std() / 10, rel=0.05)
+    assert difference.is_certain
+    assert not paired_difference([[5.0, 5.0], [-1.0, -1.0]], np.zeros((2, 2))).is_certain
+
+
+def test_stock_is_given_its_better_model():
+    stock = {"trainer": "nnUNetTrainer_cmcbudget", "planner": "ExperimentPlanner"}
+    results = Results(
+        [
+            a_record(**stock, test_input="both", dice_by_subject=[10.0, 20.0]),
+            a_record(**stock, channels="FLAIR", test_input="FLAIR", dice_by_subject=[30.0, 40.0]),
+            a_record(**stock, test_input="T1post", dice_by_subject=[0.0, 1.0]),
+            a_record(dice_by_subject=[99.0, 99.0]),
+        ]
+    )
+    assert results.better_stock("both", "dice_by_subject") == {0: [30.0, 40.0]}
+    assert results.better_stock("T1post", "dice_by_subject") == {0: [0.0, 1.0]}
