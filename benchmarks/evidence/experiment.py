@@ -161,8 +161,7 @@ class Bench:
         }
         if self.profile.device == "cpu":  # two runs side by side do more than one on two cores
             workers = "0" if name == "nnUNetv2_train" else "1"  # nnU-Net's planner wants one
-            # nnU-Net asks torch for a thread per core, whatever OMP_NUM_THREADS says
-            threads = {"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+            threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
             environment |= {"nnUNet_n_proc_DA": workers, "nnUNet_def_n_proc": "1", **threads}
         file = self.work / "logs" / f"{log}.txt"
         with file.open("w") as output:

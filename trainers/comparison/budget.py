@@ -5,6 +5,8 @@
 
 ``NNUNET_CMC_EPOCHS``      number of epochs
 ``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
+
+On a CPU they take as many threads as ``OMP_NUM_THREADS`` says, so that runs can share a machine; nnU-Net takes all cores.
 """
 
 import functools
@@ -39,6 +41,8 @@ class Budget:
     ):
         epochs, iterations = _positive_integer(EPOCHS), _positive_integer(ITERATIONS)
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[call-arg]
+        if device.type == "cpu" and "OMP_NUM_THREADS" in os.environ:
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         self.num_epochs = epochs
         self.num_iterations_per_epoch = iterations
         self.num_val_iterations_per_epoch: int = min(self.num_val_iterations_per_epoch, max(1, iterations // 5))

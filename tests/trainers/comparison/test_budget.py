@@ -33,6 +33,19 @@ def test_the_numbers_come_from_the_environment(monkeypatch, iterations, validati
     assert trainer.num_val_iterations_per_epoch == validation
 
 
+def test_threads_on_a_cpu(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setenv(EPOCHS, "1")
+    monkeypatch.setenv(ITERATIONS, "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    try:
+        torch.set_num_threads(2)  # as nnU-Net does
+        Budgeted({}, "3d_fullres", 0, {}, torch.device("cpu"))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("variable", [EPOCHS, ITERATIONS])
 @pytest.mark.parametrize("value", [None, "", "0", "-3", "1.5", "many", "²"])
 def test_a_number_that_is_missing_or_wrong_is_named(monkeypatch, variable, value):
