@@ -30,6 +30,8 @@ DATASETS = {
     "registered": 911, "unpaired": 912, "misaligned": 913,
     "stock_registered": 921, "stock_unpaired": 922, "stock_misaligned": 923,
     "FLAIR": 931, "T1post": 932, MOVED: 933,
+    "pseudo1_both": 941, "pseudo1_FLAIR": 942, "pseudo1_T1post": 943,
+    "pseudo2_both": 951, "pseudo2_FLAIR": 952, "pseudo2_T1post": 953,
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from arrangements import DATASETS, Subjects, convert, fold_number, folds, make_scans, put_cases
+from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from systems import PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
 
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
@@ -45,9 +46,13 @@ class Bench:
             return
         raw = self.folders["raw"] / name
         log = f"prepare-{run.dataset}-{run.planner}"
-        if not raw.is_dir():
+        splits = folds(run.dataset, self.subjects)
+        if run.teacher:
+            self._learn_from(run.teacher, splits[self.fold(run)]["unlabeled"], raw, log)
+            splits = folds_with_pseudo_labels(splits)
+        elif not raw.is_dir():
             convert(run.dataset, self.scans, self.subjects, self.work, lambda *a: self.command(f"{log}-convert", *a))
-        (raw / "splits_final.json").write_text(json.dumps(folds(run.dataset, self.subjects)))
+        (raw / "splits_final.json").write_text(json.dumps(splits))
         number = DATASETS[run.dataset]
         spacing = [] if self.profile.spacing is None else ["-overwrite_target_spacing", *[self.profile.spacing] * 3]
         stock = run.planner in STOCK_PLANNERS
@@ -65,6 +70,17 @@ class Bench:
             "-c", CONFIGURATION, "-np", 1,
         )  # fmt: skip
         done.touch()
+
+    def _learn_from(self, teacher: Run, unlabeled: list[str], raw: Path, log: str) -> None:
+        """Train the teacher, if it is not, and make the dataset with its labels."""
+        self.prepare(teacher)
+        self.train(teacher)
+        teacher_raw = self.folders["raw"] / self._name(teacher)
+        cases, predicted = self.work / "cases" / log, self.work / "predictions" / log
+        put_unlabeled(teacher_raw, unlabeled, cases)
+        self.predict(teacher, cases, predicted, log)
+        shutil.rmtree(raw, ignore_errors=True)
+        make_dataset(teacher_raw, predicted, raw)
 
     def finish(self, run: Run) -> list[dict]:
         """Train, predict, judge; the run's records. Call :meth:`prepare` before."""
@@ -106,11 +122,7 @@ class Bench:
         everybody = [subject for group in groups.values() for subject in group]
         channels = "stacked" if run.stock and run.channels == "both" else run.channels
         put_cases(self.scans, everybody, run.arrangement == "misaligned", given, channels, cases, references)
-        self.command(
-            f"{run.key}-predict-{given}", "nnUNetv2_predict", "-d", DATASETS[run.dataset], "-c", CONFIGURATION,
-            "-f", self.fold(run), "-tr", self.trainer(run), "-p", PLANS[run.planner], "-i", cases, "-o", predictions,
-            "-device", self.profile.device, "-npp", 0, "-nps", 0, "--disable_tta",
-        )  # fmt: skip
+        self.predict(run, cases, predictions, f"{run.key}-predict-{given}")
         dataset_json = json.loads((self.folders["raw"] / self._name(run) / "dataset.json").read_text())
         dataset_json.pop("cmc", None)  # names the training's cases, not these
         judged = evaluate_folder(references, predictions, dataset_json, progress=False).cases
@@ -133,6 +145,14 @@ class Bench:
             "iterations": self.profile.total_iterations, "seconds": round(seconds), "profile": self.profile.name,
             "device": device_name(self.profile.device), "commit": commit(), "selected": False,
         }  # fmt: skip
+
+    def predict(self, run: Run, cases: Path, predictions: Path, log: str) -> None:
+        """With the final checkpoint, without test-time mirroring."""
+        self.command(
+            log, "nnUNetv2_predict", "-d", DATASETS[run.dataset], "-c", CONFIGURATION, "-f", self.fold(run),
+            "-tr", self.trainer(run), "-p", PLANS[run.planner], "-i", cases, "-o", predictions,
+            "-device", self.profile.device, "-npp", 0, "-nps", 0, "--disable_tta",
+        )  # fmt: skip
 
     def trainer(self, run: Run) -> str:
         return f"{run.trainer}_cmcbudget"

@@ -59,6 +59,7 @@ PLANS = {
     "CMCPlannerResEnc": "CMCResEncPlans",
     "CMCPlannerTiny": "CMCTinyPlans",
 }
+RECIPES = ("", "pseudo-labels once", "pseudo-labels twice")
 STOCK_PLANNERS = ("ExperimentPlanner", "nnUNetPlannerResEncM")
 
 
@@ -71,7 +72,7 @@ class Run:
         channels: what it is trained on: "both" or one sequence.
         labels: fraction of the labels.
         shift: of the misaligned arrangement, in mm.
-        recipe: "" or "pseudo-labels", see pseudo_labels.py.
+        recipe: "", or how often pseudo-labels of registered scans were made: "pseudo-labels once", "... twice".
     """
 
     arrangement: str
@@ -88,7 +89,16 @@ class Run:
         return self.trainer == STOCK_TRAINER
 
     @property
+    def teacher(self) -> "Run | None":
+        """Whose predictions this run is trained on."""
+        if not self.recipe:
+            return None
+        return replace(self, recipe=RECIPES[RECIPES.index(self.recipe) - 1])
+
+    @property
     def dataset(self) -> str:
+        if self.recipe:
+            return f"pseudo{RECIPES.index(self.recipe)}_{self.channels}"
         if self.channels == "T1post" and self.arrangement == "misaligned":
             return MOVED
         if self.channels != "both":
@@ -141,7 +151,7 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: str) -> list[Ru
         return [
             *(ours(trainer) for trainer in ("CMCTrainerAsPrinted", *CANDIDATES)),
             *stock("registered", "nnUNetPlannerResEncM"),
-            *(replace(run, recipe="pseudo-labels") for run in stock("registered")),
+            *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
     if table == "labels":
         return [run for labels in LABELED if labels != 0.1

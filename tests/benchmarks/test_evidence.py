@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 from arrangements import ARRANGEMENTS, DATASETS, LABELED, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
 from intervals import paired_difference
+from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
 from systems import CANDIDATES, PROFILES, TABLES, choose, table_runs
 from table import Results
@@ -145,6 +146,37 @@ def test_every_table_has_runs_with_names_of_their_own():
         assert len({run.key for run in runs}) == len(runs) > 0
     headline = table_runs("headline", PROFILES["cpu"], 3, "CMCTrainer")
     assert len(headline) == 3 * 3 * 4
+
+
+def test_pseudo_labels_take_the_place_of_hidden_ones(tmp_path):
+    def label(value):
+        return sitk.GetImageFromArray(np.full((2, 2, 2), value, np.uint8))
+
+    (tmp_path / "teacher" / "imagesTr").mkdir(parents=True)
+    (tmp_path / "teacher" / "labelsTr").mkdir()
+    (tmp_path / "predicted").mkdir()
+    (tmp_path / "teacher" / "dataset.json").write_text('{"name": "teacher", "numTraining": 2}')
+    for case in ("a", "b"):
+        sitk.WriteImage(label(9), str(tmp_path / "teacher" / "imagesTr" / f"{case}_0000.nii.gz"))
+        sitk.WriteImage(label(1), str(tmp_path / "teacher" / "labelsTr" / f"{case}.nii.gz"))
+    put_unlabeled(tmp_path / "teacher", ["b"], tmp_path / "cases")
+    assert [file.name for file in (tmp_path / "cases").iterdir()] == ["b_0000.nii.gz"]
+    sitk.WriteImage(label(0), str(tmp_path / "predicted" / "b.nii.gz"))
+    make_dataset(tmp_path / "teacher", tmp_path / "predicted", tmp_path / "student")
+    labels = tmp_path / "student" / "labelsTr"
+    assert [sitk.ReadImage(str(labels / f"{case}.nii.gz"))[0, 0, 0] for case in ("a", "b")] == [1, 0]
+    assert json.loads((tmp_path / "student" / "dataset.json").read_text())["name"] == "student"
+    assert folds_with_pseudo_labels([{"train": ["a"], "val": ["c"], "unlabeled": ["b"]}]) == [
+        {"train": ["a", "b"], "val": ["c"]}
+    ]
+
+
+def test_a_teacher_of_pseudo_labels_was_trained_before():
+    for run in table_runs("others", PROFILES["cpu"], 1, "CMCTrainer"):
+        if run.recipe == "pseudo-labels twice":
+            assert run.teacher.recipe == "pseudo-labels once"
+            assert run.teacher.teacher.recipe == ""
+            assert run.teacher.teacher.teacher is None
 
 
 def test_intervals():

@@ -6,7 +6,8 @@
 ``NNUNET_CMC_EPOCHS``      number of epochs
 ``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
 
-On a CPU they take as many threads as ``OMP_NUM_THREADS`` says, so that runs can share a machine; nnU-Net takes all cores.
+On a CPU they take as many threads as ``OMP_NUM_THREADS`` says, so that runs can share a machine; nnU-Net takes all
+cores.
 """
 
 import functools

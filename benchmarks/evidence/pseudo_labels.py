@@ -1,0 +1,36 @@
+"""Iterated pseudo-labels: nnU-Net labels the unlabelled scans and is trained again on all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import SimpleITK as sitk
+
+
+def make_dataset(teacher_raw: Path, predicted: Path, raw: Path) -> None:
+    """The teacher's raw dataset, with its predictions in place of the labels of the cases that it predicted.
+
+    Args:
+        teacher_raw: the dataset that the teacher was trained on.
+        predicted: its predictions, named as the cases.
+        raw: the folder to make.
+    """
+    shutil.copytree(teacher_raw, raw)
+    for file in predicted.glob("*.nii.gz"):
+        sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(file)), sitk.sitkUInt8), str(raw / "labelsTr" / file.name))
+    description = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps(description | {"name": raw.name}))
+
+
+def folds_with_pseudo_labels(folds: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """The folds, whose unlabelled cases are labelled now."""
+    return [{"train": sorted(fold["train"] + fold["unlabeled"]), "val": fold["val"]} for fold in folds]
+
+
+def put_unlabeled(teacher_raw: Path, unlabeled: list[str], cases: Path) -> None:
+    """The scans of the cases to predict."""
+    shutil.rmtree(cases, ignore_errors=True)
+    cases.mkdir(parents=True)
+    for case in unlabeled:
+        for file in (teacher_raw / "imagesTr").glob(f"{case}_????.nii.gz"):
+            shutil.copy(file, cases)
