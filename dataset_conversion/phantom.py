@@ -57,7 +57,7 @@ def phantom(
     for name, value in CLASSES.items():
         labels[tissues == INDEX[name]] = value
     labels[tissues == INDEX["gas"]] = CLASSES["stomach"]
-    return labels, {"CT": _ct(rng, tissues, spacing), "MR": _mr(rng, tissues, spacing)}
+    return labels, {"CT": ct(rng, tissues, spacing), "MR": mr(rng, tissues, spacing)}
 
 
 def generate(
@@ -184,14 +184,16 @@ def _anatomy(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[fl
     return tissues
 
 
-def _ct(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def ct(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """What CT shows of ``tissues`` (D, H, W), values of :data:`INDEX`: int16 in HU."""
     means = np.array([hu for hu, _ in TISSUES.values()]) + rng.normal(0, 6, len(TISSUES))
     image = means[tissues] + 8 * _smooth_noise(rng, tissues.shape, spacing, 3)
     image = gaussian_filter(image, 1.0 / np.array(spacing)) + rng.normal(0, 18, tissues.shape)
     return np.maximum(image, -1024).round().astype(np.int16)
 
 
-def _mr(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def mr(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """What MR shows of ``tissues`` (D, H, W), values of :data:`INDEX`: int16 in arbitrary units."""
     means = np.array([value for _, value in TISSUES.values()]) * rng.uniform(0.93, 1.07, len(TISSUES))
     image = means[tissues] * (1 + 0.06 * _smooth_noise(rng, tissues.shape, spacing, 3))
     image = gaussian_filter(image, np.array((3.0, 1.3, 1.3)) / spacing)  # thick slices

@@ -8,30 +8,30 @@ import sysconfig
 import time
 from pathlib import Path
 
-from arrangements import DATASETS, Subjects, convert, fold_number, folds, make_scans, put_cases
+from arrangements import Subjects, convert, dataset_name, fold_number, folds, make_scans, put_cases
 from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
+from sources import Source
 from systems import PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
 
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
 from nnunet_cmc.evaluation.results import CaseResult, Statistic
 
 CONFIGURATION = "3d_fullres"
-CLASS = "tumour"
 
 
 class Bench:
-    """The runs of one profile at one misalignment, in a folder of their own.
+    """The runs of one profile on one set of scans at one misalignment, in a folder of their own.
 
     Args:
-        data: folder with ``images_FLAIR``, ``images_T1post``, ``labels`` and ``split.json``.
+        data: folder of the source's scans.
         work: folder for everything.
         shift: of the misaligned arrangement, in mm.
     """
 
-    def __init__(self, data: Path, work: Path, profile: Profile, shift: float):
-        self.data, self.profile, self.shift = data, profile, shift
-        self.work = work / profile.name / f"{shift:g}mm"
-        self.subjects = Subjects(data)
+    def __init__(self, data: Path, work: Path, profile: Profile, source: Source, shift: float):
+        self.data, self.profile, self.source, self.shift = data, profile, source, shift
+        self.work = work / profile.name / f"{source.name}-{shift:g}mm"
+        self.subjects = Subjects(data, source)
         self.scans = self.work / "scans"
         self.folders = {part: self.work / part for part in ("raw", "preprocessed", "results")}
         for folder in (*self.folders.values(), self.work / "logs"):
@@ -39,7 +39,7 @@ class Bench:
 
     def prepare(self, run: Run) -> None:
         """Convert, plan and preprocess the run's dataset for its planner."""
-        make_scans(self.data, self.scans, self.shift)
+        make_scans(self.data, self.scans, self.subjects, self.shift)
         name = self._name(run)
         done = self.folders["preprocessed"] / name / f"{run.planner}.complete"
         if done.is_file():
@@ -53,7 +53,7 @@ class Bench:
         elif not raw.is_dir():
             convert(run.dataset, self.scans, self.subjects, self.work, lambda *a: self.command(f"{log}-convert", *a))
         (raw / "splits_final.json").write_text(json.dumps(splits))
-        number = DATASETS[run.dataset]
+        number = self._number(run)
         spacing = [] if self.profile.spacing is None else ["-overwrite_target_spacing", *[self.profile.spacing] * 3]
         stock = run.planner in STOCK_PLANNERS
         self.command(
@@ -102,7 +102,7 @@ class Bench:
             started = time.perf_counter()
             try:
                 self.command(
-                    f"{run.key}-train", "nnUNetv2_train", DATASETS[run.dataset], CONFIGURATION, self.fold(run),
+                    f"{run.key}-train", "nnUNetv2_train", self._number(run), CONFIGURATION, self.fold(run),
                     "-tr", self.trainer(run), "-p", PLANS[run.planner], "-device", self.profile.device, *resume,
                     seed=run.seed,
                 )  # fmt: skip
@@ -113,7 +113,7 @@ class Bench:
         return spent
 
     def judge(self, run: Run, given: str, seconds: float) -> dict:
-        """Predict with the sequences ``given``: test and validation subjects, and unlabelled ones of the training."""
+        """Predict with the modalities ``given``: test and validation subjects, and unlabelled ones of the training."""
         seen = self.subjects.unlabeled(run.labels, run.seed)[: self.profile.transductive]
         groups = {"test": self.subjects.test, "validation": self.subjects.validation, "transductive": seen}
         cases, references, predictions = (
@@ -121,7 +121,9 @@ class Bench:
         )
         everybody = [subject for group in groups.values() for subject in group]
         channels = "stacked" if run.stock and run.channels == "both" else run.channels
-        put_cases(self.scans, everybody, run.arrangement == "misaligned", given, channels, cases, references)
+        put_cases(
+            self.source, self.scans, everybody, run.arrangement == "misaligned", given, channels, cases, references
+        )
         self.predict(run, cases, predictions, f"{run.key}-predict-{given}")
         dataset_json = json.loads((self.folders["raw"] / self._name(run) / "dataset.json").read_text())
         dataset_json.pop("cmc", None)  # names the training's cases, not these
@@ -133,11 +135,11 @@ class Bench:
             for group, members in groups.items()
         }
         return {
-            "dataset": "lgg", "arrangement": run.arrangement, "trainer": self.trainer(run), "planner": run.planner,
+            "dataset": self.source.name, "arrangement": run.arrangement,
+            "trainer": self.trainer(run), "planner": run.planner,
             "recipe": run.recipe, "channels": run.channels, "labels": run.labels, "seed": run.seed,
             "test_input": given, "shift_mm": run.shift if run.arrangement == "misaligned" else 0.0,
             "dice": mean_dice(by_group["test"]), "assd": mean_assd(by_group["test"]),
-            "nothing_predicted": sum(not case.metrics[CLASS]["n_pred"] for case in by_group["test"]),
             "dice_by_subject": dice_of(by_group["test"]),
             "validation_dice": mean_dice(by_group["validation"]),
             "transductive_dice": mean_dice(by_group["transductive"]) if seen else None,
@@ -149,7 +151,7 @@ class Bench:
     def predict(self, run: Run, cases: Path, predictions: Path, log: str) -> None:
         """With the final checkpoint, without test-time mirroring."""
         self.command(
-            log, "nnUNetv2_predict", "-d", DATASETS[run.dataset], "-c", CONFIGURATION, "-f", self.fold(run),
+            log, "nnUNetv2_predict", "-d", self._number(run), "-c", CONFIGURATION, "-f", self.fold(run),
             "-tr", self.trainer(run), "-p", PLANS[run.planner], "-i", cases, "-o", predictions,
             "-device", self.profile.device, "-npp", 0, "-nps", 0, "--disable_tta",
         )  # fmt: skip
@@ -158,9 +160,9 @@ class Bench:
         return f"{run.trainer}_cmcbudget"
 
     def fold(self, run: Run) -> int:
-        # FLAIR stays where it is when T1 post-contrast moves: alone it is one training, not two
-        arrangement = "registered" if (run.channels, run.arrangement) == ("FLAIR", "misaligned") else run.arrangement
-        return fold_number(arrangement, run.labels, run.seed)
+        # the first modality stays where it is when the second moves: alone it is one training, not two
+        unmoved = run.channels == self.source.modalities[0] and run.arrangement == "misaligned"
+        return fold_number(self.source, "registered" if unmoved else run.arrangement, run.labels, run.seed)
 
     def model(self, run: Run) -> Path:
         """The folder of the run's fold."""
@@ -168,7 +170,10 @@ class Bench:
         return self.folders["results"] / self._name(run) / trained / f"fold_{self.fold(run)}"
 
     def _name(self, run: Run) -> str:
-        return f"Dataset{DATASETS[run.dataset]:03d}_LGG_{run.dataset}"
+        return dataset_name(self.source, run.dataset)
+
+    def _number(self, run: Run) -> int:
+        return self.source.datasets[run.dataset]
 
     def command(self, log: str, name: str, *arguments, seed: int = 0) -> None:
         """Run a command of this environment with one thread; RuntimeError with its log's name if it fails."""
@@ -194,18 +199,22 @@ class Bench:
 
 
 def dice_of(cases: list[CaseResult]) -> list[float]:
-    """In percent, one for each subject."""
-    return [round(100 * case.metrics[CLASS]["Dice"], 1) for case in cases]
+    """In percent, the mean over the classes, one for each subject."""
+    return [round(100 * _mean_over_classes(case, "Dice"), 1) for case in cases]
 
 
 def mean_dice(cases: list[CaseResult]) -> float:
-    return round(100 * Statistic.of(case.metrics[CLASS]["Dice"] for case in cases).mean, 2)
+    return round(100 * Statistic.of(_mean_over_classes(case, "Dice") for case in cases).mean, 2)
 
 
 def mean_assd(cases: list[CaseResult]) -> float | None:
-    """In mm, over the cases with something predicted; None if there is none."""
-    assd = Statistic.of(case.metrics[CLASS]["ASSD"] for case in cases)
+    """In mm, over what is both there and predicted; None if nothing is."""
+    assd = Statistic.of(_mean_over_classes(case, "ASSD") for case in cases)
     return round(assd.mean, 2) if assd.n else None
+
+
+def _mean_over_classes(case: CaseResult, metric: str) -> float:
+    return Statistic.of(metrics[metric] for metrics in case.metrics.values()).mean
 
 
 def device_name(device: str) -> str:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from arrangements import ARRANGEMENTS, INPUTS
+from arrangements import ARRANGEMENTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sources import LGG
 from table import Results
 
 OURS, STOCK = "#0072B2", "#999999"  # distinct in grey and to the colour-blind
@@ -31,7 +32,7 @@ def headline(results: Results) -> Figure:
     axes = figure.subplots(1, len(ARRANGEMENTS), sharey=True)
     for axis, arrangement in zip(axes, ARRANGEMENTS, strict=True):
         at = results.where(arrangement=arrangement)
-        for place, given in enumerate(INPUTS):
+        for place, given in enumerate(LGG.inputs):
             ours = at.where(stock=False, test_input=given).values("dice_by_subject")
             for side, color, name, values in (
                 (-0.2, STOCK, "nnU-Net, the better of two and one channels", at.better_stock(given, "dice_by_subject")),
@@ -41,7 +42,9 @@ def headline(results: Results) -> Figure:
                 if seeds:
                     axis.bar(place + side, np.mean(seeds), 0.38, color=color, label=name if place == 0 else None)
                     axis.plot(np.full(len(seeds), place + side), seeds, "k.", markersize=4)
-        axis.set_xticks(range(len(INPUTS)), [given if given == "both" else f"{given}\nalone" for given in INPUTS])
+        axis.set_xticks(
+            range(len(LGG.inputs)), [given if given == "both" else f"{given}\nalone" for given in LGG.inputs]
+        )
         axis.set_title(arrangement)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Dice of 20 test subjects (%)")
@@ -52,8 +55,8 @@ def headline(results: Results) -> Figure:
 def curve(results: Results, along: str, label: str) -> Figure:
     """Dice of every system along a condition, a panel for each input."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(INPUTS), sharey=True)
-    for axis, given in zip(axes, INPUTS, strict=True):
+    axes = figure.subplots(1, len(LGG.inputs), sharey=True)
+    for axis, given in zip(axes, LGG.inputs, strict=True):
         _curve(axis, results.where(test_input=given), along)
         axis.set(title=given if given == "both" else f"{given} alone", xlabel=label)
         axis.spines[["top", "right"]].set_visible(False)

@@ -13,8 +13,9 @@ from pathlib import Path
 import figures
 import numpy as np
 import records
-from arrangements import ARRANGEMENTS, INPUTS
+from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
+from sources import AMOS, LGG
 from systems import LADDER, STOCK_TRAINER
 from table import Results, markdown, mean_and_spread
 
@@ -27,9 +28,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=records.FILE)
     parser.add_argument("--output", type=Path, default=records.FILE.with_name("results.md"))
     args = parser.parse_args()
-    results = Results(records.load(args.results))
+    every = Results(records.load(args.results))
+    results = every.where(dataset=LGG.name)
     figures.save_all(results, args.output.parent)
-    text = (HERE / "results_text.md").read_text()
+    text = (HERE / "results_text.md").read_text().replace("{{amos}}", amos(every.where(dataset=AMOS.name)))
     args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: PARTS[match[1]](results), text))
     print(f"Written: {args.output}")
 
@@ -65,7 +67,7 @@ def against_stock(results: Results, arrangement: str, values: str = "dice_by_sub
     """For each input and their mean; the better stock model is the one with the higher mean over seeds."""
     at = results.where(arrangement=arrangement, labels=0.1, recipe="", selected=True)
     ours, theirs = [], []
-    for given in INPUTS:
+    for given in LGG.inputs:
         of_ours = at.where(test_input=given, stock=False).values(values)
         stock = at.better_stock(given, values)
         seeds = sorted(set(of_ours) & set(stock))
@@ -73,7 +75,7 @@ def against_stock(results: Results, arrangement: str, values: str = "dice_by_sub
             return {}
         ours.append([of_ours[seed] for seed in seeds])
         theirs.append([stock[seed] for seed in seeds])
-    pairs = {given: paired_difference(a, b) for given, a, b in zip(INPUTS, ours, theirs, strict=True)}
+    pairs = {given: paired_difference(a, b) for given, a, b in zip(LGG.inputs, ours, theirs, strict=True)}
     return {**pairs, "mean": paired_difference(np.mean(ours, 0), np.mean(theirs, 0))}
 
 
@@ -83,7 +85,7 @@ def missing(results: Results) -> str:
     for arrangement in ARRANGEMENTS:
         at = results.where(arrangement=arrangement, labels=0.1, recipe="", selected=True, channels="both")
         for name, system in at.systems().items():
-            dice = {given: system.mean(given, "dice") for given in INPUTS}
+            dice = {given: system.mean(given, "dice") for given in LGG.inputs}
             if None not in dice.values():
                 lost = [f"{dice['both'] - dice[given]:.1f}" for given in ("T1post", "FLAIR")]
                 rows.append([arrangement, name, *lost])
@@ -95,7 +97,7 @@ def gap(results: Results) -> str:
     at = results.where(arrangement="registered", recipe="", seed=0)
     few, all_labels = at.where(labels=0.1, selected=True), at.where(labels=1.0)
     rows = []
-    for given in INPUTS:
+    for given in LGG.inputs:
         ours = few.where(stock=False).mean(given, "dice")
         low, high = few.best_stock_dice(given), all_labels.best_stock_dice(given)
         if None not in (ours, low, high):
@@ -144,6 +146,15 @@ def labels(results: Results) -> str:
     return markdown(("labels", "system", *HEADER), rows)
 
 
+def amos(results: Results) -> str:
+    rows = [
+        [arrangement, name, *(mean_and_spread(system.where(test_input=given), "dice") for given in AMOS.inputs)]
+        for arrangement in ARRANGEMENTS
+        for name, system in results.where(arrangement=arrangement).systems().items()
+    ]
+    return markdown(("arrangement", "system", "CT only", "MR only", "both"), rows)
+
+
 def provenance(results: Results) -> str:
     rows = [
         [profile, device, str(len(at.records)), f"{at.records[0]['iterations']}", _range(at, "seconds"),
@@ -162,7 +173,7 @@ def _range(results: Results, name: str) -> str:
 
 def _cells(system: Results, metric: str) -> Sequence[str]:
     return [
-        *(mean_and_spread(system.where(test_input=given), metric) for given in INPUTS),
+        *(mean_and_spread(system.where(test_input=given), metric) for given in LGG.inputs),
         system.mean_of_inputs(metric),
     ]
 

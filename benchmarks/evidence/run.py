@@ -3,9 +3,10 @@
     python benchmarks/evidence/run.py TABLE --data FOLDER --work FOLDER [--profile cpu|gpu] [--seeds 3] [--jobs 2]
 
 FOLDER of the data holds ``images_FLAIR``, ``images_T1post``, ``labels`` and ``split.json`` (80 training subjects in an
-order, 20 test subjects). Everything else goes to the work folder. Give the same command again after an interruption: it
-goes on where it was. The table ``headline`` needs ``candidates`` first, of which the best on the validation subjects is
-taken. Then ``python benchmarks/evidence/report.py`` writes docs/results.md.
+order, 20 test subjects); for the table ``amos`` it is what amos.py makes. Everything else goes to the work folder. Give
+the same command again after an interruption: it goes on where it was. The table ``headline`` needs ``candidates``
+first, of which the best on the validation subjects is taken. Then ``python benchmarks/evidence/report.py`` writes
+docs/results.md.
 """
 
 import argparse
@@ -32,14 +33,14 @@ def main() -> None:
     args = parser.parse_args()
     profile = PROFILES[args.profile]
     ours = [record for record in records.load(args.results) if record["profile"] == args.profile]
-    chosen = choose(ours) if args.table in ("headline", "labels", "misalignment") else ""
+    chosen = choose(ours) if args.table in ("headline", "labels", "misalignment", "amos") else ""
     benches: dict[float, Bench] = {}
     preparing, writing, failed = Lock(), Lock(), []
 
     def work(run: Run) -> None:
         try:
             with preparing:
-                bench = benches.setdefault(run.shift, Bench(args.data, args.work, profile, run.shift))
+                bench = benches.setdefault(run.shift, Bench(args.data, args.work, profile, run.source, run.shift))
                 bench.prepare(run)
             found = bench.finish(run)
         except Exception:

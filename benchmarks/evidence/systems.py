@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from arrangements import ARRANGEMENTS, LABELED, MOVED
+from arrangements import ARRANGEMENTS
+from sources import AMOS, LGG, Source
 
 STOCK_TRAINER = "nnUNetTrainer"
 CANDIDATES = (  # of ours, for the headline; the one with the best validation Dice is taken
@@ -69,7 +70,7 @@ class Run:
 
     Attributes:
         trainer: without ``_cmcbudget``.
-        channels: what it is trained on: "both" or one sequence.
+        channels: what it is trained on: "both" or one modality.
         labels: fraction of the labels.
         shift: of the misaligned arrangement, in mm.
         recipe: "", or how often pseudo-labels of registered scans were made: "pseudo-labels once", "... twice".
@@ -83,6 +84,7 @@ class Run:
     seed: int = 0
     shift: float = 5.0
     recipe: str = ""
+    source: Source = LGG
 
     @property
     def stock(self) -> bool:
@@ -99,28 +101,30 @@ class Run:
     def dataset(self) -> str:
         if self.recipe:
             return f"pseudo{RECIPES.index(self.recipe)}_{self.channels}"
-        if self.channels == "T1post" and self.arrangement == "misaligned":
-            return MOVED
+        if self.channels == self.source.modalities[1] and self.arrangement == "misaligned":
+            return self.source.moved
         if self.channels != "both":
             return self.channels
         return f"stock_{self.arrangement}" if self.stock else self.arrangement
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return ("FLAIR", "T1post", "both") if self.channels == "both" else (self.channels,)
+        return tuple(self.source.inputs) if self.channels == "both" else (self.channels,)
 
     @property
     def key(self) -> str:
         """A name for its files."""
         labels = f"{round(100 * self.labels)}percent"
         shift = f"{self.shift:g}mm" if self.arrangement == "misaligned" else ""
-        parts = (self.arrangement, shift, self.trainer, self.planner, self.channels, labels, self.recipe)
+        name = "" if self.source == LGG else self.source.name
+        parts = (name, self.arrangement, shift, self.trainer, self.planner, self.channels, labels, self.recipe)
         return "-".join(filter(None, (*parts, f"seed{self.seed}")))
 
 
-def stock(arrangement: str, planner: str = "ExperimentPlanner", **other) -> list[Run]:
-    """nnU-Net on both sequences, and on each alone."""
-    return [Run(arrangement, STOCK_TRAINER, planner, channels, **other) for channels in ("both", "FLAIR", "T1post")]
+def stock(arrangement: str, planner: str = "ExperimentPlanner", source: Source = LGG, **other) -> list[Run]:
+    """nnU-Net on both modalities, and on each alone."""
+    trained_on = ("both", *source.modalities)
+    return [Run(arrangement, STOCK_TRAINER, planner, channels, source=source, **other) for channels in trained_on]
 
 
 def table_runs(table: str, profile: Profile, seeds: int, chosen: str) -> list[Run]:
@@ -154,8 +158,11 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: str) -> list[Ru
             *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
     if table == "labels":
-        return [run for labels in LABELED if labels != 0.1
+        return [run for labels in LGG.labeled if labels != 0.1
                 for run in (ours(chosen, labels=labels), *stock("registered", labels=labels))]  # fmt: skip
+    if table == "amos":
+        return [run for arrangement in ("registered", "unpaired")
+                for run in (ours(chosen, arrangement, source=AMOS), *stock(arrangement, source=AMOS))]  # fmt: skip
     return [
         run
         for shift in (0.0, 2.5, 5.0, 10.0)
@@ -163,7 +170,7 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: str) -> list[Ru
     ]
 
 
-TABLES = ("candidates", "headline", "ladder", "others", "labels", "misalignment")
+TABLES = ("candidates", "headline", "ladder", "others", "labels", "misalignment", "amos")
 
 
 def choose(records: Iterable[dict]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from arrangements import INPUTS
+from sources import LGG
 from systems import STOCK_TRAINER
 
 Values = dict[int, list[float]]  # seed -> of each subject
@@ -50,7 +50,7 @@ class Results:
         return float(np.mean(found)) if found else None
 
     def mean_of_inputs(self, metric: str) -> str:
-        means = [self.mean(given, metric) for given in INPUTS]
+        means = [self.mean(given, metric) for given in LGG.inputs]
         return "" if None in means else f"{np.mean(means):.1f}"
 
     def stock_models(self, given: str) -> list["Results"]:

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from arrangements import ARRANGEMENTS, DATASETS, LABELED, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
+from arrangements import ARRANGEMENTS, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
 from intervals import paired_difference
 from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
+from sources import AMOS, LGG
 from systems import CANDIDATES, PROFILES, TABLES, choose, table_runs
 from table import Results
 
@@ -34,13 +35,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subjects(data):
-    return Subjects(data)
+    return Subjects(data, LGG)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", LGG.datasets)
 def test_every_fold_keeps_subjects_apart_and_shows_few_labels(dataset, subjects):
     made = folds(dataset, subjects)
-    assert len(made) == len(ARRANGEMENTS) * len(LABELED) * SEEDS
+    assert len(made) == len(ARRANGEMENTS) * len(LGG.labeled) * SEEDS
     for fold in made:
         parts = [{case.split("_")[0] for case in fold[part]} for part in ("train", "val", "unlabeled")]
         assert not parts[0] & parts[1]
@@ -52,8 +53,8 @@ def test_every_fold_keeps_subjects_apart_and_shows_few_labels(dataset, subjects)
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_labels_are_nested_and_half_of_each_sequence(subjects, seed):
-    drawn = [set(subjects.labeled(fraction, seed)) for fraction in LABELED]
-    assert [len(labeled) for labeled in drawn] == list(LABELED.values())
+    drawn = [set(subjects.labeled(fraction, seed)) for fraction in LGG.labeled]
+    assert [len(labeled) for labeled in drawn] == list(LGG.labeled.values())
     assert drawn[0] < drawn[1] < drawn[2]
     assert not drawn[2] & set(subjects.validation)
     for labeled in drawn:
@@ -66,17 +67,17 @@ def test_labels_are_nested_and_half_of_each_sequence(subjects, seed):
 
 def test_stock_and_ours_see_the_same_labels(subjects):
     for arrangement in ARRANGEMENTS:
-        number = fold_number(arrangement, 0.1, 1)
+        number = fold_number(LGG, arrangement, 0.1, 1)
         ours, theirs = (folds(name, subjects)[number] for name in (arrangement, f"stock_{arrangement}"))
         for part in ("train", "val"):
             assert {c.split("_")[0] for c in ours[part]} == {c.split("_")[0] for c in theirs[part]}
-    alone = folds("FLAIR", subjects)[fold_number("unpaired", 0.1, 0)]["train"]
+    alone = folds("FLAIR", subjects)[fold_number(LGG, "unpaired", 0.1, 0)]["train"]
     assert len(alone) == 4
     assert all(subjects.kept(subject) == "FLAIR" for subject in alone)
 
 
-def test_scans_move_with_their_labels(data, tmp_path):
-    make_scans(data, tmp_path, 4.0)
+def test_scans_move_with_their_labels(data, subjects, tmp_path):
+    make_scans(data, tmp_path, subjects, 4.0)
     image = {part: sitk.ReadImage(str(tmp_path / part / "test00.nii.gz"), sitk.sitkFloat32)
              for part in ("T1post", "labels", "moved_T1post", "moved_labels")}  # fmt: skip
     array = {part: sitk.GetArrayFromImage(one) for part, one in image.items()}
@@ -88,11 +89,11 @@ def test_scans_move_with_their_labels(data, tmp_path):
     assert image["moved_T1post"].GetSpacing() == image["T1post"].GetSpacing()
 
 
-def test_new_cases(data, tmp_path):
-    make_scans(data, tmp_path / "scans", 4.0)
+def test_new_cases(data, subjects, tmp_path):
+    make_scans(data, tmp_path / "scans", subjects, 4.0)
 
     def put(moved, given, channels):
-        put_cases(tmp_path / "scans", ["test00"], moved, given, channels, tmp_path / "cases", tmp_path / "labels")
+        put_cases(LGG, tmp_path / "scans", ["test00"], moved, given, channels, tmp_path / "cases", tmp_path / "labels")
         arrays = {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
                   for file in sorted((tmp_path / "cases").iterdir())}  # fmt: skip
         return arrays, sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels" / "test00.nii.gz")))
@@ -138,6 +139,12 @@ def test_the_candidate_is_chosen_by_validation_alone():
     assert choose(records) == CANDIDATES[-1]
     with pytest.raises(ValueError, match=f"no validation Dice of {CANDIDATES[-1]}"):
         choose(records[:-1])
+
+
+def test_numbers_of_datasets_are_not_shared():
+    numbers = [*LGG.datasets.values(), *AMOS.datasets.values()]
+    assert len(set(numbers)) == len(numbers)
+    assert max(numbers) < 1000
 
 
 def test_every_table_has_runs_with_names_of_their_own():
