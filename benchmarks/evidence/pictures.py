@@ -26,7 +26,7 @@ COLORS = {"nnunet_cmc": "#0072B2", "nnU-Net, both sequences": "#D55E00"}
 
 @dataclass(frozen=True)
 class Shapes:
-    """One panel: slices ``(h, w)`` of the head, the reference and each system's prediction, and pixel height / width."""
+    """A panel: slices ``(h, w)`` of the head, the reference and each system's prediction; pixel height / width."""
 
     head: np.ndarray
     reference: np.ndarray
