@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import report
 import SimpleITK as sitk
 from arrangements import ARRANGEMENTS, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
 from intervals import paired_difference
@@ -209,3 +210,30 @@ def test_stock_is_given_its_better_model():
     )
     assert results.better_stock("both", "dice_by_subject") == {0: [30.0, 40.0]}
     assert results.better_stock("T1post", "dice_by_subject") == {0: [0.0, 1.0]}
+
+
+def test_the_page_is_made_of_records(tmp_path, monkeypatch):
+    stock = {"trainer": "nnUNetTrainer_cmcbudget", "planner": "ExperimentPlanner"}
+    other = {
+        "transductive_dice": 40.0, "transductive_by_subject": [30.0, 50.0], "iterations": 300, "seconds": 9,
+        "device": "CPU", "commit": "abc",
+    }  # fmt: skip
+    rows = [
+        a_record(**other, **system, arrangement=arrangement, shift_mm=shift, seed=seed, test_input=given,
+                 dice=dice + seed, dice_by_subject=[dice + seed, dice - 1])
+        for arrangement, shift in (("registered", 0.0), ("unpaired", 0.0), ("misaligned", 5.0))
+        for seed in (0, 1)
+        for given in ("FLAIR", "T1post", "both")
+        for system, dice in (({}, 60.0), (stock, 50.0))
+    ]  # fmt: skip
+    rows.append(a_record(**other, dataset="amos_synthetic", test_input="CT"))
+    save(rows, tmp_path / "results.json")
+    output = tmp_path / "results.md"
+    monkeypatch.setattr("sys.argv", ["report.py", "--results", str(tmp_path / "results.json"), "--output", str(output)])
+    report.main()
+    text = output.read_text()
+    assert "{{" not in text
+    assert "| registered | CMCTrainer, CMCPlannerTiny | 2 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 |" in text
+    assert "| misaligned | mean | +10.0 [+10.0, +10.0]; seeds +10.0, +10.0 |" in text
+    assert "*Not run yet.*" in text  # tables without records say so
+    assert (tmp_path / "results.png").is_file()
