@@ -92,7 +92,7 @@ def _voxels(case: RawCase, file: Path) -> np.ndarray:
     try:
         return read_voxels(file)
     except ValueError as error:
-        raise ValueError(f"Case {case.name}: {file} {error}: convert the dataset again.") from error
+        raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
 
 
 def overview(facts: Sequence[Facts], modalities: Sequence[str], classes: Mapping[str, Label]) -> str:
