@@ -39,7 +39,9 @@ def plan_case(case: Case, channel_count: int) -> list[Step]:
             steps.append(Step(target, None, ZEROS))
     if case.label is not None:
         how = _how(case.label, grid)
-        if case.label_values is not None or _pixel_type(case.label) not in (sitk.sitkUInt8, sitk.sitkUInt16):
+        if how == UNCHANGED and (
+            case.label_values is not None or _pixel_type(case.label) not in (sitk.sitkUInt8, sitk.sitkUInt16)
+        ):
             how = REWRITTEN
         steps.append(Step(f"labels{part}/{case.name}{FILE_ENDING}", case.label, how))
     return steps

@@ -8,7 +8,7 @@ A test compares both with what this writes, so they cannot drift.
 import argparse
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nnunet_cmc.commands.main import COMMANDS, EPILOG, command_parser
@@ -94,25 +94,38 @@ def _python(place: Path) -> list[Path]:
 
 
 def _messages(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    constants = dict(map(_constant, tree.body))
+    for node in ast.walk(tree):
         if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
             continue
         if not (isinstance(node.exc.func, ast.Name) and node.exc.func.id in ("ValueError", "RuntimeError")):
             continue
-        text = " ".join(_text(node.exc.args[0]).split())
+        text = " ".join(_text(node.exc.args[0], constants).split())
         if len(re.findall("[a-z]{2,}", text)) < 3:  # hands on a message from elsewhere
             continue
         problem, remedy = map(_escape, _split(text))
         yield f"| {problem} | {remedy} |"
 
 
-def _text(node: ast.expr) -> str:
+def _constant(statement: ast.stmt) -> tuple[str, str]:
+    """Name and value of a text that a module defines, such as a remedy that several messages share."""
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+        value = statement.value
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            return statement.targets[0].id, value.value
+    return "", ""
+
+
+def _text(node: ast.expr, constants: Mapping[str, str]) -> str:
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text(value) for value in node.values)
+        return "".join(_text(value, constants) for value in node.values)
     if isinstance(node, ast.BinOp):
-        return _text(node.left) + _text(node.right)
+        return _text(node.left, constants) + _text(node.right, constants)
+    if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name):
+        return constants.get(node.value.id, "…")
     return "…"
 
 

@@ -12,8 +12,6 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunet_cmc.data.files import unfinished_folder, write_json, written_whole
@@ -61,25 +59,15 @@ class Predictor:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(device)
-        self._predictor = nnUNetPredictor(
-            step_size,
+        self._predictor = trained.predictor(
+            tile_step_size=step_size,
             use_mirroring=mirroring,
             perform_everything_on_device=device.type == "cuda",
             device=device,
             allow_tqdm=False,
         )
-        manager = PlansManager(trained.plans)
-        self._predictor.manual_initialization(
-            trained.network,
-            manager,
-            manager.get_configuration(trained.configuration),
-            trained.weights,
-            trained.dataset_json,
-            trained.trainer.__name__,
-            trained.mirroring_axes,
-        )
         self._preprocessor = self._predictor.configuration_manager.preprocessor_class(verbose=False)
-        self._reader = manager.image_reader_writer_class()
+        self._reader = self._predictor.plans_manager.image_reader_writer_class()
         self._threads = torch.get_num_threads()
         self._network_is_free, self._memory_is_free = Lock(), BoundedSemaphore(AT_ONCE)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.plans_json import read_plans
@@ -53,6 +55,21 @@ class TrainedModel:
             self.weights.append(weights)
         self.network.load_state_dict(self.weights[0])
 
+    def predictor(self, **options: Any) -> nnUNetPredictor:
+        """nnU-Net's predictor with this model; ``options`` are those of its constructor."""
+        predictor = nnUNetPredictor(**options)
+        manager = PlansManager(self.plans)
+        predictor.manual_initialization(
+            self.network,
+            manager,
+            manager.get_configuration(self.configuration),
+            self.weights,
+            self.dataset_json,
+            self.trainer.__name__,
+            self.mirroring_axes,
+        )
+        return predictor
+
 
 def _folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[str]:
     if folds is None:
@@ -87,5 +104,8 @@ def _trainer(name: str, file: Path) -> type[CMCTrainer]:
     except Exception:  # nnU-Net imports all it has to find a class that it does not know
         trainer = None
     if not (isinstance(trainer, type) and issubclass(trainer, CMCTrainer)):
-        raise ValueError(f"{file} is of {name}, which is no trainer of this package: predict with nnUNetv2_predict.")
+        raise ValueError(
+            f"{file} is of {name}, which is no trainer of this package: name a model of one, or predict with "
+            "nnUNetv2_predict."
+        )
     return trainer

@@ -35,6 +35,8 @@ def test_messages_are_split_before_their_remedy():
     text = generate.messages()
     assert "| … is not empty | remove it, or name another folder with --output. |" in text
     assert "| Case …: … has voxels that are NaN or infinite | replace them. |" in text
+    remedy = "name the output folder of a finished nnunet_cmc stress."
+    assert f"| … has no conditions as nnunet_cmc stress writes them | {remedy} |" in text, "a remedy with a name"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

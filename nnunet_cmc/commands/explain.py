@@ -1,7 +1,6 @@
 """``nnunet_cmc explain``: where the fused features of trained models speak for the classes."""
 
 import argparse
-import json
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -25,12 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.presence import channel_names, present_channels
     from nnunet_cmc.evaluation.activation_picture import save_activations
     from nnunet_cmc.evaluation.evaluate import classes_of, label_maps
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
-    dataset_json = json.loads((next(iter(models.values())) / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json = read_dataset_json(next(iter(models.values())) / "dataset.json")
     classes, _ = classes_of(dataset_json)
     asked, cases = _asked(args.classes, classes), _cases(args, dataset_json)
     names, ending, output = channel_names(dataset_json), dataset_json["file_ending"], Path(args.output)
@@ -56,15 +56,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, classes: dict, files: dict) -> None:
     import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from tqdm import tqdm
 
     from nnunet_cmc.evaluation.explain import explain_case
+    from nnunet_cmc.trained_model import TrainedModel
 
-    device = torch.device(args.device)
+    trained = TrainedModel(model, args.folds, "checkpoint_final.pth")
     with redirect_stdout(StringIO()):  # nnU-Net talks about an option that has nothing to do with this
-        predictor = nnUNetPredictor(device=device, allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(str(model), args.folds)
+        predictor = trained.predictor(device=torch.device(args.device), allow_tqdm=False)
     for case in tqdm(cases, desc=trainer, unit="case"):
         explain_case(predictor, list(cases[case].values()), list(classes.values()), files[case])
 

@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import json
     import os
 
     from nnunetv2.configuration import default_num_processes
 
+    from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.parallel import run_parallel
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.data.raw_dataset import check_dataset
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.evaluation.inspection import find_cases, overview
 
     folder = raw_dataset(args.dataset)
-    dataset_json = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json = read_dataset_json(folder / "dataset.json")
     check_dataset(str(folder), dataset_json)
     modalities, (classes, _) = channel_names(dataset_json), classes_of(dataset_json)
     cases = find_cases(folder, dataset_json)

@@ -28,6 +28,15 @@ def read_voxels(file: str | PathLike) -> np.ndarray:
         raise ValueError(f"cannot be read ({reason(error)})") from error
 
 
+def read_whole(file: str | PathLike) -> sitk.Image:
+    """A volume with its geometry. ValueError: as :func:`read_voxels`."""
+    read_voxels(file)
+    try:
+        return sitk.ReadImage(str(file))
+    except RuntimeError as error:  # such as axes that nibabel takes and ITK does not
+        raise ValueError(f"cannot be read ({reason(error)})") from error
+
+
 def write_volume(image: sitk.Image, file: str | PathLike) -> None:
     """Write a compressed volume. OSError if not all of it could be written."""
     with _all_written(file):
@@ -38,8 +47,7 @@ def write_volume(image: sitk.Image, file: str | PathLike) -> None:
 def read_written(file: str | PathLike) -> sitk.Image:
     """The volume that has just been written. OSError if not all of it could be."""
     with _all_written(file):
-        read_voxels(file)
-        return sitk.ReadImage(str(file))
+        return read_whole(file)
 
 
 @contextmanager

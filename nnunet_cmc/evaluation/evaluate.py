@@ -1,7 +1,5 @@
 """Judge a folder of predicted label maps against a folder of reference label maps."""
 
-import gzip
-import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,6 +12,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.voxels import read_whole
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 
@@ -175,12 +174,8 @@ def _evaluate_case(
 def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tuple[float, ...]]:
     """Label map and voxel size in mm along its array axes."""
     try:
-        if file.suffix == ".gz":  # SimpleITK reads a truncated .nii.gz without a word, zeros in place of the rest
-            with gzip.open(file) as stream:
-                while stream.read(1 << 20):
-                    pass
-        image = sitk.ReadImage(str(file))
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
+        image = read_whole(file)
+    except ValueError as error:
         raise _unreadable(case, file) from error
     labels = sitk.GetArrayFromImage(image)
     unknown = sorted(set(np.unique(labels).tolist()) - known)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from nnunet_cmc.data.grid import Grid, read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 from nnunet_cmc.data.raw_case import split_name
+from nnunet_cmc.data.voxels import read_voxels
 from nnunet_cmc.evaluation.evaluate import mask_of
 from nnunet_cmc.evaluation.results import Label
 
@@ -90,8 +90,8 @@ def look(case: RawCase, classes: Mapping[str, Label]) -> Facts:
 
 def _voxels(case: RawCase, file: Path) -> np.ndarray:
     try:
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
-    except RuntimeError as error:
+        return read_voxels(file)
+    except ValueError as error:
         raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
 
 

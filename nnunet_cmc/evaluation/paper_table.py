@@ -61,7 +61,22 @@ def notes(comparison: Comparison) -> list[str]:
             f"{MARK} undefined in cases where a class is only in the reference or only in the prediction: they are "
             "not in this mean, so it looks better than it is."
         )
+    if fewer := [text for group in comparison.groups for text in _fewer(comparison, group)]:
+        lines.append(f"Where neither reference nor prediction has a class, it is not judged: {', '.join(fewer)} cases.")
     return lines
+
+
+def _fewer(comparison: Comparison, group: str) -> list[str]:
+    """Each class of a group that is not judged in all of its cases, and in how many it is."""
+    every = len(next(iter(comparison.evaluations.values())).of_group(group))
+    texts = []
+    for column in comparison.classes:
+        judged = sorted({comparison.cells[name, group, "Dice", column].n for name in comparison.names})
+        if judged[0] < every:
+            texts.append(
+                f"{group} {column} is in {' to '.join(map(str, (judged[0], judged[-1])[: len(judged)]))} of {every}"
+            )
+    return texts
 
 
 def averages(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

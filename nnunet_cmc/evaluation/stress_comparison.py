@@ -1,19 +1,21 @@
 """The stress tests of several models in the same figures."""
 
-import json
 from collections.abc import Mapping
 from operator import add
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nnunet_cmc.data.files import read_json
 from nnunet_cmc.evaluation.comparison import COMPARED
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
 
+REMEDY = "name the output folder of a finished nnunet_cmc stress"
 _KINDS = {"mm": "{} shifted [mm]", "degrees": "{} turned [degrees]"}
 
 
@@ -24,17 +26,13 @@ class StressRuns:
         folders: output folder of each test.
 
     Raises:
-        ValueError: a folder has no ``stress.json``, or the tests differ in their conditions or numbers of cases.
+        ValueError: a folder has no sound ``stress.json``, or the tests differ in their conditions or numbers of cases.
     """
 
     def __init__(self, folders: Mapping[str, str | PathLike]):
         self.runs: dict[str, dict[str, dict]] = {}
         for name, folder in folders.items():
-            file = Path(folder, "stress.json")
-            if not file.is_file():
-                raise ValueError(f"There is no {file}: name the output folder of a finished nnunet_cmc stress.")
-            conditions = json.loads(file.read_text(encoding="utf-8"))["conditions"]
-            self.runs[name] = {entry["condition"]: entry for entry in conditions}
+            self.runs[name] = {entry["condition"]: entry for entry in _conditions(Path(folder, "stress.json"))}
         (first, reference), *others = self.runs.items()
         for name, run in others:
             for condition in {**reference, **run}:
@@ -97,6 +95,25 @@ class StressRuns:
             hollow = [_flattered(entry, metric) for entry in line]
             axis.plot(np.array(x)[hollow], np.array(y)[hollow], "o", color=color, markersize=5, markerfacecolor="white")
         axis.set_xlabel(_KINDS[kind].format(moved))
+
+
+def _conditions(file: Path) -> list[dict]:
+    """The conditions in a ``stress.json``, with all that is drawn of them."""
+    content = read_json(file, REMEDY)
+    conditions = content.get("conditions") if isinstance(content, dict) else None
+    if not (isinstance(conditions, list) and conditions and all(map(_is_condition, conditions))):
+        raise ValueError(f"{file} has no conditions as nnunet_cmc stress writes them: {REMEDY}.")
+    return conditions
+
+
+def _is_condition(entry: Any) -> bool:
+    try:
+        names = isinstance(entry["condition"], str) and isinstance(entry["moved"], str)
+        counts = [entry["cases"], *(c[metric]["undefined"] for c in entry["classes"].values() for metric in COMPARED)]
+        numbers = [entry["mm"], entry["degrees"], *(entry["mean"][metric] for metric in COMPARED)]
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return names and all(type(n) is int for n in counts) and all(type(n) in (int, float) for n in numbers)
 
 
 def _flattered(entry: dict, metric: str) -> bool:

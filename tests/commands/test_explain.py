@@ -1,6 +1,7 @@
 """``nnunet_cmc explain`` with a tiny network of random weights."""
 
 import shutil
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -86,3 +87,21 @@ def test_refusals(dataset, tmp_path, capsys):
     assert "has no scan named CASE_0000.nii.gz" in refusal(dataset, capsys, "-i", tmp_path)
     assert "fold_0/checkpoint_final.pth: train the model" in refusal(dataset, capsys, "-tr", "CMCTrainerBaseline")
     assert "lacks the references of x, y" in refusal(dataset, capsys, "-r", dataset / "imagesTr")
+
+
+class Trap:
+    """What a pickle may do to whoever loads it."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("sprung"),)
+
+
+def test_nothing_in_a_model_is_executed_and_what_is_broken_is_named(dataset, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    torch.save({**torch.load(checkpoint), "extra": Trap()}, checkpoint)
+    assert "checkpoint_final.pth holds a Python object" in refusal(dataset, capsys)
+    assert not Path("sprung").exists()
+    (model / "dataset.json").write_text("{")
+    assert "dataset.json is not JSON" in refusal(dataset, capsys)

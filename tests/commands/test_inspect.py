@@ -97,6 +97,17 @@ def test_datasets_that_cannot_be_looked_at(make_dataset, run):
     assert all(text in line for text, line in zip(expected, found, strict=True))
 
 
+def test_files_that_break_off(make_dataset, run):
+    folder = make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: scan(1)}, label(1))})
+    file = folder / "imagesTr" / "b_0001.nii.gz"
+    file.write_bytes(file.read_bytes()[:-100])  # ITK would fill up with zeros
+    with pytest.raises(ValueError, match=r"Case b: .*b_0001.nii.gz cannot be read: convert the dataset again"):
+        run()
+    (folder / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match=r"dataset.json is not JSON .*: convert the dataset again"):
+        run()
+
+
 def test_a_case_of_nothing_but_zeros(make_dataset, run):
     make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: 0 * scan()}, label(1))})
     with pytest.raises(ValueError, match=r"Case b shows no modality: all voxels of .*b_0001.nii.gz are zero"):

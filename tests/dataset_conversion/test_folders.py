@@ -223,6 +223,16 @@ def test_a_dicom_series_is_one_volume(tmp_path, nnunet_folders, write_series):
     assert f"a,a,imagesTr/a_0000.nii.gz,{tmp_path / 'scans' / 'a'},rewritten" in (folder / "manifest.csv").read_text()
 
 
+def test_a_label_may_be_a_dicom_series(tmp_path, nnunet_folders, write_series):
+    array = np.random.default_rng(0).integers(0, 2, (5, 6, 7)).astype(np.int16)
+    write_series(tmp_path / "scans" / "a", array + 5)
+    write_series(tmp_path / "labels" / "a", array)
+    folder = convert_folders(3, "X", {"CT": tmp_path / "scans"}, tmp_path / "labels", CLASSES)
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labelsTr" / "a.nii.gz")))
+    assert written.dtype == np.uint8
+    np.testing.assert_array_equal(written, array)
+
+
 def test_a_dicom_series_without_one_of_its_slices(tmp_path, nnunet_folders, write_series):
     scans(tmp_path / "ct", "b")
     write_series(tmp_path / "ct" / "a", np.ones((6, 4, 4), np.int16), skip=[2])

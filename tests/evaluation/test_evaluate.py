@@ -130,6 +130,15 @@ def test_truncated_files_are_named(folders, dataset_json, write_labels, keep):
     assert f"Case b: {file} cannot be read as an image" in refusal(folders, dataset_json)
 
 
+def test_files_shorter_than_their_headers_say_are_named(folders, dataset_json, write_labels, blocks):
+    dataset_json["file_ending"] = ".nii"
+    for folder in folders:
+        write_labels(folder / "b.nii", blocks())
+    file = folders[1] / "b.nii"
+    file.write_bytes(file.read_bytes()[:-300])  # ITK would fill up with zeros
+    assert f"Case b: {file} cannot be read as an image" in refusal(folders, dataset_json)
+
+
 def test_folders_without_label_maps_are_refused(folders, dataset_json, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no label map ending in .nii.gz" in refusal((tmp_path / "empty", folders[1]), dataset_json)

@@ -1,6 +1,7 @@
 """The table of a paper as Markdown and LaTeX."""
 
 import re
+import shutil
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_markdown_has_a_row_per_prediction_and_a_column_per_modality_and_class(c
     assert dice[0][1] == f"{100 * cell.mean:.1f} ± {100 * cell.std:.1f}"
     assert assd[0][2].endswith("†"), "the spleen of d is missed"
     assert "† undefined in cases" in to_markdown(comparison)
+
+
+def test_says_in_how_many_cases_a_class_is_judged(comparison, folders, dataset_json):
+    note = "Where neither reference nor prediction has a class, it is not judged: MR spleen is in {} of 1 cases."
+    assert note.format(0) in to_markdown(comparison)
+    assert "% " + note.format(0) in to_latex(comparison)
+    reference, _ = folders
+    shutil.copy(reference / "a.nii.gz", folders[1] / "b.nii.gz")  # with a spleen that b has not
+    invented = evaluate_folder(reference, folders[1], dataset_json)
+    both = Comparison(comparison.evaluations | {"invented": invented}, comparison.subjects)
+    assert note.format("0 to 1") in to_markdown(both)
+    alone = Comparison({"invented": invented}, comparison.subjects)
+    assert "it is not judged" not in to_markdown(alone)
 
 
 def test_a_mean_without_the_worst_cases_is_not_the_best(comparison):

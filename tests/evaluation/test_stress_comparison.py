@@ -66,3 +66,21 @@ def test_tests_that_cannot_be_compared(tmp_path):
         StressRuns({"one": first, "two": fewer})
     with pytest.raises(ValueError, match=r"There is no .*nowhere/stress.json: name the output folder"):
         StressRuns({"one": tmp_path / "nowhere"})
+
+
+@pytest.mark.parametrize("key", ["condition", "moved", "mm", "degrees", "cases", "mean", "classes"])
+@pytest.mark.parametrize("junk", [None, [], True, {"liver": {}}])
+def test_files_that_stress_did_not_write(tmp_path, key, junk):
+    file = save_run(tmp_path / "a", 0.1) / "stress.json"
+    content = json.loads(file.read_text())
+    content["conditions"][3][key] = junk
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a/stress.json has no conditions as nnunet_cmc stress writes them: name the"):
+        StressRuns({"one": tmp_path / "a"})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"conditions": []}', '{"conditions": {"a": 1}}', "\xff"])
+def test_files_that_are_something_else(tmp_path, content):
+    (tmp_path / "stress.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"stress.json (is not JSON|has no conditions).*: name the output folder"):
+        StressRuns({"one": tmp_path})

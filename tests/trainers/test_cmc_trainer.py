@@ -1,7 +1,9 @@
 import csv
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import blosc2
 import numpy as np
@@ -35,7 +37,14 @@ def log_of(trainer) -> str:
 
 
 def test_a_run_logs_every_term_and_leaves_what_nnunet_expects(cubes):
-    trainer = train(cubes.trainer(cubes.with_pictures))
+    trainer, sent = cubes.trainer(cubes.with_pictures), defaultdict(list)
+    to_others = SimpleNamespace(
+        log=lambda key, value, step: sent[key].append(value),
+        log_summary=lambda *_: None,
+        update_config=lambda _: None,
+    )
+    trainer.logger.loggers.append(to_others)  # where nnU-Net keeps that for Weights & Biases
+    train(trainer)
     output = Path(trainer.output_folder)
     checkpoint = torch.load(output / "checkpoint_final.pth", weights_only=False)
     assert checkpoint["trainer_name"] == "TwoByTwo"
@@ -60,6 +69,9 @@ def test_a_run_logs_every_term_and_leaves_what_nnunet_expects(cubes):
         assert [float(row[name]) for row in rows] == pytest.approx(checkpoint["logging"][name], nan_ok=True)
     assert all(float(row["gradient/supervised/encoder CT"]) > 0 for row in rows)
     assert {f"similarity/{name}" for name in ("csc", "csc/others", "cac", "cac/others")} <= rows[0].keys()
+    for name in sent.keys() - {"epoch_start_timestamps", "epoch_end_timestamps"}:
+        assert sent[name] == pytest.approx([float(row[name]) for row in rows], nan_ok=True)
+    assert sent.keys() == rows[0].keys() - {"epoch"}
     dice = [float(row["dice_per_class_or_region/class_1"]) for row in rows]
     assert dice == pytest.approx([values[0] for values in checkpoint["logging"]["dice_per_class_or_region"]])
     assert re.search(r"Pseudo dice alone CT (0\.\d|nan)", log)
