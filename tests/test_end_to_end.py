@@ -165,7 +165,7 @@ def test_a_case_without_any_modality_is_refused(demo, predict, tmp_path):
     (tmp_path / "cases").mkdir()
     sitk.WriteImage(scan * 0, str(tmp_path / "cases" / "nothing_0001.nii.gz"))
     output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, fails=True)
-    assert "nothing" in output
+    assert "Case nothing shows no modality: all voxels of" in output
     assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
