@@ -165,7 +165,7 @@ def test_a_case_without_any_modality_is_refused(demo, predict, tmp_path):
     (tmp_path / "cases").mkdir()
     sitk.WriteImage(scan * 0, str(tmp_path / "cases" / "nothing_0001.nii.gz"))
     output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, fails=True)
-    assert "nothing" in output
+    assert "Case nothing shows no modality: all voxels of" in output
     assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
@@ -182,20 +182,43 @@ def test_our_trainer_refuses_plans_that_are_not_ours(demo, run_command, tmp_path
     assert "CMCTrainer_smoke cannot train the plans nnUNetPlans" in output
 
 
-def test_a_missing_channel_at_training_stops_planning(demo, run_command, tmp_path):
+def lose_a_channel(raw: Path) -> None:
+    (raw / "imagesTr" / "subject_001_0001.nii.gz").unlink()
+
+
+def crop_a_channel(raw: Path) -> None:
+    file = str(raw / "imagesTr" / "subject_001_0001.nii.gz")
+    sitk.WriteImage(sitk.ReadImage(file)[2:], file)
+
+
+def label_a_voxel_unknown(raw: Path) -> None:
+    file = str(raw / "labelsTr" / "subject_001.nii.gz")
+    label = sitk.ReadImage(file)
+    label[0, 0, 0] = 9
+    sitk.WriteImage(label, file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lose_a_channel, "Case subject_001: the file of channel 1 (MR) is missing"),
+        (crop_a_channel, "subject_001_0001.nii.gz is not on the grid of"),
+        (label_a_voxel_unknown, "subject_001.nii.gz has the label value(s) 9, but dataset.json names 0, 1, 2, 3, 4"),
+    ],
+)
+def test_bad_scans_stop_planning(demo, run_command, tmp_path, damage, sentence):
     environment = {**demo.environment, **{v: str(tmp_path / v) for v in VARIABLES}}
-    raw = Path(environment["nnUNet_raw"]) / demo.dataset.name
-    for variable in VARIABLES:
-        Path(environment[variable]).mkdir()
+    raw, preprocessed = (Path(environment[v]) / demo.dataset.name for v in VARIABLES[:2])
     shutil.copytree(demo.dataset, raw)
-    gone = sorted((raw / "imagesTr").glob("*_0001.nii.gz"))[0]
-    gone.unlink()
+    preprocessed.mkdir(parents=True)
+    shutil.copy(demo.output / "preprocessed" / demo.dataset.name / "dataset_fingerprint.json", preprocessed)
+    damage(raw)
     output = run_command(
         "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerTiny", "-c", "3d_fullres",
         environment=environment, fails=True,
     )  # fmt: skip
-    assert f"Case {gone.name.removesuffix('_0001.nii.gz')}" in output
-    assert not list(Path(environment["nnUNet_preprocessed"]).rglob("*Plans.json"))
+    assert sentence in output
+    assert not list(preprocessed.glob("*Plans.json"))
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +260,17 @@ def test_unpaired_scans_go_all_the_way(unpaired, run_command):
     )  # fmt: skip
     assert "CT" in output
     assert "MR" in output
+
+
+def test_a_modality_without_labels_stops_training(unpaired, run_command):
+    environment, root = unpaired
+    file = root / "nnUNet_preprocessed" / "Dataset998_Unpaired" / "splits_final.json"
+    fold = json.loads(file.read_text())[0]
+    moved = [case for case in fold["train"] if case.endswith("_MR")]
+    poor = {"train": sorted({*fold["train"]} - {*moved}), "val": fold["val"], "unlabeled": moved}
+    file.write_text(json.dumps([fold, poor]))
+    output = run_command(
+        "nnUNetv2_train", 998, "3d_fullres", 1, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans", "-device", "cpu",
+        environment=environment, fails=True,
+    )  # fmt: skip
+    assert "Modality MR (channel 1) has no labelled case in fold 1" in output

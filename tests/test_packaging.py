@@ -16,6 +16,7 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import nnunet_cmc
@@ -131,13 +132,25 @@ def test_installed_it_works_and_uninstalled_it_is_gone(wheels, nnunet_wheels, ou
     assert environment.run(f"{stock}; print(module.recursive_find_python_class('', 'CMCPlanner', ''))") == "stock"
 
 
-def test_the_constraints_pin_everything_required_within_its_range():
+def pinned() -> dict[str, str]:
+    """name -> version of constraints.txt"""
     lines = re.sub(r"#.*", "", (ROOT / "constraints.txt").read_text()).split()
-    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def test_the_constraints_pin_everything_required_within_its_range():
     requirements = [Requirement(text) for text in importlib.metadata.requires("nnunet_cmc") or []]
     assert len(requirements) > 6
     for requirement in requirements:
-        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+        assert requirement.specifier.contains(pinned()[canonicalize_name(requirement.name)]), requirement
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_pinned_versions_install_on_the_python_that_readers_are_told(page):
+    (lowest,) = re.findall(r"Python (3\.\d+) or newer", (ROOT / page).read_text())
+    for name in pinned():
+        accepted = importlib.metadata.metadata(name)["Requires-Python"]
+        assert SpecifierSet(accepted or "").contains(lowest), f"{name} needs Python {accepted}"
 
 
 def test_one_version():

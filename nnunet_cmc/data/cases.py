@@ -48,8 +48,9 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
 class Stream:
     """Cases to draw from, and for each scan of a single modality the scans that may be its partner in another one.
 
-    In the long run the cases that hold several modalities and the scans of each modality are drawn equally often,
-    whether as the first of a pair or as a partner; within that, a partner is of the same subject as often as possible.
+    In the long run all cases are drawn equally often, whether as the first of a pair or as a partner, as far as pairs
+    allow it: each takes a scan of either modality, so of the modality with fewer scans each is drawn more often. Within
+    that, a partner is of the same subject as often as possible.
 
     Args:
         dataset: nnU-Net's.
@@ -70,8 +71,7 @@ class Stream:
         for case, channels in self.present.items():
             for channel in channels:
                 self._with_modality[channel].append(case)
-        # a pair of two scans takes up two cases, so each of them is the first of a pair half as often
-        shares = np.array([0.5 if self._partner_modalities(case) else 1.0 for case in self.cases])
+        shares = self._shares_as_first()
         self._shares = shares / shares.sum() if len(shares) else shares
         self._plans: dict[tuple[int, int], _PartnerPlan] = {}
 
@@ -111,8 +111,29 @@ class Stream:
 
     def _candidates(self, modality: int) -> list[str]:
         """Scans of this modality alone or, without any, all cases that have it."""
-        cases = self._with_modality[modality]
-        return [c for c in cases if len(self.present[c]) == 1] or cases
+        return self._alone(modality) or self._with_modality[modality]
+
+    def _alone(self, modality: int) -> list[str]:
+        return [c for c in self._with_modality[modality] if len(self.present[c]) == 1]
+
+    def _shares_as_first(self) -> np.ndarray:
+        """How often each case is the first of a pair, or its own pair, so that with its part as a partner it makes 1.
+
+        Scans of single modalities are partners of each other: half and half. Cases of several modalities are partners
+        where there is no such scan, which leaves at least half for pairs of their own.
+        """
+        shares = dict.fromkeys(self.cases, 1.0)
+        for modality in self.modalities():
+            alone = self._alone(modality)
+            others = [m for m in self.modalities() if m != modality] if alone else []
+            partners = sum(len(self._candidates(m)) for m in others)
+            first = 0.5 if any(self._alone(m) for m in others) else 1.0
+            for case in alone:
+                shares[case] = first
+            for case in (c for m in others if not self._alone(m) for c in self._candidates(m)):
+                shares[case] -= first * len(alone) / partners
+        several = {case for case in self.cases if len(self.present[case]) > 1}
+        return np.array([max(shares[case], 0.5) if case in several else shares[case] for case in self.cases])
 
 
 class _PartnerPlan:

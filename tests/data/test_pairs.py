@@ -176,10 +176,11 @@ def test_cases_of_one_modality_are_drawn_equally_often(present, subjects):
         assert chi2 < scipy.stats.chi2.ppf(0.999, max(len(counts) - 1, 1))
 
 
-@pytest.mark.parametrize("registered", [3, 0])
-def test_with_as_many_scans_of_each_modality_all_cases_are_drawn_equally_often(registered):
-    present = {**{f"r{i}": (0, 1) for i in range(registered)}, **{f"ct{i}": (0,) for i in range(3)}}
-    present |= {f"mr{i}": (1,) for i in range(3)}
+@pytest.mark.parametrize(("registered", "ct", "mr"), [(3, 3, 3), (0, 3, 3), (6, 3, 0), (8, 0, 2), (6, 0, 0)])
+def test_where_pairs_allow_it_all_cases_are_drawn_equally_often(registered, ct, mr):
+    """As many scans of each modality, or a few of one that registered cases serve as partners."""
+    present = {**{f"r{i}": (0, 1) for i in range(registered)}, **{f"ct{i}": (0,) for i in range(ct)}}
+    present |= {f"mr{i}": (1,) for i in range(mr)}
     np.random.seed(0)
     stream = Stream(Nothing(present), dataset_json(present))
     drawn = Counter()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd.graph import saved_tensors_hooks
 
 from nnunet_cmc.losses import CSCLoss
 
@@ -293,6 +294,17 @@ def test_autocast_computes_in_float32(form, dtype):
         loss = call(make(form), features)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, call(make(form), features.float()))
+
+
+@pytest.mark.parametrize("form", ["printed", "paired"])
+def test_memory_is_that_of_the_channels_and_of_their_pairs(form):
+    """No tensor for every pair of channels and every voxel."""
+    kept = []
+    channels, voxels = 16, 9**3
+    features = torch.randn(2, 2, channels, 9, 9, 9, requires_grad=True)
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        CSCLoss(form)(features, torch.ones(2, 2, dtype=torch.bool))
+    assert max(kept) <= max(channels * voxels, channels**2)
 
 
 def test_similarity_is_what_was_compared():

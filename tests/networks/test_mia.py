@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_cmc.networks import MIA, CMCNet
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
@@ -49,9 +51,20 @@ def test_equal_modalities_fuse_to_the_same_whatever_their_number():
     torch.testing.assert_close(mia(features, torch.tensor([[True, False]] * 2)), both, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerUniversal, CMCPlannerResEnc, CMCPlannerTiny])
-def test_fusion_has_a_small_share_of_the_parameters(planner):
-    with torch.device("meta"):
+PLANNERS = [CMCPlanner, CMCPlannerUniversal, CMCPlannerResEnc, CMCPlannerTiny]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_fusion_has_a_small_share_of_parameters_and_cost(planner, monkeypatch):
+    """Cost in floating-point operations of a forward pass, on tensors without data."""
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)
+    with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as elsewhere:
         net = CMCNet(2, 5, [planner.patch_size] * 3, planner.encoder, planner.encoder_kwargs, planner.decoder_channels)
+        for encoder, decoder in zip(net.encoders, net.decoders, strict=True):
+            maps = encoder(torch.empty(1, 1, *[planner.patch_size] * 3))
+            decoder(maps[-1], maps)
     mia, whole = (sum(p.numel() for p in module.parameters()) for module in (net.mia, net))
     assert mia < 0.15 * whole
+    # MIA's convolutions visit every voxel of the deepest map
+    cost = 2 * mia * (planner.patch_size // net.stride) ** 3
+    assert cost < 0.05 * elsewhere.get_total_flops()
