@@ -18,7 +18,7 @@ from nnunet_cmc.data.preprocessor import unlabeled_folder
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.splits import load_fold
-from nnunet_cmc.trainers.checks import require_supported
+from nnunet_cmc.trainers.checks import require_folders, require_supported
 
 
 class PairTrainer(nnUNetTrainer):
@@ -39,6 +39,7 @@ class PairTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
     ):
+        require_folders()
         require_supported(plans, configuration, dataset_json, type(self).__name__)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:  # nnU-Net takes CUDA for granted, and one machine; torchrun tells each process its GPU

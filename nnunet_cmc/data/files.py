@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 
@@ -26,6 +27,32 @@ def written_whole(file: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def all_written(file: str | os.PathLike, *errors: type[Exception]) -> Iterator[None]:
+    """OSError that names ``file`` in place of ``errors``, with which a library answers a full disk."""
+    try:
+        yield
+    except errors as error:
+        raise OSError(
+            None, "cannot be written, most likely for lack of space: free some, or choose another disk", str(file)
+        ) from error
+
+
+def require_writable(folder: str | os.PathLike) -> None:
+    """Make ``folder``, if it is not there. OSError if no file can be written to it: before the long part."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass
+
+
+def save_tensors(file: str | os.PathLike, content: dict[str, Any]) -> None:
+    """``torch.save``; ``file`` appears whole or not at all. OSError if it cannot be written."""
+    import torch
+
+    with written_whole(file) as temporary, all_written(file, RuntimeError):
+        torch.save(content, temporary)
 
 
 def unfinished_folder(file: str | os.PathLike) -> Path:

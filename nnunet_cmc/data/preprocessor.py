@@ -17,6 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
 from nnunet_cmc.data.dataset_json import read_dataset_json
+from nnunet_cmc.data.files import all_written
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.data.presence import channel_names
@@ -83,6 +84,17 @@ class CMCPreprocessor(DefaultPreprocessor):
         for channel in present:
             data[channel][data[channel] == 0] = ALMOST_ZERO
         return data, seg, properties
+
+    def run_case_save(self, output_filename_truncated, *arguments):
+        """As nnU-Net's. OSError if the preprocessed case cannot be written."""
+        written = output_filename_truncated + ".b2nd"
+        try:
+            super().run_case_save(output_filename_truncated, *arguments)
+        except RuntimeError as error:
+            if not os.path.exists(written):  # it was not the writing that failed
+                raise
+            with all_written(written, RuntimeError):  # blosc2 does not say why
+                raise error
 
     @staticmethod
     def _require_a_voxel(raw, properties, plans_manager, configuration_manager):
