@@ -98,5 +98,3 @@ def test_volumes_smaller_than_the_patch(registered):
     trainer = registered.trainer()
     trainer.run_training()
     assert all(map(torch.isfinite, map(torch.as_tensor, trainer.logger.get_value("train_losses", None))))
-
-
