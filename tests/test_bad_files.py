@@ -71,7 +71,7 @@ DAMAGES = {
     "empty": (lambda file: file.write_bytes(b""), "cannot be read"),
     "text": (lambda file: file.write_text("404: not found"), "cannot be read"),
     "truncated": (truncated, "cannot be read"),
-    "no permission": (no_permission, "cannot be read"),
+    "no permission": (no_permission, "cannot be read (Permission denied)"),
     "colours": (colours, "has 3 values a voxel: give a file with one"),
     "complex": (complex_numbers, "has 2 values a voxel: give a file with one"),
     "2-D": (lambda file: write(file, VOLUME[0]), "has 2 dimensions (10 x 9)"),
@@ -154,7 +154,7 @@ STAGES = {stage.__name__: stage for stage in (convert, plan, preprocess, predict
 @pytest.mark.usefixtures("ordinary_user")
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_damaged_volume_is_named_and_nothing_is_written(raw, stage, damage, capsys):
+def test_damaged_volume(raw, stage, damage, capsys):
     make, sentence = DAMAGES[damage]
     try:
         STAGES[stage](raw, make)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-
 CONFIGURATION = "3d_fullres"
 
 
@@ -42,7 +41,7 @@ def test_a_checkpoint_of_other_plans(registered):
     _, file = checkpoint_of(registered)
     plans = json.loads(json.dumps(registered.plans["configurations"]))
     plans[CONFIGURATION]["architecture"]["arch_kwargs"]["decoder_channels"] = [6, 4]
-    with pytest.raises(ValueError, match="do not fit the network of the plans and dataset.json"):
+    with pytest.raises(ValueError, match=r"do not fit the network of the plans and dataset.json"):
         registered.trainer(configurations=plans).load_checkpoint(file)
 
 
