@@ -22,7 +22,7 @@ spec.loader.exec_module(command_memory)
 
 
 @pytest.fixture
-def measured(tmp_path):
+def measured(tmp_path, capsys):
     """``measured(name, *arguments)`` -> usage of a command of this environment, whose exit code must be 0."""
     environment = {**os.environ, "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     environment |= {f"nnUNet_{part}": str(tmp_path / part) for part in ("raw", "preprocessed", "results")}
@@ -35,7 +35,8 @@ def measured(tmp_path):
                 env=environment, stdout=stream, stderr=stream,
             )  # fmt: skip
         assert code == 0, log.read_text()[-3000:]
-        print(f"{name}: {usage.gib:.2f} GiB, {usage.seconds:.0f} s")
+        with capsys.disabled():  # a test that passes says it, too
+            print(f"\n{name}: {usage.gib:.2f} GiB, {usage.seconds:.0f} s")
         return usage
 
     return run
