@@ -26,7 +26,9 @@ def rows() -> list[Row]:
     found = []
     for line in table[1].splitlines():
         commands, wrong, told, tests = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
-        found.append(Row(commands.split(", "), wrong, told, re.findall(r"`([^`]+)`", tests)))
+        names = commands.split(", ")
+        each = [test.replace("*", name) for test in re.findall(r"`([^`]+)`", tests) for name in names]
+        found.append(Row(names, wrong, told, sorted(set(each))))
     return found
 
 
