@@ -4,7 +4,7 @@
     python benchmarks/command_memory.py python benchmarks/lgg_pipeline.py --data FOLDER --output FOLDER
     python benchmarks/command_memory.py nnunet_cmc evaluate -r FOLDER -p FOLDER
 
-Memory is the resident memory of a command and all processes below it, read ten times a second. What processes share,
+Memory is the resident memory of a command and all processes below it, read five times a second. What processes share,
 such as torch's libraries, counts in each of them: the figure is an upper bound. Prints a table in Markdown.
 """
 
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-INTERVAL = 0.1  # seconds
+INTERVAL = 0.2  # seconds
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

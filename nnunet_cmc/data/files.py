@@ -62,8 +62,13 @@ def unfinished_folder(file: str | os.PathLike) -> Path:
 
 def write_json(file: str | os.PathLike, content: Any) -> None:
     """Write JSON; a reader sees the old file or the new one, never half of one."""
+    write_text(file, json.dumps(content, indent=4) + "\n")
+
+
+def write_text(file: str | os.PathLike, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
     with written_whole(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(file: str | os.PathLike, remedy: str) -> Any:

@@ -140,7 +140,7 @@ def test_an_output_that_cannot_be_written_to_is_noticed_before_the_long_part(fol
 
 
 def test_a_full_disk(folders, full_disk):
-    with full_disk(100), pytest.raises(OSError) as error:
+    with full_disk(1500), pytest.raises(OSError) as error:
         run(folders, "-o", str(folders / "out"))
     assert error.value.filename == str(folders / "out" / "summary.json")
     assert not list((folders / "out").iterdir())
