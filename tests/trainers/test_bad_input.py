@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -92,8 +93,9 @@ def test_one_case_only(registered):
 
 def test_volumes_smaller_than_the_patch(registered):
     """They are padded, as nnU-Net does it."""
-    registered.plans["configurations"][CONFIGURATION]["patch_size"] = [32, 32, 32]
-    registered.plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]["patch_size"] = [32, 32, 32]
-    trainer = registered.trainer()
+    configuration = registered.plans["configurations"][CONFIGURATION]
+    configuration["patch_size"] = configuration["architecture"]["arch_kwargs"]["patch_size"] = [24, 24, 24]
+    trainer = registered.trainer()  # of volumes of 20 x 24 x 22
+    trainer.num_epochs = trainer.num_iterations_per_epoch = trainer.num_val_iterations_per_epoch = 1
     trainer.run_training()
-    assert all(map(torch.isfinite, map(torch.as_tensor, trainer.logger.get_value("train_losses", None))))
+    assert np.isfinite(trainer.logger.get_value("train_losses", None)).all()
