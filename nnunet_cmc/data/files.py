@@ -43,7 +43,7 @@ def all_written(file: str | os.PathLike, *errors: type[Exception]) -> Iterator[N
 def require_writable(folder: str | os.PathLike) -> None:
     """Make ``folder``, if it is not there. OSError if no file can be written to it: before the long part."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder):
+    with TemporaryFile(dir=os.fspath(folder)):
         pass
 
 
