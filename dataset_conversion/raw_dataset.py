@@ -16,6 +16,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
+from nnunet_cmc.data.files import require_writable
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.presence import VERSION
 from nnunet_cmc.data.splits import make_splits, require_every_modality
@@ -85,6 +86,8 @@ def write_raw_dataset(
     _check_names(cases)
     require_every_modality(dataset_json, training, "the training part")
     _print_left_out(left_out or {}, every_one=dry_run)
+    if not dry_run:
+        require_writable(folder.parent)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
     found = [problem for each in run_parallel(problems, checks, processes, "Checking") for problem in each]
     if found:

@@ -1,9 +1,12 @@
 """Fixtures for all tests: nnU-Net's folders, tiny datasets in raw format, real volumes where they are at hand."""
 
+import ctypes
 import json
 import os
+import resource
 import subprocess
 import sysconfig
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", nnUNet_def_n_proc="1")  # before torch and nnU-Net read them
@@ -50,6 +53,37 @@ def nnunet_folders(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     return tmp_path
+
+
+@pytest.fixture
+def ordinary_user():
+    """Permissions of files hold for root, too: it lays down CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (Linux)."""
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    data = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable capabilities, twice
+    assert libc.capget(header, data) == 0
+    before = data[0]
+    data[0] &= ~0b110
+    assert libc.capset(header, data) == 0
+    yield
+    data[0] = before
+    libc.capset(header, data)
+
+
+@pytest.fixture
+def full_disk():
+    """``with full_disk(size):`` no file can grow beyond so many bytes."""
+
+    @contextmanager
+    def limited(size=2000):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture

@@ -169,6 +169,43 @@ def test_a_case_without_any_modality_is_refused(demo, predict, tmp_path):
     assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
+def test_a_modality_that_the_model_has_not_is_refused(demo, predict, tmp_path):
+    (tmp_path / "cases").mkdir()
+    shutil.copy(next((demo.dataset / "imagesTs").iterdir()), tmp_path / "cases" / "pet_0002.nii.gz")
+    output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, fails=True)
+    assert "pet_0002.nii.gz is of channel 2, but the dataset has 2 channel(s), 0 to 1 (CT, MR): rename" in output
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_training_without_a_folder_for_results(demo, run_command):
+    environment = {name: value for name, value in demo.environment.items() if name != "nnUNet_results"}
+    output = run_command(
+        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
+        "-device", "cpu", environment=environment, fails=True,
+    )  # fmt: skip
+    assert "nnUNet_results is not set: set this variable to nnU-Net's folder of that name." in output
+
+
+def test_region_based_labels_are_refused_before_any_work(demo, run_command, tmp_path):
+    environment = {
+        **demo.environment,
+        "nnUNet_raw": str(tmp_path / "raw"),
+        "nnUNet_preprocessed": str(tmp_path / "new"),
+    }
+    raw = tmp_path / "raw" / demo.dataset.name
+    shutil.copytree(demo.dataset, raw)
+    (tmp_path / "new").mkdir()
+    dataset_json = json.loads((raw / "dataset.json").read_text())
+    dataset_json |= {"labels": {"background": 0, "all": [1, 2, 3, 4], "liver": 1}, "regions_class_order": [2, 1]}
+    (raw / "dataset.json").write_text(json.dumps(dataset_json))
+    output = run_command(
+        "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerTiny",
+        "-fpe", "CMCFingerprintExtractor", "-c", "3d_fullres", environment=environment, fails=True,
+    )  # fmt: skip
+    assert "CMCFingerprintExtractor does not support region-based labels, which dataset.json has: use one" in output
+    assert not list((tmp_path / "new").rglob("*.*"))
+
+
 def test_our_trainer_refuses_plans_that_are_not_ours(demo, run_command, tmp_path):
     folder = demo.output / "preprocessed" / demo.dataset.name
     plans = json.loads((folder / "CMCTinyPlans.json").read_text())

@@ -6,6 +6,7 @@ from os.path import join
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
@@ -16,6 +17,7 @@ from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.pairs import PairLoader
 from nnunet_cmc.data.preprocessor import unlabeled_folder
 from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.raw_dataset import require_set
 from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.splits import load_fold
 from nnunet_cmc.trainers.checks import require_supported
@@ -39,6 +41,7 @@ class PairTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
     ):
+        require_set(nnUNet_preprocessed, nnUNet_results)
         require_supported(plans, configuration, dataset_json, type(self).__name__)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:  # nnU-Net takes CUDA for granted, and one machine; torchrun tells each process its GPU

@@ -7,6 +7,8 @@ from typing import NoReturn
 
 import torch
 
+from nnunet_cmc.data.files import save_tensors
+from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.trainers.distributed import any_rank
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 
@@ -92,7 +94,6 @@ class ResumableTrainer(PairTrainer):
         """nnU-Net's checkpoint with :meth:`own_state`."""
         if self.local_rank != 0 or self.disable_checkpointing:
             return super().save_checkpoint(filename)
-        temporary = filename + ".tmp"
         checkpoint = {
             "network_weights": self.bare_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
@@ -105,11 +106,19 @@ class ResumableTrainer(PairTrainer):
             "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             **self.own_state(),
         }
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, filename)
+        save_tensors(filename, checkpoint)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """As nnU-Net's, and :meth:`own_state`."""
+        """As nnU-Net's, and :meth:`own_state`; nothing in the file is executed.
+
+        Raises:
+            ValueError: the file is no checkpoint, or of another trainer, or of other plans or labels.
+        """
+        if "epoch_outputs" not in (content := load_checkpoint(filename_or_checkpoint)):
+            raise ValueError(
+                f"{filename_or_checkpoint} is of {content.get('trainer_name')}, which {type(self).__name__} cannot "
+                "continue: train without --c, or continue with the trainer that saved it."
+            )
         super().load_checkpoint(filename_or_checkpoint)
         self.load_own_state(torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False))
 

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2.configuration import default_num_processes
 
+    from nnunet_cmc.data.files import require_writable
     from nnunet_cmc.data.presence import subject_of
     from nnunet_cmc.evaluation.comparison import Comparison
     from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps, matched_files
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
 
     for folder in predictions.values():  # before the long part
         matched_files(args.reference, folder, dataset_json)
+    output, written = Path(args.output or first), []
+    require_writable(output)
     evaluations = {}
     for name, folder in predictions.items():
         if several:
@@ -73,7 +76,6 @@ def run(args: argparse.Namespace) -> None:
         evaluations[name] = evaluate_folder(args.reference, folder, dataset_json, processes, args.tolerance)
     comparison = Comparison(evaluations, {case: subject_of(dataset_json, case) for case in references})
 
-    output, written = Path(args.output or first), []
     for name, evaluation in evaluations.items():
         own = output / name if several else output
         own.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ slow (torch, nnU-Net, SimpleITK) in functions only, since ``nnunet_cmc --help`` 
 """
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,13 @@ from nnunet_cmc.registration.hook import require_supported_nnunet
 COMMANDS = (
     "demo", "convert", "inspect", "split", "weights", "train", "evaluate", "stress", "explain", "doctor",
 )  # fmt: skip
+REMEDIES = {
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EROFS: "name another place",
+    errno.ENOSPC: "free some space, or name another place",
+    errno.EDQUOT: "free some space, or name another place",
+    errno.EFBIG: "raise the limit of the size of files (ulimit -f), or name another place",
+}
 EPILOG = "Planning, training and prediction are nnU-Net's commands, with -pl CMCPlanner and -tr CMCTrainer -p CMCPlans."
 
 
@@ -57,5 +65,6 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        remedy = REMEDIES.get(error.errno or 0)
+        return f"{error.filename}: {error.strerror}{f': {remedy}.' if remedy else ''}"
     return str(error) or type(error).__name__

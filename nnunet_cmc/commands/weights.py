@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from nnunet_cmc.data.files import written_whole
+    from nnunet_cmc.data.files import save_tensors
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.networks.checkpoints import load_checkpoint
     from nnunet_cmc.networks.pretrained import load_pretrained
@@ -42,8 +42,7 @@ def run(args: argparse.Namespace) -> None:
     net = build_network(CMCTrainer, plans, args.configuration, dataset_json)
     what, counts = load_pretrained(net, checkpoint, args.file, channel_names(dataset_json), args.modality)
 
-    with written_whole(args.output) as temporary:
-        torch.save({"network_weights": net.state_dict()}, temporary)
+    save_tensors(args.output, {"network_weights": net.state_dict()})
     print(f"{args.file} is {what}. Tensors of the network:")
     print(_table(counts))
     print(f"Written: {args.output}, for nnUNetv2_train -p {args.plans} -pretrained_weights {args.output}")

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 
@@ -28,6 +29,32 @@ def written_whole(file: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def all_written(file: str | os.PathLike, *errors: type[Exception]) -> Iterator[None]:
+    """OSError that names ``file`` in place of ``errors``, with which a library answers a full disk."""
+    try:
+        yield
+    except errors as error:
+        raise OSError(
+            None, "cannot be written, most likely for lack of space: free some, or choose another disk", str(file)
+        ) from error
+
+
+def require_writable(folder: str | os.PathLike) -> None:
+    """Make ``folder``, if it is not there. OSError if no file can be written to it: before the long part."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=os.fspath(folder)):
+        pass
+
+
+def save_tensors(file: str | os.PathLike, content: dict[str, Any]) -> None:
+    """``torch.save``; ``file`` appears whole or not at all. OSError if it cannot be written."""
+    import torch
+
+    with written_whole(file) as temporary, all_written(file, RuntimeError):
+        torch.save(content, temporary)
+
+
 def unfinished_folder(file: str | os.PathLike) -> Path:
     """Where :func:`written_whole` keeps ``file`` until it is whole."""
     return Path(file).with_name(f".{Path(file).name}.unfinished")
@@ -35,8 +62,13 @@ def unfinished_folder(file: str | os.PathLike) -> Path:
 
 def write_json(file: str | os.PathLike, content: Any) -> None:
     """Write JSON; a reader sees the old file or the new one, never half of one."""
+    write_text(file, json.dumps(content, indent=4) + "\n")
+
+
+def write_text(file: str | os.PathLike, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
     with written_whole(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(file: str | os.PathLike, remedy: str) -> Any:

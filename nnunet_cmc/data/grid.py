@@ -50,7 +50,10 @@ def read_grid(file: str | PathLike) -> Grid:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        with open(file, "rb"):  # of a file that it may not read, ITK says that its format is unknown
+            reader.ReadImageInformation()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
     except RuntimeError as error:
         raise ValueError(f"cannot be read ({reason(error)})") from error
     if reader.GetDimension() != 3:

@@ -17,10 +17,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
 from nnunet_cmc.data.dataset_json import read_dataset_json
+from nnunet_cmc.data.files import all_written
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.data.raw_case import read_case, read_label, require_declared, shown_channels
+from nnunet_cmc.data.raw_case import check_case, read_case, read_label, require_declared, shown_channels
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
 
 # Written for exact zeros of a present channel, so that a tile of nothing but zeros means that the modality is absent.
@@ -54,7 +55,11 @@ class CMCPreprocessor(DefaultPreprocessor):
         reader = plans_manager.image_reader_writer_class()
         data, properties = read_case(image_files, dataset_json, reader, seg_file)
         seg = None if seg_file is None else read_label(seg_file, dataset_json, reader)
-        return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
+        try:
+            return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
+        except ValueError as error:  # which knows no case
+            case, _ = check_case(image_files, dataset_json)
+            raise ValueError(f"Case {case}: {error}") from error
 
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
         """The same for arrays ``data (M, D, H, W)``, ``seg (1, D, H, W)``: a channel that is all zero is absent.
@@ -83,6 +88,17 @@ class CMCPreprocessor(DefaultPreprocessor):
         for channel in present:
             data[channel][data[channel] == 0] = ALMOST_ZERO
         return data, seg, properties
+
+    def run_case_save(self, output_filename_truncated, *arguments):
+        """As nnU-Net's. OSError if the preprocessed case cannot be written."""
+        written = output_filename_truncated + ".b2nd"
+        try:
+            super().run_case_save(output_filename_truncated, *arguments)
+        except RuntimeError as error:
+            if not os.path.exists(written):  # it was not the writing that failed
+                raise
+            with all_written(written, RuntimeError):  # blosc2 does not say why
+                raise error
 
     @staticmethod
     def _require_a_voxel(raw, properties, plans_manager, configuration_manager):

@@ -21,9 +21,7 @@ def raw_dataset_json(dataset_name_or_id: int | str) -> dict[str, Any]:
     Raises:
         ValueError: nnU-Net's variables are not set, there is no such dataset, or the file is missing or unsound.
     """
-    for path in (nnUNet_raw, nnUNet_preprocessed):
-        if not path.is_set():
-            raise ValueError(f"{path.env_var_name} is not set: set this variable to nnU-Net's folder of that name.")
+    require_set(nnUNet_raw, nnUNet_preprocessed)
     try:
         file = join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json")
     except RuntimeError as error:  # nnU-Net's own text spans several lines
@@ -34,6 +32,13 @@ def raw_dataset_json(dataset_name_or_id: int | str) -> dict[str, Any]:
     if not isinstance(content, dict) or "cmc" in content:
         check_dataset_json(content, file)
     return content
+
+
+def require_set(*paths) -> None:
+    """ValueError if one of nnU-Net's variables, from ``nnunetv2.paths``, is not set."""
+    for path in paths:
+        if not path.is_set():
+            raise ValueError(f"{path.env_var_name} is not set: set this variable to nnU-Net's folder of that name.")
 
 
 def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:

@@ -11,8 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.voxels import read_whole
+from nnunet_cmc.data.voxels import read_voxels
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 
@@ -115,20 +116,10 @@ def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
 def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> None:
     headers = []
     for file in (reference_file, prediction_file):
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(file))
         try:
-            reader.ReadImageInformation()
-        except RuntimeError as error:
-            raise _unreadable(case, file) from error
-        headers.append(
-            {
-                "size": reader.GetSize(),
-                "spacing": reader.GetSpacing(),
-                "origin": reader.GetOrigin(),
-                "direction": reader.GetDirection(),
-            }
-        )
+            headers.append(read_grid(file)._asdict())
+        except ValueError as error:
+            raise ValueError(f"Case {case}: {file} {error}.") from error
     for name, expected in headers[0].items():
         found = headers[1][name]
         # NIfTI keeps single precision, so equal grids differ in the last digits.
@@ -141,10 +132,6 @@ def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> N
 
 def _short(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value + 0.0:.6g}" for value in values) + ")"
-
-
-def _unreadable(case: str, file: Path) -> ValueError:
-    return ValueError(f"Case {case}: {file} cannot be read as an image: it is damaged or incomplete, write it again.")
 
 
 def _run(judge, tasks: list, processes: int) -> Iterator[CaseResult]:
@@ -174,11 +161,14 @@ def _evaluate_case(
 def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tuple[float, ...]]:
     """Label map and voxel size in mm along its array axes."""
     try:
-        image = read_whole(file)
-    except ValueError as error:
-        raise _unreadable(case, file) from error
+        values = np.unique(read_voxels(file))  # SimpleITK reads what a NIfTI file lacks, and NaN, as 0
+        image = sitk.ReadImage(str(file))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Case {case}: {file} cannot be read as an image: it is damaged or incomplete, write it again."
+        ) from error
     labels = sitk.GetArrayFromImage(image)
-    unknown = sorted(set(np.unique(labels).tolist()) - known)
+    unknown = sorted(set(values.tolist()) - known)
     if unknown:
         raise ValueError(
             f"Case {case}: {file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:5])}, but "

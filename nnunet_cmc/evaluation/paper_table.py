@@ -6,6 +6,7 @@ from math import isnan
 from os import PathLike
 from pathlib import Path
 
+from nnunet_cmc.data.files import write_text
 from nnunet_cmc.evaluation.comparison import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
@@ -145,7 +146,7 @@ def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> li
         texts[".json"] = json.dumps(comparison.as_json(), indent=2) + "\n"
     files = {Path(folder, stem + ending): text for ending, text in texts.items()}
     for file, text in files.items():
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text)
     return list(files)
 
 

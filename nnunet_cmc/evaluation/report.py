@@ -7,6 +7,7 @@ from html import escape
 from os import PathLike
 from pathlib import Path
 
+from nnunet_cmc.data.files import write_text
 from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import split_name
@@ -115,10 +116,10 @@ def save_report(
         sections.append(_section(f"Worst and best cases: {name}", _note(text), _image(file)))
     title = "Evaluation of " + ", ".join(comparison.names)
     page = Path(folder, "report.html")
-    page.write_text(
+    write_text(
+        page,
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{''.join(sections)}</body>\n</html>\n",
-        encoding="utf-8",
     )
     return page
 

@@ -5,8 +5,8 @@ import json
 from collections import Counter
 from math import isnan
 from os import PathLike
-from pathlib import Path
 
+from nnunet_cmc.data.files import write_text, written_whole
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.results import Evaluation, Statistic
 
@@ -106,12 +106,12 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
         "foreground_mean": {metric: evaluation.mean(metric).mean for metric in measured},
         "cmc": {"nsd_tolerance_mm": evaluation.tolerance, "labels": keys, "groups": groups},
     }
-    Path(file).write_text(json.dumps(summary, indent=4, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(summary, indent=4, sort_keys=True) + "\n")
 
 
 def save_csv(evaluation: Evaluation, file: str | PathLike) -> None:
     """Write a row per case and class; an undefined metric is ``nan``."""
-    with open(file, "w", newline="", encoding="utf-8") as stream:
+    with written_whole(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["case", "modalities", "class", "label", *METRICS, *COUNTS])
         for case in evaluation.cases:

@@ -107,6 +107,17 @@ class CMCNet(nn.Module):
             return self.combine(output.logits, present)
         return self._decode(x, present, fusion & present[:, None] & present[:, :, None])
 
+    def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
+        """As torch's. ValueError, one sentence, where weights of other plans or labels do not fit."""
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            first, *others = (" ".join(line.split()).rstrip(".") for line in str(error).splitlines()[1:])
+            raise ValueError(
+                f"The weights do not fit the network of the plans and dataset.json ({first}; and {len(others)} more "
+                "such lines): use those that they were trained with."
+            ) from error
+
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
         """``(B, M, K, D, H, W)`` -> ``(B, K, D, H, W)``: log-probabilities averaged by reliability over the present."""
         score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)

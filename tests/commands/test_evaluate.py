@@ -130,6 +130,22 @@ def test_every_folder_is_looked_at_before_the_long_part(folders, monkeypatch):
         compare(folders, str(folders / "prediction"), str(folders / "other"), more=("-o", str(folders / "out")))
 
 
+@pytest.mark.usefixtures("ordinary_user")
+def test_an_output_that_cannot_be_written_to_is_noticed_before_the_long_part(folders, monkeypatch):
+    monkeypatch.setattr("nnunet_cmc.evaluation.evaluate.evaluate_folder", lambda *_: pytest.fail("the long part"))
+    (folders / "prediction").chmod(0o555)
+    with pytest.raises(PermissionError):
+        run(folders)
+    (folders / "prediction").chmod(0o755)
+
+
+def test_a_full_disk(folders, full_disk):
+    with full_disk(1500), pytest.raises(OSError) as error:
+        run(folders, "-o", str(folders / "out"))
+    assert error.value.filename == str(folders / "out" / "summary.json")
+    assert not list((folders / "out").iterdir())
+
+
 def test_stress_tests_need_the_report(folders):
     assert "add --report" in refusal(folders, "--stress", str(folders))
     assert "There is no" in refusal(folders, "--stress", str(folders), "--report")

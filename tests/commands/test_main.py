@@ -91,7 +91,11 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
         (RuntimeError("No case is left."), "No case is left."),
         (RuntimeError(), "RuntimeError"),
         (FileNotFoundError("The folder x is empty."), "The folder x is empty."),
-        (PermissionError(13, "Permission denied", "/x/dataset.json"), "/x/dataset.json: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "/x/dataset.json"),
+            "/x/dataset.json: Permission denied: change its permissions, or name another place.",
+        ),
+        (NotADirectoryError(20, "Not a directory", "/x/y"), "/x/y: Not a directory"),
     ],
 )
 def test_an_error_of_the_user_is_one_sentence(failing_command, error, sentence, capsys):

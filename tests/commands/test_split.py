@@ -105,6 +105,28 @@ def test_datasets_that_are_not_there(dataset, monkeypatch):
         run("-d", 1, "--labeled", 1)
 
 
+def test_a_disk_that_is_full_or_cannot_be_written_to(dataset, full_disk, ordinary_user):
+    run("-d", 1, "--labeled", 1)
+    before = (dataset / "splits_final.json").read_bytes()
+    with full_disk(100), pytest.raises(OSError) as error:
+        run("-d", 1, "--labeled", 0.5)
+    assert error.value.filename == str(dataset / "splits_final.json")
+    dataset.chmod(0o555)
+    with pytest.raises(PermissionError):
+        run("-d", 1, "--labeled", 0.5)
+    dataset.chmod(0o755)
+    assert (dataset / "splits_final.json").read_bytes() == before
+    assert not list(dataset.glob(".*"))
+
+
+def test_one_case_only(make_dataset):
+    one = np.ones((2, 2, 2), np.int16)
+    dataset = make_dataset({"a": ({0: one, 1: one}, one)})
+    with pytest.raises(ValueError, match=r"No subject can be spared for validation: with 1 subject.*fold all"):
+        run("-d", 1, "--labeled", 1)
+    assert not (dataset / "splits_final.json").exists()
+
+
 @pytest.mark.parametrize("words", [[], ["--labeled", "0.5", "--folds", "5"], ["--labeled", "half"]])
 def test_either_fractions_or_folds(words, capsys):
     with pytest.raises(SystemExit):

@@ -99,6 +99,7 @@ def test_one_modality(dataset):
     assert {key.split(".")[1] for key in all_ if not all_[key].equal(mr[key])} == {"0"}
 
 
+@pytest.mark.usefixtures("ordinary_user")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -111,6 +112,8 @@ def test_one_modality(dataset):
         ({"file": "absent.pth"}, "There is no checkpoint file"),
         ({"file": "truncated.pth"}, "something else or truncated"),
         ({"file": "text.pth"}, "something else or truncated"),
+        ({"file": "empty.pth"}, "something else or truncated"),
+        ({"file": "forbidden.pth"}, "forbidden.pth: Permission denied: change its permissions"),
         ({"file": "2d.pth"}, "is a 2-D SAM"),
         ({"output": "nowhere/init.pth"}, "There is no folder"),
         ({"file": "copy.pth", "output": "copy.pth"}, "would replace the pretrained weights"),
@@ -119,6 +122,8 @@ def test_one_modality(dataset):
 def test_what_cannot_be_converted_is_told_in_a_sentence_and_nothing_is_written(dataset, capsys, arguments, sentence):
     (dataset / "truncated.pth").write_bytes(SAM.read_bytes()[:5000])
     (dataset / "text.pth").write_text("404: not found")
+    (dataset / "empty.pth").touch()
+    (dataset / "forbidden.pth").touch(mode=0o200)
     torch.save({"image_encoder.patch_embed.proj.weight": torch.zeros(8, 3, 4, 4)}, dataset / "2d.pth")
     shutil.copy(SAM, dataset / "copy.pth")
     before = {file: file.stat().st_size for file in dataset.iterdir()}
@@ -129,3 +134,15 @@ def test_what_cannot_be_converted_is_told_in_a_sentence_and_nothing_is_written(d
     assert sentence in error
     assert error.count("\n") == 1
     assert {file: file.stat().st_size for file in dataset.iterdir()} == before
+
+
+def test_a_disk_that_is_full_or_cannot_be_written_to(dataset, capsys, full_disk, ordinary_user):
+    (folder := dataset / "folder").mkdir()
+    with full_disk(9000):
+        assert weights(SAM, folder / "init.pth") == 1
+    said = "init.pth: cannot be written, most likely for lack of space: free some, or choose another disk"
+    assert said in capsys.readouterr().err
+    folder.chmod(0o555)
+    assert weights(SAM, folder / "init.pth") == 1
+    assert "Permission denied: change its permissions, or name another place." in capsys.readouterr().err
+    assert not list(folder.iterdir())

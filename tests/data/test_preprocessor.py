@@ -249,6 +249,20 @@ def test_unlabelled_cases_show_what_dataset_json_says(planned, labeled_folder, w
     assert not labeled_folder.exists()
 
 
+def test_a_full_disk(planned, labeled_folder, full_disk):
+    with full_disk(3000), pytest.raises(OSError, match="for lack of space: free some, or choose another disk") as error:
+        preprocess()
+    assert error.value.filename.endswith("u_both.b2nd")
+    assert {path.name for path in planned[1].iterdir()} == {"dataset.json", "CMCPlans.json"}
+
+
+def test_an_image_of_less_than_a_voxel(planned, labeled_folder, write_volume):
+    write_volume(planned[0] / "imagesUn" / "u_mr_0001.nii.gz", make_mr(), spacing=(0.01, 0.01, 0.01))
+    with pytest.raises(ValueError, match=r"Case u_mr: The image is .* mm large .* less than a voxel of the planned"):
+        preprocess()
+    assert not labeled_folder.exists()
+
+
 @pytest.mark.parametrize(("channel", "modality"), [(0, "CT"), (1, "MR")])
 def test_a_real_scan(shared_data, channel, modality, tmp_path):
     file = shutil.copy(shared_data / "abdomen_ct_mr" / f"{modality}_image.nii.gz", tmp_path / f"a_000{channel}.nii.gz")

@@ -2,9 +2,15 @@
 
 import locale
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+from nnunet_cmc.dataset_conversion.case import Case
+
+SHAPE = (5, 6, 7)  # z, y, x
+OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
 
 @pytest.fixture
@@ -55,3 +61,43 @@ def _write_series(folder, array, spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 3
 def write_series():
     """``write_series(folder, array (D, H, W) int16, spacing=..., origin=..., skip=...)``, in order x, y, z."""
     return _write_series
+
+
+def _volume(file, array=None, spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 30.0), direction=OBLIQUE):
+    if array is None:
+        array = np.random.default_rng(0).integers(-500, 500, SHAPE).astype(np.int16)
+    image = sitk.GetImageFromArray(array)
+    if image.GetDimension() == 3:
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
+        image.SetDirection(direction)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(file), True)
+    return file
+
+
+def _label(file, values=(0, 1, 2), dtype=np.uint8, **geometry):
+    return _volume(file, np.resize(np.array(values, dtype), SHAPE), **geometry)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two labelled cases: one with CT and MR, one with CT alone."""
+    source = tmp_path / "source"
+    ct, mr = _volume(source / "a_ct.nii.gz"), _volume(source / "a_mr.nii.gz")
+    return [
+        Case("a", "a", {0: ct, 1: mr}, _label(source / "a.nii.gz")),
+        Case("b", "p7", {0: _volume(source / "b_ct.nii.gz")}, _label(source / "b.nii.gz")),
+    ]
+
+
+@pytest.fixture
+def volume():
+    """``volume(file, array (D, H, W)=..., spacing=..., origin=..., direction=...)`` -> file, oblique by default."""
+    return _volume
+
+
+@pytest.fixture
+def label():
+    """``label(file, values, dtype)`` -> file of a label map that shows these values; geometry as ``volume``."""
+    return _label

@@ -215,6 +215,33 @@ def test_bad_cases_stop_it(dataset):
     assert not (preprocessed / "CMCPlans.json").exists()
 
 
+REFUSED_LABELS = {
+    "regions": ({"background": 0, "whole": [1, 2], "core": 2}, "region-based labels"),
+    "ignore": ({"background": 0, "liver": 1, "ignore": 2}, "an ignore label"),
+}
+
+
+@pytest.mark.parametrize("made", [CMCPlanner, CMCFingerprintExtractor])
+@pytest.mark.parametrize("kind", REFUSED_LABELS)
+def test_labels_that_are_regions_or_ignored_are_refused_before_any_work(dataset, made, kind):
+    raw, preprocessed = dataset
+    labels, name = REFUSED_LABELS[kind]
+    file = raw / "dataset.json"
+    file.write_text(json.dumps(read(file) | {"labels": labels, "regions_class_order": [1, 2]}))
+    with pytest.raises(ValueError, match=f"{made.__name__} does not support {name}, which dataset.json has: use one"):
+        made(1)
+    assert [file.name for file in preprocessed.iterdir()] == ["dataset_fingerprint.json"]
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed"])
+@pytest.mark.parametrize("made", [CMCPlanner, CMCFingerprintExtractor, CMCPreprocessor().run])
+def test_a_variable_that_is_not_set(dataset, monkeypatch, made, variable):
+    monkeypatch.delenv(variable)
+    arguments = (1, "3d_fullres", "CMCPlans", 1) if made not in (CMCPlanner, CMCFingerprintExtractor) else (1,)
+    with pytest.raises(ValueError, match=f"{variable} is not set: set this variable to nnU-Net's folder of that name"):
+        made(*arguments)
+
+
 def test_real_ct_and_mr(shared_data, nnunet_folders):
     folders: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
     voxels = {}

@@ -1,0 +1,114 @@
+"""What the writer of raw datasets refuses in files, all of it at once; formats and grids that only converters meet."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+
+SHAPE = (5, 6, 7)  # z, y, x
+
+
+def write(cases, **options):
+    return write_raw_dataset(7, "X", ("CT", "MR"), {"liver": 1, "spleen": 2}, cases, **options)
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def truncated(volume, file):
+    content = volume(file).read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    return file
+
+
+def skewed(volume, file):
+    file = file.with_name("mr.mha")
+    head = "ObjectType = Image\nNDims = 3\nTransformMatrix = 1 0 0 0.6 0.8 0 0 0 1\nElementSpacing = 1 1.5 2\n"
+    head += "DimSize = 7 6 5\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    file.write_bytes(head.encode() + bytes([1] * 210))
+    return file
+
+
+MIRRORED = (-0.8, -0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+BAD_IMAGES = {
+    "missing": (lambda v, f: f, "mr.nii.gz: cannot be read"),
+    "truncated plain": (lambda v, f: truncated(v, f.with_name("mr.nii")), "mr.nii: cannot be read"),
+    "truncated nrrd": (lambda v, f: truncated(v, f.with_name("mr.nrrd")), "mr.nrrd: cannot be read"),
+    "size": (lambda v, f: v(f, np.ones((5, 6, 8), np.int16)), r"size \(8, 6, 5\) instead of \(7, 6, 5\)"),
+    "spacing": (lambda v, f: v(f, spacing=(1.0, 1.6, 2.0)), r"spacing \(1.0, 1.6, 2.0\) instead of"),
+    "origin": (lambda v, f: v(f, origin=(10.0, -20.0, 30.5)), r"origin \(10.0, -20.0, 30.5\) instead of"),
+    "direction": (lambda v, f: v(f, direction=MIRRORED), r"direction \(-0.8, .* instead of \(0.8, "),
+    "zero": (lambda v, f: v(f, np.zeros(SHAPE, np.int16)), "is zero everywhere, which means an absent modality"),
+    "one slice": (lambda v, f: v(f, np.ones((1, 6, 7), np.int16)), r"has a single slice \(7 x 6 x 1 voxels\)"),
+    "axes": (skewed, "has axes that are not at right angles"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_IMAGES)
+def test_bad_image_is_named_and_nothing_is_written(tmp_path, pair, nnunet_folders, volume, bad):
+    make, message = BAD_IMAGES[bad]
+    file = make(volume, tmp_path / "mr.nii.gz")
+    case = Case("c", "c", {0: pair[0].images[0], 1: file}, pair[0].label)
+    with pytest.raises(ValueError, match=rf"(?s)for \d problem.*case c, .*{message}"):
+        write([*pair, case])
+    assert names(nnunet_folders / "raw") == []
+
+
+BAD_LABELS = {
+    "unknown value": ((0, 1, 3, 9), np.uint8, {}, r"value\(s\) \[3, 9\], but the classes are \[0, 1, 2\]"),
+    "negative": ((0, -1), np.int16, {}, r"value\(s\) \[-1\]"),
+    "fraction": ((0, 1.5), np.float32, {}, "values that are not integers, such as 1.5"),
+    "NaN": ((0, np.nan), np.float32, {}, "not integers, such as nan"),
+    "empty": ((0,), np.uint8, {}, "l.nii.gz: shows no class at all: leave it out"),
+    "shifted": ((1,), np.uint8, {"origin": (10.5, -20, 30)}, r"l.nii.gz: is not on the grid of .*_ct.nii.gz \(origin"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LABELS)
+def test_bad_label_is_named_and_nothing_is_written(tmp_path, pair, nnunet_folders, label, bad):
+    values, dtype, geometry, message = BAD_LABELS[bad]
+    case = Case("c", "c", pair[0].images, label(tmp_path / "l.nii.gz", values, dtype, **geometry))
+    with pytest.raises(ValueError, match=rf"(?s)for 1 problem.*case c, .*{message}"):
+        write([*pair, case])
+    assert names(nnunet_folders / "raw") == []
+
+
+def test_all_problems_come_at_once(tmp_path, pair, nnunet_folders, volume, label):
+    cases = [
+        *pair,
+        Case("c", "c", {0: volume(tmp_path / "c.nii.gz", np.zeros(SHAPE, np.int16))}, tmp_path / "missing.nii.gz"),
+        Case("d", "d", {1: tmp_path / "gone.mha"}),
+        Case("e", "e", pair[0].images, label(tmp_path / "e.nii.gz", (0, 5), origin=(0.0, 0.0, 0.0)), test=True),
+    ]
+    with pytest.raises(ValueError, match=r"5 problem\(s\)") as error:
+        write(cases)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split(",")[0].strip() for line in lines] == ["case c", "case c", "case d", "case e", "case e"]
+    assert "missing.nii.gz" in lines[1]
+
+
+def test_a_full_disk(tmp_path, pair, nnunet_folders, volume, label, full_disk):
+    """A file that fits nowhere is noticed though ITK does not notice it."""
+    array = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
+    case = Case("c", "c", {0: volume(tmp_path / "c.nii", array)})
+    with full_disk(20_000), pytest.raises(OSError, match="for lack of space: free some, or choose") as error:
+        write([*pair, case], processes=1)
+    assert Path(error.value.filename).name == "c_0000.nii.gz"
+    assert names(nnunet_folders / "raw") == []
+    assert write([*pair, case], processes=1).is_dir()
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_folder_that_cannot_be_written_to_is_noticed_before_the_work(pair, nnunet_folders):
+    raw = nnunet_folders / "raw"
+    raw.chmod(0o555)
+    pair[0].label.write_bytes(b"")  # what the work would find
+    with pytest.raises(PermissionError) as error:
+        write(pair)
+    raw.chmod(0o755)
+    assert os.path.dirname(error.value.filename) == str(raw)

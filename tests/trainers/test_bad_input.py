@@ -1,0 +1,101 @@
+"""What a training refuses or survives beside folds and plans, which test_cmc_trainer.py has."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+CONFIGURATION = "3d_fullres"
+
+
+def checkpoint_of(cubes, **changes) -> tuple:
+    """A trainer and the file of a checkpoint that it has saved."""
+    trainer = cubes.trainer(**changes)
+    trainer.initialize()
+    trainer.save_checkpoint(file := str(Path(trainer.output_folder, "checkpoint_latest.pth")))
+    return trainer, file
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(registered, full_disk):
+    trainer, file = checkpoint_of(registered)
+    before = Path(file).read_bytes()
+    trainer.current_epoch = 1
+    with full_disk(len(before) // 2), pytest.raises(OSError, match="for lack of space: free some, or choose another"):
+        trainer.save_checkpoint(file)
+    assert Path(file).read_bytes() == before
+    assert [path.name for path in Path(file).parent.glob("*checkpoint*")] == ["checkpoint_latest.pth"]
+    assert not list(Path(file).parent.glob(".*"))
+
+
+def test_a_checkpoint_of_another_number_of_classes(registered):
+    _, file = checkpoint_of(registered)
+    registered.dataset_json["labels"]["more"] = 2
+    with pytest.raises(ValueError, match=r"do not fit the network .*size mismatch.*: use those") as error:
+        registered.trainer().load_checkpoint(file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_other_plans(registered):
+    _, file = checkpoint_of(registered)
+    plans = json.loads(json.dumps(registered.plans["configurations"]))
+    plans[CONFIGURATION]["architecture"]["arch_kwargs"]["decoder_channels"] = [6, 4]
+    with pytest.raises(ValueError, match=r"do not fit the network of the plans and dataset.json"):
+        registered.trainer(configurations=plans).load_checkpoint(file)
+
+
+def test_a_checkpoint_of_a_stock_trainer(registered):
+    trainer, file = checkpoint_of(registered)
+    checkpoint = torch.load(file, weights_only=False)
+    del checkpoint["epoch_outputs"]
+    torch.save(checkpoint | {"trainer_name": nnUNetTrainer.__name__}, file)
+    with pytest.raises(ValueError, match=r"is of nnUNetTrainer, which Quiet cannot continue: train without --c"):
+        trainer.load_checkpoint(file)
+
+
+def test_a_checkpoint_that_is_truncated(registered):
+    trainer, file = checkpoint_of(registered)
+    Path(file).write_bytes(Path(file).read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"checkpoint_latest.pth cannot be read as a PyTorch checkpoint"):
+        trainer.load_checkpoint(file)
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_results_that_cannot_be_written(registered):
+    registered.results.mkdir()
+    registered.results.chmod(0o555)
+    with pytest.raises(PermissionError, match="results"):
+        registered.trainer()
+    registered.results.chmod(0o755)
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
+def test_a_variable_that_is_not_set(registered, monkeypatch, variable):
+    monkeypatch.delenv(variable)
+    with pytest.raises(ValueError, match=f"{variable} is not set: set this variable to nnU-Net's folder of that name"):
+        registered.trainer()
+
+
+def test_one_case_only(registered):
+    """Where there is nothing to validate on: fold all trains and validates on the one."""
+    for file in registered.images.iterdir():
+        if not file.name.startswith("case0"):
+            file.unlink()
+    trainer = registered.trainer(fold="all")
+    trainer.initialize()
+    labeled, unlabeled, val = trainer.get_streams()
+    assert (list(labeled.cases), unlabeled, val) == (["case0"], None, ["case0"])
+    trainer.run_training()
+    assert trainer.current_epoch == 2
+
+
+def test_volumes_smaller_than_the_patch(registered):
+    """They are padded, as nnU-Net does it."""
+    configuration = registered.plans["configurations"][CONFIGURATION]
+    configuration["patch_size"] = configuration["architecture"]["arch_kwargs"]["patch_size"] = [24, 24, 24]
+    trainer = registered.trainer()  # of volumes of 20 x 24 x 22
+    trainer.num_epochs = trainer.num_iterations_per_epoch = trainer.num_val_iterations_per_epoch = 1
+    trainer.run_training()
+    assert np.isfinite(trainer.logger.get_value("train_losses", None)).all()
