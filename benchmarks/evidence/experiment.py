@@ -63,8 +63,8 @@ class Bench:
         )  # fmt: skip
         preprocessed = self.folders["preprocessed"] / name
         shutil.copy(raw / "splits_final.json", preprocessed)
-        if self.profile.width < 1 and (stock or run.planner == "CMCPlannerResEnc"):
-            reduce_plans(preprocessed / f"{PLANS[run.planner]}.json", self.profile)
+        if self.profile.reduced and (stock or run.planner == "CMCPlannerResEnc"):
+            reduce_plans(preprocessed / f"{PLANS[run.planner]}.json", self.profile.reduced)
         self.command(
             f"{log}-preprocess", "nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS[run.planner],
             "-c", CONFIGURATION, "-np", 1,

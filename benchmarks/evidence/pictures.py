@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     profile = PROFILES[args.profile]
     ours = [record for record in records.load() if record["profile"] == args.profile]
-    runs = table_runs("headline", profile, 1, choose(ours))[:2]  # ours, and stock on both, registered
+    runs = table_runs("headline", profile, 1, choose(ours, profile))[:2]  # ours, and stock on both, registered
     bench = Bench(args.data, args.work, profile, LGG, runs[0].shift)
     trainer = bench.trainer(runs[0])
     dice = next(

@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=records.FILE, help="file of the records (%(default)s)")
     args = parser.parse_args()
     profile = PROFILES[args.profile]
-    ours = [record for record in records.load(args.results) if record["profile"] == args.profile]
-    chosen = choose(ours) if args.table in ("headline", "labels", "misalignment", "amos") else ""
+    needs_choice = args.table in ("headline", "labels", "misalignment", "amos")
+    chosen = choose(records.load(args.results), profile) if needs_choice else ("", "")
     benches: dict[float, Bench] = {}
     preparing, writing, failed = Lock(), Lock(), []
 

@@ -9,14 +9,35 @@ from arrangements import ARRANGEMENTS
 from sources import AMOS, LGG, Source
 
 STOCK_TRAINER = "nnUNetTrainer"
-CANDIDATES = (  # of ours, for the headline; the one with the best validation Dice is taken
-    "CMCTrainer",
-    "CMCTrainerCorrectedSchedules",
-    "CMCTrainerOneSided",
-    "MeanTeacherTrainer",
-    "CMCTrainerMeanTeacher",
+# Of ours, for the headline: trainer and encoder ("" is the profile's); the one with the best validation Dice is taken.
+CANDIDATES = (
+    ("CMCTrainer", ""),
+    ("CMCTrainerCorrectedSchedules", ""),
+    ("CMCTrainerOneSided", ""),
+    ("MeanTeacherTrainer", ""),
+    ("CMCTrainerMeanTeacher", ""),
+    ("CMCTrainer", "CMCPlannerResEnc"),
+    ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
 )
 LADDER = ("CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC", "CMCTrainer")
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A network that a CPU trains in minutes.
+
+    Attributes:
+        stock_width, width: share of the usual channels, of stock networks and of ours.
+        patch: voxels along D, H, W, of ours; nnU-Net plans its own.
+        batch: of both.
+        stages: of our residual encoder, with one block each.
+    """
+
+    stock_width: float
+    width: float
+    patch: tuple[int, int, int]
+    batch: int = 2
+    stages: int = 4
 
 
 @dataclass(frozen=True)
@@ -25,8 +46,7 @@ class Profile:
 
     Attributes:
         spacing: of all plans, in mm; None leaves it to the planners.
-        width: stock and residual networks have this share of their usual channels (1 or less).
-        patch: edge in voxels that plans with a residual encoder get, and batch their batch size; None leaves both.
+        reduced: how stock networks and ours with a residual encoder are made smaller; None leaves them as planned.
         transductive: of the unlabelled training subjects, how many are predicted.
         planner: of ours, for SAM-Med3D's structure from random weights.
     """
@@ -36,9 +56,7 @@ class Profile:
     epochs: int
     iterations: int
     spacing: float | None
-    width: float
-    patch: int | None
-    batch: int | None
+    reduced: "Reduced | None"
     transductive: int
     planner: str
 
@@ -48,10 +66,10 @@ class Profile:
 
 
 PROFILES = {
-    "cpu": Profile("cpu", "cpu", 10, 30, 5.0, 0.5, 48, 2, 20, "CMCPlannerTiny"),
-    "gpu": Profile("gpu", "cuda", 100, 250, None, 1.0, None, None, 64, "CMCPlanner"),
+    "cpu": Profile("cpu", "cpu", 10, 30, 5.0, Reduced(0.5, 0.25, (32, 48, 48)), 20, "CMCPlannerTiny"),
+    "gpu": Profile("gpu", "cuda", 100, 250, None, None, 64, "CMCPlanner"),
     # whether the scripts work, in minutes: no numbers
-    "smoke": Profile("smoke", "cpu", 1, 2, 12.0, 0.125, 48, 2, 2, "CMCPlannerTiny"),
+    "smoke": Profile("smoke", "cpu", 1, 2, 12.0, Reduced(0.125, 0.125, (16, 24, 24)), 2, "CMCPlannerTiny"),
 }
 PLANS = {
     "ExperimentPlanner": "nnUNetPlans",
@@ -127,20 +145,21 @@ def stock(arrangement: str, planner: str = "ExperimentPlanner", source: Source =
     return [Run(arrangement, STOCK_TRAINER, planner, channels, source=source, **other) for channels in trained_on]
 
 
-def table_runs(table: str, profile: Profile, seeds: int, chosen: str) -> list[Run]:
+def table_runs(table: str, profile: Profile, seeds: int, chosen: tuple[str, str] = ("", "")) -> list[Run]:
     """The runs of a table.
 
     Args:
         table: one of :data:`TABLES`.
         seeds: of the headline.
-        chosen: the trainer of ours that :func:`choose` names.
+        chosen: the candidate that :func:`choose` names.
     """
 
-    def ours(trainer: str, arrangement: str = "registered", planner: str = profile.planner, **other) -> Run:
-        return Run(arrangement, trainer, planner, **other)
+    def ours(candidate: tuple[str, str], arrangement: str = "registered", **other) -> Run:
+        trainer, planner = candidate
+        return Run(arrangement, trainer, planner or profile.planner, **other)
 
     if table == "candidates":
-        return [ours(trainer) for trainer in CANDIDATES]
+        return [ours(candidate) for candidate in CANDIDATES]
     if table == "headline":
         return [
             run
@@ -149,11 +168,10 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: str) -> list[Ru
             for run in (ours(chosen, arrangement, seed=seed), *stock(arrangement, seed=seed))
         ]
     if table == "ladder":
-        return [ours(trainer, planner=planner) for planner in (profile.planner, "CMCPlannerResEnc")
-                for trainer in LADDER]  # fmt: skip
+        return [ours((trainer, planner)) for planner in ("", "CMCPlannerResEnc") for trainer in LADDER]  # fmt: skip
     if table == "others":
         return [
-            *(ours(trainer) for trainer in ("CMCTrainerAsPrinted", *CANDIDATES)),
+            *(ours(candidate) for candidate in (("CMCTrainerAsPrinted", ""), *CANDIDATES)),
             *stock("registered", "nnUNetPlannerResEncM"),
             *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
@@ -173,34 +191,43 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: str) -> list[Ru
 TABLES = ("candidates", "headline", "ladder", "others", "labels", "misalignment", "amos")
 
 
-def choose(records: Iterable[dict]) -> str:
+def choose(records: Iterable[dict], profile: Profile) -> tuple[str, str]:
     """The candidate with the best mean validation Dice over the three inputs, of seed 0 on registered scans.
 
     Raises:
         ValueError: a candidate has not been trained yet.
     """
-    dice: dict[str, list[float]] = {trainer: [] for trainer in CANDIDATES}
+    wanted = {"dataset": "lgg", "arrangement": "registered", "labels": 0.1, "seed": 0, "profile": profile.name}
+    dice: dict[tuple[str, str], list[float]] = {candidate: [] for candidate in CANDIDATES}
     for record in records:
-        trainer = record["trainer"].removesuffix("_cmcbudget")
-        wanted = {"dataset": "lgg", "arrangement": "registered", "labels": 0.1, "seed": 0}
-        if trainer in dice and wanted.items() <= record.items() and record["planner"] != "CMCPlannerResEnc":
-            dice[trainer].append(record["validation_dice"])
-    for trainer, values in dice.items():
+        planner = "" if record["planner"] == profile.planner else record["planner"]
+        candidate = record["trainer"].removesuffix("_cmcbudget"), planner
+        if candidate in dice and wanted.items() <= record.items():
+            dice[candidate].append(record["validation_dice"])
+    for (trainer, planner), values in dice.items():
         if len(values) != 3:
-            raise ValueError(f"There is no validation Dice of {trainer}: run the table candidates first.")
-    return max(dice, key=lambda trainer: sum(dice[trainer]))
+            raise ValueError(
+                f"There is no validation Dice of {trainer} with {planner or profile.planner}: run the table candidates."
+            )
+    return max(dice, key=lambda candidate: sum(dice[candidate]))
 
 
-def reduce_plans(file: Path, profile: Profile) -> None:
-    """Narrow a stock or residual network in its plans, so that a CPU can train it."""
+def reduce_plans(file: Path, reduced: Reduced) -> None:
+    """Make a stock network, or ours with a residual encoder, smaller in its plans."""
     plans = json.loads(file.read_text())
     configuration = plans["configurations"]["3d_fullres"]
     arguments = configuration["architecture"]["arch_kwargs"]
-    for part in (arguments, arguments.get("encoder_kwargs", {})):
-        if "features_per_stage" in part:
-            part["features_per_stage"] = [max(4, int(n * profile.width)) for n in part["features_per_stage"]]
-    if "decoder_channels" in arguments:
-        arguments["decoder_channels"] = [max(4, int(n * profile.width)) for n in arguments["decoder_channels"]]
-        configuration["patch_size"] = arguments["patch_size"] = [profile.patch] * 3
-    configuration["batch_size"] = profile.batch
+    if "encoder_kwargs" in arguments:
+        encoder, stages = arguments["encoder_kwargs"], reduced.stages
+        encoder["features_per_stage"] = narrowed(encoder["features_per_stage"][:stages], reduced.width)
+        encoder["n_blocks_per_stage"] = [1] * stages
+        arguments["decoder_channels"] = narrowed(arguments["decoder_channels"][: stages - 1], reduced.width)
+        configuration["patch_size"] = arguments["patch_size"] = list(reduced.patch)
+    else:
+        arguments["features_per_stage"] = narrowed(arguments["features_per_stage"], reduced.stock_width)
+    configuration["batch_size"] = reduced.batch
     file.write_text(json.dumps(plans, indent=2) + "\n")
+
+
+def narrowed(channels: list[int], width: float) -> list[int]:
+    return [max(4, int(n * width)) for n in channels]

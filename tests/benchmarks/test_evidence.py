@@ -133,13 +133,19 @@ def test_a_rerun_replaces_its_record(tmp_path):
 
 def test_the_candidate_is_chosen_by_validation_alone():
     records = [
-        a_record(trainer=f"{trainer}_cmcbudget", test_input=given, validation_dice=10.0 + number, dice=90.0 - number)
-        for number, trainer in enumerate(CANDIDATES)
+        a_record(
+            trainer=f"{trainer}_cmcbudget",
+            planner=planner or "CMCPlannerTiny",
+            test_input=given,
+            validation_dice=10.0 + number,
+            dice=90.0 - number,
+        )
+        for number, (trainer, planner) in enumerate(CANDIDATES)
         for given in ("FLAIR", "T1post", "both")
     ]
-    assert choose(records) == CANDIDATES[-1]
-    with pytest.raises(ValueError, match=f"no validation Dice of {CANDIDATES[-1]}"):
-        choose(records[:-1])
+    assert choose(records, PROFILES["cpu"]) == CANDIDATES[-1]
+    with pytest.raises(ValueError, match=f"no validation Dice of {CANDIDATES[-1][0]} with {CANDIDATES[-1][1]}"):
+        choose(records[:-1], PROFILES["cpu"])
 
 
 def test_numbers_of_datasets_are_not_shared():
@@ -150,9 +156,9 @@ def test_numbers_of_datasets_are_not_shared():
 
 def test_every_table_has_runs_with_names_of_their_own():
     for table in TABLES:
-        runs = table_runs(table, PROFILES["cpu"], 3, "CMCTrainer")
+        runs = table_runs(table, PROFILES["cpu"], 3, ("CMCTrainer", ""))
         assert len({run.key for run in runs}) == len(runs) > 0
-    headline = table_runs("headline", PROFILES["cpu"], 3, "CMCTrainer")
+    headline = table_runs("headline", PROFILES["cpu"], 3, ("CMCTrainer", ""))
     assert len(headline) == 3 * 3 * 4
 
 
@@ -180,7 +186,7 @@ def test_pseudo_labels_take_the_place_of_hidden_ones(tmp_path):
 
 
 def test_a_teacher_of_pseudo_labels_was_trained_before():
-    for run in table_runs("others", PROFILES["cpu"], 1, "CMCTrainer"):
+    for run in table_runs("others", PROFILES["cpu"], 1):
         if run.recipe == "pseudo-labels twice":
             assert run.teacher.recipe == "pseudo-labels once"
             assert run.teacher.teacher.recipe == ""
