@@ -1,17 +1,23 @@
-"""What the benchmarks share: the machine's ceilings, counts, times of one run side by side, memory, tables."""
+"""What the benchmarks share: the machine's ceilings, counts, times of one run side by side, memory, tables.
+
+On a CPU a time is the processor's, over all threads: other work on the machine does not stretch it.
+"""
 
 import argparse
 import ctypes
+import io
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from typing import NamedTuple
 
-import nnunetv2  # noqa: F401 - its version is printed
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch reads it: a waiting thread takes no time
+
 import torch
-from importlib.metadata import version
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -37,8 +43,8 @@ def begin(args: argparse.Namespace) -> torch.device:
     device = torch.device(args.device)
     processor = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     print(
-        f"{processor}, {os.cpu_count()} cores, {args.threads} threads; seed {args.seed}, median (lowest to highest) of "
-        f"{args.repeats}; torch {torch.__version__}, nnunetv2 {version('nnunetv2')}, Python {platform.python_version()}"
+        f"{processor}, {os.cpu_count()} cores, {args.threads} thread(s); seed {args.seed}, median (lowest to highest) "
+        f"of {args.repeats}; torch {torch.__version__}, nnunetv2 {version('nnunetv2')}, Python {platform.python_version()}"
     )
     return device
 
@@ -47,14 +53,15 @@ def begin(args: argparse.Namespace) -> torch.device:
 
 
 def timed(function: Callable[[], object], device: torch.device | None = None) -> tuple[float, object]:
-    """Seconds that a call takes until the device is done, and its result."""
-    on_gpu = device is not None and device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize()
+    """Seconds of a call, on a GPU until it is done, and its result."""
+    if device is None or device.type == "cpu":
+        started = time.process_time()
+        result = function()
+        return time.process_time() - started, result
+    torch.cuda.synchronize()
     started = time.perf_counter()
     result = function()
-    if on_gpu:
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - started, result
 
 
@@ -86,19 +93,24 @@ def ratio(values: Seconds, others: Seconds) -> Seconds:
 
 
 class Count(NamedTuple):
-    """Floating-point operations, and bytes that operators read and write if none is fused with another."""
+    """Floating-point operations, and bytes that operators read and write if none is fused with another.
+
+    waits: operators whose result the host has to know, for which it waits until a GPU has come to them.
+    """
 
     flops: float
     bytes: float
+    waits: int
 
 
 class Traffic(TorchDispatchMode):
     """Adds up the bytes of what operators take and give; a view costs nothing."""
 
-    total = 0
+    total = waits = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
+        self.waits += bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
         if not func.is_view:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
             self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -109,7 +121,7 @@ def count(function: Callable[[], object]) -> Count:
     """Of one call, backward passes included."""
     with FlopCounterMode(display=False) as flops, Traffic() as traffic:
         function()
-    return Count(flops.get_total_flops(), traffic.total)
+    return Count(flops.get_total_flops(), traffic.total, traffic.waits)
 
 
 class Ceilings(NamedTuple):
@@ -129,10 +141,8 @@ def ceilings(device: torch.device, side: int = 2048) -> Ceilings:
     a = torch.randn(side, side, device=device, dtype=dtype)
     source = torch.zeros(side * side * 16, device=device)
     target = torch.empty_like(source)
-    best = {
-        name: min(seconds)
-        for name, seconds in interleaved({"product": lambda: a @ a, "copy": lambda: target.copy_(source)}, 5, device).items()
-    }
+    steps = {"product": lambda: a @ a, "copy": lambda: target.copy_(source)}
+    best = {name: min(seconds) for name, seconds in interleaved(steps, 5, device).items()}
     return Ceilings(2 * side**3 / best["product"], 2 * source.nbytes / best["copy"])
 
 
@@ -162,7 +172,14 @@ def _status(name: str) -> int:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(name + ":"))
 
 
-# ---- tables
+# ---- what is printed
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What nnU-Net prints meanwhile is dropped."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

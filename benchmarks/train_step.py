@@ -5,7 +5,8 @@
 Labelled and as many unlabelled registered pairs of generated abdomens go through a trainer as in a training. Every part
 is then run alone on the inputs that it had: forward and backward, time and the peak of memory above what was there. Its
 *floor* is the larger of its operations by the machine's rate for matrix products and of its bytes (if no operator is
-fused with another) by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the trainer's own.
+fused with another) by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the trainer's own. *Waits*
+are operators whose result the host must know before it goes on, which a GPU then makes it wait for.
 """
 
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from measure import Ceilings, begin, ceilings, count, interleaved, parser, peak_bytes, print_table, spread, timed
+from measure import Ceilings, begin, ceilings, count, interleaved, parser, peak_bytes, print_table, quiet, spread
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from workspace import Workspace
@@ -26,7 +27,7 @@ from nnunet_cmc.planners.universal import CMCPlannerUniversal
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
 PLANNERS = {cls.__name__: cls for cls in (CMCPlanner, CMCPlannerUniversal, CMCPlannerResEnc, CMCPlannerTiny)}
-HEADER = ("part", "GFLOP", "GB", "floor (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)")
+HEADER = ("part", "GFLOP", "GB", "floor (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits")
 
 
 def main() -> None:
@@ -39,23 +40,24 @@ def main() -> None:
     limits = ceilings(device)
     print(f"ceilings: {limits.flops / 1e9:.0f} GFLOP/s, {limits.bytes / 1e9:.1f} GB/s")
     with tempfile.TemporaryDirectory() as root:
-        workspace = Workspace(root, seed=args.seed)
+        with quiet():
+            workspace = Workspace(root, seed=args.seed)
         for name in args.planners:
             changes = {"batch_size": args.batch, **({"patch_size": args.side} if args.side else {})}
-            plans = workspace.plan(PLANNERS[name], **changes)
-            workspace.preprocess(plans)
-            trainer = workspace.trainer(plans, device)
+            with quiet():
+                plans = workspace.plan(PLANNERS[name], **changes)
+                workspace.preprocess(plans)
+                trainer = workspace.trainer(plans, device)
+                loader, _ = trainer.get_dataloaders()
             side = trainer.configuration_manager.patch_size[0]
             parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
             print(f"\n{name}: {args.batch} + {args.batch} pairs of {side}^3, {parameters / 1e6:.1f} M parameters")
-            print_table(HEADER, rows(trainer, limits, args.repeats, device))
+            print_table(HEADER, rows(trainer, loader, limits, args.repeats, device))
 
 
-def rows(trainer: CMCTrainer, limits: Ceilings, repeats: int, device: torch.device):
+def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: torch.device):
     """The table's, the whole step last."""
-    trainer.on_train_epoch_start()
     trainer.iteration = 1  # the first of an epoch also measures gradients
-    loader, _ = trainer.get_dataloaders()
     batch = next(loader)
     on_device = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
     steps = {"load": lambda: next(loader), **parts(trainer, on_device)}
@@ -66,13 +68,14 @@ def rows(trainer: CMCTrainer, limits: Ceilings, repeats: int, device: torch.devi
         share = f"{100 * median(seconds[name]) / whole:.1f}"
         peak = f"{peak_bytes(step, device) / 2**20:.0f}"
         if name == "load":  # which is nnU-Net's and numpy's, and is not counted
-            yield name, "", "", "", spread(seconds[name], 1000), share, "", peak
+            yield name, "", "", "", spread(seconds[name], 1000), share, "", peak, ""
             continue
         counted = count(step)
         floor = limits.seconds(counted)
         yield (
             name, f"{counted.flops / 1e9:.2f}", f"{counted.bytes / 1e9:.2f}", f"{1000 * floor:.3g}",
             spread(seconds[name], 1000), share, f"{median(seconds[name]) / floor:.1f}", peak,
+            counted.waits,
         )  # fmt: skip
 
 
@@ -119,9 +122,7 @@ def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
 
 def _detached(inputs):
     """Leaves of the graph, so that the backward pass ends at the part's inputs, and gets there."""
-    return tree_map(
-        lambda x: x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x, inputs
-    )  # what had no gradient in the step (the image) needs none
+    return tree_map(lambda x: x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x, inputs)
 
 
 def _backward(outputs) -> None:

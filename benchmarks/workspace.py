@@ -9,6 +9,7 @@ os.environ.setdefault("nnUNet_n_proc_DA", "0")
 
 import SimpleITK as sitk
 import torch
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
@@ -61,11 +62,12 @@ class Workspace:
         """Its channel files."""
         return sorted(str(file) for file in (self.raw / "imagesTr").glob(f"{case}_????.nii.gz"))
 
-    def plan(self, planner: type[CMCPlanner], **changes) -> dict:
-        """Plans of a planner, with some of its attributes changed."""
-        return type(planner.__name__, (planner,), changes)(DATASET).plan_experiment()
+    def plan(self, planner: type[CMCPlanner], spacing: tuple[float, ...] | None = None, **changes) -> dict:
+        """Plans of a planner, with some of its attributes changed, at its own or a given spacing (mm)."""
+        changed = type(planner.__name__, (planner,), changes)
+        return changed(DATASET, overwrite_target_spacing=spacing).plan_experiment()
 
-    def preprocess(self, plans: dict, preprocessor: type[CMCPreprocessor] = CMCPreprocessor) -> Path:
+    def preprocess(self, plans: dict, preprocessor: type[DefaultPreprocessor] = CMCPreprocessor) -> Path:
         """Preprocess all cases, and return their folder."""
         manager = PlansManager(plans)
         configuration = manager.get_configuration(CONFIGURATION)
