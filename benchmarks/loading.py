@@ -9,6 +9,7 @@ augmentation: at most 1, however large the volume is.
 """
 
 import tempfile
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -91,10 +92,10 @@ def main() -> None:
             with quiet():
                 workspace = Workspace(root, layout, seed=args.seed)
                 ours, stock = loaders(workspace, args.side, args.batch)
-                steps = {"nnU-Net": lambda: next(stock), "pairs": lambda: next(ours)}
+                steps = {"nnU-Net": partial(next, stock), "pairs": partial(next, ours)}
                 if layout == "unpaired":
-                    absent = with_empty_channels(workspace, ours, 4)
-                    steps["pairs, two more channels absent"] = lambda: next(absent)
+                    wide = with_empty_channels(workspace, ours, 4)
+                    steps["pairs, two more channels absent"] = partial(next, wide)
             seconds = interleaved(steps, args.repeats)
             for name, taken in seconds.items():
                 rate = [args.batch / each for each in taken]

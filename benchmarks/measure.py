@@ -42,9 +42,10 @@ def begin(args: argparse.Namespace) -> torch.device:
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
     processor = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    versions = f"torch {torch.__version__}, nnunetv2 {version('nnunetv2')}, Python {platform.python_version()}"
     print(
         f"{processor}, {os.cpu_count()} cores, {args.threads} thread(s); seed {args.seed}, median (lowest to highest) "
-        f"of {args.repeats}; torch {torch.__version__}, nnunetv2 {version('nnunetv2')}, Python {platform.python_version()}"
+        f"of {args.repeats}; {versions}"
     )
     return device
 

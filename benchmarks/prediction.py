@@ -7,6 +7,7 @@ logits in float16 on the case's grid: memory is that of the result and of one wi
 """
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -22,7 +23,7 @@ from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
 
 def stock_network(side: int, classes: int) -> nn.Module:
-    """What nnU-Net plans for two channels and a cube of 96 voxels: 32 to 320 channels, halved while 4 voxels are left."""
+    """As nnU-Net plans it for a cube of two channels: 32 to 320 wide, halved while 4 voxels are left."""
     stages = side.bit_length() - 2  # 96: 5
     widths = [min(32 * 2**stage, 320) for stage in range(stages)]
     return PlainConvUNet(
@@ -32,8 +33,8 @@ def stock_network(side: int, classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-def predictor(network: nn.Module, plans: dict, dataset_json: dict, device: torch.device, mirroring: bool):
-    """nnU-Net's, with the windows of these plans."""
+def predicts(network: nn.Module, plans: dict, dataset_json: dict, device: torch.device, mirroring: bool) -> Callable:
+    """nnU-Net's function from a preprocessed case to its logits, with the windows of these plans."""
     made = nnUNetPredictor(
         use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
     )
@@ -41,7 +42,7 @@ def predictor(network: nn.Module, plans: dict, dataset_json: dict, device: torch
     configuration = manager.get_configuration(CONFIGURATION)
     weights = [network.state_dict()]
     made.manual_initialization(network, manager, configuration, weights, dataset_json, "CMCTrainer", (2,))
-    return made
+    return made.predict_logits_from_preprocessed_data
 
 
 def main() -> None:
@@ -61,14 +62,17 @@ def main() -> None:
         classes, side = len(workspace.dataset_json["labels"]), manager.patch_size[0]
         ours = CMCTrainer.build_network_architecture(None, manager, 2, classes, False)
         predict, stock = (
-            predictor(network, plans, workspace.dataset_json, device, args.mirroring).predict_logits_from_preprocessed_data
+            predicts(network, plans, workspace.dataset_json, device, args.mirroring)
             for network in (ours, stock_network(side, classes))
         )
         both = torch.randn(2, side, side, side + (args.windows - 1) * side // 2)
         one = both.clone()
         one[1] = 0
-        inputs: dict[str, tuple] = {"both": (predict, both), "one modality": (predict, one), "PlainConvUNet": (stock, both)}
-        steps = {what: partial(*step) for what, step in inputs.items()}
+        steps = {
+            "both": partial(predict, both),
+            "one modality": partial(predict, one),
+            "PlainConvUNet": partial(stock, both),
+        }
         with quiet():
             seconds = interleaved(steps, args.repeats, device)
             peaks = {what: peak_bytes(step, device) for what, step in steps.items()}

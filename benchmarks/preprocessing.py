@@ -9,7 +9,6 @@ fingerprint's samples are as many as ``CMCFingerprintExtractor``'s, and stock nn
 
 import tempfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from measure import begin, interleaved, parser, print_table, quiet, ratio, spread
@@ -58,12 +57,13 @@ def main() -> None:
                 "intensity statistics": partial(intensity_statistics, dataset, workspace.dataset_json, ()),
             }
             seconds = interleaved(passes, args.repeats)
-            preprocessors = {
-                cls.__name__: partial(workspace.preprocess, plans, cls) for cls in (DefaultPreprocessor, CMCPreprocessor)
+            both = {
+                cls.__name__: partial(workspace.preprocess, plans, cls)
+                for cls in (DefaultPreprocessor, CMCPreprocessor)
             }
-            seconds |= interleaved(preprocessors, args.repeats)
-        first = {name: "fingerprint, 1e8 samples" for name in passes} | dict.fromkeys(preprocessors, "DefaultPreprocessor")
-        print(f"{len(dataset)} {args.layout} cases, {sum(f.stat().st_size for f in Path(root).glob('raw/**/*.nii.gz')) / 1e6:.0f} MB")
+            seconds |= interleaved(both, args.repeats)
+        first = dict.fromkeys(passes, "fingerprint, 1e8 samples") | dict.fromkeys(both, "DefaultPreprocessor")
+        print(f"{len(dataset)} {args.layout} cases of 56 x 56 x 72 voxels or so, to {args.spacing:g} mm")
         print_table(
             ("pass over all cases", "time of a case (s)", "nnU-Net = 1"),
             (

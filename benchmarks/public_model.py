@@ -2,9 +2,10 @@
 
     python benchmarks/public_model.py [--side 96] [--repeats 3] [--batch 1]
 
-The public model is re-created from its sizes: a 3-D U-Net of 64 to 512 channels at full resolution, which every modality
-goes through in turn, and three 512 -> 512 convolutions of 3^3 voxels for MIA, 40.8 M parameters in all. Both networks
-run in turns in one process; the peak of memory above parameters and gradients is taken in a process of its own each.
+The public model is re-created from its sizes: a 3-D U-Net of 64 to 512 channels at full resolution, which every
+modality goes through in turn, and three 512 -> 512 convolutions of 3^3 voxels for MIA, 40.8 M parameters in all. Both
+networks run in turns in one process; the peak of memory above parameters and gradients is taken in a process of its own
+each.
 """
 
 import argparse
@@ -96,7 +97,7 @@ def main() -> None:
     public = names[0]
     print(f"{args.batch} pair(s) of {args.side}^3; {limits.flops / 1e9:.0f} GFLOP/s, {limits.bytes / 1e9:.1f} GB/s")
     print_table(
-        ("network", "M parameters", "GFLOP", "GB", "floor (s)", "time (s)", "time, public = 1", "peak (GiB)", "peak, public = 1"),
+        ("network", "M parameters", "GFLOP", "GB", "floor (s)", "time (s)", "public = 1", "peak (GiB)", "public = 1"),
         (
             (
                 name,

@@ -49,7 +49,7 @@ def of_ranks(args: argparse.Namespace, ranks: int, side: int, batch: int) -> lis
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(ranks, get_context("spawn")) as pool:
         store = f"file://{folder}/store"
         runs = [pool.submit(rank_steps, args, rank, ranks, store, side, batch // ranks) for rank in range(ranks)]
-        return [run.result() for run in runs][0]
+        return runs[0].result()
 
 
 def rank_steps(args: argparse.Namespace, rank: int, ranks: int, store: str, side: int, batch: int) -> list[float]:

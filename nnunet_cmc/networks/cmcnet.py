@@ -122,8 +122,9 @@ class CMCNet(nn.Module):
         # what every sample has and fuses decides what is computed: the one thing that the host waits for
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
-        parties = [sample[1:] for sample in asked]  # (B, M, M)
-        own = [[party[m] for m, party in enumerate(sample)] for sample in parties]  # which decoders run
+        # (B, M), whom each decoder's fused feature is of: nobody, if the decoder does not run
+        parties = [[tuple(party) if party[m] else () for m, party in enumerate(sample[1:])] for sample in asked]
+        own: Mask = [[bool(party) for party in sample] for sample in parties]
 
         rows = rows_of(has)
         maps = {m: self._run(self.encoders[m], take(x[:, m : m + 1], rows[m])) for m in rows}
@@ -132,16 +133,15 @@ class CMCNet(nn.Module):
         features = _scatter(deepest, rows, x, (self.feature_channels, *grid))
 
         # One fused feature per sample and distinct set of modalities, however many decoders want it.
-        wanted = sorted({(b, *party) for b, sample in enumerate(parties) for m, party in enumerate(sample) if own[b][m]})
+        wanted = sorted({(b, party) for b, sample in enumerate(parties) for party in sample if party})
         number = {want: i for i, want in enumerate(wanted)}
-        samples = [want[0] for want in wanted]
-        members = torch.tensor([want[1:] for want in wanted])  # on the CPU, where it is read
-        fused = self.mia(take(features, samples), members) if wanted else features[:0, 0]
+        members = torch.tensor([party for _, party in wanted])  # on the CPU, where it is read
+        fused = self.mia(take(features, [b for b, _ in wanted]), members) if wanted else features[:0, 0]
 
         decoded, decoders = {}, rows_of(own)
         for m, of_m in decoders.items():
             own_maps = [take(level, [rows[m].index(b) for b in of_m]) for level in maps[m]]
-            which = [number[b, *parties[b][m]] for b in of_m]
+            which = [number[b, parties[b][m]] for b in of_m]
             decoded[m] = self._run(self.decoders[m], take(fused, which), own_maps)
         return CMCOutput(_scatter(decoded, decoders, x, (self.num_classes, *x.shape[2:])), features, present)
 
