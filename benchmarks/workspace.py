@@ -4,9 +4,6 @@ import json
 import os
 from pathlib import Path
 
-os.environ.setdefault("nnUNet_def_n_proc", "1")  # before nnU-Net reads it
-os.environ.setdefault("nnUNet_n_proc_DA", "0")
-
 import SimpleITK as sitk
 import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
