@@ -2,9 +2,9 @@
 
     python benchmarks/counts.py [--batch 1] [--modalities 2]
 
-One row is a part of a network, forward and backward, for patches of the planner's size that hold every modality. *GB* is
-what operators read and write if none is fused with another; *kept* is what a forward pass leaves for the backward pass,
-in float32. The public model's layer sizes and nnU-Net's PlainConvUNet for a cube of 96 stand beside.
+One row is a part of a network, forward and backward, for patches of the planner's size that hold every modality. *GB*
+is what operators read and write if none is fused with another; *kept* is what a forward pass leaves for the backward
+pass, in float32. The public model's layer sizes and nnU-Net's PlainConvUNet for a cube of 96 stand beside.
 """
 
 import argparse
