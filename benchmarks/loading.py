@@ -9,6 +9,7 @@ augmentation: at most 1, however large the volume is.
 """
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from unittest.mock import patch
 
@@ -37,18 +38,20 @@ class Spy:
         return part
 
 
-def loaders(workspace: Workspace, side: int, batch: int) -> tuple[PairLoader, nnUNetDataLoader]:
-    """Ours, of labelled pairs only, and nnU-Net's, of the same cases with the same augmentation."""
+def loaders(workspace: Workspace, side: int, batch: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
+    """What makes ours from a stream of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
     plans = workspace.plan(CMCPlannerTiny, spacing=(1.5, 1.5, 1.5), patch_size=side, batch_size=batch)
     folder = workspace.preprocess(plans)
     trainer = workspace.trainer(plans, torch.device("cpu"))
     made = trainer.get_dataloaders()[0].data_loader
     dataset = trainer.dataset_class(str(folder), workspace.cases[:-2])
     common = (batch, made.patch_size, made.final_patch_size, trainer.label_manager, 0.33)
-    ours = PairLoader(
-        Stream(dataset, workspace.dataset_json), None, *common, trainer.modality_dropout, made.transforms, seed=0
-    )
-    return ours, nnUNetDataLoader(dataset, *common, transforms=made.transforms)
+
+    def pairs_of(stream: Stream) -> PairLoader:
+        return PairLoader(stream, None, *common, trainer.modality_dropout, made.transforms, seed=0)
+
+    stock = nnUNetDataLoader(dataset, *common, transforms=made.transforms)
+    return pairs_of, pairs_of(Stream(dataset, workspace.dataset_json)), stock
 
 
 def share_read(loader: PairLoader) -> float:
@@ -61,8 +64,8 @@ def share_read(loader: PairLoader) -> float:
     return max(asked) / channels / np.prod(loader.patch_size)
 
 
-def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int) -> PairLoader:
-    """A loader of the same cases, whose volumes have more channels, which no scan shows."""
+def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int) -> Stream:
+    """The same cases, whose volumes have more channels, which no scan shows."""
     dataset_json = {**workspace.dataset_json, "channel_names": {str(i): f"channel {i}" for i in range(channels)}}
     folder = workspace.preprocessed / f"{channels}_channels"
     folder.mkdir()
@@ -72,11 +75,7 @@ def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int)
         wide[: len(data)] = data[:]
         sizes = {"chunks": data.chunks, "blocks": data.blocks, "chunks_seg": seg.chunks, "blocks_seg": seg.blocks}
         nnUNetDatasetBlosc2.save_case(wide, seg[:], properties, str(folder / case), **sizes)
-    stream = Stream(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), dataset_json)
-    return PairLoader(
-        stream, None, loader.batch_size, loader.patch_size, loader.final_patch_size, loader.label_manager,
-        loader.oversample_foreground_percent, loader.modality_dropout, loader.transforms, seed=0,
-    )  # fmt: skip
+    return Stream(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), dataset_json)
 
 
 def main() -> None:
@@ -91,10 +90,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as root:
             with quiet():
                 workspace = Workspace(root, layout, seed=args.seed)
-                ours, stock = loaders(workspace, args.side, args.batch)
+                pairs_of, ours, stock = loaders(workspace, args.side, args.batch)
                 steps = {"nnU-Net": partial(next, stock), "pairs": partial(next, ours)}
                 if layout == "unpaired":
-                    wide = with_empty_channels(workspace, ours, 4)
+                    wide = pairs_of(with_empty_channels(workspace, ours, 4))
                     steps["pairs, two more channels absent"] = partial(next, wide)
             seconds = interleaved(steps, args.repeats)
             for name, taken in seconds.items():
