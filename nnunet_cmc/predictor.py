@@ -12,7 +12,6 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from nnunet_cmc.data.raw_case import split_name
 from nnunet_cmc.data.voxels import read_written
 from nnunet_cmc.registration.hook import require_supported_nnunet
 from nnunet_cmc.trained_model import TrainedModel
+from nnunet_cmc.windows import WindowPredictor
 
 AT_ONCE = 2  # cases in memory: one in the network, one before or behind it
 
@@ -61,7 +61,7 @@ class Predictor:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(device)
-        self._predictor = nnUNetPredictor(
+        self._predictor = WindowPredictor(
             step_size,
             use_mirroring=mirroring,
             perform_everything_on_device=device.type == "cuda",
