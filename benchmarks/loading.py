@@ -1,6 +1,6 @@
 """Patches a second and worker: pairs of modalities against nnU-Net's own loader, on the same preprocessed cases.
 
-    python benchmarks/loading.py [--side 96] [--batch 2] [--repeats 5]
+    python benchmarks/loading.py [--side 96] [--batch 2] [--repeats 40]
 
 Both loaders draw labelled patches with the same augmentation, in this process with one thread. A registered pair is one
 patch; an unpaired one is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with channels that no
@@ -40,7 +40,7 @@ class Spy:
 
 def loaders(workspace: Workspace, side: int, batch: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
     """What makes ours from a stream of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
-    plans = workspace.plan(CMCPlannerTiny, spacing=(1.5, 1.5, 1.5), patch_size=side, batch_size=batch)
+    plans = workspace.plan(CMCPlannerTiny, spacing=(144 / side,) * 3, patch_size=side, batch_size=batch)
     folder = workspace.preprocess(plans)
     trainer = workspace.trainer(plans, torch.device("cpu"))
     made = trainer.get_dataloaders()[0].data_loader
@@ -79,7 +79,7 @@ def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int)
 
 
 def main() -> None:
-    arguments = parser(__doc__, repeats=5)
+    arguments = parser(__doc__, repeats=40)
     arguments.add_argument("--side", type=int, default=96, help="of the patch in voxels")
     arguments.add_argument("--batch", type=int, default=2, help="pairs")
     args = arguments.parse_args()

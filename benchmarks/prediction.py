@@ -2,8 +2,9 @@
 
     python benchmarks/prediction.py [--planners CMCPlanner ...] [--side N] [--windows 2] [--mirroring]
 
-nnU-Net's own predictor runs networks with random weights on a preprocessed case of noise, in turns. nnU-Net blends
-logits in float16 on the case's grid: memory is that of the result and of one window. *peak* is above what was there.
+Networks with random weights see a preprocessed case of noise, in turns: ours two windows at a time, as in
+``nnunet_cmc.Predictor``, and one, as in ``nnUNetv2_predict``, which PlainConvUNet has, too. Logits are blended in
+float16 on the case's grid: memory is that of the result and of the windows. *peak* is above what was there.
 """
 
 import tempfile
@@ -20,6 +21,7 @@ from train_step import PLANNERS
 from workspace import CONFIGURATION, Workspace
 
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.windows import WindowPredictor
 
 
 def stock_network(side: int, classes: int) -> nn.Module:
@@ -33,16 +35,13 @@ def stock_network(side: int, classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-def predicts(network: nn.Module, plans: dict, dataset_json: dict, device: torch.device, mirroring: bool) -> Callable:
-    """nnU-Net's function from a preprocessed case to its logits, with the windows of these plans."""
-    made = nnUNetPredictor(
-        use_mirroring=mirroring, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
-    )
+def predicts(network: nn.Module, plans: dict, dataset_json: dict, predictor: nnUNetPredictor) -> Callable:
+    """The predictor's function from a preprocessed case to its logits, with the windows of these plans."""
     manager = PlansManager(plans)
     configuration = manager.get_configuration(CONFIGURATION)
     weights = [network.state_dict()]
-    made.manual_initialization(network, manager, configuration, weights, dataset_json, "CMCTrainer", (2,))
-    return made.predict_logits_from_preprocessed_data
+    predictor.manual_initialization(network, manager, configuration, weights, dataset_json, "CMCTrainer", (2,))
+    return predictor.predict_logits_from_preprocessed_data
 
 
 def main() -> None:
@@ -61,18 +60,21 @@ def main() -> None:
         manager = PlansManager(plans).get_configuration(CONFIGURATION)
         classes, side = len(workspace.dataset_json["labels"]), manager.patch_size[0]
         ours = CMCTrainer.build_network_architecture(None, manager, 2, classes, False)
-        predict, stock = (
-            predicts(network, plans, workspace.dataset_json, device, args.mirroring)
-            for network in (ours, stock_network(side, classes))
-        )
+        stock = stock_network(side, classes)
         both = torch.randn(2, side, side, side + (args.windows - 1) * side // 2)
         one = both.clone()
         one[1] = 0
-        steps = {
-            "both": partial(predict, both),
-            "one modality": partial(predict, one),
-            "PlainConvUNet": partial(stock, both),
-        }
+        steps = {}
+        with quiet():
+            for what, network, case, predictor in (
+                ("both", ours, both, WindowPredictor),
+                ("one modality", ours, one, WindowPredictor),
+                ("both, a window at a time", ours, both, nnUNetPredictor),
+                ("PlainConvUNet", stock, both, nnUNetPredictor),
+            ):
+                on_gpu = device.type == "cuda"
+                made = predictor(0.5, True, args.mirroring, on_gpu, device, allow_tqdm=False)
+                steps[what] = partial(predicts(network, plans, workspace.dataset_json, made), case)
         with quiet():
             seconds = interleaved(steps, args.repeats, device)
             peaks = {what: peak_bytes(step, device) for what, step in steps.items()}

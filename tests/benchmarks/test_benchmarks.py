@@ -16,7 +16,7 @@ QUICK = {
     "prediction": ["--planners", "CMCPlannerTiny", "--side", "32", "--repeats", "1"],
     "preprocessing": ["--spacing", "6", "--repeats", "1", "--samples", "1e5"],
     "stacked_encoders": ["--side", "16", "--batch", "1", "--repeats", "1"],
-    "scaling": ["--side", "16", "--repeats", "1", "--only", "patch", "cases", "--output", "figure.svg"],
+    "scaling": ["--side", "32", "--repeats", "1", "--only", "patch", "cases", "--output", "figure.svg"],
 }
 ROWS = {
     "public_model": ["| CMCPlanner |"],
@@ -25,7 +25,7 @@ ROWS = {
     "prediction": ["one modality |", "PlainConvUNet |"],
     "preprocessing": ["| intensity statistics |", "| CMCPreprocessor |"],
     "stacked_encoders": ["| stacked |"],
-    "scaling": ["| patch | 24 |", "| cases | 1000 |"],
+    "scaling": ["| patch | 48 |", "| cases | 1000 |"],
 }
 
 
