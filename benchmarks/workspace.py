@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -65,11 +66,12 @@ class Workspace:
         return changed(DATASET, overwrite_target_spacing=spacing).plan_experiment()
 
     def preprocess(self, plans: dict, preprocessor: type[DefaultPreprocessor] = CMCPreprocessor) -> Path:
-        """Preprocess all cases, and return their folder."""
+        """Preprocess all cases anew, and return their folder."""
         manager = PlansManager(plans)
         configuration = manager.get_configuration(CONFIGURATION)
         folder = self.preprocessed / configuration.data_identifier
-        folder.mkdir(exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         for case, label in zip(self.cases, self.labels, strict=True):
             preprocessor(verbose=False).run_case_save(
                 str(folder / case), self.images(case), str(label), manager, configuration, self.dataset_json
