@@ -68,9 +68,8 @@ def indexed(cases: int) -> Stream:
     names = [f"case_{i:05d}" for i in range(cases)]
     present = {case: [i % 2] for i, case in enumerate(names)}
     subjects = {case: str(i // 2) for i, case in enumerate(names)}
-    return Stream(
-        SimpleNamespace(identifiers=names), {"cmc": {"version": 1, "present_channels": present, "subjects": subjects}}
-    )
+    presence = {"version": 1, "present_channels": present, "subjects": subjects}
+    return Stream(SimpleNamespace(identifiers=names), {"channel_names": {"0": "CT", "1": "MR"}, "cmc": presence})
 
 
 def draw(stream: Stream, pairs: int = 100) -> None:
