@@ -1,6 +1,6 @@
 """Patches a second and worker: pairs of modalities against nnU-Net's own loader, on the same preprocessed cases.
 
-    python benchmarks/loading.py [--side 96] [--batch 2] [--repeats 40]
+    python benchmarks/loading.py [--side 96] [--batch 2] [--draws 10]
 
 Both loaders draw labelled patches with the same augmentation, in this process with one thread. A registered pair is one
 patch; an unpaired one is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with channels that no
@@ -78,10 +78,18 @@ def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int)
     return Stream(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), dataset_json)
 
 
+def draw(loader, batches: int) -> None:
+    for _ in range(batches):
+        next(loader)
+
+
 def main() -> None:
-    arguments = parser(__doc__, repeats=40)
+    arguments = parser(__doc__, repeats=5)
     arguments.add_argument("--side", type=int, default=96, help="of the patch in voxels")
     arguments.add_argument("--batch", type=int, default=2, help="pairs")
+    arguments.add_argument(
+        "--draws", type=int, default=10, help="batches that are timed at once: each is augmented anew"
+    )
     args = arguments.parse_args()
     args.threads = 1  # as a worker has
     begin(args)
@@ -91,13 +99,13 @@ def main() -> None:
             with quiet():
                 workspace = Workspace(root, layout, seed=args.seed)
                 pairs_of, ours, stock = loaders(workspace, args.side, args.batch)
-                steps = {"nnU-Net": partial(next, stock), "pairs": partial(next, ours)}
+                steps = {"nnU-Net": partial(draw, stock, args.draws), "pairs": partial(draw, ours, args.draws)}
                 if layout == "unpaired":
                     wide = pairs_of(with_empty_channels(workspace, ours, 4))
-                    steps["pairs, two more channels absent"] = partial(next, wide)
+                    steps["pairs, two more channels absent"] = partial(draw, wide, args.draws)
             seconds = interleaved(steps, args.repeats)
             for name, taken in seconds.items():
-                rate = [args.batch / each for each in taken]
+                rate = [args.draws * args.batch / each for each in taken]
                 read = "" if name == "nnU-Net" else f"{share_read(ours):.2f}"
                 table.append((layout, name, spread(rate), spread(ratio(seconds["nnU-Net"], taken)), read))
     print_table(("layout", "loader", "patches or pairs / s", "nnU-Net = 1", "read"), table)

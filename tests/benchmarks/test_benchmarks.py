@@ -12,7 +12,7 @@ SHARED = {"measure.py", "workspace.py"}  # no scripts
 QUICK = {
     "public_model": ["--side", "32", "--small", "--repeats", "1"],
     "train_step": ["--planners", "CMCPlannerTiny", "--side", "16", "--repeats", "1"],
-    "loading": ["--side", "16", "--batch", "1", "--repeats", "1"],
+    "loading": ["--side", "16", "--batch", "1", "--draws", "1", "--repeats", "1"],
     "prediction": ["--planners", "CMCPlannerTiny", "--side", "32", "--repeats", "1"],
     "preprocessing": ["--spacing", "6", "--repeats", "1", "--samples", "1e5"],
     "stacked_encoders": ["--side", "16", "--batch", "1", "--repeats", "1"],
