@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -16,6 +15,7 @@ from nnunet_cmc.networks.checkpoints import load_checkpoint, require_structure
 from nnunet_cmc.trainers.build import build_network
 from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.windows import WindowPredictor
 
 
 class TrainedModel:
@@ -55,9 +55,9 @@ class TrainedModel:
             self.weights.append(weights)
         self.network.load_state_dict(self.weights[0])
 
-    def predictor(self, **options: Any) -> nnUNetPredictor:
-        """nnU-Net's predictor with this model; ``options`` are those of its constructor."""
-        predictor = nnUNetPredictor(**options)
+    def predictor(self, **options: Any) -> WindowPredictor:
+        """A predictor with this model; ``options`` are those of nnU-Net's."""
+        predictor = WindowPredictor(**options)
         manager = PlansManager(self.plans)
         predictor.manual_initialization(
             self.network,

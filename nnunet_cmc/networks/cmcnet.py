@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA
+from nnunet_cmc.networks.rows import Mask, put, rows_of, take
 
 # Log-probability of every foreground class where a tile holds no modality at all: certain, and finite in float16.
 NOTHING_THERE = -20.0
@@ -122,36 +123,38 @@ class CMCNet(nn.Module):
         """``(B, M, K, D, H, W)`` -> ``(B, K, D, H, W)``: log-probabilities averaged by reliability over the present."""
         score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
         weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
-        combined = torch.zeros_like(logits[:, 0])
+        background = torch.full_like(weight[:, 0], NOTHING_THERE).index_fill(1, weight.new_zeros(1).long(), 0.0)
+        combined = torch.where(present.any(1, keepdim=True), 0.0, background)[:, :, None, None, None]
         for m in range(logits.shape[1]):
             combined = combined + weight[:, m, :, None, None, None] * logits[:, m].log_softmax(1)
-        nothing = ~present.any(1)
-        if nothing.any():
-            background = combined.new_full(combined.shape[1:2], NOTHING_THERE)
-            background[0] = 0.0
-            combined = torch.where(nothing[:, None, None, None, None], background[:, None, None, None], combined)
         return combined
 
     def _decode(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
-        maps = {m: self._run(self.encoders[m], x[rows, m : m + 1]) for m, rows in _rows(present)}
+        # what every sample has and fuses decides what is computed: the one thing that the host waits for
+        asked = torch.cat([present[:, None], fusion], 1).tolist()
+        has: Mask = [sample[0] for sample in asked]
+        # (B, M), whom each decoder's fused feature is of: nobody, if the decoder does not run
+        parties = [[tuple(party) if party[m] else () for m, party in enumerate(sample[1:])] for sample in asked]
+        own: Mask = [[bool(party) for party in sample] for sample in parties]
+
+        rows = rows_of(has)
+        maps = {m: self._run(self.encoders[m], take(x[:, m : m + 1], rows[m])) for m in rows}
         deepest = {m: pyramid[-1] for m, pyramid in maps.items()}
         grid = [side // self.stride for side in x.shape[2:]]
-        features = _scatter(deepest, present, (self.feature_channels, *grid))
+        features = _scatter(deepest, rows, x, (self.feature_channels, *grid))
 
         # One fused feature per sample and distinct set of modalities, however many decoders want it.
-        own = fusion.diagonal(dim1=1, dim2=2)  # (B, M): which decoders run
-        sample, modality = own.nonzero(as_tuple=True)
-        wanted, which = torch.cat([sample[:, None], fusion[sample, modality].long()], 1).unique(
-            dim=0, return_inverse=True
-        )
-        fused = self.mia(features[wanted[:, 0]], wanted[:, 1:].bool()) if len(wanted) else features[:0, 0]
+        wanted = sorted({(b, party) for b, sample in enumerate(parties) for party in sample if party})
+        number = {want: i for i, want in enumerate(wanted)}
+        members = torch.tensor([party for _, party in wanted])  # on the CPU, where it is read
+        fused = self.mia(take(features, [b for b, _ in wanted]), members) if wanted else features[:0, 0]
 
-        decoded = {}
-        for m, rows in _rows(own):
-            position = present[:, m].cumsum(0)[rows] - 1  # of these samples within the encoder's output
-            own_maps = [level[position] for level in maps[m]]
-            decoded[m] = self._run(self.decoders[m], fused[which[modality == m]], own_maps)
-        return CMCOutput(_scatter(decoded, own, (self.num_classes, *x.shape[2:])), features, present)
+        decoded, decoders = {}, rows_of(own)
+        for m, of_m in decoders.items():
+            own_maps = [take(level, [rows[m].index(b) for b in of_m]) for level in maps[m]]
+            which = [number[b, parties[b][m]] for b in of_m]
+            decoded[m] = self._run(self.decoders[m], take(fused, which), own_maps)
+        return CMCOutput(_scatter(decoded, decoders, x, (self.num_classes, *x.shape[2:])), features, present)
 
     def _run(self, part: nn.Module, *inputs):
         if self.checkpointing and torch.is_grad_enabled():
@@ -159,22 +162,11 @@ class CMCNet(nn.Module):
         return part(*inputs)
 
 
-def _rows(mask: Tensor) -> list[tuple[int, Tensor]]:
-    """(modality, indices of the samples that have it), for every modality that any sample has."""
-    return [(m, mask[:, m].nonzero()[:, 0]) for m in range(mask.shape[1]) if mask[:, m].any()]
-
-
-def _scatter(parts: dict[int, Tensor], mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _scatter(parts: dict[int, Tensor], rows: dict[int, list[int]], x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Put each modality's rows where they belong in a zero tensor ``(B, M, *shape)``."""
     like = next(iter(parts.values()), None)
     dtype = torch.float32 if like is None else like.dtype
-    empty = torch.zeros((mask.shape[0], *shape), device=mask.device, dtype=dtype)
-    columns = []
-    for m in range(mask.shape[1]):
-        if m not in parts:
-            columns.append(empty)
-        elif mask[:, m].all():
-            columns.append(parts[m])
-        else:
-            columns.append(empty.index_copy(0, mask[:, m].nonzero()[:, 0], parts[m].to(dtype)))
-    return torch.stack(columns, 1)
+    empty = torch.zeros((len(x), *shape), device=x.device, dtype=dtype)
+    return torch.stack(
+        [put(parts[m].to(dtype), rows[m], len(x)) if m in parts else empty for m in range(x.shape[1])], 1
+    )

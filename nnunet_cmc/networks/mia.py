@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.blocks import conv_block
+from nnunet_cmc.networks.rows import put, rows_of, take
 
 
 class MIA(nn.Module):
@@ -36,22 +37,21 @@ class MIA(nn.Module):
 
         Args:
             features: ``(B, M, C, d, h, w)``.
-            present: ``(B, M)`` bool, at least one per row.
+            present: ``(B, M)`` bool, at least one per row; on the CPU, or the host waits for the GPU.
 
         Returns:
             The fused feature ``(B, C, d, h, w)``.
         """
-        scale = (present.shape[1] / present.sum(1)).to(features.dtype)[:, None, None, None, None]
+        scale = _column(present.shape[1] / present.sum(1), features)
         common = self.bias[None, :, None, None, None] + scale * _sum_over_present(
-            lambda m, rows: self.projections[m](features[rows, m]), features, present, len(self.bias)
+            lambda m, rows: self.projections[m](take(features[:, m], rows)), features, present, len(self.bias)
         )
-        return scale * _sum_over_present(
-            lambda m, rows: (
-                features[rows, m] * self.attentions[m](torch.cat([features[rows, m], common[rows]], 1)).sigmoid()
-            ),
-            features,
-            present,
-        )
+
+        def attended(m: int, rows: list[int]) -> Tensor:
+            own = take(features[:, m], rows)
+            return own * self.attentions[m](torch.cat([own, take(common, rows)], 1)).sigmoid()
+
+        return scale * _sum_over_present(attended, features, present)
 
 
 class MeanFusion(nn.Module):
@@ -59,16 +59,19 @@ class MeanFusion(nn.Module):
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """As :meth:`MIA.forward`."""
-        total = _sum_over_present(lambda m, rows: features[rows, m], features, present)
-        return total / present.sum(1).to(features.dtype)[:, None, None, None, None]
+        total = _sum_over_present(lambda m, rows: take(features[:, m], rows), features, present)
+        return total / _column(present.sum(1), features)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """``(B)`` -> ``(B, 1, 1, 1, 1)``, of the device and type of ``like``."""
+    return values.to(like.device, like.dtype, non_blocking=True)[:, None, None, None, None]
 
 
 def _sum_over_present(term, features: Tensor, present: Tensor, channels: int | None = None) -> Tensor:
     """``sum_m term(m, rows that have m)``, ``(B, channels or C, d, h, w)``; a modality of no row is not computed."""
     batch, _, width, *grid = features.shape
     total = features.new_zeros(batch, channels or width, *grid)
-    for m in range(present.shape[1]):
-        rows = present[:, m].nonzero()[:, 0]
-        if len(rows):
-            total = total.index_add(0, rows, term(m, rows).to(total.dtype))
+    for m, rows in rows_of(present.tolist()).items():
+        total = total + put(term(m, rows).to(total.dtype), rows, batch)
     return total

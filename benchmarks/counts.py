@@ -1,0 +1,93 @@
+"""Operations, traffic and memory of every network, counted on tensors without data: seconds, whatever the size.
+
+    python benchmarks/counts.py [--batch 1] [--modalities 2]
+
+One row is a part of a network, forward and backward, for patches of the planner's size that hold every modality. *GB*
+is what operators read and write if none is fused with another; *kept* is what a forward pass leaves for the backward
+pass, in float32. The public model's layer sizes and nnU-Net's PlainConvUNet for a cube of 96 stand beside.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
+
+import torch
+from measure import count, print_table
+from prediction import stock_network
+from public_model import CLASSES, PublicSizes
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.autograd.graph import saved_tensors_hooks
+from train_step import PLANNERS
+
+from nnunet_cmc.networks import CMCNet
+
+
+def counted(forward: Callable[[], list], parameters: list[nn.Parameter]) -> tuple[float, float, float, float]:
+    """GFLOP of the forward pass and of both, GB of traffic of both, GB kept in between."""
+    own = {parameter.untyped_storage()._cdata for parameter in parameters}
+    kept: dict[int, int] = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(tensor)  # or its place would be another's
+        return tensor
+
+    alive: list = []
+    outputs: list = []
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        first = count(lambda: outputs.extend(forward()))
+    second = count(lambda: torch.autograd.backward(outputs, [torch.ones_like(y) for y in outputs]))
+    total = (first.flops + second.flops, first.bytes + second.bytes)
+    return first.flops / 1e9, total[0] / 1e9, total[1] / 1e9, sum(kept.values()) / 1e9
+
+
+def parts(network: CMCNet, batch: int, side: int) -> Iterator[tuple[str, Callable[[], list], nn.Module]]:
+    """Name, forward pass and module of each part of one of our networks."""
+    modalities = len(network.encoders)
+    x = torch.empty(batch, 1, *[side] * 3)
+    maps = [m.detach().requires_grad_() for m in network.encoders[0](x)]
+    features = torch.stack([maps[-1]] * modalities, 1).detach().requires_grad_()
+    with unset_fake_temporarily():
+        present = torch.ones(batch, modalities, dtype=torch.bool)
+    yield "encoders", lambda: [y for encoder in network.encoders for y in encoder(x)], network.encoders
+    yield "MIA and fusion", lambda: [network.mia(features, present)], network.mia
+    yield "decoders", lambda: [decoder(maps[-1], maps) for decoder in network.decoders], network.decoders
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--batch", type=int, default=1)
+    arguments.add_argument("--modalities", type=int, default=2)
+    args = arguments.parse_args()
+    rows = []
+    with (
+        patch("torch.nn.init.trunc_normal_", lambda tensor, **_: tensor),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
+        for name, planner in PLANNERS.items():
+            side = planner.patch_size
+            network = CMCNet(
+                args.modalities, CLASSES, [side] * 3, planner.encoder, planner.encoder_kwargs,
+                list(planner.decoder_channels),
+            )  # fmt: skip
+            rows += [(f"{name}, {side}^3", *row) for row in parts(network, args.batch, side)]
+        x = torch.empty(args.batch, 2, 96, 96, 96)
+        public, stock = PublicSizes(), stock_network(96, CLASSES)
+        rows.append(("public model's sizes, 96^3", "all", lambda: [public(x)], public))
+        rows.append(("PlainConvUNet, 96^3", "all", lambda: [stock(x)], stock))
+        header = ("network", "part", "M parameters", "GFLOP forward", "GFLOP both", "GB both", "kept (GB)")
+        print_table(header, map(_row, rows))
+
+
+def _row(row: tuple) -> tuple:
+    network, part, forward, module = row
+    parameters = list(module.parameters())
+    size = sum(p.numel() for p in parameters) / 1e6
+    return network, part, f"{size:.2f}", *(f"{number:.2f}" for number in counted(forward, parameters))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Patches a second and worker: pairs of modalities against nnU-Net's own loader, on the same preprocessed cases.
+
+    python benchmarks/loading.py [--side 96] [--batch 2] [--draws 10]
+
+Both loaders draw labelled patches with the same augmentation, in this process with one thread. A registered pair is one
+patch; an unpaired one is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with channels that no
+scan has: they must cost nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before
+augmentation: at most 1, however large the volume is.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from measure import begin, interleaved, parser, print_table, quiet, ratio, spread
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from workspace import Workspace
+
+from nnunet_cmc.data import pairs
+from nnunet_cmc.data.cases import Stream
+from nnunet_cmc.data.pairs import PairLoader
+from nnunet_cmc.planners.tiny import CMCPlannerTiny
+
+
+class Spy:
+    """A volume on disk that notes how many voxels of a channel are asked for."""
+
+    def __init__(self, volume, asked: list[int]):
+        self.volume, self.asked, self.shape, self.dtype = volume, asked, volume.shape, volume.dtype
+
+    def __getitem__(self, box):
+        part = self.volume[box]
+        self.asked.append(int(np.prod(part.shape)))
+        return part
+
+
+def loaders(workspace: Workspace, side: int, batch: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
+    """What makes ours from a stream of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
+    plans = workspace.plan(CMCPlannerTiny, spacing=(144 / side,) * 3, patch_size=side, batch_size=batch)
+    folder = workspace.preprocess(plans)
+    trainer = workspace.trainer(plans, torch.device("cpu"))
+    made = trainer.get_dataloaders()[0].data_loader
+    dataset = trainer.dataset_class(str(folder), workspace.cases[:-2])
+    common = (batch, made.patch_size, made.final_patch_size, trainer.label_manager, 0.33)
+
+    def pairs_of(stream: Stream) -> PairLoader:
+        return PairLoader(stream, None, *common, trainer.modality_dropout, made.transforms, seed=0)
+
+    stock = nnUNetDataLoader(dataset, *common, transforms=made.transforms)
+    return pairs_of, pairs_of(Stream(dataset, workspace.dataset_json)), stock
+
+
+def share_read(loader: PairLoader) -> float:
+    """Voxels asked for, by those of a patch, at most in one read."""
+    asked: list[int] = []
+    crop = pairs.crop_and_pad_nd
+    with patch.object(pairs, "crop_and_pad_nd", lambda volume, *rest, **more: crop(Spy(volume, asked), *rest, **more)):
+        batch = next(loader)
+    channels = int((batch["data"] != 0).flatten(2).any(2).sum(1).max())
+    return max(asked) / channels / np.prod(loader.patch_size)
+
+
+def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int) -> Stream:
+    """The same cases, whose volumes have more channels, which no scan shows."""
+    dataset_json = {**workspace.dataset_json, "channel_names": {str(i): f"channel {i}" for i in range(channels)}}
+    folder = workspace.preprocessed / f"{channels}_channels"
+    folder.mkdir()
+    for case in loader.labeled.cases:
+        data, seg, _, properties = loader.labeled.dataset.load_case(case)
+        wide = np.zeros((channels, *data.shape[1:]), np.float32)
+        wide[: len(data)] = data[:]
+        sizes = {"chunks": data.chunks, "blocks": data.blocks, "chunks_seg": seg.chunks, "blocks_seg": seg.blocks}
+        nnUNetDatasetBlosc2.save_case(wide, seg[:], properties, str(folder / case), **sizes)
+    return Stream(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), dataset_json)
+
+
+def draw(loader, batches: int) -> None:
+    for _ in range(batches):
+        next(loader)
+
+
+def main() -> None:
+    arguments = parser(__doc__, repeats=5)
+    arguments.add_argument("--side", type=int, default=96, help="of the patch in voxels")
+    arguments.add_argument("--batch", type=int, default=2, help="pairs")
+    arguments.add_argument(
+        "--draws", type=int, default=10, help="batches that are timed at once: each is augmented anew"
+    )
+    args = arguments.parse_args()
+    args.threads = 1  # as a worker has
+    begin(args)
+    table = []
+    for layout in ("registered", "unpaired"):
+        with tempfile.TemporaryDirectory() as root:
+            with quiet():
+                workspace = Workspace(root, layout, seed=args.seed)
+                pairs_of, ours, stock = loaders(workspace, args.side, args.batch)
+                steps = {"nnU-Net": partial(draw, stock, args.draws), "pairs": partial(draw, ours, args.draws)}
+                if layout == "unpaired":
+                    wide = pairs_of(with_empty_channels(workspace, ours, 4))
+                    steps["pairs, two more channels absent"] = partial(draw, wide, args.draws)
+            seconds = interleaved(steps, args.repeats)
+            for name, taken in seconds.items():
+                rate = [args.draws * args.batch / each for each in taken]
+                read = "" if name == "nnU-Net" else f"{share_read(ours):.2f}"
+                table.append((layout, name, spread(rate), spread(ratio(seconds["nnU-Net"], taken)), read))
+    print_table(("layout", "loader", "patches or pairs / s", "nnU-Net = 1", "read"), table)
+
+
+if __name__ == "__main__":
+    main()

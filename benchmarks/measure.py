@@ -1,0 +1,192 @@
+"""What the benchmarks share: the machine's ceilings, counts, times of one run side by side, memory, tables.
+
+On a CPU a time is the processor's, over all threads: other work on the machine does not stretch it.
+"""
+
+import argparse
+import ctypes
+import io
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from typing import NamedTuple
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch reads it: a waiting thread takes no time
+os.environ.setdefault("nnUNet_def_n_proc", "1")  # before nnU-Net reads it: all in this process
+os.environ.setdefault("nnUNet_n_proc_DA", "0")
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+Seconds = list[float]
+
+
+def parser(description: str | None, repeats: int = 3) -> argparse.ArgumentParser:
+    """With the arguments that every benchmark has."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
+    made.add_argument("--repeats", type=int, default=repeats)
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def begin(args: argparse.Namespace) -> torch.device:
+    """Set threads and seed, print what the numbers depend on, and return the device."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    device = torch.device(args.device)
+    processor = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    versions = f"torch {torch.__version__}, nnunetv2 {version('nnunetv2')}, Python {platform.python_version()}"
+    print(
+        f"{processor}, {os.cpu_count()} cores, {args.threads} thread(s); seed {args.seed}, median (lowest to highest) "
+        f"of {args.repeats}; {versions}"
+    )
+    return device
+
+
+# ---- time
+
+
+def timed(function: Callable[[], object], device: torch.device | None = None) -> tuple[float, object]:
+    """Seconds of a call, on a GPU until it is done, and its result."""
+    if device is None or device.type == "cpu":
+        started = time.process_time()
+        result = function()
+        return time.process_time() - started, result
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    result = function()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def interleaved(
+    functions: dict[str, Callable[[], object]], repeats: int, device: torch.device | None = None
+) -> dict[str, Seconds]:
+    """Seconds of every function, called in turns, after one call of each that does not count."""
+    seconds: dict[str, Seconds] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            spent, _ = timed(function, device)
+            if turn:
+                seconds[name].append(spent)
+    return seconds
+
+
+def spread(values: Seconds, scale: float = 1.0, digits: int = 3) -> str:
+    """Median (lowest to highest)."""
+    middle, low, high = (f"{scale * v:.{digits}g}" for v in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})"
+
+
+def ratio(values: Seconds, others: Seconds) -> Seconds:
+    """Turn by turn."""
+    return [a / b for a, b in zip(values, others, strict=True)]
+
+
+# ---- counts
+
+
+class Count(NamedTuple):
+    """Floating-point operations, and bytes that operators read and write if none is fused with another.
+
+    waits: operators whose result the host has to know, for which it waits until a GPU has come to them.
+    """
+
+    flops: float
+    bytes: float
+    waits: int
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up the bytes of what operators take and give; a view costs nothing."""
+
+    total = waits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.waits += bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
+        if not func.is_view:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+            self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return result
+
+
+def count(function: Callable[[], object]) -> Count:
+    """Of one call, backward passes included."""
+    with FlopCounterMode(display=False) as flops, Traffic() as traffic:
+        function()
+    return Count(flops.get_total_flops(), traffic.total, traffic.waits)
+
+
+class Ceilings(NamedTuple):
+    """What the machine does at best, per second, in the precision of training."""
+
+    flops: float
+    bytes: float
+
+    def seconds(self, count: Count) -> float:
+        """The floor below which the counted work cannot be done unless operators are fused."""
+        return max(count.flops / self.flops, count.bytes / self.bytes)
+
+
+def ceilings(device: torch.device, side: int = 2048) -> Ceilings:
+    """Best of products of (side, side) matrices, and of copies of 256 MB; bfloat16 on a GPU, float32 on a CPU."""
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    source = torch.zeros(side * side * 16, device=device)
+    target = torch.empty_like(source)
+    steps = {"product": lambda: a @ a, "copy": lambda: target.copy_(source)}
+    best = {name: min(seconds) for name, seconds in interleaved(steps, 5, device).items()}
+    return Ceilings(2 * side**3 / best["product"], 2 * source.nbytes / best["copy"])
+
+
+# ---- memory
+
+
+def peak_bytes(function: Callable[[], object], device: torch.device) -> float:
+    """How far the memory rises above where it was, during one call; on a CPU of this process, NaN where unknown."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system, so that it is not overlooked
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the high-water mark starts anew
+    except (OSError, AttributeError):
+        return float("nan")
+    before = _status("VmRSS")
+    function()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(name + ":"))
+
+
+# ---- what is printed
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What nnU-Net prints meanwhile is dropped."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """In Markdown, each row as soon as it is there."""
+    print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)

@@ -1,0 +1,134 @@
+"""Where a training step's time and memory go, part by part, for each planner, beside what the counts allow.
+
+    python benchmarks/train_step.py [--planners CMCPlanner ...] [--batch 1] [--side N] [--device cuda]
+
+Labelled and as many unlabelled registered pairs of generated abdomens go through a trainer as in a training. Every part
+is then run alone on the inputs that it had: forward and backward, time and the peak of memory above what was there. Its
+*floor* is the larger of its operations by the machine's rate for matrix products and of its bytes (if no operator is
+fused with another) by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the trainer's own. *Waits*
+are operators whose result the host must know before it goes on, which a GPU then makes it wait for.
+"""
+
+import tempfile
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from measure import Ceilings, begin, ceilings, count, interleaved, parser, peak_bytes, print_table, quiet, spread
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+from workspace import Workspace
+
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.planners.cmc_planner import CMCPlanner
+from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.planners.tiny import CMCPlannerTiny
+from nnunet_cmc.planners.universal import CMCPlannerUniversal
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+
+PLANNERS = {cls.__name__: cls for cls in (CMCPlanner, CMCPlannerUniversal, CMCPlannerResEnc, CMCPlannerTiny)}
+HEADER = ("part", "GFLOP", "GB", "floor (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
+    arguments.add_argument("--batch", type=int, default=1, help="labelled pairs, and as many unlabelled")
+    arguments.add_argument("--side", type=int, help="of the patch in voxels; the planner's, if not given")
+    args = arguments.parse_args()
+    device = begin(args)
+    limits = ceilings(device)
+    print(f"ceilings: {limits.flops / 1e9:.0f} GFLOP/s, {limits.bytes / 1e9:.1f} GB/s")
+    with tempfile.TemporaryDirectory() as root:
+        with quiet():
+            workspace = Workspace(root, seed=args.seed)
+        for name in args.planners:
+            changes = {"batch_size": args.batch, **({"patch_size": args.side} if args.side else {})}
+            with quiet():
+                plans = workspace.plan(PLANNERS[name], **changes)
+                workspace.preprocess(plans)
+                trainer = workspace.trainer(plans, device)
+                loader, _ = trainer.get_dataloaders()
+            side = trainer.configuration_manager.patch_size[0]
+            parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
+            print(f"\n{name}: {args.batch} + {args.batch} pairs of {side}^3, {parameters / 1e6:.1f} M parameters")
+            print_table(HEADER, rows(trainer, loader, limits, args.repeats, device))
+
+
+def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: torch.device):
+    """The table's, the whole step last."""
+    trainer.iteration = 1  # the first of an epoch also measures gradients
+    batch = next(loader)
+    on_device = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    steps = {"load": lambda: next(loader), **parts(trainer, on_device)}
+    steps["whole step"] = lambda: (next(loader), trainer.update(batch))
+    seconds = interleaved(steps, repeats, device)
+    whole = median(seconds["whole step"])
+    for name, step in steps.items():
+        share = f"{100 * median(seconds[name]) / whole:.1f}"
+        peak = f"{peak_bytes(step, device) / 2**20:.0f}"
+        if name == "load":  # which is nnU-Net's and numpy's, and is not counted
+            yield name, "", "", "", spread(seconds[name], 1000), share, "", peak, ""
+            continue
+        counted = count(step)
+        floor = limits.seconds(counted)
+        yield (
+            name, f"{counted.flops / 1e9:.2f}", f"{counted.bytes / 1e9:.2f}", f"{1000 * floor:.3g}",
+            spread(seconds[name], 1000), share, f"{median(seconds[name]) / floor:.1f}", peak,
+            counted.waits,
+        )  # fmt: skip
+
+
+def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
+    """Each part of a step on the inputs that it has in the step."""
+    network = trainer.bare_network
+    called: dict[str, list] = {"encoders": [], "MIA and fusion": [], "decoders": []}
+    modules = {"encoders": network.encoders, "MIA and fusion": [network.mia], "decoders": network.decoders}
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs, name=name: called[name].append((module, inputs)))
+        for name, several in modules.items()
+        for module in several
+    ]
+    with trainer._precision():
+        output = network(batch["data"], batch["fusion"])
+    for hook in hooks:
+        hook.remove()
+
+    def module_step(calls):
+        with trainer._precision():
+            outputs = [module(*inputs) for module, inputs in calls]
+        _backward(outputs)
+
+    steps: dict[str, Callable[[], object]] = {}
+    for name, calls in called.items():
+        several = [(module, _detached(inputs)) for module, inputs in calls]
+        steps[name] = lambda several=several: module_step(several)
+    seen = CMCOutput(*_detached(tuple(output)))
+
+    def loss_step(loss):
+        with trainer._precision():
+            terms = loss()
+        _backward(terms)
+
+    rest = {key: batch.get(key) for key in ("target", "pairs", "positions")}
+    steps["supervised loss"] = lambda: loss_step(lambda: trainer._supervised(seen, batch))
+    steps["CSC and CAC"] = lambda: loss_step(lambda: trainer.consistency(seen, **rest))
+    steps["optimizer"] = lambda: (
+        torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), 12),
+        trainer.optimizer.step(),
+    )
+    return steps
+
+
+def _detached(inputs):
+    """Leaves of the graph, so that the backward pass ends at the part's inputs, and gets there."""
+    return tree_map(lambda x: x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x, inputs)
+
+
+def _backward(outputs) -> None:
+    tensors = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
+    torch.autograd.backward(tensors, [torch.ones_like(x) for x in tensors])
+
+
+if __name__ == "__main__":
+    main()

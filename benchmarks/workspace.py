@@ -1,0 +1,86 @@
+"""Generated abdomens in nnU-Net's folders, planned and preprocessed in this process: what the benchmarks run on."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import SimpleITK as sitk
+import torch
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.dataset_conversion.folders import convert_folders
+from nnunet_cmc.dataset_conversion.phantom import generate
+from nnunet_cmc.planners.cmc_planner import CMCPlanner
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+
+DATASET = 990
+CONFIGURATION = "3d_fullres"
+
+
+class Workspace:
+    """A dataset of phantoms below ``root``, to which nnU-Net's variables point from now on.
+
+    The first two cases are labelled, the last two are for validation, and those between hide their label.
+
+    Args:
+        root: an empty folder.
+        layout: ``registered`` or ``unpaired``, see :func:`nnunet_cmc.dataset_conversion.phantom.generate`.
+        subjects: at least 6.
+        seed: of the phantoms, and of what trainers draw.
+    """
+
+    def __init__(self, root: str | Path, layout: str = "registered", subjects: int = 6, seed: int = 0):
+        root = Path(root)
+        for part in ("raw", "preprocessed", "results"):
+            (root / part).mkdir()
+            os.environ[f"nnUNet_{part}"] = str(root / part)
+        os.environ["NNUNET_CMC_SEED"] = str(seed)
+        made = generate(root / "phantoms", labeled=subjects, layout=layout, seed=seed)
+        self.raw = convert_folders(DATASET, "Phantoms", made["images"], made["labels"], made["classes"])
+        self.dataset_json = json.loads((self.raw / "dataset.json").read_text())
+        self.labels = sorted((self.raw / "labelsTr").glob("*.nii.gz"))
+        self.cases = [file.name.removesuffix(".nii.gz") for file in self.labels]
+        fold = {"train": self.cases[:2], "unlabeled": self.cases[2:-2], "val": self.cases[-2:]}
+        self.preprocessed = root / "preprocessed" / self.raw.name
+        self.preprocessed.mkdir()
+        images = [sitk.ReadImage(file) for file in self.labels]
+        fingerprint = {
+            "spacings": [image.GetSpacing()[::-1] for image in images],
+            "shapes_after_crop": [image.GetSize()[::-1] for image in images],
+            "median_relative_size_after_cropping": 1.0,
+        }
+        (self.preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+        for folder in (self.raw, self.preprocessed):
+            (folder / "splits_final.json").write_text(json.dumps([fold]))
+
+    def images(self, case: str) -> list[str]:
+        """Its channel files."""
+        return sorted(str(file) for file in (self.raw / "imagesTr").glob(f"{case}_????.nii.gz"))
+
+    def plan(self, planner: type[CMCPlanner], spacing: tuple[float, ...] | None = None, **changes) -> dict:
+        """Plans of a planner, with some of its attributes changed, at its own or a given spacing (mm)."""
+        changed = type(planner.__name__, (planner,), changes)
+        return changed(DATASET, overwrite_target_spacing=spacing).plan_experiment()
+
+    def preprocess(self, plans: dict, preprocessor: type[DefaultPreprocessor] = CMCPreprocessor) -> Path:
+        """Preprocess all cases anew, and return their folder."""
+        manager = PlansManager(plans)
+        configuration = manager.get_configuration(CONFIGURATION)
+        folder = self.preprocessed / configuration.data_identifier
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for case, label in zip(self.cases, self.labels, strict=True):
+            preprocessor(verbose=False).run_case_save(
+                str(folder / case), self.images(case), str(label), manager, configuration, self.dataset_json
+            )
+        return folder
+
+    def trainer(self, plans: dict, device: torch.device) -> CMCTrainer:
+        """An initialised trainer of these plans."""
+        plans = {**plans, "continue_training": False}
+        trainer = CMCTrainer(plans, CONFIGURATION, 0, self.dataset_json, device)
+        trainer.initialize()
+        return trainer

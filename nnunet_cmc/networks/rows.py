@@ -1,0 +1,26 @@
+"""Choosing samples of a batch, and putting them back, by rows that the host knows: nothing here waits for a GPU."""
+
+import torch
+from torch import Tensor
+
+Mask = list[list[bool]]  # (B, M)
+
+
+def rows_of(mask: Mask) -> dict[int, list[int]]:
+    """Modality -> the samples that have it, rising; modalities of no sample are left out."""
+    columns = {m: [b for b, there in enumerate(column) if there] for m, column in enumerate(zip(*mask, strict=True))}
+    return {m: rows for m, rows in columns.items() if rows}
+
+
+def take(x: Tensor, rows: list[int]) -> Tensor:
+    """``x[rows]``; ``x`` itself where these are all of its rows in their order."""
+    return x if rows == list(range(len(x))) else torch.stack([x[row] for row in rows])
+
+
+def put(part: Tensor, rows: list[int], length: int) -> Tensor:
+    """``part (n, ...)`` at these n different rows of a zero tensor ``(length, ...)``."""
+    if rows == list(range(length)):
+        return part
+    zero = part.new_zeros(part.shape[1:])
+    place = {row: i for i, row in enumerate(rows)}
+    return torch.stack([part[place[row]] if row in place else zero for row in range(length)])

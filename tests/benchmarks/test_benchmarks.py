@@ -1,0 +1,50 @@
+"""Every benchmark runs on tiny shapes and prints its table: what they measure there means nothing."""
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SHARED = {"measure.py", "workspace.py"}  # no scripts
+QUICK = {
+    "public_model": ["--side", "32", "--small", "--repeats", "1"],
+    "train_step": ["--planners", "CMCPlannerTiny", "--side", "16", "--repeats", "1"],
+    "loading": ["--side", "16", "--batch", "1", "--draws", "1", "--repeats", "1"],
+    "prediction": ["--planners", "CMCPlannerTiny", "--side", "32", "--repeats", "1"],
+    "preprocessing": ["--spacing", "6", "--repeats", "1", "--samples", "1e5"],
+    "stacked_encoders": ["--side", "16", "--batch", "1", "--repeats", "1"],
+    "scaling": ["--side", "32", "--repeats", "1", "--only", "patch", "cases", "--output", "figure.svg"],
+}
+ROWS = {
+    "public_model": ["| CMCPlanner |"],
+    "train_step": ["| load |", "| encoders |", "| CSC and CAC |", "| whole step |"],
+    "loading": ["| registered | pairs |", "| unpaired | pairs, two more channels absent |"],
+    "prediction": ["one modality |", "PlainConvUNet |"],
+    "preprocessing": ["| intensity statistics |", "| CMCPreprocessor |"],
+    "stacked_encoders": ["| stacked |"],
+    "scaling": ["| patch | 48 |", "| cases | 1000 |"],
+}
+
+
+@pytest.mark.parametrize(
+    "file", sorted(set(FOLDER.glob("*.py")) - {FOLDER / name for name in SHARED}), ids=lambda f: f.name
+)
+def test_every_script_says_how_it_is_run(file):
+    assert f"python benchmarks/{file.name}" in ast.get_docstring(ast.parse(file.read_text()))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_tiny_run(name, tmp_path, monkeypatch, capsys):
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "NNUNET_CMC_SEED", "nnUNet_n_proc_DA"):
+        monkeypatch.setenv(variable, "0")  # so that what the scripts set is forgotten after the test
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(FOLDER)
+    script = importlib.import_module(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *QUICK[name]])
+    script.main()
+    printed = capsys.readouterr().out
+    assert [row for row in ROWS[name] if row not in printed] == [], printed
+    assert name != "scaling" or Path("figure.svg").stat().st_size > 1000

@@ -1,0 +1,32 @@
+import json
+
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_cmc import windows
+from nnunet_cmc.trained_model import TrainedModel
+from nnunet_cmc.windows import WindowPredictor
+
+
+@pytest.mark.parametrize("absent", [None, 0])
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_logits_are_those_of_nnunet_however_many_windows_go_at_once(tiny, monkeypatch, at_once, absent):
+    monkeypatch.setattr(windows, "AT_ONCE", at_once)
+    trained = TrainedModel(tiny.model, None, "checkpoint_final.pth")
+    manager = PlansManager(trained.plans)
+    dataset_json = json.loads((tiny.preprocessed / "dataset.json").read_text())
+    case = torch.randn(2, 20, 30, 18)
+    if absent is not None:
+        case[absent] = 0
+    found = []
+    for predictor in (nnUNetPredictor, WindowPredictor):
+        made = predictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
+        made.manual_initialization(
+            trained.network, manager, manager.get_configuration("3d_fullres"), trained.weights, dataset_json,
+            "CMCTrainer", (2,),
+        )  # fmt: skip
+        found.append(made.predict_logits_from_preprocessed_data(case))
+    assert found[1].dtype == found[0].dtype
+    torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=5e-3)  # both are float16
