@@ -31,6 +31,7 @@ class Reduced:
         patch: voxels along D, H, W, of ours; nnU-Net plans its own.
         batch: of both.
         stages: of our residual encoder, with one block each.
+        learning_rate: of ours, that of CMCPlannerTiny; the full network's 1e-3 learns nothing in so few iterations.
     """
 
     stock_width: float
@@ -38,6 +39,7 @@ class Reduced:
     patch: tuple[int, int, int]
     batch: int = 2
     stages: int = 4
+    learning_rate: float = 4e-3
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,7 @@ def reduce_plans(file: Path, reduced: Reduced) -> None:
         encoder["n_blocks_per_stage"] = [1] * stages
         arguments["decoder_channels"] = narrowed(arguments["decoder_channels"][: stages - 1], reduced.width)
         configuration["patch_size"] = arguments["patch_size"] = list(reduced.patch)
+        configuration["learning_rate"] = reduced.learning_rate
     else:
         arguments["features_per_stage"] = narrowed(arguments["features_per_stage"], reduced.stock_width)
     configuration["batch_size"] = reduced.batch
