@@ -34,6 +34,9 @@ def main() -> None:
     profile = PROFILES[args.profile]
     needs_choice = args.table in ("headline", "labels", "misalignment", "amos")
     chosen = choose(records.load(args.results), profile) if needs_choice else ("", "")
+    if args.table == "headline":  # the choice may have changed since the last time
+        before = [record for record in records.load(args.results) if record["profile"] == args.profile]
+        records.save([{**record, "selected": False} for record in before], args.results)
     benches: dict[float, Bench] = {}
     preparing, writing, failed = Lock(), Lock(), []
 
