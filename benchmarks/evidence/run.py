@@ -4,9 +4,9 @@
 
 FOLDER of the data holds ``images_FLAIR``, ``images_T1post``, ``labels`` and ``split.json`` (80 training subjects in an
 order, 20 test subjects); for the table ``amos`` it is what amos.py makes. Everything else goes to the work folder. Give
-the same command again after an interruption: it goes on where it was. The table ``headline`` needs ``candidates``
-first, of which the best on the validation subjects is taken. Then ``python benchmarks/evidence/report.py`` writes
-docs/results.md.
+the same command again after an interruption: it goes on where it was. The table ``headline`` needs ``candidates`` and
+``finalists`` first, of which the best on the validation subjects is taken. Then
+``python benchmarks/evidence/report.py`` writes docs/results.md.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from threading import Lock
 
 import records
 from experiment import Bench
-from systems import PROFILES, TABLES, Run, choose, table_runs
+from systems import PROFILES, TABLES, Candidate, Run, choose, finalists, table_runs
 
 
 def main() -> None:
@@ -32,8 +32,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=records.FILE, help="file of the records (%(default)s)")
     args = parser.parse_args()
     profile = PROFILES[args.profile]
-    needs_choice = args.table in ("headline", "labels", "misalignment", "amos")
-    chosen = choose(records.load(args.results), profile) if needs_choice else ("", "")
+    chosen: list[Candidate] = []
+    if args.table == "finalists":
+        chosen = finalists(records.load(args.results), profile)
+    elif args.table in ("headline", "labels", "misalignment", "amos"):
+        chosen = choose(records.load(args.results), profile)
     if args.table == "headline":  # the choice may have changed since the last time
         before = [record for record in records.load(args.results) if record["profile"] == args.profile]
         records.save([{**record, "selected": False} for record in before], args.results)

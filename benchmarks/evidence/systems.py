@@ -1,15 +1,19 @@
 """What is compared: systems, budgets fixed before the first run, and the runs that each table needs."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from arrangements import ARRANGEMENTS
 from sources import AMOS, LGG, Source
 
 STOCK_TRAINER = "nnUNetTrainer"
-# Of ours, for the headline: trainer and encoder ("" is the profile's); the one with the best validation Dice is taken.
+Candidate = tuple[str, str]
+CHOOSING_SEEDS = 3
+# Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
+# seed 0, are the finalists; the one that is best over three seeds is taken.
 CANDIDATES = (
     ("CMCTrainer", ""),
     ("CMCTrainerCorrectedSchedules", ""),
@@ -147,27 +151,29 @@ def stock(arrangement: str, planner: str = "ExperimentPlanner", source: Source =
     return [Run(arrangement, STOCK_TRAINER, planner, channels, source=source, **other) for channels in trained_on]
 
 
-def table_runs(table: str, profile: Profile, seeds: int, chosen: tuple[str, str] = ("", "")) -> list[Run]:
+def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candidate] = ()) -> list[Run]:
     """The runs of a table.
 
     Args:
         table: one of :data:`TABLES`.
         seeds: of the headline.
-        chosen: the candidate that :func:`choose` names.
+        chosen: the :func:`finalists`, of which tables other than that of this name take the first.
     """
 
-    def ours(candidate: tuple[str, str], arrangement: str = "registered", **other) -> Run:
+    def ours(candidate: Candidate, arrangement: str = "registered", **other) -> Run:
         trainer, planner = candidate
         return Run(arrangement, trainer, planner or profile.planner, **other)
 
     if table == "candidates":
         return [ours(candidate) for candidate in CANDIDATES]
+    if table == "finalists":
+        return [ours(candidate, seed=seed) for seed in range(CHOOSING_SEEDS) for candidate in chosen]
     if table == "headline":
         return [
             run
             for seed in range(seeds)
             for arrangement in ARRANGEMENTS
-            for run in (ours(chosen, arrangement, seed=seed), *stock(arrangement, seed=seed))
+            for run in (ours(chosen[0], arrangement, seed=seed), *stock(arrangement, seed=seed))
         ]
     if table == "ladder":
         return [ours((trainer, planner)) for planner in ("", "CMCPlannerResEnc") for trainer in LADDER]  # fmt: skip
@@ -179,39 +185,63 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: tuple[str, str]
         ]
     if table == "labels":
         return [run for labels in LGG.labeled if labels != 0.1
-                for run in (ours(chosen, labels=labels), *stock("registered", labels=labels))]  # fmt: skip
+                for run in (ours(chosen[0], labels=labels), *stock("registered", labels=labels))]  # fmt: skip
     if table == "amos":
         return [run for arrangement in ("registered", "unpaired")
-                for run in (ours(chosen, arrangement, source=AMOS), *stock(arrangement, source=AMOS))]  # fmt: skip
+                for run in (ours(chosen[0], arrangement, source=AMOS), *stock(arrangement, source=AMOS))]  # fmt: skip
     return [
         run
         for shift in (0.0, 2.5, 5.0, 10.0)
-        for run in (ours(chosen, "misaligned", shift=shift), stock("misaligned", shift=shift)[0])
+        for run in (ours(chosen[0], "misaligned", shift=shift), stock("misaligned", shift=shift)[0])
     ]
 
 
-TABLES = ("candidates", "headline", "ladder", "others", "labels", "misalignment", "amos")
+TABLES = ("candidates", "finalists", "headline", "ladder", "others", "labels", "misalignment", "amos")
 
 
-def choose(records: Iterable[dict], profile: Profile) -> tuple[str, str]:
-    """The candidate with the best mean validation Dice over the three inputs, of seed 0 on registered scans.
+def finalists(records: Iterable[dict], profile: Profile) -> list[Candidate]:
+    """The best candidate of each encoder by validation Dice on registered scans, the better one first.
 
     Raises:
         ValueError: a candidate has not been trained yet.
     """
-    wanted = {"dataset": "lgg", "arrangement": "registered", "labels": 0.1, "seed": 0, "profile": profile.name}
-    dice: dict[tuple[str, str], list[float]] = {candidate: [] for candidate in CANDIDATES}
-    for record in records:
-        planner = "" if record["planner"] == profile.planner else record["planner"]
-        candidate = record["trainer"].removesuffix("_cmcbudget"), planner
-        if candidate in dice and wanted.items() <= record.items():
-            dice[candidate].append(record["validation_dice"])
-    for (trainer, planner), values in dice.items():
-        if len(values) != 3:
+    dice = validation_dice(records, profile)
+    for (trainer, planner), by_seed in dice.items():
+        if 0 not in by_seed:
             raise ValueError(
                 f"There is no validation Dice of {trainer} with {planner or profile.planner}: run the table candidates."
             )
-    return max(dice, key=lambda candidate: sum(dice[candidate]))
+    best = [
+        max(
+            (candidate for candidate in CANDIDATES if candidate[1] == planner), key=lambda candidate: dice[candidate][0]
+        )
+        for planner in dict.fromkeys(planner for _, planner in CANDIDATES)
+    ]
+    return sorted(best, key=lambda candidate: -float(np.mean(list(dice[candidate].values()))))
+
+
+def choose(records: Sequence[dict], profile: Profile) -> list[Candidate]:
+    """The :func:`finalists`, all seeds of which must be there."""
+    found = finalists(records, profile)
+    for trainer, planner in found:
+        if len(validation_dice(records, profile)[trainer, planner]) < CHOOSING_SEEDS:
+            raise ValueError(f"{trainer} with {planner or profile.planner} lacks a seed: run the table finalists.")
+    return found
+
+
+def validation_dice(records: Iterable[dict], profile: Profile) -> dict[Candidate, dict[int, float]]:
+    """Of each candidate and seed that chooses, the mean over the inputs on registered scans."""
+    wanted = {"dataset": "lgg", "arrangement": "registered", "labels": 0.1, "profile": profile.name}
+    found: dict[Candidate, dict[int, list[float]]] = {candidate: {} for candidate in CANDIDATES}
+    for record in records:
+        planner = "" if record["planner"] == profile.planner else record["planner"]
+        candidate = record["trainer"].removesuffix("_cmcbudget"), planner
+        if candidate in found and wanted.items() <= record.items() and record["seed"] < CHOOSING_SEEDS:
+            found[candidate].setdefault(record["seed"], []).append(record["validation_dice"])
+    return {
+        candidate: {seed: float(np.mean(values)) for seed, values in by_seed.items() if len(values) == len(LGG.inputs)}
+        for candidate, by_seed in found.items()
+    }
 
 
 def reduce_plans(file: Path, reduced: Reduced) -> None:

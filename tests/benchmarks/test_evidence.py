@@ -11,7 +11,7 @@ from intervals import paired_difference
 from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
 from sources import AMOS, LGG
-from systems import CANDIDATES, PROFILES, TABLES, choose, table_runs
+from systems import CANDIDATES, PROFILES, TABLES, choose, finalists, table_runs
 from table import Results
 
 
@@ -131,21 +131,40 @@ def test_a_rerun_replaces_its_record(tmp_path):
     assert sorted(record["dice"] for record in load(file)) == [50.0, 70.0]
 
 
-def test_the_candidate_is_chosen_by_validation_alone():
-    records = [
+def candidate_records(candidate, seed, validation_dice, test_dice):
+    trainer, planner = candidate
+    return [
         a_record(
             trainer=f"{trainer}_cmcbudget",
             planner=planner or "CMCPlannerTiny",
+            seed=seed,
             test_input=given,
-            validation_dice=10.0 + number,
-            dice=90.0 - number,
+            validation_dice=validation_dice,
+            dice=test_dice,
         )
-        for number, (trainer, planner) in enumerate(CANDIDATES)
         for given in ("FLAIR", "T1post", "both")
     ]
-    assert choose(records, PROFILES["cpu"]) == CANDIDATES[-1]
+
+
+def test_the_candidate_is_chosen_by_validation_alone():
+    profile = PROFILES["cpu"]
+    first = CANDIDATES[4]
+    records = [
+        record
+        for number, candidate in enumerate(CANDIDATES)
+        for record in candidate_records(candidate, 0, 50.0 - abs(number - 4) % 5, 90.0 if number == 0 else 10.0)
+    ]
     with pytest.raises(ValueError, match=f"no validation Dice of {CANDIDATES[-1][0]} with {CANDIDATES[-1][1]}"):
-        choose(records[:-1], PROFILES["cpu"])
+        finalists(records[:-1], profile)
+    found = finalists(records, profile)
+    assert found[0] == first
+    assert {planner for _, planner in found} == {"", "CMCPlannerResEnc"}
+    with pytest.raises(ValueError, match="run the table finalists"):
+        choose(records, profile)
+    second = found[1]
+    for seed in (1, 2):
+        records += candidate_records(first, seed, 20.0, 99.0) + candidate_records(second, seed, 60.0, 1.0)
+    assert choose(records, profile) == [second, first]
 
 
 def test_numbers_of_datasets_are_not_shared():
@@ -156,9 +175,9 @@ def test_numbers_of_datasets_are_not_shared():
 
 def test_every_table_has_runs_with_names_of_their_own():
     for table in TABLES:
-        runs = table_runs(table, PROFILES["cpu"], 3, ("CMCTrainer", ""))
+        runs = table_runs(table, PROFILES["cpu"], 3, [("CMCTrainer", "")])
         assert len({run.key for run in runs}) == len(runs) > 0
-    headline = table_runs("headline", PROFILES["cpu"], 3, ("CMCTrainer", ""))
+    headline = table_runs("headline", PROFILES["cpu"], 3, [("CMCTrainer", "")])
     assert len(headline) == 3 * 3 * 4
 
 
