@@ -16,7 +16,7 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, LADDER, STOCK_TRAINER
+from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, STOCK_TRAINER
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +47,18 @@ def candidates(results: Results) -> str:
         if (first["trainer"].removesuffix("_cmcbudget"), planner) in CANDIDATES
     ]
     return markdown(("candidate", *HEADER), rows)
+
+
+def finalists(results: Results) -> str:
+    """Validation Dice of the systems of ours that have several seeds."""
+    at = results.where(arrangement="registered", labels=0.1, stock=False)
+    rows = [
+        [name, *(system.where(seed=seed).mean_of_inputs("validation_dice") for seed in range(CHOOSING_SEEDS)),
+         system.mean_of_inputs("validation_dice")]
+        for name, system in at.systems().items()
+        if set(range(CHOOSING_SEEDS)) <= set(system.seeds)
+    ]  # fmt: skip
+    return markdown(("finalist", *(f"seed {seed}" for seed in range(CHOOSING_SEEDS)), "mean"), rows)
 
 
 def headline(results: Results, metric: str = "dice") -> str:
@@ -194,7 +206,7 @@ def _cells(system: Results, metric: str) -> Sequence[str]:
 PARTS = {
     part.__name__: part
     for part in (
-        candidates, headline, headline_assd, comparison, comparison_transductive, missing, gap, ladder, others,
+        candidates, finalists, headline, headline_assd, comparison, comparison_transductive, missing, gap, ladder, others,
         misalignment, labels, provenance,
     )
 }  # fmt: skip
