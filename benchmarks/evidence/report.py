@@ -206,8 +206,8 @@ def _cells(system: Results, metric: str) -> Sequence[str]:
 PARTS = {
     part.__name__: part
     for part in (
-        candidates, finalists, headline, headline_assd, comparison, comparison_transductive, missing, gap, ladder, others,
-        misalignment, labels, provenance,
+        candidates, finalists, headline, headline_assd, comparison, comparison_transductive, missing, gap, ladder,
+        others, misalignment, labels, provenance,
     )
 }  # fmt: skip
 
