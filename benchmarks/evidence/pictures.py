@@ -16,6 +16,7 @@ import records
 from experiment import Bench
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.ndimage import binary_fill_holes
 from sources import LGG
 from systems import PROFILES, choose, table_runs
 
@@ -72,12 +73,13 @@ def shapes(bench: Bench, runs: Mapping, subject: str, given: str) -> Shapes:
     """What a panel shows: the slice with most of the reference."""
     reference, spacing = read_volume(bench.scans / "labels" / f"{subject}.nii.gz")
     plane = best_plane([reference], LGG.classes, spacing)
-    head = read_volume(bench.scans / LGG.modalities[0] / f"{subject}.nii.gz")[0] > 0
+    scan = read_volume(bench.scans / LGG.modalities[0] / f"{subject}.nii.gz")[0]
+    head = binary_fill_holes(plane.cut(scan) > 0.15 * np.percentile(scan, 99))
     predictions = {
         name: plane.cut(read_volume(bench.work / "predictions" / run.key / given / f"{subject}.nii.gz")[0]) > 0
         for name, run in runs.items()
     }
-    return Shapes(plane.cut(head), plane.cut(reference) > 0, predictions, plane.aspect)
+    return Shapes(head, plane.cut(reference) > 0, predictions, plane.aspect)
 
 
 def draw(axis: Axes, shown: Shapes) -> None:
