@@ -10,6 +10,8 @@ from pathlib import Path
 import blosc2
 import numpy as np
 import pytest
+import SimpleITK as sitk
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 
@@ -44,6 +46,9 @@ def in_a_child(run, root: Path, kill_at: int | None = None) -> int:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
+            # the parent's threads are not here, and libraries would wait for them for ever
+            torch.set_num_threads(1)
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
             sys.addaudithook(count)
             if run() in (None, 0):
                 os.write(writing, str(touches).encode())
@@ -162,6 +167,7 @@ def test_preprocessing_that_was_cut_short_never_looks_complete(in_tiny, work):
         preprocess_dataset(903, PLANS, ("3d_fullres",), (1,))
 
     touches = in_a_child(preprocess, work)
+    assert touches > 0, "preprocessing hung"
     refused = 0
     for kill_at in range(1, touches + 1, 7):
         in_a_child(preprocess, work, kill_at)
