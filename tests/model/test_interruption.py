@@ -10,8 +10,6 @@ from pathlib import Path
 import blosc2
 import numpy as np
 import pytest
-import SimpleITK as sitk
-import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 
@@ -46,9 +44,6 @@ def in_a_child(run, root: Path, kill_at: int | None = None) -> int:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
-            # the parent's threads are not here, and libraries would wait for them for ever
-            torch.set_num_threads(1)
-            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
             sys.addaudithook(count)
             if run() in (None, 0):
                 os.write(writing, str(touches).encode())
