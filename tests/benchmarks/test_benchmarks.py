@@ -41,7 +41,6 @@ def test_tiny_run(name, tmp_path, monkeypatch, capsys):
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "NNUNET_CMC_SEED", "nnUNet_n_proc_DA"):
         monkeypatch.setenv(variable, "0")  # so that what the scripts set is forgotten after the test
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(FOLDER)
     script = importlib.import_module(name)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *QUICK[name]])
     script.main()

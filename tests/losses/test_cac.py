@@ -1,108 +1,12 @@
-from itertools import combinations
-
 import numpy as np
 import pytest
 import torch
+from cac_inputs import call, cell_centres, make, one_hot, random_probabilities
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import GRID, cac_occupancy, cac_paired, cac_printed, cac_unpaired, case_dice
 
 from nnunet_cmc.losses import CACLoss
-
-GRID = 16
-
-
-def make(form, modalities=2, classes=3, **kwargs):
-    sizes = {"num_modalities": modalities, "num_classes": classes} if form == "unpaired" else {}
-    return CACLoss(form, **sizes, **kwargs)
-
-
-def random_probabilities(seed=0, shape=(3, 2, 3, 2, 3, 4), sharpness=2.0):
-    generator = torch.Generator().manual_seed(seed)
-    return (sharpness * torch.randn(shape, generator=generator, dtype=torch.float64)).softmax(2)
-
-
-def one_hot(labels, classes=3):
-    """(B, M, D, H, W) -> (B, M, K, D, H, W)"""
-    return torch.nn.functional.one_hot(labels, classes).movedim(-1, 2).double()
-
-
-def cell_centres(rows=1, modalities=2, size=(2, 3, 4)):
-    """Every voxel in a cell of its own, the same in all rows and modalities."""
-    axes = [(torch.arange(n, dtype=torch.float64) + 0.5) / GRID for n in size]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(rows, modalities, 3, *size).clone()
-
-
-def call(loss, probabilities, present=None, positions=None):
-    rows, modalities, _, *size = probabilities.shape
-    present = torch.ones(rows, modalities, dtype=torch.bool) if present is None else present
-    if loss.form != "unpaired":
-        return loss(probabilities, present)
-    return loss(probabilities, present, cell_centres(rows, modalities, size) if positions is None else positions)
-
-
-# Independent references in numpy: plain loops over cases, classes, voxels.
-
-
-def dice(p, q):
-    return 2 * (p * q).sum() / ((p * p).sum() + (q * q).sum())
-
-
-def case_dice(p, q):
-    """p, q (K, D, H, W): over foreground classes that either puts above chance somewhere."""
-    classes = [k for k in range(1, len(p)) if max(p[k].max(), q[k].max()) > 1 / len(p)]
-    return np.mean([dice(p[k], q[k]) for k in classes]) if classes else 0.0
-
-
-def cross_entropies(s, temperature, targets):
-    e = np.exp(np.asarray(s) / temperature)
-    return np.mean([-np.log(e[i, i] / e[i].sum()) / 2 - np.log(e[i, i] / e[:, i].sum()) / 2 for i in targets])
-
-
-def numpy_printed(p, present):
-    losses = []
-    for a, b in combinations(range(p.shape[1]), 2):
-        s = [case_dice(row[a], row[b]) for row, has in zip(p, present, strict=True) if has[a] and has[b]]
-        if s:
-            losses.append(sum(-np.log(np.exp(x) / np.sum(np.exp(s))) for x in s))
-    return np.mean(losses)
-
-
-def numpy_paired(p, present, temperature):
-    losses = []
-    for a, b in combinations(range(p.shape[1]), 2):
-        rows = [row for row, has in zip(p, present, strict=True) if has[a] and has[b]]
-        if rows:
-            s = np.array([[case_dice(x[a], y[b]) for y in rows] for x in rows])
-            losses.append(cross_entropies(s, temperature, range(len(s))) + 1 - np.mean(np.diag(s)))
-    return np.mean(losses)
-
-
-def numpy_occupancy(p, present, positions, m):
-    """{cell: mean probability of every class} over the voxels that fall into it"""
-    cells = {}
-    for row in np.flatnonzero(present[:, m]):
-        for voxel in np.ndindex(p.shape[3:]):
-            u = positions[(row, m, slice(None), *voxel)]
-            if np.all(u >= 0) and np.all(u <= 1):  # False for NaN
-                cell = tuple(min(int(x * GRID), GRID - 1) for x in u)
-                cells.setdefault(cell, []).append(p[(row, m, slice(None), *voxel)])
-    return {cell: np.mean(values, 0) for cell, values in cells.items()}
-
-
-def numpy_unpaired(occupancies, classes, temperature):
-    def as_map(occupancy):
-        result = np.zeros((classes, GRID, GRID, GRID))
-        for cell, value in occupancy.items():
-            result[(slice(None), *cell)] = value
-        return result
-
-    losses = []
-    for a, b in combinations([as_map(occupancy) for occupancy in occupancies], 2):
-        known = [0] + [k for k in range(1, classes) if a[k].max() > 0.01 and b[k].max() > 0.01]
-        s = [[dice(a[k], b[j]) for j in known] for k in known]
-        losses.append(cross_entropies(s, temperature, range(1, len(known))))
-    return np.mean(losses)
-
 
 PRESENT = torch.tensor([[True, True, True], [True, True, False], [False, False, True], [True, True, True]])
 
@@ -117,13 +21,13 @@ def probabilities_with_an_empty_class():
 
 def test_printed_matches_numpy():
     p = probabilities_with_an_empty_class()
-    expected = numpy_printed(p.numpy(), PRESENT.numpy())
+    expected = cac_printed(p.numpy(), PRESENT.numpy())
     assert CACLoss("printed")(p, PRESENT).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_paired_matches_numpy():
     p = probabilities_with_an_empty_class()
-    expected = numpy_paired(p.numpy(), PRESENT.numpy(), 0.2)
+    expected = cac_paired(p.numpy(), PRESENT.numpy(), 0.2)
     assert CACLoss("paired", temperature=0.2)(p, PRESENT).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -138,11 +42,11 @@ def test_unpaired_matches_numpy_with_rows_of_one_modality():
     positions[2, 2, :, 0, 0, 0] = 1.0  # the last voxel of the body
     arrays = p.numpy(), present.numpy(), positions.numpy()
     loss = make("unpaired", 3, 4, temperature=0.2)
-    expected = numpy_unpaired([numpy_occupancy(*arrays, m) for m in range(3)], 4, 0.2)
+    expected = cac_unpaired([cac_occupancy(*arrays, m) for m in range(3)], 4, 0.2)
     assert loss(p, present, positions).item() == pytest.approx(expected, rel=1e-4)
 
     for m in range(3):
-        occupancy = numpy_occupancy(*arrays, m)
+        occupancy = cac_occupancy(*arrays, m)
         filled = loss.occupancy.filled[m]
         assert set(map(tuple, filled[0].nonzero().tolist())) == set(occupancy)
         assert filled.eq(filled[0]).all()
@@ -156,11 +60,11 @@ def test_unpaired_takes_unvisited_cells_and_absent_modalities_from_the_bank():
     here, shifted = cell_centres(), cell_centres() + 1 / GRID
     both, only_b = torch.tensor([[True, True]]), torch.tensor([[False, True]])
     loss(first, both, here)
-    bank = [numpy_occupancy(first.numpy(), both.numpy(), here.numpy(), m) for m in range(2)]
-    batch = numpy_occupancy(second.numpy(), only_b.numpy(), shifted.numpy(), 1)
+    bank = [cac_occupancy(first.numpy(), both.numpy(), here.numpy(), m) for m in range(2)]
+    batch = cac_occupancy(second.numpy(), only_b.numpy(), shifted.numpy(), 1)
     second.requires_grad_()
     value = loss(second, only_b, shifted)
-    assert value.item() == pytest.approx(numpy_unpaired([bank[0], {**bank[1], **batch}], 3, 0.1), rel=1e-5)
+    assert value.item() == pytest.approx(cac_unpaired([bank[0], {**bank[1], **batch}], 3, 0.1), rel=1e-5)
     value.backward()
     assert second.grad[:, 1].abs().max() > 0
     assert second.grad[:, 0].abs().max() == 0
@@ -326,60 +230,6 @@ def test_autocast_computes_in_float32(form, dtype):
         loss = call(make(form), p)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, call(make(form), p.float()))
-
-
-@pytest.mark.parametrize("form", ["paired", "unpaired"])
-def test_one_sided_teaches_the_less_certain_prediction_only(form):
-    certain, vague = random_probabilities(0, (2, 1, 3, 3, 3, 3), 8.0), random_probabilities(1, (2, 1, 3, 3, 3, 3), 0.5)
-    p = torch.cat([certain, vague], 1)
-    learns = entropy(p[:, 1]) > entropy(p[:, 0])
-    if form == "unpaired":
-        learns = learns.double().mean(0).eq(1).expand(2, 3, 3, 3)  # the cell's both voxels agree on who learns
-    p.requires_grad_()
-    call(make(form, one_sided=True), p).backward()
-    moved = p.grad[:, :, 1:].abs().sum(2) > 0  # (B, M, D, H, W)
-    assert learns.float().mean() > 0.5
-    assert moved[:, 1][learns].all()
-    assert not moved[:, 0][learns].any()
-    if form == "paired":
-        assert moved[:, 0][~learns].all()
-        assert not moved[:, 1][~learns].any()
-
-
-def entropy(p):
-    return -(p * p.log()).sum(1)
-
-
-def test_one_sided_has_the_partners_of_the_symmetric_form():
-    p = random_probabilities(shape=(1, 2, 3, 3, 3, 3))
-    torch.testing.assert_close(call(make("paired", one_sided=True), p), call(make("paired"), p))
-
-
-def test_one_sided_training_moves_the_vague_prediction_to_the_certain_one():
-    labels = torch.randint(3, (2, 1, 3, 3, 3), generator=torch.Generator().manual_seed(0))
-    certain = 6 * one_hot(labels)
-    logits = torch.cat([certain, torch.zeros_like(certain)], 1).requires_grad_()
-    optimizer = torch.optim.Adam([logits], 0.1)
-    for _ in range(60):
-        optimizer.zero_grad()
-        call(make("paired", one_sided=True), logits.softmax(2)).backward()
-        optimizer.step()
-    assert (logits[:, 1].argmax(1) == labels[:, 0]).double().mean() > 0.95
-    torch.testing.assert_close(logits[:, 0].softmax(1), certain[:, 0].softmax(1), atol=0.02, rtol=0)
-
-
-def test_one_sided_learns_from_the_joint_prediction_where_given():
-    p = random_probabilities().requires_grad_()
-    joint = random_probabilities(5)[:, 0].requires_grad_()
-    present = torch.ones(3, 2, dtype=torch.bool)
-    loss = make("paired", one_sided=True)
-    loss(p, present, joint=joint).backward()
-    assert joint.grad is None
-    assert p.grad.abs().max() > 0
-
-    student = torch.where((entropy(p[:, 0]) >= entropy(p[:, 1]))[:, None], p[:, 0], p[:, 1])
-    expected = numpy_paired(torch.stack([student, joint], 1).detach().numpy(), present.numpy(), 0.1)
-    assert loss(p, present, joint=joint).item() == pytest.approx(expected, rel=1e-5)
 
 
 ALL = torch.ones(3, 2, dtype=torch.bool)

@@ -1,10 +1,9 @@
-from itertools import combinations
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import csc_paired, csc_printed, csc_prototypes, csc_unpaired
 from torch.autograd.graph import saved_tensors_hooks
 
 from nnunet_cmc.losses import CSCLoss
@@ -33,77 +32,19 @@ def call(loss, features, present=None, weights=None):
     return loss(features, present, weights)
 
 
-# Independent references in numpy: plain loops over cases, pairs, channels.
-
-
-def cosine(u, v):
-    return np.dot(u, v) / np.sqrt(np.dot(u, u) * np.dot(v, v))
-
-
-def cosine_matrix(a, b):
-    return np.array([[cosine(u, v) for v in b] for u in a])
-
-
-def symmetric_cross_entropy(s, temperature):
-    e = np.exp(s / temperature)
-    n = range(len(s))
-    return np.mean([-np.log(e[i, i] / e[i].sum()) / 2 - np.log(e[i, i] / e[:, i].sum()) / 2 for i in n])
-
-
-def numpy_printed(features, present):
-    losses = []
-    for f, has in zip(features, present, strict=True):
-        for a, b in combinations(np.flatnonzero(has), 2):
-            s = [cosine(u.ravel(), v.ravel()) for u, v in zip(f[a], f[b], strict=True)]
-            losses.append(sum(-np.log(np.exp(x) / np.sum(np.exp(s))) for x in s))
-    return np.mean(losses)
-
-
-def numpy_paired(features, present, temperature):
-    losses = []
-    for f, has in zip(features, present, strict=True):
-        for a, b in combinations(np.flatnonzero(has), 2):
-            ua, ub = ([u.ravel() - u.mean() for u in f[m]] for m in (a, b))
-            losses.append(symmetric_cross_entropy(cosine_matrix(ua, ub), temperature))
-    return np.mean(losses)
-
-
-def numpy_prototypes(features, present, weights):
-    """{modality: {class: prototype}}"""
-    prototypes = {}
-    for m in range(features.shape[1]):
-        rows = np.flatnonzero(present[:, m])
-        prototypes[m] = {}
-        for k in range(weights.shape[2]):
-            w = weights[rows, m, k].ravel()
-            f = np.stack([features[rows, m, c].ravel() for c in range(features.shape[2])], 1)
-            if w.sum() > 0:
-                prototypes[m][k] = (w[:, None] * f).sum(0) / w.sum()
-    return prototypes
-
-
-def numpy_unpaired(prototypes, temperature):
-    losses = []
-    for a, b in combinations(prototypes, 2):
-        classes = sorted(set(prototypes[a]) & set(prototypes[b]))
-        s = cosine_matrix([prototypes[a][k] for k in classes], [prototypes[b][k] for k in classes])
-        losses.append(symmetric_cross_entropy(s, temperature))
-    return np.mean(losses)
-
-
 PRESENT = torch.tensor([[True, True, True], [True, False, True], [False, False, True], [False, True, True]])
 
 
 def test_printed_matches_numpy():
     features = random_features(shape=(4, 3, 4, 2, 3, 2))
     loss = CSCLoss("printed")(features, PRESENT)
-    assert loss.item() == pytest.approx(numpy_printed(features.numpy(), PRESENT.numpy()), rel=1e-5)
+    assert loss.item() == pytest.approx(csc_printed(features.numpy(), PRESENT.numpy()), rel=1e-5)
 
 
 def test_paired_matches_numpy():
     features = random_features(shape=(4, 3, 4, 2, 3, 2))
     loss = CSCLoss("paired", temperature=0.2)
-    expected = numpy_paired(features.numpy(), PRESENT.numpy(), 0.2)
+    expected = csc_paired(features.numpy(), PRESENT.numpy(), 0.2)
     assert loss(features, PRESENT).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -123,7 +64,7 @@ def test_unpaired_matches_numpy_with_rows_of_one_modality():
     weights[:, 1, 2] = 0  # a class that one modality lacks
     present = torch.tensor([[True, False, False], [False, True, False], [False, False, True], [True, False, True]])
     loss = CSCLoss("unpaired", temperature=0.2, num_modalities=3, num_classes=5, num_channels=4)
-    expected = numpy_unpaired(numpy_prototypes(features.numpy(), present.numpy(), weights.numpy()), 0.2)
+    expected = csc_unpaired(csc_prototypes(features.numpy(), present.numpy(), weights.numpy()), 0.2)
     assert loss(features, present, weights).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -136,9 +77,9 @@ def test_unpaired_takes_absent_classes_and_modalities_from_the_bank():
     assert loss(first, one[0], weights).item() == 0  # the other modality was never seen
     weights[:, 1, 1] = 0  # class 1 is in modality 0 (bank) only
     value = loss(second, one[1], weights)
-    bank = numpy_prototypes(first.numpy(), np.array([[True, False]]), weights.numpy())[0]
-    batch = numpy_prototypes(second.detach().numpy(), np.array([[False, True]]), weights.numpy())[1]
-    assert value.item() == pytest.approx(numpy_unpaired({0: bank, 1: batch}, 0.1), rel=1e-5)
+    bank = csc_prototypes(first.numpy(), np.array([[True, False]]), weights.numpy())[0]
+    batch = csc_prototypes(second.detach().numpy(), np.array([[False, True]]), weights.numpy())[1]
+    assert value.item() == pytest.approx(csc_unpaired({0: bank, 1: batch}, 0.1), rel=1e-5)
     value.backward()
     assert second.grad[:, 1].abs().max() > 0
     assert second.grad[:, 0].abs().max() == 0
