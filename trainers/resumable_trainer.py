@@ -5,8 +5,6 @@ import signal
 from abc import abstractmethod
 from typing import NoReturn
 
-import torch
-
 from nnunet_cmc.data.files import save_tensors
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.trainers.distributed import any_rank
@@ -109,7 +107,7 @@ class ResumableTrainer(PairTrainer):
         save_tensors(filename, checkpoint)
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """As nnU-Net's, and :meth:`own_state`; nothing in the file is executed.
+        """As nnU-Net's, which unpickles, after a look at the file that executes nothing; and :meth:`own_state`.
 
         Raises:
             ValueError: the file is no checkpoint, or of another trainer, or of other plans or labels.
@@ -120,7 +118,7 @@ class ResumableTrainer(PairTrainer):
                 "continue: train without --c, or continue with the trainer that saved it."
             )
         super().load_checkpoint(filename_or_checkpoint)
-        self.load_own_state(torch.load(filename_or_checkpoint, map_location=self.device, weights_only=False))
+        self.load_own_state(content)
 
     def own_state(self) -> dict:
         """What a checkpoint has beside nnU-Net's entries."""

@@ -42,8 +42,9 @@ class Budget:
     ):
         epochs, iterations = _positive_integer(EPOCHS), _positive_integer(ITERATIONS)
         super().__init__(plans, configuration, fold, dataset_json, device)  # type: ignore[call-arg]
-        if device.type == "cpu" and "OMP_NUM_THREADS" in os.environ:
-            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # of the outermost level
+        if device.type == "cpu" and threads.isdecimal():
+            torch.set_num_threads(max(1, int(threads)))
         self.num_epochs = epochs
         self.num_iterations_per_epoch = iterations
         self.num_val_iterations_per_epoch: int = min(self.num_val_iterations_per_epoch, max(1, iterations // 5))

@@ -33,15 +33,16 @@ def test_the_numbers_come_from_the_environment(monkeypatch, iterations, validati
     assert trainer.num_val_iterations_per_epoch == validation
 
 
-def test_threads_on_a_cpu(monkeypatch):
+@pytest.mark.parametrize(("variable", "threads"), [("1", 1), ("1,4", 1), ("", 2), ("many", 2)])
+def test_threads_on_a_cpu(monkeypatch, variable, threads):
     before = torch.get_num_threads()
     monkeypatch.setenv(EPOCHS, "1")
     monkeypatch.setenv(ITERATIONS, "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
     try:
         torch.set_num_threads(2)  # as nnU-Net does
         Budgeted({}, "3d_fullres", 0, {}, torch.device("cpu"))
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
