@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nnunet_cmc.losses import alpha
-from nnunet_cmc.networks import CMCNet, MeanFusion
+from nnunet_cmc.networks import CMCNet, MeanFusion, SkipFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.consistency import Consistency
 
@@ -47,6 +47,14 @@ class CMCTrainerBaseline(CMCTrainerModalityEncoders):
     def modify_network(network: CMCNet) -> None:
         CMCTrainerModalityEncoders.modify_network(network)
         network.encoders = nn.ModuleList([network.encoders[0]] * len(network.encoders))
+
+
+class CMCTrainerSkipFusion(CMCTrainer):
+    """Registered scans are fused at every resolution: a decoder takes the skips of the other modalities, too."""
+
+    @staticmethod
+    def modify_network(network: CMCNet) -> None:
+        network.skip_fusion = SkipFusion(len(network.encoders), network.skip_channels)
 
 
 class CMCTrainerCorrectedSchedules(CMCTrainer):

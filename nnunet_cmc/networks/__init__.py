@@ -4,6 +4,7 @@ from nnunet_cmc.networks.cmcnet import CMCNet, CMCOutput, presence
 from nnunet_cmc.networks.encoders import ENCODERS, ResidualEncoder, ViTPyramid, build_encoder
 from nnunet_cmc.networks.mia import MIA, MeanFusion
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
+from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUNetEncoder
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MeanFusion",
     "ResidualEncoder",
     "SamMed3DEncoder",
+    "SkipFusion",
     "UniversalUNetDecoder",
     "UniversalUNetEncoder",
     "ViTPyramid",

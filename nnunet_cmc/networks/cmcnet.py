@@ -77,7 +77,9 @@ class CMCNet(nn.Module):
         self.feature_channels = channels[-1]
         self.stride = strides[-1]
         self.encoders = nn.ModuleList(encoders)
+        self.skip_channels = channels[:-1]
         self.mia: nn.Module = MIA(input_channels, channels[-1])
+        self.skip_fusion: nn.Module | None = None  # a trainer may put a SkipFusion here
         decoder = DECODERS.get(encoder, Decoder)
         self.decoders = nn.ModuleList(
             decoder(channels, strides, decoder_channels, num_classes) for _ in range(input_channels)
@@ -152,9 +154,20 @@ class CMCNet(nn.Module):
         decoded, decoders = {}, rows_of(own)
         for m, of_m in decoders.items():
             own_maps = [take(level, [rows[m].index(b) for b in of_m]) for level in maps[m]]
+            if self.skip_fusion is not None:
+                own_maps = [*self._fuse_skips(m, own_maps[:-1], of_m, parties, maps, rows), own_maps[-1]]
             which = [number[b, parties[b][m]] for b in of_m]
             decoded[m] = self._run(self.decoders[m], take(fused, which), own_maps)
         return CMCOutput(_scatter(decoded, decoders, x, (self.num_classes, *x.shape[2:])), features, present)
+
+    def _fuse_skips(self, m: int, own: list[Tensor], of_m: list[int], parties, maps, rows) -> list[Tensor]:
+        """Modality m's skips for its samples ``of_m``, with what the others of their parties add."""
+        fused = rows_of([[n != m and there for n, there in enumerate(parties[b][m])] for b in of_m])
+        others = {
+            n: [take(level, [rows[n].index(of_m[i]) for i in which]) for level in maps[n][:-1]]
+            for n, which in fused.items()
+        }
+        return self.skip_fusion(own, others, fused)
 
     def _run(self, part: nn.Module, *inputs):
         if self.checkpointing and torch.is_grad_enabled():

@@ -44,6 +44,7 @@ CLASSES = {
     "CMCTrainerOnlyModality0": "nnunet_cmc.trainers.ablations",
     "CMCTrainerOnlyModality1": "nnunet_cmc.trainers.ablations",
     "CMCTrainerOnlyModality2": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerSkipFusion": "nnunet_cmc.trainers.ablations",
     "MeanTeacherTrainer": "nnunet_cmc.trainers.mean_teacher",
     "CMCTrainer_smoke": "nnunet_cmc.trainers.short_runs",
     "CMCTrainer_demo": "nnunet_cmc.trainers.short_runs",
