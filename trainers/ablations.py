@@ -6,10 +6,11 @@ consistency).
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from nnunet_cmc.losses import alpha
-from nnunet_cmc.networks import CMCNet, MeanFusion, SkipFusion
+from nnunet_cmc.networks import CMCNet, CMCOutput, MeanFusion, SkipFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.consistency import Consistency
 
@@ -55,6 +56,24 @@ class CMCTrainerSkipFusion(CMCTrainer):
     @staticmethod
     def modify_network(network: CMCNet) -> None:
         network.skip_fusion = SkipFusion(len(network.encoders), network.skip_channels)
+
+
+class CMCTrainerDeepSupervision(CMCTrainer):
+    """Every decoder predicts at its coarser resolutions, too, weighted as in nnU-Net: half as much at each."""
+
+    @staticmethod
+    def modify_network(network: CMCNet) -> None:
+        for decoder in network.decoders:
+            decoder.supervise_deep()
+
+    def _supervised(self, output: CMCOutput, batch: dict) -> Tensor:
+        scales = (output.logits, *output.deep)
+        weights = [0.5**i for i in range(len(scales))]
+        terms = []
+        for logits in scales:
+            target = interpolate(batch["target"].float(), logits.shape[3:], mode="nearest-exact")
+            terms.append(super()._supervised(output._replace(logits=logits), {**batch, "target": target}))
+        return sum(w * term for w, term in zip(weights, terms, strict=True)) / sum(weights)
 
 
 class CMCTrainerCorrectedSchedules(CMCTrainer):

@@ -22,6 +22,9 @@ CANDIDATES = (
     ("CMCTrainerMeanTeacher", ""),
     ("CMCTrainer", "CMCPlannerResEnc"),
     ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
+    ("CMCTrainerSkipFusion", "CMCPlannerResEnc"),
+    ("CMCTrainerNoModalityDropout", "CMCPlannerResEnc"),
+    ("CMCTrainerDeepSupervision", "CMCPlannerResEnc"),
 )
 LADDER = ("CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC", "CMCTrainer")
 

@@ -21,11 +21,13 @@ class CMCOutput(NamedTuple):
     logits: ``(B, M, K, D, H, W)``, each modality's decoder.
     features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts.
     present: ``(B, M)`` bool.
+    deep: logits at coarser strides, finest first, of a training with deep supervision.
     """
 
     logits: Tensor
     features: Tensor
     present: Tensor
+    deep: tuple[Tensor, ...] = ()
 
 
 def presence(x: Tensor) -> Tensor:
@@ -151,14 +153,21 @@ class CMCNet(nn.Module):
         members = torch.tensor([party for _, party in wanted])  # on the CPU, where it is read
         fused = self.mia(take(features, [b for b, _ in wanted]), members) if wanted else features[:0, 0]
 
-        decoded, decoders = {}, rows_of(own)
+        decoded: dict[int, list[Tensor]] = {}
+        decoders = rows_of(own)
         for m, of_m in decoders.items():
             own_maps = [take(level, [rows[m].index(b) for b in of_m]) for level in maps[m]]
             if self.skip_fusion is not None:
                 own_maps = [*self._fuse_skips(m, own_maps[:-1], of_m, parties, maps, rows), own_maps[-1]]
             which = [number[b, parties[b][m]] for b in of_m]
             decoded[m] = self._run(self.decoders[m], take(fused, which), own_maps)
-        return CMCOutput(_scatter(decoded, decoders, x, (self.num_classes, *x.shape[2:])), features, present)
+        n_scales = max(map(len, decoded.values()), default=1)
+        logits = [
+            _scatter({m: scales[i] for m, scales in decoded.items()}, decoders, x,
+                     (self.num_classes, *(side // 2**i for side in x.shape[2:])))  # fmt: skip
+            for i in range(n_scales)
+        ]
+        return CMCOutput(logits[0], features, present, tuple(logits[1:]))
 
     def _fuse_skips(self, m: int, own: list[Tensor], of_m: list[int], parties, maps, rows) -> list[Tensor]:
         """Modality m's skips for its samples ``of_m``, with what the others of their parties add."""

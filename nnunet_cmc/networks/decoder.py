@@ -35,17 +35,30 @@ class Decoder(nn.Module):
         )
         # nnU-Net's name for the layers that depend on the classes: `-pretrained_weights` leaves them out.
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
+        self.deep_layers = nn.ModuleList()
 
-    def forward(self, fused: Tensor, maps: list[Tensor]) -> Tensor:
-        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> logits ``(B, K, D, H, W)``."""
+    def supervise_deep(self) -> None:
+        """From now on predict at the coarser strides, too, while training."""
+        self.deep_layers = nn.ModuleList(
+            nn.Conv3d(up.out_channels, self.seg_layers.out_channels, 1) for up in list(self.ups)[1:]
+        )
+
+    def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
+        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> logits ``(B, K, D, H, W)``, finest first.
+
+        There is one, but for a training with :meth:`supervise_deep`.
+        """
         *skips, own = maps
         x = torch.cat([fused, own], 1)
+        logits = []
         for i in reversed(range(len(self.ups))):
             x = self.ups[i](x)
             if self.has_skip[i]:
                 x = torch.cat([x, skips.pop()], 1)
             x = self.blocks[i](x)
-        return self.seg_layers(x)
+            if i and self.training and len(self.deep_layers):
+                logits.insert(0, self.deep_layers[i - 1](x))
+        return [self.seg_layers(x), *logits]
 
 
 class UniversalDecoder(nn.Module):
@@ -65,11 +78,11 @@ class UniversalDecoder(nn.Module):
         self.unet = UniversalUNetDecoder(encoder_channels)
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
 
-    def forward(self, fused: Tensor, maps: list[Tensor]) -> Tensor:
-        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> logits ``(B, K, D, H, W)``."""
+    def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
+        """As :meth:`Decoder.forward`."""
         *skips, own = maps
         x = self.unet([*skips, self.merge(torch.cat([fused, own], 1))])[-1]
-        return self.seg_layers(x)
+        return [self.seg_layers(x)]
 
 
 # The decoder of an encoder that has one of its own; every other encoder gets a Decoder.

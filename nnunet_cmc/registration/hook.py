@@ -34,6 +34,7 @@ CLASSES = {
     "CMCTrainerAsPrinted": "nnunet_cmc.trainers.as_printed",
     "CMCTrainerBaseline": "nnunet_cmc.trainers.ablations",
     "CMCTrainerCorrectedSchedules": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerDeepSupervision": "nnunet_cmc.trainers.ablations",
     "CMCTrainerMeanTeacher": "nnunet_cmc.trainers.mean_teacher",
     "CMCTrainerModalityEncoders": "nnunet_cmc.trainers.ablations",
     "CMCTrainerNoCAC": "nnunet_cmc.trainers.ablations",
