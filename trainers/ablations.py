@@ -5,12 +5,15 @@ CMCTrainerNoCAC (+ MIA and CSC, the paper's cross modality collaboration), CMCTr
 consistency).
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from nnunet_cmc.losses import alpha
 from nnunet_cmc.networks import CMCNet, CMCOutput, MeanFusion, SkipFusion
+from nnunet_cmc.networks.decoder import Predicting
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.consistency import Consistency
 
@@ -64,7 +67,7 @@ class CMCTrainerDeepSupervision(CMCTrainer):
     @staticmethod
     def modify_network(network: CMCNet) -> None:
         for decoder in network.decoders:
-            decoder.supervise_deep()
+            cast(Predicting, decoder).supervise_deep()
 
     def _supervised(self, output: CMCOutput, batch: dict) -> Tensor:
         scales = (output.logits, *output.deep)

@@ -42,7 +42,8 @@ def of_all_ranks(output: CMCOutput, batch: dict) -> tuple[CMCOutput, dict]:
             for rank, part in enumerate(_gathered(batch["pairs"], pairs))
         ]
     )
-    return CMCOutput(*map(all_rows, output[:3]), tuple(map(all_rows, output.deep))), whole
+    logits, features, present = (all_rows(part) for part in output[:3])
+    return CMCOutput(logits, features, present, tuple(all_rows(part) for part in output.deep)), whole
 
 
 def _renumbered(pairs: Tensor, labeled: int, before: int, hidden_before: int) -> Tensor:

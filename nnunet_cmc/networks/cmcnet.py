@@ -10,6 +10,7 @@ from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA
 from nnunet_cmc.networks.rows import Mask, put, rows_of, take
+from nnunet_cmc.networks.skip_fusion import SkipFusion
 
 # Log-probability of every foreground class where a tile holds no modality at all: certain, and finite in float16.
 NOTHING_THERE = -20.0
@@ -81,7 +82,7 @@ class CMCNet(nn.Module):
         self.encoders = nn.ModuleList(encoders)
         self.skip_channels = channels[:-1]
         self.mia: nn.Module = MIA(input_channels, channels[-1])
-        self.skip_fusion: nn.Module | None = None  # a trainer may put a SkipFusion here
+        self.skip_fusion: SkipFusion | None = None  # a trainer may put a SkipFusion here
         decoder = DECODERS.get(encoder, Decoder)
         self.decoders = nn.ModuleList(
             decoder(channels, strides, decoder_channels, num_classes) for _ in range(input_channels)
@@ -158,25 +159,24 @@ class CMCNet(nn.Module):
         for m, of_m in decoders.items():
             own_maps = [take(level, [rows[m].index(b) for b in of_m]) for level in maps[m]]
             if self.skip_fusion is not None:
-                own_maps = [*self._fuse_skips(m, own_maps[:-1], of_m, parties, maps, rows), own_maps[-1]]
+                own_maps[:-1] = self.skip_fusion(own_maps[:-1], *self._joined(m, of_m, parties, maps, rows))
             which = [number[b, parties[b][m]] for b in of_m]
             decoded[m] = self._run(self.decoders[m], take(fused, which), own_maps)
-        n_scales = max(map(len, decoded.values()), default=1)
-        logits = [
-            _scatter({m: scales[i] for m, scales in decoded.items()}, decoders, x,
-                     (self.num_classes, *(side // 2**i for side in x.shape[2:])))  # fmt: skip
-            for i in range(n_scales)
-        ]
+        logits = []
+        for i in range(max(map(len, decoded.values()), default=1)):
+            of_scale = {m: scales[i] for m, scales in decoded.items()}
+            shape = (self.num_classes, *(side // 2**i for side in x.shape[2:]))
+            logits.append(_scatter(of_scale, decoders, x, shape))
         return CMCOutput(logits[0], features, present, tuple(logits[1:]))
 
-    def _fuse_skips(self, m: int, own: list[Tensor], of_m: list[int], parties, maps, rows) -> list[Tensor]:
-        """Modality m's skips for its samples ``of_m``, with what the others of their parties add."""
-        fused = rows_of([[n != m and there for n, there in enumerate(parties[b][m])] for b in of_m])
-        others = {
-            n: [take(level, [rows[n].index(of_m[i]) for i in which]) for level in maps[n][:-1]]
-            for n, which in fused.items()
+    def _joined(self, m: int, of_m: list[int], parties, maps, rows) -> tuple[dict, dict]:
+        """Of each other modality that is fused with m in a sample of ``of_m``: its skips there, and which these are."""
+        which = rows_of([[n != m and there for n, there in enumerate(parties[b][m])] for b in of_m])
+        skips = {
+            n: [take(level, [rows[n].index(of_m[i]) for i in fused]) for level in maps[n][:-1]]
+            for n, fused in which.items()
         }
-        return self.skip_fusion(own, others, fused)
+        return skips, which
 
     def _run(self, part: nn.Module, *inputs):
         if self.checkpointing and torch.is_grad_enabled():

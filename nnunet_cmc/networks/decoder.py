@@ -7,7 +7,27 @@ from nnunet_cmc.networks.blocks import conv_block
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
 
 
-class Decoder(nn.Module):
+class Predicting(nn.Module):
+    """A decoder with maps of ``widths`` at stride 1, 2, 4, ..., and what turns them into logits."""
+
+    seg_layers: nn.Conv3d  # nnU-Net's name for what depends on the classes: `-pretrained_weights` leaves it out
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.widths = widths
+        self.deep_layers = nn.ModuleList()
+
+    def supervise_deep(self) -> None:
+        """From now on predict from the coarser maps, too, while training."""
+        self.deep_layers = nn.ModuleList(nn.Conv3d(width, self.seg_layers.out_channels, 1) for width in self.widths[1:])
+
+    def predict(self, maps: list[Tensor]) -> list[Tensor]:
+        """Logits ``(B, K, D, H, W)`` of the maps, finest first: of the first, unless deep supervision asks for all."""
+        deep = zip(self.deep_layers, maps[1:], strict=False) if self.training else ()
+        return [self.seg_layers(maps[0]), *(layer(x) for layer, x in deep)]
+
+
+class Decoder(Predicting):
     """A U-Net decoder that starts from two deep features instead of one.
 
     Where the encoder has no map (a ViT has none at full resolution) there is nothing to merge, and the transposed
@@ -20,12 +40,12 @@ class Decoder(nn.Module):
     """
 
     def __init__(self, encoder_channels: list[int], encoder_strides: list[int], widths: list[int], num_classes: int):
-        super().__init__()
         if 2 ** len(widths) != encoder_strides[-1]:
             raise ValueError(
                 f"decoder_channels has {len(widths)} widths; an encoder of stride {encoder_strides[-1]} needs "
                 f"one for every power of two below it."
             )
+        super().__init__(widths)
         skips = dict(zip(encoder_strides[:-1], encoder_channels[:-1], strict=True))
         self.has_skip = [2**i in skips for i in range(len(widths))]
         inputs = [*widths[1:], 2 * encoder_channels[-1]]
@@ -33,35 +53,23 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(
             conv_block(w + skips[2**i], w) if 2**i in skips else _norm_and_activation(w) for i, w in enumerate(widths)
         )
-        # nnU-Net's name for the layers that depend on the classes: `-pretrained_weights` leaves them out.
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
-        self.deep_layers = nn.ModuleList()
-
-    def supervise_deep(self) -> None:
-        """From now on predict at the coarser strides, too, while training."""
-        self.deep_layers = nn.ModuleList(
-            nn.Conv3d(up.out_channels, self.seg_layers.out_channels, 1) for up in list(self.ups)[1:]
-        )
 
     def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
-        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> logits ``(B, K, D, H, W)``, finest first.
-
-        There is one, but for a training with :meth:`supervise_deep`.
-        """
+        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> what :meth:`predict` gives."""
         *skips, own = maps
         x = torch.cat([fused, own], 1)
-        logits = []
+        decoded: list[Tensor] = []
         for i in reversed(range(len(self.ups))):
             x = self.ups[i](x)
             if self.has_skip[i]:
                 x = torch.cat([x, skips.pop()], 1)
             x = self.blocks[i](x)
-            if i and self.training and len(self.deep_layers):
-                logits.insert(0, self.deep_layers[i - 1](x))
-        return [self.seg_layers(x), *logits]
+            decoded.insert(0, x)
+        return self.predict(decoded)
 
 
-class UniversalDecoder(nn.Module):
+class UniversalDecoder(Predicting):
     """The Universal Model's own decoder, behind a 1^3 convolution that makes one deep feature of two.
 
     At the start that convolution takes the mean of the two, which is what pretrained weights of the decoder can read.
@@ -69,10 +77,10 @@ class UniversalDecoder(nn.Module):
     """
 
     def __init__(self, encoder_channels: list[int], encoder_strides: list[int], widths: list[int], num_classes: int):
-        super().__init__()
         *skips, channels = encoder_channels
         if list(widths) != skips:
             raise ValueError(f"decoder_channels are {list(widths)}; the Universal Model's decoder has {skips}.")
+        super().__init__(widths)
         self.merge = nn.Conv3d(2 * channels, channels, 1, bias=False)
         self.merge.weight.data = torch.eye(channels).repeat(1, 2)[:, :, None, None, None] / 2
         self.unet = UniversalUNetDecoder(encoder_channels)
@@ -81,8 +89,7 @@ class UniversalDecoder(nn.Module):
     def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
         """As :meth:`Decoder.forward`."""
         *skips, own = maps
-        x = self.unet([*skips, self.merge(torch.cat([fused, own], 1))])[-1]
-        return [self.seg_layers(x)]
+        return self.predict(self.unet([*skips, self.merge(torch.cat([fused, own], 1))])[::-1])
 
 
 # The decoder of an encoder that has one of its own; every other encoder gets a Decoder.

@@ -19,8 +19,10 @@ class SkipFusion(nn.Module):
 
     def __init__(self, num_modalities: int, channels: list[int]):
         super().__init__()
+        self.levels = len(channels)
+        # modality by modality, each shallow to deep
         self.projections = nn.ModuleList(
-            nn.ModuleList(nn.Conv3d(width, width, 1, bias=False) for width in channels) for _ in range(num_modalities)
+            nn.Conv3d(width, width, 1, bias=False) for _ in range(num_modalities) for width in channels
         )
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
@@ -34,8 +36,9 @@ class SkipFusion(nn.Module):
             rows: which samples of ``own`` these n are.
         """
         for m, skips in others.items():
+            projected = [self.projections[m * self.levels + i](skip) for i, skip in enumerate(skips)]
             own = [
-                mine + put(project(theirs).to(mine.dtype), rows[m], len(mine))
-                for mine, theirs, project in zip(own, skips, self.projections[m], strict=True)
+                mine + put(theirs.to(mine.dtype), rows[m], len(mine))
+                for mine, theirs in zip(own, projected, strict=True)
             ]
         return own

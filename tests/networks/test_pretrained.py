@@ -81,7 +81,7 @@ def test_universal_fills_encoders_and_decoders_for_axes_zyx():
             torch.testing.assert_close(own, official)
         torch.testing.assert_close(decoder.unet(maps)[-1], up[-1])
         # what a decoder starts from where it is given nothing but its own feature
-        torch.testing.assert_close(decoder(maps[-1], maps), decoder.seg_layers(up[-1]))
+        torch.testing.assert_close(decoder(maps[-1], maps), [decoder.seg_layers(up[-1])])
 
 
 def test_a_universal_file_without_decoder_fills_the_encoders():

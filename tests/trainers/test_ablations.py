@@ -8,9 +8,10 @@ from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 LADDER = ["CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC"]
 WITHOUT = ["CMCTrainerNoCSC", "CMCTrainerNoMIA", "CMCTrainerNoModalityDropout"]
 OTHERWISE = ["CMCTrainerCorrectedSchedules", "CMCTrainerOneSided", "CMCTrainerOnlyModality0", "CMCTrainerOnlyModality1"]
+BEYOND = ["CMCTrainerSkipFusion", "CMCTrainerDeepSupervision"]
 
 
-@pytest.mark.parametrize("name", LADDER + WITHOUT + OTHERWISE)
+@pytest.mark.parametrize("name", LADDER + WITHOUT + OTHERWISE + BEYOND)
 def test_each_trains_and_its_weights_predict(registered, name):
     cls = getattr(ablations, name)
     short = type(name, (cls,), {"seed": 0, "epochs": 1, "iterations": (2, 1)})
@@ -104,3 +105,16 @@ def test_one_modality_alone(cubes, only):
     other[:, 1 - only] = torch.randn(1, 16, 16, 16)
     with torch.no_grad():
         assert trainer.network(x).equal(trainer.network(other))
+
+
+def test_deep_supervision_halves_the_weight_with_the_resolution(registered):
+    trainer = registered.trainer(ablations.CMCTrainerDeepSupervision)
+    trainer.initialize()
+    batch = next(trainer.get_dataloaders()[0])
+    output = trainer.network(batch["data"], batch["fusion"])
+    assert [logits.shape[3:] for logits in output.deep] == [(8, 8, 8)]
+    nearest = batch["target"][:, :, 1::2, 1::2, 1::2]  # "nearest-exact" takes the second of two voxels
+    plain = super(ablations.CMCTrainerDeepSupervision, trainer)._supervised
+    fine = plain(output, batch)
+    coarse = plain(output._replace(logits=output.deep[0]), {**batch, "target": nearest})
+    torch.testing.assert_close(trainer._supervised(output, batch), (fine + coarse / 2) / 1.5)
