@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from nnunet_cmc.data.fused_and_split import FusedAndSplitLoader
 from nnunet_cmc.losses import alpha
 from nnunet_cmc.networks import CMCNet, CMCOutput, MeanFusion, SkipFusion
 from nnunet_cmc.networks.decoder import Predicting
@@ -59,6 +60,12 @@ class CMCTrainerSkipFusion(CMCTrainer):
     @staticmethod
     def modify_network(network: CMCNet) -> None:
         network.skip_fusion = SkipFusion(len(network.encoders), network.skip_channels)
+
+
+class CMCTrainerFusedAndSplit(CMCTrainerSkipFusion):
+    """Every step shows each labelled registered case twice: fused at every resolution, and with modalities missing."""
+
+    pair_loader = FusedAndSplitLoader
 
 
 class CMCTrainerDeepSupervision(CMCTrainer):

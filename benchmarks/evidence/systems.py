@@ -23,6 +23,7 @@ CANDIDATES = (
     ("CMCTrainer", "CMCPlannerResEnc"),
     ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
     ("CMCTrainerSkipFusion", "CMCPlannerResEnc"),
+    ("CMCTrainerFusedAndSplit", "CMCPlannerResEnc"),
     ("CMCTrainerNoModalityDropout", "CMCPlannerResEnc"),
     ("CMCTrainerDeepSupervision", "CMCPlannerResEnc"),
 )

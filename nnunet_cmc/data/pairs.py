@@ -100,7 +100,7 @@ class PairLoader(SeededLoader):
             "positions": torch.stack([row["positions"] for row in rows]),
             "fusion": torch.stack(
                 [
-                    self._parties(crop.channels, len(row["image"]), labeled=i < n_labeled)
+                    self._fusion(crop.channels, len(row["image"]), labeled=i < n_labeled)
                     for i, (crop, row) in enumerate(zip(crops, rows, strict=True))
                 ]
             ),
@@ -151,17 +151,27 @@ class PairLoader(SeededLoader):
             positions = torch.full((3, *(side // POSITION_STRIDE for side in image.shape[1:])), torch.nan)
         return {**sample, "image": image, "positions": positions}
 
-    def _parties(self, channels: tuple[int, ...], num_modalities: int, labeled: bool) -> Tensor:
+    def _fusion(self, channels: tuple[int, ...], num_modalities: int, labeled: bool) -> Tensor:
         """Row of ``fusion``: who fuses with whom."""
-        if not labeled:
-            party = np.arange(num_modalities)
-        else:
-            party = np.zeros(num_modalities, dtype=int)
-            if len(channels) > 1 and np.random.uniform() < self.modality_dropout:
-                members = np.random.permutation(channels)
-                party[members[: np.random.randint(1, len(channels))]] = 1
-        there = np.isin(np.arange(num_modalities), channels)
-        return torch.from_numpy((party[:, None] == party[None]) & there[:, None] & there[None])
+        if labeled:
+            split = len(channels) > 1 and np.random.uniform() < self.modality_dropout
+            return parties(channels, num_modalities, split)
+        party = np.arange(num_modalities)
+        return _together(party, channels)
+
+
+def parties(channels: tuple[int, ...], num_modalities: int, split: bool) -> Tensor:
+    """Row of ``fusion`` where all ``channels`` fuse or, ``split`` at random, two parties of them, each by itself."""
+    party = np.zeros(num_modalities, dtype=int)
+    if split:
+        members = np.random.permutation(channels)
+        party[members[: np.random.randint(1, len(channels))]] = 1
+    return _together(party, channels)
+
+
+def _together(party: np.ndarray, channels: tuple[int, ...]) -> Tensor:
+    there = np.isin(np.arange(len(party)), channels)
+    return torch.from_numpy((party[:, None] == party[None]) & there[:, None] & there[None])
 
 
 def _positions(box: list[list[int]], body_box: np.ndarray) -> Tensor:

@@ -35,6 +35,7 @@ CLASSES = {
     "CMCTrainerBaseline": "nnunet_cmc.trainers.ablations",
     "CMCTrainerCorrectedSchedules": "nnunet_cmc.trainers.ablations",
     "CMCTrainerDeepSupervision": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerFusedAndSplit": "nnunet_cmc.trainers.ablations",
     "CMCTrainerMeanTeacher": "nnunet_cmc.trainers.mean_teacher",
     "CMCTrainerModalityEncoders": "nnunet_cmc.trainers.ablations",
     "CMCTrainerNoCAC": "nnunet_cmc.trainers.ablations",

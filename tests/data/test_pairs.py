@@ -13,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.cases import Stream, UnlabeledDataset
+from nnunet_cmc.data.fused_and_split import FusedAndSplitLoader
 from nnunet_cmc.data.pairs import PairLoader
 from nnunet_cmc.data.two_views import TwoViewLoader
 
@@ -274,6 +275,27 @@ def test_seeded_batches_leave_the_global_generators_alone(tmp_path):
 def test_a_stream_without_the_other_modality_pairs_nothing(tmp_path):
     batch = loader(tmp_path, {"ct1": (0,), "ct2": (0,), "mr1": (1,)}, unlabeled=["ct2"]).generate_train_batch()
     assert batch["pairs"][2:, 1].eq(-1).all()
+
+
+def test_labelled_cases_of_several_modalities_are_fused_in_one_row_and_split_in_another(tmp_path):
+    arguments = {"unlabeled": ["c"], "seed": 0, "augment": True}
+    once = loader(tmp_path, REGISTERED, **arguments).generate_train_batch()
+    twice = loader(tmp_path, REGISTERED, cls=FusedAndSplitLoader, **arguments).generate_train_batch()
+    rows = [0, 1, 0, 1, 2, 3]  # of the batch that shows every case once
+    assert twice["data"].equal(once["data"][rows])
+    assert twice["target"].equal(once["target"][rows[:4]])
+    assert twice["keys"] == [once["keys"][row] for row in rows]
+    assert twice["positions"].equal(once["positions"][rows]) or twice["positions"].isnan().all()
+    assert twice["fusion"][:, 0, 1].tolist() == [True, True, False, False, False, False]
+    assert twice["fusion"].diagonal(dim1=1, dim2=2).all()
+    assert twice["pairs"].tolist() == [[0, 0], [1, 1], [4, 4], [5, 5]]
+
+
+def test_unpaired_cases_have_no_second_row(tmp_path):
+    once, twice = (loader(tmp_path, UNPAIRED, cls=cls, seed=0).generate_train_batch() for cls in
+                   (PairLoader, FusedAndSplitLoader))  # fmt: skip
+    assert twice["data"].equal(once["data"])
+    assert twice["fusion"].equal(once["fusion"])
 
 
 def test_two_views_of_unlabelled_rows_differ_in_intensity_alone(tmp_path):

@@ -8,7 +8,7 @@ from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 LADDER = ["CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC"]
 WITHOUT = ["CMCTrainerNoCSC", "CMCTrainerNoMIA", "CMCTrainerNoModalityDropout"]
 OTHERWISE = ["CMCTrainerCorrectedSchedules", "CMCTrainerOneSided", "CMCTrainerOnlyModality0", "CMCTrainerOnlyModality1"]
-BEYOND = ["CMCTrainerSkipFusion", "CMCTrainerDeepSupervision"]
+BEYOND = ["CMCTrainerSkipFusion", "CMCTrainerFusedAndSplit", "CMCTrainerDeepSupervision"]
 
 
 @pytest.mark.parametrize("name", LADDER + WITHOUT + OTHERWISE + BEYOND)

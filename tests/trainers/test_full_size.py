@@ -41,7 +41,7 @@ def test_one_iteration_of_cmcplanner_on_ms_lesions(shared_data, nnunet_folders, 
     assert batch["data"].shape == (2, 2, 96, 96, 96)
     before = {name: parameter.detach().clone() for name, parameter in trainer.network.named_parameters()}
     started = time.perf_counter()
-    terms = trainer.train_step(batch)
+    terms = trainer.update(batch)
     seconds = time.perf_counter() - started
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     count = sum(parameter.numel() for parameter in before.values())
