@@ -1,6 +1,6 @@
 """Peak memory and time of a command, or of each command that it runs one after the other (Linux).
 
-    python benchmarks/command_memory.py nnunet_cmc demo -o FOLDER
+    python benchmarks/command_memory.py nnunet_cmc demo --output FOLDER
     python benchmarks/command_memory.py python benchmarks/lgg_pipeline.py --data FOLDER --output FOLDER
     python benchmarks/command_memory.py nnunet_cmc evaluate -r FOLDER -p FOLDER
 

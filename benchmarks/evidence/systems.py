@@ -12,6 +12,13 @@ from sources import AMOS, LGG, Source
 STOCK_TRAINER = "nnUNetTrainer"
 Candidate = tuple[str, str]
 CHOOSING_SEEDS = 3
+# What was tried when the headline of CMCTrainer missed its target, all on the residual encoder.
+REMEDIES = (
+    "CMCTrainerSkipFusion",
+    "CMCTrainerFusedAndSplit",
+    "CMCTrainerNoModalityDropout",
+    "CMCTrainerDeepSupervision",
+)
 # Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.
 CANDIDATES = (
@@ -22,10 +29,7 @@ CANDIDATES = (
     ("CMCTrainerMeanTeacher", ""),
     ("CMCTrainer", "CMCPlannerResEnc"),
     ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
-    ("CMCTrainerSkipFusion", "CMCPlannerResEnc"),
-    ("CMCTrainerFusedAndSplit", "CMCPlannerResEnc"),
-    ("CMCTrainerNoModalityDropout", "CMCPlannerResEnc"),
-    ("CMCTrainerDeepSupervision", "CMCPlannerResEnc"),
+    *((trainer, "CMCPlannerResEnc") for trainer in REMEDIES),
 )
 LADDER = ("CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC", "CMCTrainer")
 
