@@ -118,3 +118,18 @@ def test_deep_supervision_halves_the_weight_with_the_resolution(registered):
     fine = plain(output, batch)
     coarse = plain(output._replace(logits=output.deep[0]), {**batch, "target": nearest})
     torch.testing.assert_close(trainer._supervised(output, batch), (fine + coarse / 2) / 1.5)
+
+
+def test_scans_that_are_never_fused_teach_skip_fusion_nothing(unpaired):
+    """On unpaired scans CMCTrainerSkipFusion is CMCTrainer to the bit."""
+    weights = []
+    for cls in (CMCTrainer, ablations.CMCTrainerSkipFusion):
+        trainer = unpaired.trainer(type(cls.__name__, (cls,), {"seed": 0, "epochs": 1, "iterations": (3, 1)}))
+        trainer.initialize()
+        trainer.logger.local_logger.plot_progress_png = lambda folder: None
+        trainer.run_training()
+        weights.append(trainer.network.state_dict())
+    plain, fused = weights
+    assert all(fused.pop(name).eq(0).all() for name in list(fused) if name.startswith("skip_fusion"))
+    assert fused.keys() == plain.keys()
+    assert all(fused[name].equal(plain[name]) for name in plain)
