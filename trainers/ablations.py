@@ -86,6 +86,15 @@ class CMCTrainerDeepSupervision(CMCTrainer):
         return sum(w * term for w, term in zip(weights, terms, strict=True)) / sum(weights)
 
 
+class CMCTrainerSkipFusionDeepSupervision(CMCTrainerSkipFusion, CMCTrainerDeepSupervision):
+    """Both."""
+
+    @staticmethod
+    def modify_network(network: CMCNet) -> None:
+        CMCTrainerSkipFusion.modify_network(network)
+        CMCTrainerDeepSupervision.modify_network(network)
+
+
 class CMCTrainerCorrectedSchedules(CMCTrainer):
     """Both weights rise: the printed beta is highest while predictions are noise, and gone when they are good."""
 

@@ -18,6 +18,7 @@ REMEDIES = (
     "CMCTrainerFusedAndSplit",
     "CMCTrainerNoModalityDropout",
     "CMCTrainerDeepSupervision",
+    "CMCTrainerSkipFusionDeepSupervision",
 )
 # Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.

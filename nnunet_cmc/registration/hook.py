@@ -47,6 +47,7 @@ CLASSES = {
     "CMCTrainerOnlyModality1": "nnunet_cmc.trainers.ablations",
     "CMCTrainerOnlyModality2": "nnunet_cmc.trainers.ablations",
     "CMCTrainerSkipFusion": "nnunet_cmc.trainers.ablations",
+    "CMCTrainerSkipFusionDeepSupervision": "nnunet_cmc.trainers.ablations",
     "MeanTeacherTrainer": "nnunet_cmc.trainers.mean_teacher",
     "CMCTrainer_smoke": "nnunet_cmc.trainers.short_runs",
     "CMCTrainer_demo": "nnunet_cmc.trainers.short_runs",

@@ -8,7 +8,7 @@ from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 LADDER = ["CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC"]
 WITHOUT = ["CMCTrainerNoCSC", "CMCTrainerNoMIA", "CMCTrainerNoModalityDropout"]
 OTHERWISE = ["CMCTrainerCorrectedSchedules", "CMCTrainerOneSided", "CMCTrainerOnlyModality0", "CMCTrainerOnlyModality1"]
-BEYOND = ["CMCTrainerSkipFusion", "CMCTrainerFusedAndSplit", "CMCTrainerDeepSupervision"]
+BEYOND = ["CMCTrainerFusedAndSplit", "CMCTrainerSkipFusionDeepSupervision"]
 
 
 @pytest.mark.parametrize("name", LADDER + WITHOUT + OTHERWISE + BEYOND)
@@ -121,9 +121,9 @@ def test_deep_supervision_halves_the_weight_with_the_resolution(registered):
 
 
 def test_scans_that_are_never_fused_teach_skip_fusion_nothing(unpaired):
-    """On unpaired scans CMCTrainerSkipFusion is CMCTrainer to the bit."""
+    """On unpaired scans a training with it is one without it, to the bit."""
     weights = []
-    for cls in (CMCTrainer, ablations.CMCTrainerSkipFusion):
+    for cls in (ablations.CMCTrainerDeepSupervision, ablations.CMCTrainerSkipFusionDeepSupervision):
         trainer = unpaired.trainer(type(cls.__name__, (cls,), {"seed": 0, "epochs": 1, "iterations": (3, 1)}))
         trainer.initialize()
         trainer.logger.local_logger.plot_progress_png = lambda folder: None
