@@ -91,8 +91,8 @@ class CMCTrainerSkipFusionDeepSupervision(CMCTrainerSkipFusion, CMCTrainerDeepSu
 
     @staticmethod
     def modify_network(network: CMCNet) -> None:
-        CMCTrainerSkipFusion.modify_network(network)
         CMCTrainerDeepSupervision.modify_network(network)
+        CMCTrainerSkipFusion.modify_network(network)
 
 
 class CMCTrainerCorrectedSchedules(CMCTrainer):
