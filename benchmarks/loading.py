@@ -2,10 +2,11 @@
 
     python benchmarks/loading.py [--side 96] [--batch 2] [--draws 10]
 
-Both loaders draw labelled patches with the same augmentation, in this process with one thread. A registered pair is one
-patch; an unpaired one is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with channels that no
-scan has: they must cost nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before
-augmentation: at most 1, however large the volume is.
+Both loaders draw labelled patches in this process with one thread. The n-th augmentation decides the same in both, as
+one that interpolates takes several times as long as one that does not. A registered pair is one patch; an unpaired one
+is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with channels that no scan has: they must cost
+nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before augmentation: at most 1, however
+large the volume is.
 """
 
 import tempfile
@@ -23,6 +24,7 @@ from workspace import Workspace
 from nnunet_cmc.data import pairs
 from nnunet_cmc.data.cases import Stream
 from nnunet_cmc.data.pairs import PairLoader
+from nnunet_cmc.data.seeding import seeded
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 
 
@@ -38,7 +40,19 @@ class Spy:
         return part
 
 
-def loaders(workspace: Workspace, side: int, batch: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
+class SameDecisions:
+    """An augmentation whose n-th call decides like the n-th of any other, for ``period`` calls and then again."""
+
+    def __init__(self, transforms: Callable[..., dict], period: int):
+        self.transforms, self.period, self.calls = transforms, period, 0
+
+    def __call__(self, **sample) -> dict:
+        self.calls += 1
+        with seeded(self.calls % self.period):
+            return self.transforms(**sample)
+
+
+def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
     """What makes ours from a stream of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
     plans = workspace.plan(CMCPlannerTiny, spacing=(144 / side,) * 3, patch_size=side, batch_size=batch)
     folder = workspace.preprocess(plans)
@@ -48,9 +62,10 @@ def loaders(workspace: Workspace, side: int, batch: int) -> tuple[Callable, Pair
     common = (batch, made.patch_size, made.final_patch_size, trainer.label_manager, 0.33)
 
     def pairs_of(stream: Stream) -> PairLoader:
-        return PairLoader(stream, None, *common, trainer.modality_dropout, made.transforms, seed=0)
+        transforms = SameDecisions(made.transforms, period)
+        return PairLoader(stream, None, *common, trainer.modality_dropout, transforms, seed=0)
 
-    stock = nnUNetDataLoader(dataset, *common, transforms=made.transforms)
+    stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(made.transforms, period))
     return pairs_of, pairs_of(Stream(dataset, workspace.dataset_json)), stock
 
 
@@ -98,7 +113,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as root:
             with quiet():
                 workspace = Workspace(root, layout, seed=args.seed)
-                pairs_of, ours, stock = loaders(workspace, args.side, args.batch)
+                pairs_of, ours, stock = loaders(workspace, args.side, args.batch, args.draws * args.batch)
                 steps = {"nnU-Net": partial(draw, stock, args.draws), "pairs": partial(draw, ours, args.draws)}
                 if layout == "unpaired":
                     wide = pairs_of(with_empty_channels(workspace, ours, 4))

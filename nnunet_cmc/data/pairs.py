@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import blosc2
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
@@ -25,6 +26,8 @@ class Crop(NamedTuple):
     channels: tuple[int, ...]
     corner: list[int]
     body_box: np.ndarray  # (3, 2) voxels
+    data: blosc2.NDArray  # (M, D, H, W), on disk
+    seg: blosc2.NDArray | None
 
 
 class PairLoader(SeededLoader):
@@ -87,69 +90,76 @@ class PairLoader(SeededLoader):
 
     def _batch(self) -> dict:
         pairs = [self._draw_pair(self.labeled, self.get_do_oversample(i)) for i in range(self.batch_size)]
-        rows = [self._read(crop, self.labeled) for pair in pairs for crop in pair]
+        data, rows = self._read_all(pairs)
         n_labeled = len(rows)
         if self.unlabeled is not None:
             hidden = [self._draw_pair(self.unlabeled, False) for _ in range(self.batch_size)]
-            rows += [self._read(crop, self.unlabeled) for pair in hidden for crop in pair]
-            pairs += hidden
+            more_data, more_rows = self._read_all(hidden)
+            data, rows, pairs = torch.cat([data, more_data]), rows + more_rows, pairs + hidden
         crops = [crop for pair in pairs for crop in pair]
+        num_modalities = data.shape[1]
         return {
-            "data": torch.stack([row["image"] for row in rows]),
+            "data": data,
             "target": torch.stack([row["segmentation"] for row in rows[:n_labeled]]),
             "positions": torch.stack([row["positions"] for row in rows]),
             "fusion": torch.stack(
-                [
-                    self._fusion(crop.channels, len(row["image"]), labeled=i < n_labeled)
-                    for i, (crop, row) in enumerate(zip(crops, rows, strict=True))
-                ]
+                [self._fusion(crop.channels, num_modalities, i < n_labeled) for i, crop in enumerate(crops)]
             ),
-            "pairs": _row_of_each_modality(pairs, len(rows[0]["image"])),
+            "pairs": _row_of_each_modality(pairs, num_modalities),
             "keys": [crop.case for crop in crops],
         }
 
+    def _read_all(self, pairs: list[list[Crop]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """Every row's ``(M, D, H, W)``, absent channels zero, and its target and positions."""
+        crops = [crop for pair in pairs for crop in pair]
+        # numpy's zeros take no time until they are read
+        data = torch.from_numpy(np.zeros((len(crops), crops[0].data.shape[0], *self.final_patch_size), np.float32))
+        rows = []
+        for out, crop in zip(data, crops, strict=True):
+            row = self._read(crop)
+            out[list(crop.channels)] = row.pop("image")
+            rows.append(row)
+        return data, rows
+
     def _draw_pair(self, stream: Stream, force_foreground: bool) -> list[Crop]:
         case = stream.draw()
-        data, _, _, properties = stream.dataset.load_case(case)
+        data, seg, _, properties = stream.dataset.load_case(case)
         corner, _ = self.get_bbox(data.shape[1:], force_foreground, properties.get("class_locations"))
-        anchor = Crop(case, stream.present[case], corner, np.array(properties["body_box"], dtype=float))
+        anchor = Crop(case, stream.present[case], corner, np.array(properties["body_box"], dtype=float), data, seg)
         partner = stream.draw_partner(case)
         return [anchor] if partner is None else [anchor, self._at_same_position(anchor, stream, *partner)]
 
     def _at_same_position(self, anchor: Crop, stream: Stream, case: str, modality: int) -> Crop:
         """The crop of ``case`` whose centre lies at the same relative position in the body as the anchor's."""
-        data, _, _, properties = stream.dataset.load_case(case)
+        data, seg, _, properties = stream.dataset.load_case(case)
         box = np.array(properties["body_box"], dtype=float)
         half = np.array(self.patch_size) / 2
         relative = (np.array(anchor.corner) + half - anchor.body_box[:, 0]) / np.ptp(anchor.body_box, axis=1)
         corner = np.round(box[:, 0] + relative * np.ptp(box, axis=1) - half).astype(int)
         lowest, highest = zip(*(self._corner_range(side, d) for d, side in enumerate(data.shape[1:])), strict=True)
-        return Crop(case, (modality,), [int(c) for c in np.clip(corner, lowest, highest)], box)
+        return Crop(case, (modality,), [int(c) for c in np.clip(corner, lowest, highest)], box, data, seg)
 
     def _corner_range(self, side: int, d: int) -> tuple[int, int]:
         """Where a patch may begin along axis d of a volume, as in nnU-Net's get_bbox."""
         pad = max(int(self.need_to_pad[d]), int(self.patch_size[d]) - side)
         return -pad // 2, side + pad // 2 + pad % 2 - int(self.patch_size[d])
 
-    def _read(self, crop: Crop, stream: Stream) -> dict[str, Tensor]:
-        data, seg, _, _ = stream.dataset.load_case(crop.case)
+    def _read(self, crop: Crop) -> dict[str, Tensor]:
         box = [[lo, lo + int(side)] for lo, side in zip(crop.corner, self.patch_size, strict=True)]
         first, last = min(crop.channels), max(crop.channels)  # what is absent is neither read nor augmented
-        read = torch.from_numpy(crop_and_pad_nd(data, [[first, last + 1], *box], 0)).float()
-        sample = {"image": read[[channel - first for channel in crop.channels]]}
+        read = torch.from_numpy(crop_and_pad_nd(crop.data, [[first, last + 1], *box], 0)).float()
+        everything = len(crop.channels) == len(read)
+        sample = {"image": read if everything else read[[channel - first for channel in crop.channels]]}
         if len(crop.channels) == 1:
-            sample["regression_target"] = _positions(box, crop.body_box) + _OFFSET
-        if seg is not None:
-            sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(seg, box, -1, cast_cropped_to=np.int16))
+            sample["regression_target"] = _positions(box, crop.body_box, _OFFSET)
+        if crop.seg is not None:
+            sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(crop.seg, box, -1, cast_cropped_to=np.int16))
         sample = self.transforms(**sample)
-        seen = sample["image"]
-        image = seen.new_zeros(data.shape[0], *seen.shape[1:])
-        image[list(crop.channels)] = seen
         if "regression_target" in sample:
-            positions = avg_pool3d(sample.pop("regression_target") - _OFFSET, POSITION_STRIDE)
+            positions = avg_pool3d(sample.pop("regression_target"), POSITION_STRIDE) - _OFFSET
         else:
-            positions = torch.full((3, *(side // POSITION_STRIDE for side in image.shape[1:])), torch.nan)
-        return {**sample, "image": image, "positions": positions}
+            positions = torch.full((3, *(side // POSITION_STRIDE for side in sample["image"].shape[1:])), torch.nan)
+        return {**sample, "positions": positions}
 
     def _fusion(self, channels: tuple[int, ...], num_modalities: int, labeled: bool) -> Tensor:
         """Row of ``fusion``: who fuses with whom."""
@@ -174,13 +184,13 @@ def _together(party: np.ndarray, channels: tuple[int, ...]) -> Tensor:
     return torch.from_numpy((party[:, None] == party[None]) & there[:, None] & there[None])
 
 
-def _positions(box: list[list[int]], body_box: np.ndarray) -> Tensor:
-    """Relative position in the body of every voxel centre in ``box``: ``(3, D, H, W)`` float32."""
-    axes = [
-        torch.from_numpy((np.arange(lo, hi) + 0.5 - body[0]) / max(body[1] - body[0], 1.0)).float()
-        for (lo, hi), body in zip(box, body_box, strict=True)
-    ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+def _positions(box: list[list[int]], body_box: np.ndarray, offset: float) -> Tensor:
+    """Relative position in the body of every voxel centre in ``box``, and ``offset``: ``(3, D, H, W)`` float32."""
+    positions = torch.empty(3, *(hi - lo for lo, hi in box))
+    for axis, ((lo, hi), body) in enumerate(zip(box, body_box, strict=True)):
+        along = (np.arange(lo, hi) + 0.5 - body[0]) / max(body[1] - body[0], 1.0) + offset
+        positions[axis] = torch.from_numpy(along).float().reshape([-1 if other == axis else 1 for other in range(3)])
+    return positions
 
 
 def _row_of_each_modality(pairs: list[list[Crop]], num_modalities: int) -> Tensor:
