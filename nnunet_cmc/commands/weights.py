@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.networks.checkpoints import load_checkpoint
     from nnunet_cmc.networks.pretrained import load_pretrained
+    from nnunet_cmc.trainers.ablations import CMCTrainerSkipFusion
     from nnunet_cmc.trainers.build import build_network
     from nnunet_cmc.trainers.checks import require_supported
     from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(args.file)
     torch.manual_seed(args.seed)
     require_supported(plans, args.configuration, dataset_json, CMCTrainer.__name__)
-    net = build_network(CMCTrainer, plans, args.configuration, dataset_json)
+    # the network with the most parts: of the file, nnU-Net takes what its trainer's network has
+    net = build_network(CMCTrainerSkipFusion, plans, args.configuration, dataset_json)
     what, counts = load_pretrained(net, checkpoint, args.file, channel_names(dataset_json), args.modality)
 
     save_tensors(args.output, {"network_weights": net.state_dict()})

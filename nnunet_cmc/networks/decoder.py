@@ -1,5 +1,7 @@
 """From the fused feature, a modality's own feature and its own skips to that modality's logits."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -15,15 +17,16 @@ class Predicting(nn.Module):
     def __init__(self, widths: list[int]):
         super().__init__()
         self.widths = widths
-        self.deep_layers = nn.ModuleList()
+        self.deep = nn.ModuleDict({"seg_layers": nn.ModuleList()})  # the same name, for the same reason
 
     def supervise_deep(self) -> None:
         """From now on predict from the coarser maps, too, while training."""
-        self.deep_layers = nn.ModuleList(nn.Conv3d(width, self.seg_layers.out_channels, 1) for width in self.widths[1:])
+        layers = (nn.Conv3d(width, self.seg_layers.out_channels, 1) for width in self.widths[1:])
+        self.deep["seg_layers"] = nn.ModuleList(layers)
 
     def predict(self, maps: list[Tensor]) -> list[Tensor]:
         """Logits ``(B, K, D, H, W)`` of the maps, finest first: of the first, unless deep supervision asks for all."""
-        deep = zip(self.deep_layers, maps[1:], strict=False) if self.training else ()
+        deep = zip(cast(nn.ModuleList, self.deep["seg_layers"]), maps[1:], strict=False) if self.training else ()
         return [self.seg_layers(maps[0]), *(layer(x) for layer, x in deep)]
 
 

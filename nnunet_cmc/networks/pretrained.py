@@ -18,6 +18,7 @@ from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUN
 
 OUTCOMES = ("used", "resized", "at their start")
 PER_MODALITY = ("encoders", "decoders", "mia.projections", "mia.attentions")
+SKIP_FUSION = "skip_fusion.projections"
 Counts = dict[str, dict[str, int]]
 
 
@@ -70,7 +71,7 @@ def _targets(modalities: Sequence[str], only: str | None) -> list[int]:
 def _part(key: str, modalities: Sequence[str]) -> str:
     kind, *rest = key.split(".")
     if kind not in ("encoders", "decoders"):
-        return "fusion" if kind == "mia" else kind
+        return {"mia": "fusion", "skip_fusion": "skip fusion"}.get(kind, kind)
     name = modalities[int(rest[0])]
     if "adapter" in rest:
         return f"adapters of {name}"
@@ -163,7 +164,10 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
         )
     weights, own = checkpoint["network_weights"], net.state_dict()
     tensors: dict[str, Tensor] = {}
-    for part, (m, channel) in product(PER_MODALITY, origin.items()):
+    parts = [*PER_MODALITY]
+    if net.skip_fusion is not None and any(str(key).startswith(SKIP_FUSION) for key in weights):
+        parts.append(SKIP_FUSION)
+    for part, (m, channel) in product(parts, origin.items()):
         here, found = f"{part}.{m}.", _without_classes(weights, f"{part}.{channel}.")
         remedy = "use a checkpoint trained with plans of the same planner"
         require_structure(_without_classes(own, here), found, path, f"{part} of these plans", remedy)

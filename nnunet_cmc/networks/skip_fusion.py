@@ -5,6 +5,18 @@ from torch import Tensor, nn
 from nnunet_cmc.networks.rows import put
 
 
+class Projections(nn.ModuleList):
+    """A 1^3 convolution for each of a modality's skips, zero at the start."""
+
+    def __init__(self, channels: list[int]):
+        super().__init__(nn.Conv3d(width, width, 1, bias=False) for width in channels)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, skips: list[Tensor]) -> list[Tensor]:
+        return [project(skip) for project, skip in zip(self, skips, strict=True)]
+
+
 class SkipFusion(nn.Module):
     """To each skip of a modality, the skips of the others that it is fused with, each through a 1^3 convolution.
 
@@ -19,13 +31,7 @@ class SkipFusion(nn.Module):
 
     def __init__(self, num_modalities: int, channels: list[int]):
         super().__init__()
-        self.levels = len(channels)
-        # modality by modality, each shallow to deep
-        self.projections = nn.ModuleList(
-            nn.Conv3d(width, width, 1, bias=False) for _ in range(num_modalities) for width in channels
-        )
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
+        self.projections = nn.ModuleList(Projections(channels) for _ in range(num_modalities))
 
     def forward(self, own: list[Tensor], others: dict[int, list[Tensor]], rows: dict[int, list[int]]) -> list[Tensor]:
         """The skips of one modality, ``(B, C, d, h, w)`` each, with what the others add.
@@ -36,7 +42,7 @@ class SkipFusion(nn.Module):
             rows: which samples of ``own`` these n are.
         """
         for m, skips in others.items():
-            projected = [self.projections[m * self.levels + i](skip) for i, skip in enumerate(skips)]
+            projected = self.projections[m](skips)
             own = [
                 mine + put(theirs.to(mine.dtype), rows[m], len(mine))
                 for mine, theirs in zip(own, projected, strict=True)

@@ -33,7 +33,7 @@ def test_a_skip_gets_the_projected_skips_of_those_it_is_fused_with():
     first, third = ([torch.randn(n, *level.shape[1:]) for level in own] for n in (1, 2))
     found = fusion(own, {0: first, 2: third}, {0: [1], 2: [0, 1]})
     for level in range(2):
-        weights = [fusion.projections[2 * m + level].weight for m in range(3)]
+        weights = [fusion.projections[m][level].weight for m in range(3)]
         expected = own[level] + conv3d(third[level], weights[2])
         expected[1] += conv3d(first[level], weights[0])[0]
         torch.testing.assert_close(found[level], expected)

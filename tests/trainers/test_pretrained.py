@@ -11,6 +11,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.commands.main import main
+from nnunet_cmc.trainers.ablations import CMCTrainerSkipFusionDeepSupervision
 from nnunet_cmc.trainers.adapters import CMCTrainerAdapters
 
 FIXTURES = Path(__file__).parents[1] / "networks" / "fixtures"
@@ -115,6 +116,19 @@ def test_a_model_of_ours_is_a_source_too(planned, tmp_path):
             assert value.equal(init[name]), name
     assert init["pretrained"]
     assert not init["reliability"].any()
+
+
+def test_skip_fusion_and_deep_supervision_take_the_same_file(registered, tmp_path):
+    plan(registered, "sam_med3d")
+    init = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth")
+    trainer = pretrained(registered.trainer(CMCTrainerSkipFusionDeepSupervision), init)
+    skips = trainer.network.skip_fusion.state_dict()
+    assert all(value.eq(0).all() for value in skips.values()), "the file teaches them nothing"
+    for value in skips.values():
+        value.normal_()
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    again = torch.load(weights(tmp_path / "checkpoint.pth", tmp_path / "again.pth"), weights_only=True)
+    assert all(again["network_weights"][f"skip_fusion.{name}"].equal(value) for name, value in skips.items())
 
 
 def test_adapters_train_alone_and_the_rest_costs_no_optimizer_state(registered, tmp_path):
