@@ -5,16 +5,11 @@ CMCTrainerNoCAC (+ MIA and CSC, the paper's cross modality collaboration), CMCTr
 consistency).
 """
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import nn
 
-from nnunet_cmc.data.fused_and_split import FusedAndSplitLoader
 from nnunet_cmc.losses import alpha
-from nnunet_cmc.networks import CMCNet, CMCOutput, MeanFusion, SkipFusion
-from nnunet_cmc.networks.decoder import Predicting
+from nnunet_cmc.networks import CMCNet, MeanFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.consistency import Consistency
 
@@ -52,47 +47,6 @@ class CMCTrainerBaseline(CMCTrainerModalityEncoders):
     def modify_network(network: CMCNet) -> None:
         CMCTrainerModalityEncoders.modify_network(network)
         network.encoders = nn.ModuleList([network.encoders[0]] * len(network.encoders))
-
-
-class CMCTrainerSkipFusion(CMCTrainer):
-    """Registered scans are fused at every resolution: a decoder takes the skips of the other modalities, too."""
-
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
-        network.skip_fusion = SkipFusion(len(network.encoders), network.skip_channels)
-
-
-class CMCTrainerFusedAndSplit(CMCTrainerSkipFusion):
-    """Every step shows each labelled registered case twice: fused at every resolution, and with modalities missing."""
-
-    pair_loader = FusedAndSplitLoader
-
-
-class CMCTrainerDeepSupervision(CMCTrainer):
-    """Every decoder predicts at its coarser resolutions, too, weighted as in nnU-Net: half as much at each."""
-
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
-        for decoder in network.decoders:
-            cast(Predicting, decoder).supervise_deep()
-
-    def _supervised(self, output: CMCOutput, batch: dict) -> Tensor:
-        scales = (output.logits, *output.deep)
-        weights = [0.5**i for i in range(len(scales))]
-        terms = []
-        for logits in scales:
-            target = interpolate(batch["target"].float(), logits.shape[3:], mode="nearest-exact")
-            terms.append(super()._supervised(output._replace(logits=logits), {**batch, "target": target}))
-        return sum(w * term for w, term in zip(weights, terms, strict=True)) / sum(weights)
-
-
-class CMCTrainerSkipFusionDeepSupervision(CMCTrainerSkipFusion, CMCTrainerDeepSupervision):
-    """Both."""
-
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
-        CMCTrainerDeepSupervision.modify_network(network)
-        CMCTrainerSkipFusion.modify_network(network)
 
 
 class CMCTrainerCorrectedSchedules(CMCTrainer):

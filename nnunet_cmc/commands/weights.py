@@ -27,10 +27,10 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.networks.checkpoints import load_checkpoint
     from nnunet_cmc.networks.pretrained import load_pretrained
-    from nnunet_cmc.trainers.ablations import CMCTrainerSkipFusion
     from nnunet_cmc.trainers.build import build_network
     from nnunet_cmc.trainers.checks import require_supported
     from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+    from nnunet_cmc.trainers.skip_fusion import CMCTrainerSkipFusion
 
     plans, dataset_json = _plans_and_dataset(args.dataset, args.plans)
     if not args.output.absolute().parent.is_dir():

@@ -8,10 +8,9 @@ from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 LADDER = ["CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC"]
 WITHOUT = ["CMCTrainerNoCSC", "CMCTrainerNoMIA", "CMCTrainerNoModalityDropout"]
 OTHERWISE = ["CMCTrainerCorrectedSchedules", "CMCTrainerOneSided", "CMCTrainerOnlyModality0", "CMCTrainerOnlyModality1"]
-BEYOND = ["CMCTrainerFusedAndSplit", "CMCTrainerSkipFusionDeepSupervision"]
 
 
-@pytest.mark.parametrize("name", LADDER + WITHOUT + OTHERWISE + BEYOND)
+@pytest.mark.parametrize("name", LADDER + WITHOUT + OTHERWISE)
 def test_each_trains_and_its_weights_predict(registered, name):
     cls = getattr(ablations, name)
     short = type(name, (cls,), {"seed": 0, "epochs": 1, "iterations": (2, 1)})
@@ -105,31 +104,3 @@ def test_one_modality_alone(cubes, only):
     other[:, 1 - only] = torch.randn(1, 16, 16, 16)
     with torch.no_grad():
         assert trainer.network(x).equal(trainer.network(other))
-
-
-def test_deep_supervision_halves_the_weight_with_the_resolution(registered):
-    trainer = registered.trainer(ablations.CMCTrainerDeepSupervision)
-    trainer.initialize()
-    batch = next(trainer.get_dataloaders()[0])
-    output = trainer.network(batch["data"], batch["fusion"])
-    assert [logits.shape[3:] for logits in output.deep] == [(8, 8, 8)]
-    nearest = batch["target"][:, :, 1::2, 1::2, 1::2]  # "nearest-exact" takes the second of two voxels
-    plain = super(ablations.CMCTrainerDeepSupervision, trainer)._supervised
-    fine = plain(output, batch)
-    coarse = plain(output._replace(logits=output.deep[0]), {**batch, "target": nearest})
-    torch.testing.assert_close(trainer._supervised(output, batch), (fine + coarse / 2) / 1.5)
-
-
-def test_scans_that_are_never_fused_teach_skip_fusion_nothing(unpaired):
-    """On unpaired scans a training with it is one without it, to the bit."""
-    weights = []
-    for cls in (ablations.CMCTrainerDeepSupervision, ablations.CMCTrainerSkipFusionDeepSupervision):
-        trainer = unpaired.trainer(type(cls.__name__, (cls,), {"seed": 0, "epochs": 1, "iterations": (3, 1)}))
-        trainer.initialize()
-        trainer.logger.local_logger.plot_progress_png = lambda folder: None
-        trainer.run_training()
-        weights.append(trainer.network.state_dict())
-    plain, fused = weights
-    assert all(fused.pop(name).eq(0).all() for name in list(fused) if name.startswith("skip_fusion"))
-    assert fused.keys() == plain.keys()
-    assert all(fused[name].equal(plain[name]) for name in plain)

@@ -13,7 +13,7 @@ STEPS = 3
 # SGD instead of AdamW, which makes full steps of the rounding errors at biases that a norm cancels.
 QUIET = """
 import torch
-from nnunet_cmc.trainers.ablations import CMCTrainerDeepSupervision
+from nnunet_cmc.trainers.deep_supervision import CMCTrainerDeepSupervision
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 from nnunet_cmc.trainers.schedule import WarmUpPolyLR
 class Quiet(CMCTrainerDeepSupervision, CMCTrainerMeanTeacher):

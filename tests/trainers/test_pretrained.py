@@ -11,8 +11,8 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.commands.main import main
-from nnunet_cmc.trainers.ablations import CMCTrainerSkipFusionDeepSupervision
 from nnunet_cmc.trainers.adapters import CMCTrainerAdapters
+from nnunet_cmc.trainers.deep_supervision import CMCTrainerSkipFusionDeepSupervision
 
 FIXTURES = Path(__file__).parents[1] / "networks" / "fixtures"
 SOURCES = {
