@@ -6,10 +6,11 @@ import numpy as np
 from arrangements import ARRANGEMENTS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sources import LGG
-from table import Results
+from table import Results, is_stock
 
-OURS, STOCK = "#0072B2", "#999999"  # distinct in grey and to the colour-blind
+OURS, STOCK, ONE_CHANNEL = "#0072B2", "#999999", "#D55E00"  # distinct in grey and to the colour-blind
 
 
 def save_all(results: Results, folder: Path) -> None:
@@ -53,20 +54,31 @@ def headline(results: Results) -> Figure:
 
 
 def curve(results: Results, along: str, label: str) -> Figure:
-    """Dice of every system along a condition, a panel for each input."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    """Dice of every system along a condition, a panel for each input; a system with one point is left out."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(1, len(LGG.inputs), sharey=True)
+    lines = {}
     for axis, given in zip(axes, LGG.inputs, strict=True):
-        _curve(axis, results.where(test_input=given), along)
+        lines |= _curves(axis, results.where(test_input=given), along)
         axis.set(title=given if given == "both" else f"{given} alone", xlabel=label)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Dice of 20 test subjects (%)")
-    axes[-1].legend(frameon=False, fontsize="small")
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
 
 
-def _curve(axis: Axes, results: Results, along: str) -> None:
-    for name, system in results.systems().items():
+def _curves(axis: Axes, results: Results, along: str) -> dict[str, Line2D]:
+    """Draw them; what is drawn, by name."""
+    lines = {}
+    for system in results.systems().values():
+        first = system.records[0]
+        if first["channels"] != "both":
+            name, style = "nnU-Net, this sequence alone", {"color": ONE_CHANNEL, "linestyle": "--"}
+        elif is_stock(first):
+            name, style = "nnU-Net, both sequences", {"color": STOCK}
+        else:
+            name, style = "nnunet_cmc", {"color": OURS}
         points = [(value, system.where(**{along: value}).records[0]["dice"]) for value in system.values_of(along)]
         if len(points) > 1:
-            axis.plot(*zip(*points, strict=True), marker="o", label=name)
+            lines[name] = axis.plot(*zip(*points, strict=True), marker="o", **style)[0]
+    return lines
