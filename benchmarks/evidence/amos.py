@@ -21,6 +21,7 @@ COPIES, TESTED = 3, 4
 SPACING = 4.0  # mm
 TISSUE = {"spleen": "spleen", "right_kidney": "kidneys", "left_kidney": "kidneys", "liver": "liver",
           "stomach": "stomach", "aorta": "vessel"}  # fmt: skip
+NUMBER = {"spleen": 1, "right_kidney": 2, "left_kidney": 3, "liver": 6, "stomach": 7, "aorta": 8}  # in AMOS
 OTHER_ORGANS = "bowel"  # classes of AMOS that are not asked for are there to be confused with
 FAT, SKIN = 25.0, 30.0  # mm from the nearest organ: to the end of what is inside, and to the end of the body
 
@@ -60,8 +61,10 @@ def make_subject(file: Path, output: Path, name: str, rng: np.random.Generator) 
     organs = deformed(sitk.DICOMOrient(sitk.ReadImage(str(file), sitk.sitkUInt8), "LPS"), rng)
     labels = sitk.GetArrayFromImage(organs)
     tissues = tissues_of(labels)
-    wanted = np.isin(labels, list(AMOS.classes.values()))
-    arrays = {"labels": (labels * wanted).astype(np.uint8)}
+    ours = np.zeros(256, np.uint8)
+    for organ, value in AMOS.classes.items():
+        ours[NUMBER[organ]] = value
+    arrays = {"labels": ours[labels]}
     arrays |= {
         f"images_{m}": make(rng, tissues, [SPACING] * 3) for m, make in zip(AMOS.modalities, (ct, mr), strict=True)
     }
@@ -99,7 +102,7 @@ def tissues_of(labels: np.ndarray) -> np.ndarray:
     tissues[distance < FAT] = INDEX["fat"]
     tissues[binary_fill_holes(distance < FAT / 3)] = INDEX["muscle"]
     tissues[labels > 0] = INDEX[OTHER_ORGANS]
-    for name, value in AMOS.classes.items():
+    for name, value in NUMBER.items():
         tissues[labels == value] = INDEX[TISSUE[name]]
     return tissues
 

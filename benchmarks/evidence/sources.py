@@ -10,7 +10,7 @@ class Source:
     Attributes:
         name: as records call it.
         modalities: the labels are drawn on the first.
-        classes: name -> value in the labels.
+        classes: name -> value in the labels, without gaps: the converter would close them.
         labeled: fraction of labels -> labelled subjects; the largest are all that may be labelled.
         validation: that many subjects, the last of the training order.
         first_id: nnU-Net's number of its first dataset.
@@ -44,9 +44,9 @@ class Source:
 
 
 LGG = Source("lgg", ("FLAIR", "T1post"), {0.1: 8, 0.2: 16, 1.0: 72}, 8, {"tumour": 1}, 911)
-# Values of AMOS; what is smaller than a voxel of the short runs (prostate, bladder, adrenals, ...) is left out.
+# What is smaller than a voxel of the short runs (prostate, bladder, adrenals, ...) is left out.
 AMOS = Source(
     "amos_synthetic", ("CT", "MR"), {0.1: 2, 0.2: 4, 1.0: 20}, 4,
-    {"spleen": 1, "right_kidney": 2, "left_kidney": 3, "liver": 6, "stomach": 7, "aorta": 8}, 941,
+    {"spleen": 1, "right_kidney": 2, "left_kidney": 3, "liver": 4, "stomach": 5, "aorta": 6}, 941,
 )  # fmt: skip
 SOURCES = {source.name: source for source in (LGG, AMOS)}
