@@ -12,7 +12,10 @@ from nnunet_cmc.trainers.skip_fusion import CMCTrainerSkipFusion
 
 
 class CMCTrainerDeepSupervision(CMCTrainer):
-    """Every decoder predicts at its coarser resolutions, too, weighted as in nnU-Net: half as much at each."""
+    """Every decoder predicts at its coarser resolutions, too, each weighted half as much as the one before.
+
+    nnU-Net's weights halve likewise, but leave the coarsest resolution out.
+    """
 
     @staticmethod
     def modify_network(network: CMCNet) -> None:

@@ -48,6 +48,8 @@ def test_scans_that_are_never_fused_teach_skip_fusion_nothing(unpaired):
         trainer.run_training()
         weights.append(trainer.network.state_dict())
     plain, fused = weights
-    assert all(fused.pop(name).eq(0).all() for name in list(fused) if name.startswith("skip_fusion"))
+    projections = [fused.pop(name) for name in list(fused) if name.startswith("skip_fusion")]
+    assert projections
+    assert all(weight.eq(0).all() for weight in projections)
     assert fused.keys() == plain.keys()
     assert all(fused[name].equal(plain[name]) for name in plain)
