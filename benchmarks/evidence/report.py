@@ -16,11 +16,12 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, REMEDIES, STOCK_TRAINER
+from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, PROFILES, REMEDIES, STOCK_TRAINER
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
 HEADER = ("FLAIR only", "T1post only", "both", "mean")
+TIME = "training (min)"
 
 
 def main() -> None:
@@ -31,8 +32,11 @@ def main() -> None:
     every = Results(records.load(args.results))
     results = every.where(dataset=LGG.name)
     figures.save_all(results, args.output.parent)
-    text = (HERE / "results_text.md").read_text().replace("{{amos}}", amos(every.where(dataset=AMOS.name)))
-    args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: PARTS[match[1]](results), text))
+    longer = Results(records.load(args.results.with_name(PROFILES["longer"].results)))
+    apart = {"amos": lambda _: amos(every.where(dataset=AMOS.name)), "longer": lambda _: others(longer)}
+    parts = PARTS | apart
+    text = (HERE / "results_text.md").read_text()
+    args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]](results), text))
     print(f"Written: {args.output}")
 
 
@@ -78,8 +82,8 @@ def headline(results: Results, metric: str = "dice") -> str:
     for arrangement in ARRANGEMENTS:
         at = results.where(arrangement=arrangement, labels=0.1, recipe="", selected=True)
         for name, system in at.systems().items():
-            rows.append([arrangement, name, str(len(system.seeds)), *_cells(system, metric)])
-    return markdown(("arrangement", "system", "seeds", *HEADER), rows)
+            rows.append([arrangement, name, str(len(system.seeds)), *_cells(system, metric), _minutes(system)])
+    return markdown(("arrangement", "system", "seeds", *HEADER, TIME), rows)
 
 
 def headline_assd(results: Results) -> str:
@@ -149,46 +153,49 @@ def ladder(results: Results) -> str:
         for trainer in LADDER:
             system = at.where(planner=planner, trainer=f"{trainer}_cmcbudget")
             if system.records:
-                rows.append([planner, trainer, *_cells(system, "dice")])
-    return markdown(("planner", "trainer", *HEADER), rows)
+                rows.append([planner, trainer, *_cells(system, "dice"), _minutes(system)])
+    return markdown(("planner", "trainer", *HEADER, TIME), rows)
 
 
 def others(results: Results) -> str:
     at = results.where(arrangement="registered", labels=0.1, seed=0)
-    rows = [[name, *_cells(system, "dice"), *_cells(system, "validation_dice")[3:]] for name, system in
-            at.systems().items()]  # fmt: skip
-    return markdown(("system", *HEADER, "mean of validation"), rows)
+    rows = [
+        [name, *_cells(system, "dice"), *_cells(system, "validation_dice")[3:], _minutes(system)]
+        for name, system in at.systems().items()
+    ]
+    return markdown(("system", *HEADER, "mean of validation", TIME), rows)
 
 
 def misalignment(results: Results) -> str:
     at = results.where(arrangement="misaligned", labels=0.1, recipe="", seed=0, channels="both")
     rows = [
-        [f"{shift:g}", name, *_cells(system, "dice")]
+        [f"{shift:g}", name, *_cells(system, "dice"), _minutes(system)]
         for shift in at.values_of("shift_mm")
         for name, system in at.where(shift_mm=shift).systems().items()
     ]
-    return markdown(("shift (mm)", "system", *HEADER), rows)
+    return markdown(("shift (mm)", "system", *HEADER, TIME), rows)
 
 
 def labels(results: Results) -> str:
     at = results.where(arrangement="registered", recipe="", seed=0)
     trainers = {r["trainer"] for r in at.records if r["selected"]} | {f"{STOCK_TRAINER}_cmcbudget"}
     rows = [
-        [f"{100 * share:g} %", name, *_cells(system, "dice")]
+        [f"{100 * share:g} %", name, *_cells(system, "dice"), _minutes(system)]
         for share in at.values_of("labels")
         for name, system in at.where(labels=share).systems().items()
         if system.records[0]["trainer"] in trainers
     ]
-    return markdown(("labels", "system", *HEADER), rows)
+    return markdown(("labels", "system", *HEADER, TIME), rows)
 
 
 def amos(results: Results) -> str:
     rows = [
-        [arrangement, name, *(mean_and_spread(system.where(test_input=given), "dice") for given in AMOS.inputs)]
+        [arrangement, name, *means, _minutes(system)]
         for arrangement in ARRANGEMENTS
         for name, system in results.where(arrangement=arrangement).systems().items()
+        for means in [[mean_and_spread(system.where(test_input=given), "dice") for given in AMOS.inputs]]
     ]
-    return markdown(("arrangement", "system", "CT only", "MR only", "both"), rows)
+    return markdown(("arrangement", "system", "CT only", "MR only", "both", TIME), rows)
 
 
 def provenance(results: Results) -> str:
@@ -212,6 +219,12 @@ def _cells(system: Results, metric: str) -> Sequence[str]:
         *(mean_and_spread(system.where(test_input=given), metric) for given in LGG.inputs),
         system.mean_of_inputs(metric),
     ]
+
+
+def _minutes(system: Results) -> str:
+    """Of one training, the mean over the seeds."""
+    seconds = {record["seed"]: record["seconds"] for record in system.records}
+    return f"{np.mean(list(seconds.values())) / 60:.1f}"
 
 
 PARTS = {

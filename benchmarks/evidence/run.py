@@ -1,6 +1,6 @@
 """Train, predict and judge what a table needs; every finished run adds its records to docs/results.json.
 
-    python benchmarks/evidence/run.py TABLE --data FOLDER --work FOLDER [--profile cpu|gpu] [--seeds 3] [--jobs 2]
+    python benchmarks/evidence/run.py TABLE --data FOLDER --work FOLDER [--profile cpu] [--seeds 3] [--jobs 2]
 
 FOLDER of the data holds ``images_FLAIR``, ``images_T1post``, ``labels`` and ``split.json`` (80 training subjects in an
 order, 20 test subjects); for the table ``amos`` it is what amos.py makes. Everything else goes to the work folder. Give
@@ -29,14 +29,17 @@ def main() -> None:
     parser.add_argument("--profile", choices=PROFILES, default="cpu")
     parser.add_argument("--seeds", type=int, default=3, help="of the headline (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (%(default)s)")
-    parser.add_argument("--results", type=Path, default=records.FILE, help="file of the records (%(default)s)")
+    parser.add_argument("--results", type=Path, help="file of the records (that of the profile, in docs/)")
     args = parser.parse_args()
     profile = PROFILES[args.profile]
+    args.results = args.results or records.FILE.with_name(profile.results)
     chosen: list[Candidate] = []
     if args.table == "finalists":
         chosen = finalists(records.load(args.results), profile)
     elif args.table in ("headline", "labels", "misalignment", "amos"):
         chosen = choose(records.load(args.results), profile)
+    elif args.table == "longer":
+        chosen = choose(records.load(), PROFILES["cpu"])  # nothing is chosen anew
     if args.table == "headline":  # the choice may have changed since the last time
         before = [record for record in records.load(args.results) if record["profile"] == args.profile]
         records.save([{**record, "selected": False} for record in before], args.results)
