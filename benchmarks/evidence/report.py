@@ -16,7 +16,7 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, PROFILES, REMEDIES, STOCK_TRAINER
+from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, PROFILES, REMEDIES, STOCK_TRAINER, UNPAIRED_REMEDIES
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
@@ -67,9 +67,18 @@ def finalists(results: Results) -> str:
 
 def remedies(results: Results) -> str:
     """What was tried to reach the target, seed 0 on registered scans, beside what it was tried on."""
-    at = results.where(arrangement="registered", labels=0.1, seed=0, stock=False, planner="CMCPlannerResEnc")
+    return _tried(results.where(arrangement="registered"), REMEDIES)
+
+
+def unpaired_remedies(results: Results) -> str:
+    """The same on unpaired scans."""
+    return _tried(results.where(arrangement="unpaired"), UNPAIRED_REMEDIES)
+
+
+def _tried(results: Results, trainers: Sequence[str]) -> str:
+    at = results.where(labels=0.1, seed=0, stock=False, planner="CMCPlannerResEnc")
     rows = []
-    for trainer in ("CMCTrainer", *REMEDIES):
+    for trainer in ("CMCTrainer", *trainers):
         system = at.where(trainer=f"{trainer}_cmcbudget")
         if system.records:
             rows.append([trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")])
@@ -230,8 +239,8 @@ def _minutes(system: Results) -> str:
 PARTS = {
     part.__name__: part
     for part in (
-        candidates, finalists, remedies, headline, headline_assd, comparison, comparison_transductive, missing, gap,
-        ladder, others, misalignment, labels, provenance,
+        candidates, finalists, remedies, unpaired_remedies, headline, headline_assd, comparison,
+        comparison_transductive, missing, gap, ladder, others, misalignment, labels, provenance,
     )
 }  # fmt: skip
 

@@ -20,6 +20,8 @@ REMEDIES = (
     "CMCTrainerDeepSupervision",
     "CMCTrainerSkipFusionDeepSupervision",
 )
+# Where the unlabelled scans hardly enter the gradient: likewise, on unpaired scans.
+UNPAIRED_REMEDIES = ("CMCTrainerMeanTeacher", "CMCTrainerCorrectedSchedules", "CMCTrainerNoCAC")
 # Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.
 CANDIDATES = (
@@ -201,6 +203,8 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
     if table == "labels":
         return [run for labels in LGG.labeled if labels != 0.1
                 for run in (ours(chosen[0], labels=labels), *stock("registered", labels=labels))]  # fmt: skip
+    if table == "unpaired":
+        return [ours((trainer, "CMCPlannerResEnc"), "unpaired") for trainer in ("CMCTrainer", *UNPAIRED_REMEDIES)]
     if table == "longer":
         return [ours(chosen[0]), *stock("registered")]
     if table == "amos":
@@ -213,7 +217,8 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
     ]
 
 
-TABLES = ("candidates", "finalists", "headline", "ladder", "others", "labels", "misalignment", "amos", "longer")
+TABLES = ("candidates", "finalists", "headline", "unpaired", "ladder", "others", "labels", "misalignment", "amos",
+          "longer")  # fmt: skip
 
 
 def finalists(records: Iterable[dict], profile: Profile) -> list[Candidate]:

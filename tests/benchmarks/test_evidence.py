@@ -13,6 +13,7 @@ from records import load, save
 from sources import AMOS, LGG
 from systems import CANDIDATES, PROFILES, TABLES, choose, finalists, table_runs
 from table import Results
+from term_shares import shares
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +222,16 @@ def test_intervals():
     assert (difference.high - difference.low) / 2 == pytest.approx(1.96 * by_subject.std() / 10, rel=0.05)
     assert difference.is_certain
     assert not paired_difference([[5.0, 5.0], [-1.0, -1.0]], np.zeros((2, 2))).is_certain
+
+
+def test_shares_of_the_gradient(tmp_path):
+    names = ["alpha", "beta", *(f"gradient/{term}/encoder {m}" for term in ("supervised", "csc", "cac")
+                                for m in ("FLAIR", "T1post"))]  # fmt: skip
+    epochs = [[0.01, 0.1, 2.0, 4.0, 20.0, 8.0, 5.0, 1.0], [0.1, 0.01, 1.0, 1.0, 1.0, 3.0, 2.0, 5.0]]
+    file = tmp_path / "progress.csv"
+    file.write_text("\n".join(",".join(map(str, line)) for line in [names, *epochs]))
+    np.testing.assert_allclose(shares(file, "csc"), [[10, 10], [2, 30]])
+    np.testing.assert_allclose(shares(file, "cac"), [[25, 2], [2.5, 5]])
 
 
 def test_stock_is_given_its_better_model():
