@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import binary_fill_holes
 from sources import LGG
-from systems import PROFILES, choose, table_runs
+from systems import PROFILES, Run, choose, table_runs
+from table import Results
 
 from nnunet_cmc.evaluation.slices import best_plane, read_volume
 
@@ -45,12 +46,7 @@ def main() -> None:
     ours = [record for record in records.load() if record["profile"] == args.profile]
     runs = table_runs("headline", profile, 1, choose(ours, profile))[:2]  # ours, and stock on both, registered
     bench = Bench(args.data, args.work, profile, LGG, runs[0].shift)
-    trainer = bench.trainer(runs[0])
-    dice = next(
-        record["dice_by_subject"] for record in ours
-        if (record["trainer"], record["planner"]) == (trainer, runs[0].planner) and record["test_input"] == "both"
-        and (record["arrangement"], record["labels"], record["seed"]) == ("registered", 0.1, 0)
-    )  # fmt: skip
+    dice = dice_of_subjects(ours, runs[0], bench.trainer(runs[0]))
     order = np.argsort(dice)[::-1]
     cases = {name: order[place] for name, place in (("best", 0), ("median", len(order) // 2), ("worst", -1))}
     figure = Figure(figsize=(8, 8.4), layout="constrained")
@@ -67,6 +63,14 @@ def main() -> None:
     file = records.FILE.with_name("results_cases.png")
     figure.savefig(file, dpi=110)
     print(f"Written: {file}")
+
+
+def dice_of_subjects(found: list[dict], run: Run, trainer: str) -> list[float]:
+    """Of each test subject with both sequences, in percent."""
+    return Results(found).where(
+        dataset=run.source.name, arrangement=run.arrangement, trainer=trainer, planner=run.planner, labels=run.labels,
+        recipe=run.recipe, seed=run.seed, test_input="both",
+    ).records[0]["dice_by_subject"]  # fmt: skip
 
 
 def shapes(bench: Bench, runs: Mapping, subject: str, given: str) -> Shapes:

@@ -8,10 +8,11 @@ import report
 import SimpleITK as sitk
 from arrangements import ARRANGEMENTS, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
 from intervals import paired_difference
+from pictures import dice_of_subjects
 from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
 from sources import AMOS, LGG
-from systems import CANDIDATES, PROFILES, TABLES, choose, finalists, table_runs
+from systems import CANDIDATES, PROFILES, TABLES, Run, choose, finalists, table_runs
 from table import Results
 from term_shares import shares
 
@@ -232,6 +233,18 @@ def test_shares_of_the_gradient(tmp_path):
     file.write_text("\n".join(",".join(map(str, line)) for line in [names, *epochs]))
     np.testing.assert_allclose(shares(file, "csc"), [[10, 10], [2, 30]])
     np.testing.assert_allclose(shares(file, "cac"), [[25, 2], [2.5, 5]])
+
+
+def test_pictures_are_of_the_glioma_and_of_the_headline():
+    run = Run("registered", "CMCTrainer", "CMCPlannerTiny")
+    records = [
+        a_record(**other, dice_by_subject=[1.0])
+        for other in (
+            {"dataset": "amos_synthetic"}, {"seed": 1}, {"test_input": "FLAIR"}, {"arrangement": "misaligned"},
+            {"labels": 0.2}, {"planner": "CMCPlannerResEnc"},
+        )
+    ]  # fmt: skip
+    assert dice_of_subjects([*records, a_record()], run, "CMCTrainer_cmcbudget") == [40.0, 60.0]
 
 
 def test_stock_is_given_its_better_model():
