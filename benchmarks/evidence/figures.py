@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sources import LGG
+from systems import STOCK_PLANNERS
 from table import Results, is_stock
 
 OURS, STOCK, ONE_CHANNEL = "#0072B2", "#999999", "#D55E00"  # distinct in grey and to the colour-blind
@@ -18,6 +19,7 @@ def save_all(results: Results, folder: Path) -> None:
     if results.where(selected=True).records:
         headline(results.where(selected=True, labels=0.1, recipe="")).savefig(folder / "results.png", dpi=150)
     at = results.where(recipe="", seed=0)
+    at = Results([record for record in at.records if record["planner"] != STOCK_PLANNERS[1]])
     curves = {
         "labels": (at.where(arrangement="registered"), "labels", "labelled share of 72 subjects"),
         "shift_mm": (at.where(arrangement="misaligned", labels=0.1, channels="both"), "shift_mm", "shift (mm)"),

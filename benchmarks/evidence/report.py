@@ -16,7 +16,16 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, PROFILES, REMEDIES, STOCK_TRAINER, UNPAIRED_REMEDIES
+from systems import (
+    CANDIDATES,
+    CHOOSING_SEEDS,
+    LADDER,
+    PROFILES,
+    REMEDIES,
+    STOCK_PLANNERS,
+    STOCK_TRAINER,
+    UNPAIRED_REMEDIES,
+)
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
@@ -144,7 +153,7 @@ def missing(results: Results) -> str:
 def gap(results: Results) -> str:
     """How much of the way from stock at 10 % to stock at all labels ours goes at 10 %, seed 0, registered."""
     at = results.where(arrangement="registered", recipe="", seed=0)
-    few, all_labels = at.where(labels=0.1, selected=True), at.where(labels=1.0)
+    few, all_labels = at.where(labels=0.1, selected=True), at.where(labels=1.0, planner=STOCK_PLANNERS[0])
     rows = []
     for given in LGG.inputs:
         ours = few.where(stock=False).mean(given, "dice")

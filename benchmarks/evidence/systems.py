@@ -201,8 +201,11 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
             *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
     if table == "labels":
-        return [run for labels in LGG.labeled if labels != 0.1
-                for run in (ours(chosen[0], labels=labels), *stock("registered", labels=labels))]  # fmt: skip
+        return [
+            *(run for labels in LGG.labeled if labels != 0.1
+              for run in (ours(chosen[0], labels=labels), *stock("registered", labels=labels))),
+            *stock("registered", "nnUNetPlannerResEncM", labels=1.0),
+        ]  # fmt: skip
     if table == "unpaired":
         return [ours((trainer, "CMCPlannerResEnc"), "unpaired") for trainer in ("CMCTrainer", *UNPAIRED_REMEDIES)]
     if table == "longer":
