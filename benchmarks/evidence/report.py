@@ -23,7 +23,6 @@ from systems import (
     PROFILES,
     REMEDIES,
     STOCK_PLANNERS,
-    STOCK_TRAINER,
     UNPAIRED_REMEDIES,
 )
 from table import Results, markdown, mean_and_spread
@@ -186,17 +185,19 @@ def others(results: Results) -> str:
 
 def misalignment(results: Results) -> str:
     at = results.where(arrangement="misaligned", labels=0.1, recipe="", seed=0, channels="both")
+    trainers = _of_headline(at)
     rows = [
         [f"{shift:g}", name, *_cells(system, "dice"), _minutes(system)]
         for shift in at.values_of("shift_mm")
         for name, system in at.where(shift_mm=shift).systems().items()
+        if system.records[0]["trainer"] in trainers
     ]
     return markdown(("shift (mm)", "system", *HEADER, TIME), rows)
 
 
 def labels(results: Results) -> str:
     at = results.where(arrangement="registered", recipe="", seed=0)
-    trainers = {r["trainer"] for r in at.records if r["selected"]} | {f"{STOCK_TRAINER}_cmcbudget"}
+    trainers = _of_headline(at)
     rows = [
         [f"{100 * share:g} %", name, *_cells(system, "dice"), _minutes(system)]
         for share in at.values_of("labels")
@@ -225,6 +226,11 @@ def provenance(results: Results) -> str:
         for at in [results.where(profile=profile, device=device)]
     ]  # fmt: skip
     return markdown(("profile", "device", "records", "iterations", "training (s)", "commits"), rows)
+
+
+def _of_headline(results: Results) -> set[str]:
+    """The trainers of its two systems."""
+    return {record["trainer"] for record in results.records if record["selected"]}
 
 
 def _range(results: Results, name: str) -> str:
