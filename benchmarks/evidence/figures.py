@@ -19,6 +19,7 @@ def save_all(results: Results, folder: Path) -> None:
     if results.where(selected=True).records:
         headline(results.where(selected=True, labels=0.1, recipe="")).savefig(folder / "results.png", dpi=150)
     at = results.where(recipe="", seed=0)
+    # one curve of nnU-Net for each input: the headline's
     at = Results([record for record in at.records if record["planner"] != STOCK_PLANNERS[1]])
     curves = {
         "labels": (at.where(arrangement="registered"), "labels", "labelled share of 72 subjects"),

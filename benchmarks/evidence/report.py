@@ -16,15 +16,7 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import (
-    CANDIDATES,
-    CHOOSING_SEEDS,
-    LADDER,
-    PROFILES,
-    REMEDIES,
-    STOCK_PLANNERS,
-    UNPAIRED_REMEDIES,
-)
+from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent

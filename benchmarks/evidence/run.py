@@ -1,4 +1,4 @@
-"""Train, predict and judge what a table needs; every finished run adds its records to docs/results.json.
+"""Train, predict and judge what a table needs; every finished run adds its records to a file in docs/.
 
     python benchmarks/evidence/run.py TABLE --data FOLDER --work FOLDER [--profile cpu] [--seeds 3] [--jobs 2]
 
