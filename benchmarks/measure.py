@@ -113,11 +113,17 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        self.waits += bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
+        self.waits += _waits(func, args)
         if not func.is_view:
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
             self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return result
+
+
+def _waits(func, args) -> bool:
+    if func is torch.ops.aten.index.Tensor:  # by numbers it takes as many rows as there are numbers
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
 
 
 def count(function: Callable[[], object]) -> Count:

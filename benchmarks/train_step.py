@@ -59,7 +59,9 @@ def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: to
     """The table's, the whole step last."""
     trainer.iteration = 1  # the first of an epoch also measures gradients
     batch = next(loader)
-    on_device = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    on_device = {
+        key: value.to(device) if isinstance(value, Tensor) and key != "pairs" else value for key, value in batch.items()
+    }
     steps = {"load": lambda: next(loader), **parts(trainer, on_device)}
     steps["whole step"] = lambda: (next(loader), trainer.update(batch))
     seconds = interleaved(steps, repeats, device)

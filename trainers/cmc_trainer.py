@@ -14,6 +14,7 @@ from torch import Tensor, autocast, nn
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.losses import alpha, beta
 from nnunet_cmc.networks import CMCNet, CMCOutput
+from nnunet_cmc.networks.rows import rows_of
 from nnunet_cmc.trainers.consistency import Consistency, rows_by_form
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
@@ -147,7 +148,10 @@ class CMCTrainer(ResumableTrainer):
     def update(self, batch: dict) -> dict:
         """One update from a batch of :class:`PairLoader`; returns every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
-        batch = {k: v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        batch = {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) and key != "pairs" else value
+            for key, value in batch.items()
+        }  # the host reads the pairs
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
             output = self.network(batch["data"], batch["fusion"])
@@ -161,14 +165,13 @@ class CMCTrainer(ResumableTrainer):
             self._measure_gradients(terms)
         self._step(loss)
         registered, others = rows_by_form(batch["pairs"])
-        similarities: dict[str, float] = {}
+        numbers = {"loss": loss, **terms}
         for name, (partners, strangers) in self.consistency.similarity.items():
-            similarities |= {f"similarity/{name}": float(partners), f"similarity/{name}/others": float(strangers)}
+            numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
+        values = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
         return {
-            "loss": float(loss.detach()),
-            **{name: float(term.detach()) for name, term in terms.items()},
+            **dict(zip(numbers, values, strict=True)),
             **weights,
-            **similarities,
             "registered": len(registered),
             "unpaired": len(others) // 2,
         }
@@ -213,10 +216,10 @@ class CMCTrainer(ResumableTrainer):
             target: ``(N, 1 or M, D, H, W)``, for all modalities or for each.
         """
         target = target.expand(-1, decoded.shape[1], -1, -1, -1)
-        rows = [(m, column.nonzero()[:, 0]) for m, column in enumerate(decoded.unbind(1)) if column.any()]
+        rows = rows_of(decoded.tolist())
         if not rows:
             return logits[:0].sum()
-        return torch.stack([loss(logits[of_m, m], target[of_m, m : m + 1]) for m, of_m in rows]).mean()
+        return torch.stack([loss(logits[of_m, m], target[of_m, m : m + 1]) for m, of_m in rows.items()]).mean()
 
     def _step(self, loss: Tensor) -> None:
         """nnU-Net's backward pass and optimizer step."""

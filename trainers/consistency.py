@@ -45,7 +45,7 @@ class Consistency(nn.Module):
         Args:
             output: of the network for all rows.
             target: ``(N_labeled, 1, D, H, W)``, of the first rows.
-            pairs: ``(P, M)``, the row of each modality, or -1.
+            pairs: ``(P, M)``, the row of each modality, or -1; on the CPU, or the host waits for the GPU.
             positions: ``(N, 3, d, h, w)`` relative positions in the body.
             joint: ``(N - N_labeled, K, D, H, W)``, the probabilities that all modalities together predict for the other
                 rows, which the one-sided CAC learns from.

@@ -21,7 +21,8 @@ def of_all_ranks(output: CMCOutput, batch: dict) -> tuple[CMCOutput, dict]:
 
     Args:
         output: of this rank's rows, with gradient.
-        batch: of PairLoader, on the device, with or without :data:`HIDDEN`; its ``data`` is left out of the result.
+        batch: of PairLoader, on the device but for ``pairs``, with or without :data:`HIDDEN`; its ``data`` is left out of
+            the result.
     """
     mine = torch.tensor([len(output.present), len(batch["target"]), len(batch["pairs"])], device=output.present.device)
     sizes = [size.tolist() for size in _gathered(mine[None], [1] * dist.get_world_size())]
@@ -39,9 +40,9 @@ def of_all_ranks(output: CMCOutput, batch: dict) -> tuple[CMCOutput, dict]:
     whole["pairs"] = torch.cat(
         [
             _renumbered(part, labeled[rank], sum(labeled[:rank]), sum(labeled) + sum(hidden[:rank]))
-            for rank, part in enumerate(_gathered(batch["pairs"], pairs))
+            for rank, part in enumerate(_gathered(batch["pairs"].to(mine.device), pairs))
         ]
-    )
+    ).cpu()
     logits, features, present = (all_rows(part) for part in output[:3])
     return CMCOutput(logits, features, present, tuple(all_rows(part) for part in output.deep)), whole
 

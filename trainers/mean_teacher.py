@@ -49,11 +49,15 @@ class CMCTrainerMeanTeacher(CMCTrainer):
         """The student's update from the strong view of unlabelled scans, and the teacher's."""
         n_labeled = len(batch["target"])
         weak = batch["data"][n_labeled:].to(self.device, non_blocking=True)
-        labels = self.pseudo_labels(weak) if len(weak) else weak[:, :1]
+        labels = self.taught(batch, self.pseudo_labels(weak)) if len(weak) else weak[:, :1]
         student_sees = torch.cat([batch["data"][:n_labeled], batch["strong"]])
         terms = super().update({**batch, "data": student_sees, "pseudo": labels})
         self.teacher.update_parameters(self.bare_network)
         return terms
+
+    def taught(self, batch: dict, labels: Tensor) -> Tensor:
+        """What the student learns where the teacher says ``labels``, ``(N_unlabeled, 1, D, H, W)`` int16: just this."""
+        return labels
 
     @torch.no_grad()
     def pseudo_labels(self, data: Tensor) -> Tensor:
