@@ -1,8 +1,8 @@
 """Semi-supervision beyond the paper: the mean teacher's student sees labelled anatomy within unlabelled scans.
 
 Labels come from few scans, pseudo-labels from many, and a network can tell the two kinds apart. Where a part of a
-labelled scan lies in an unlabelled one, it cannot, and what it learned of the label goes over (bidirectional copy-paste,
-Bai et al., CVPR 2023; here one way, labelled into unlabelled).
+labelled scan lies in an unlabelled one, it cannot, and what it learned of the label goes over (bidirectional
+copy-paste, Bai et al., CVPR 2023; here one way, labelled into unlabelled).
 """
 
 import torch

@@ -21,8 +21,8 @@ def of_all_ranks(output: CMCOutput, batch: dict) -> tuple[CMCOutput, dict]:
 
     Args:
         output: of this rank's rows, with gradient.
-        batch: of PairLoader, on the device but for ``pairs``, with or without :data:`HIDDEN`; its ``data`` is left out of
-            the result.
+        batch: of PairLoader, on the device but for ``pairs``, with or without :data:`HIDDEN`; its ``data`` is left out
+            of the result.
     """
     mine = torch.tensor([len(output.present), len(batch["target"]), len(batch["pairs"])], device=output.present.device)
     sizes = [size.tolist() for size in _gathered(mine[None], [1] * dist.get_world_size())]

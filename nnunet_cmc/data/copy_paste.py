@@ -12,9 +12,9 @@ NOT_PASTED = -1
 class CopyPasteLoader(TwoViewLoader):
     """TwoViewLoader whose strong views hold a cuboid of a labelled row of the batch, where that row has it.
 
-    ``pasted``: ``(N_unlabeled, 1, D, H, W)`` int16, the label in the cuboid and :data:`NOT_PASTED` elsewhere. The labelled
-    row has every modality of the unlabelled one; where there is no such row in the batch, nothing is pasted. A modality
-    that the unlabelled row lacks stays absent.
+    ``pasted``: ``(N_unlabeled, 1, D, H, W)`` int16, the label in the cuboid and :data:`NOT_PASTED` elsewhere. The
+    labelled row has every modality of the unlabelled one; where there is no such row in the batch, nothing is pasted.
+    A modality that the unlabelled row lacks stays absent.
     """
 
     def make_batch(self) -> dict:
@@ -27,7 +27,8 @@ class CopyPasteLoader(TwoViewLoader):
         for row, has in enumerate(present[n_labeled:]):
             donors = (present[:n_labeled] | ~has).all(1).nonzero()[:, 0].tolist()
             if donors:
-                donor, cuboid = np.random.choice(donors), (..., *_cuboid(strong.shape[2:]))
+                donor = int(np.random.choice(donors))
+                cuboid = (slice(None), *_cuboid(strong.shape[2:]))
                 strong[row][cuboid] = batch["data"][donor][cuboid] * has[:, None, None, None]
                 pasted[row][cuboid] = batch["target"][donor][cuboid]
         return {**batch, "pasted": pasted}
