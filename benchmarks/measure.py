@@ -144,15 +144,23 @@ class Ceilings(NamedTuple):
         return max(count.flops / self.flops, count.bytes / self.bytes)
 
 
-def ceilings(device: torch.device, side: int = 2048) -> Ceilings:
-    """Best of products of (side, side) matrices, and of copies of 256 MB; bfloat16 on a GPU, float32 on a CPU."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+def ceilings(device: torch.device) -> Ceilings:
+    """Best of products of square matrices (float32, on a GPU bfloat16), and of copies of 256 MB (on a GPU 1 GB)."""
+    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a = torch.randn(side, side, device=device, dtype=dtype)
-    source = torch.zeros(side * side * 16, device=device)
+    source = torch.zeros(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     steps = {"product": lambda: a @ a, "copy": lambda: target.copy_(source)}
     best = {name: min(seconds) for name, seconds in interleaved(steps, 5, device).items()}
     return Ceilings(2 * side**3 / best["product"], 2 * source.nbytes / best["copy"])
+
+
+def busy(function: Callable[[], object]) -> float:
+    """The share of a call's time in which a GPU computes; what is missing, it waits for the host."""
+    function()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        seconds, _ = timed(function, torch.device("cuda"))
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds
 
 
 # ---- memory

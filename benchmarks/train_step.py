@@ -5,8 +5,10 @@
 Labelled and as many unlabelled registered pairs of generated abdomens go through a trainer as in a training. Every part
 is then run alone on the inputs that it had: forward and backward, time and the peak of memory above what was there. Its
 *floor* is the larger of its operations by the machine's rate for matrix products and of its bytes (if no operator is
-fused with another) by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the trainer's own. *Waits*
-are operators whose result the host must know before it goes on, which a GPU then makes it wait for.
+fused with another) by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the trainer's own, which a
+CPU loads for, too; on a GPU that is the work of other processes, and the step is shown with activations kept and
+computed twice. *Waits* are operators whose result the host must know before it goes on, which a GPU then makes it wait
+for. With ``nnUNet_compile=1`` encoders and decoders are compiled.
 """
 
 import tempfile
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from measure import Ceilings, begin, ceilings, count, interleaved, parser, peak_bytes, print_table, quiet, spread
+from measure import Ceilings, begin, busy, ceilings, count, interleaved, parser, peak_bytes, print_table, quiet, spread
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from workspace import Workspace
@@ -53,17 +55,37 @@ def main() -> None:
             parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
             print(f"\n{name}: {args.batch} + {args.batch} pairs of {side}^3, {parameters / 1e6:.1f} M parameters")
             print_table(HEADER, rows(trainer, loader, limits, args.repeats, device))
+            if device.type == "cuda":
+                print_memory(trainer, next(loader))
+
+
+def print_memory(trainer: CMCTrainer, batch: dict) -> None:
+    """What an update takes of a GPU, with weights and moments, and how busy it keeps it."""
+    for what, twice in (("kept", False), ("computed twice", True)):
+        trainer.bare_network.checkpointing = twice
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        trainer.update(batch)
+        used, held = torch.cuda.max_memory_allocated() / 1e9, torch.cuda.max_memory_reserved() / 1e9
+        share = 100 * busy(lambda: trainer.update(batch))
+        print(
+            f"activations {what}: {used:.1f} GB of memory ({held:.1f} GB reserved), computing {share:.0f} % of the time"
+        )
 
 
 def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: torch.device):
-    """The table's, the whole step last."""
+    """The table's, the whole step last; the first row is not on the GPU."""
     trainer.iteration = 1  # the first of an epoch also measures gradients
     batch = next(loader)
     on_device = {
         key: value.to(device) if isinstance(value, Tensor) and key != "pairs" else value for key, value in batch.items()
     }
     steps = {"load": lambda: next(loader), **parts(trainer, on_device)}
-    steps["whole step"] = lambda: (next(loader), trainer.update(batch))
+    if device.type == "cuda":
+        steps["whole step"] = lambda: update(trainer, batch, False)
+        steps["whole step, activations computed twice"] = lambda: update(trainer, batch, True)
+    else:
+        steps["whole step"] = lambda: (next(loader), trainer.update(batch))
     seconds = interleaved(steps, repeats, device)
     whole = median(seconds["whole step"])
     for name, step in steps.items():
@@ -79,6 +101,11 @@ def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: to
             spread(seconds[name], 1000), share, f"{median(seconds[name]) / floor:.1f}", peak,
             counted.waits,
         )  # fmt: skip
+
+
+def update(trainer: CMCTrainer, batch: dict, checkpointing: bool) -> None:
+    trainer.bare_network.checkpointing = checkpointing
+    trainer.update(batch)
 
 
 def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:

@@ -37,14 +37,17 @@ class Bench:
         for folder in (*self.folders.values(), self.work / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def prepare(self, run: Run) -> None:
-        """Convert, plan and preprocess the run's dataset for its planner."""
+    def make_scans(self) -> None:
+        """The scans of all arrangements."""
         make_scans(self.data, self.scans, self.subjects, self.shift)
+
+    def prepare(self, run: Run) -> None:
+        """Convert, plan and preprocess the run's dataset for its planner. Call :meth:`make_scans` before."""
         name = self._name(run)
         done = self.folders["preprocessed"] / name / f"{run.planner}.complete"
         if done.is_file():
             return
-        raw = self.folders["raw"] / name
+        raw = self.raw(run)
         log = f"prepare-{run.dataset}-{run.planner}"
         splits = folds(run.dataset, self.subjects)
         if run.teacher:
@@ -75,7 +78,7 @@ class Bench:
         """Train the teacher, if it is not, and make the dataset with its labels."""
         self.prepare(teacher)
         self.train(teacher)
-        teacher_raw = self.folders["raw"] / self._name(teacher)
+        teacher_raw = self.raw(teacher)
         cases, predicted = self.work / "cases" / log, self.work / "predictions" / log
         put_unlabeled(teacher_raw, unlabeled, cases)
         self.predict(teacher, cases, predicted, log)
@@ -125,7 +128,7 @@ class Bench:
             self.source, self.scans, everybody, run.arrangement == "misaligned", given, channels, cases, references
         )
         self.predict(run, cases, predictions, f"{run.key}-predict-{given}")
-        dataset_json = json.loads((self.folders["raw"] / self._name(run) / "dataset.json").read_text())
+        dataset_json = json.loads((self.raw(run) / "dataset.json").read_text())
         dataset_json.pop("cmc", None)  # names the training's cases, not these
         judged = evaluate_folder(references, predictions, dataset_json, progress=False).cases
         shutil.rmtree(cases)
@@ -163,6 +166,10 @@ class Bench:
         # the first modality stays where it is when the second moves: alone it is one training, not two
         unmoved = run.channels == self.source.modalities[0] and run.arrangement == "misaligned"
         return fold_number(self.source, "registered" if unmoved else run.arrangement, run.labels, run.seed)
+
+    def raw(self, run: Run) -> Path:
+        """The folder of the run's dataset."""
+        return self.folders["raw"] / self._name(run)
 
     def model(self, run: Run) -> Path:
         """The folder of the run's fold."""

@@ -16,7 +16,7 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, CHOOSING_SEEDS, LADDER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
+from systems import CANDIDATES, LADDER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
@@ -56,13 +56,14 @@ def candidates(results: Results) -> str:
 def finalists(results: Results) -> str:
     """Validation Dice of the systems of ours that have several seeds."""
     at = results.where(arrangement="registered", labels=0.1, stock=False)
+    seeds = range(PROFILES["cpu"].choosing_seeds)
     rows = [
-        [name, *(system.where(seed=seed).mean_of_inputs("validation_dice") for seed in range(CHOOSING_SEEDS)),
+        [name, *(system.where(seed=seed).mean_of_inputs("validation_dice") for seed in seeds),
          system.mean_of_inputs("validation_dice")]
         for name, system in at.systems().items()
-        if set(range(CHOOSING_SEEDS)) <= set(system.seeds)
+        if set(seeds) <= set(system.seeds)
     ]  # fmt: skip
-    return markdown(("finalist", *(f"seed {seed}" for seed in range(CHOOSING_SEEDS)), "mean"), rows)
+    return markdown(("finalist", *(f"seed {seed}" for seed in seeds), "mean"), rows)
 
 
 def remedies(results: Results) -> str:

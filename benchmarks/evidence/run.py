@@ -12,6 +12,7 @@ the same command again after an interruption: it goes on where it was. The table
 import argparse
 import sys
 import traceback
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -43,15 +44,20 @@ def main() -> None:
     if args.table == "headline":  # the choice may have changed since the last time
         before = [record for record in records.load(args.results) if record["profile"] == args.profile]
         records.save([{**record, "selected": False} for record in before], args.results)
-    benches: dict[float, Bench] = {}
-    preparing, writing, failed = Lock(), Lock(), []
+    runs = table_runs(args.table, profile, args.seeds, chosen)
+    benches = {run.shift: Bench(args.data, args.work, profile, run.source, run.shift) for run in runs}
+    locks: defaultdict[object, Lock] = defaultdict(Lock)  # of what two runs may share: scans, a dataset, a model
+    writing, failed = Lock(), []
 
     def work(run: Run) -> None:
+        bench = benches[run.shift]
         try:
-            with preparing:
-                bench = benches.setdefault(run.shift, Bench(args.data, args.work, profile, run.source, run.shift))
+            with locks[bench.scans]:
+                bench.make_scans()
+            with locks[bench.raw(run)]:
                 bench.prepare(run)
-            found = bench.finish(run)
+            with locks[bench.model(run)]:
+                found = bench.finish(run)
         except Exception:
             failed.append(run)
             traceback.print_exc()
@@ -66,7 +72,7 @@ def main() -> None:
         return any(old["selected"] for old in records.load(args.results) if records.key(old) == records.key(record))
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(work, table_runs(args.table, profile, args.seeds, chosen)))
+        list(pool.map(work, runs))
     if failed:
         sys.exit(f"{len(failed)} runs failed.")
 

@@ -11,7 +11,6 @@ from sources import AMOS, LGG, Source
 
 STOCK_TRAINER = "nnUNetTrainer"
 Candidate = tuple[str, str]
-CHOOSING_SEEDS = 3
 # What was tried when the headline of CMCTrainer missed its target, all on the residual encoder.
 REMEDIES = (
     "CMCTrainerSkipFusion",
@@ -34,6 +33,10 @@ CANDIDATES = (
     ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
     *((trainer, "CMCPlannerResEnc") for trainer in REMEDIES),
 )
+# On a GPU, where trainings are longer, so that a teacher has something to teach.
+GPU_CANDIDATES = tuple(
+    (trainer, "") for trainer in ("CMCTrainerSkipFusionDeepSupervision", "CMCTrainerPlus", "CMCTrainerPlusNoCAC")
+)
 LADDER = ("CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC", "CMCTrainer")
 
 
@@ -46,7 +49,7 @@ class Reduced:
         patch: voxels along D, H, W, of ours; nnU-Net plans its own.
         batch: of both.
         stages: of our residual encoder, with one block each.
-        learning_rate: of ours, that of CMCPlannerTiny; the full network's 1e-3 learns nothing in so few iterations.
+        learning_rate: of ours, that of CMCPlannerTiny; the full network's 1e-3 learns nothing in 300 iterations.
     """
 
     stock_width: float
@@ -65,8 +68,11 @@ class Profile:
         spacing: of all plans, in mm; None leaves it to the planners.
         reduced: how stock networks and ours with a residual encoder are made smaller; None leaves them as planned.
         transductive: of the unlabelled training subjects, how many are predicted.
-        planner: of ours, for SAM-Med3D's structure from random weights.
+        planner: of ours where a system names none: on a CPU, SAM-Med3D's structure from random weights.
         results: under docs/, where its records go.
+        candidates: systems of ours, of which the headline's is chosen by validation Dice.
+        choosing: the arrangements of scans that choose.
+        choosing_seeds: so many seeds of the best candidate of each encoder choose between these.
     """
 
     name: str
@@ -78,6 +84,9 @@ class Profile:
     transductive: int
     planner: str
     results: str = "results.json"
+    candidates: tuple[Candidate, ...] = CANDIDATES
+    choosing: tuple[str, ...] = ("registered",)
+    choosing_seeds: int = 3
 
     @property
     def total_iterations(self) -> int:
@@ -88,6 +97,9 @@ CPU = Profile("cpu", "cpu", 10, 30, 5.0, Reduced(0.5, 0.25, (32, 48, 48)), 20, "
 PROFILES = {
     "cpu": CPU,
     "gpu": Profile("gpu", "cuda", 100, 250, None, None, 64, "CMCPlanner"),
+    # half an hour of one GPU: a headline, with nnU-Net's own network at full width
+    "short": Profile("short", "cuda", 20, 50, 3.0, Reduced(1.0, 0.5, (48, 80, 80), stages=5), 12, "CMCPlannerResEnc",
+                     "results_gpu.json", GPU_CANDIDATES, ("registered", "unpaired"), 1),
     # a part of the headline three times as long: at another budget, so in another file
     "longer": replace(CPU, name="longer", epochs=30, results="results_longer.json"),
     # whether the scripts work, in minutes: no numbers
@@ -182,9 +194,10 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
         return Run(arrangement, trainer, planner or profile.planner, **other)
 
     if table == "candidates":
-        return [ours(candidate) for candidate in CANDIDATES]
+        return [ours(candidate, arrangement) for arrangement in profile.choosing for candidate in profile.candidates]
     if table == "finalists":
-        return [ours(candidate, seed=seed) for seed in range(CHOOSING_SEEDS) for candidate in chosen]
+        return [ours(candidate, arrangement, seed=seed) for seed in range(profile.choosing_seeds)
+                for arrangement in profile.choosing for candidate in chosen]  # fmt: skip
     if table == "headline":
         return [
             run
@@ -196,7 +209,7 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
         return [ours((trainer, planner)) for planner in ("", "CMCPlannerResEnc") for trainer in LADDER]  # fmt: skip
     if table == "others":
         return [
-            *(ours(candidate) for candidate in (("CMCTrainerAsPrinted", ""), *CANDIDATES)),
+            *(ours(candidate) for candidate in (("CMCTrainerAsPrinted", ""), *profile.candidates)),
             *stock("registered", "nnUNetPlannerResEncM"),
             *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
@@ -225,7 +238,7 @@ TABLES = ("candidates", "finalists", "headline", "unpaired", "ladder", "others",
 
 
 def finalists(records: Iterable[dict], profile: Profile) -> list[Candidate]:
-    """The best candidate of each encoder by validation Dice on registered scans, the better one first.
+    """The best candidate of each encoder by validation Dice, the better one first.
 
     Raises:
         ValueError: a candidate has not been trained yet.
@@ -238,9 +251,10 @@ def finalists(records: Iterable[dict], profile: Profile) -> list[Candidate]:
             )
     best = [
         max(
-            (candidate for candidate in CANDIDATES if candidate[1] == planner), key=lambda candidate: dice[candidate][0]
+            (candidate for candidate in profile.candidates if candidate[1] == planner),
+            key=lambda candidate: dice[candidate][0],
         )
-        for planner in dict.fromkeys(planner for _, planner in CANDIDATES)
+        for planner in dict.fromkeys(planner for _, planner in profile.candidates)
     ]
     return sorted(best, key=lambda candidate: -float(np.mean(list(dice[candidate].values()))))
 
@@ -249,22 +263,24 @@ def choose(records: Sequence[dict], profile: Profile) -> list[Candidate]:
     """The :func:`finalists`, all seeds of which must be there."""
     found = finalists(records, profile)
     for trainer, planner in found:
-        if len(validation_dice(records, profile)[trainer, planner]) < CHOOSING_SEEDS:
+        if len(validation_dice(records, profile)[trainer, planner]) < profile.choosing_seeds:
             raise ValueError(f"{trainer} with {planner or profile.planner} lacks a seed: run the table finalists.")
     return found
 
 
 def validation_dice(records: Iterable[dict], profile: Profile) -> dict[Candidate, dict[int, float]]:
-    """Of each candidate and seed that chooses, the mean over the inputs on registered scans."""
-    wanted = {"dataset": "lgg", "arrangement": "registered", "labels": 0.1, "profile": profile.name}
-    found: dict[Candidate, dict[int, list[float]]] = {candidate: {} for candidate in CANDIDATES}
+    """Of each candidate and seed that chooses, the mean over the inputs and the arrangements that choose."""
+    wanted = {"dataset": "lgg", "labels": 0.1, "profile": profile.name}
+    found: dict[Candidate, dict[int, list[float]]] = {candidate: {} for candidate in profile.candidates}
     for record in records:
         planner = "" if record["planner"] == profile.planner else record["planner"]
         candidate = record["trainer"].removesuffix("_cmcbudget"), planner
-        if candidate in found and wanted.items() <= record.items() and record["seed"] < CHOOSING_SEEDS:
+        chooses = record["arrangement"] in profile.choosing and record["seed"] < profile.choosing_seeds
+        if candidate in found and chooses and wanted.items() <= record.items():
             found[candidate].setdefault(record["seed"], []).append(record["validation_dice"])
+    n_values = len(LGG.inputs) * len(profile.choosing)
     return {
-        candidate: {seed: float(np.mean(values)) for seed, values in by_seed.items() if len(values) == len(LGG.inputs)}
+        candidate: {seed: float(np.mean(values)) for seed, values in by_seed.items() if len(values) == n_values}
         for candidate, by_seed in found.items()
     }
 
