@@ -74,18 +74,18 @@ def print_memory(trainer: CMCTrainer, batch: dict) -> None:
 
 
 def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: torch.device):
-    """The table's, the whole step last; the first row is not on the GPU."""
+    """The table's, the whole step last."""
     trainer.iteration = 1  # the first of an epoch also measures gradients
     batch = next(loader)
     on_device = {
         key: value.to(device) if isinstance(value, Tensor) and key != "pairs" else value for key, value in batch.items()
     }
-    steps = {"load": lambda: next(loader), **parts(trainer, on_device)}
+    steps = parts(trainer, on_device)
     if device.type == "cuda":
         steps["whole step"] = lambda: update(trainer, batch, False)
         steps["whole step, activations computed twice"] = lambda: update(trainer, batch, True)
     else:
-        steps["whole step"] = lambda: (next(loader), trainer.update(batch))
+        steps = {"load": lambda: next(loader), **steps, "whole step": lambda: (next(loader), trainer.update(batch))}
     seconds = interleaved(steps, repeats, device)
     whole = median(seconds["whole step"])
     for name, step in steps.items():

@@ -122,9 +122,9 @@ class Cubes:
     def hidden(self) -> list[str]:
         return json.loads((self.folder / "splits_final.json").read_text())[0]["unlabeled"]
 
-    def trainer(self, cls=Quiet, fold=0, **changes):
+    def trainer(self, cls=Quiet, fold=0, device="cpu", **changes):
         plans = json.loads(json.dumps({**self.plans, **changes, "continue_training": False}))
-        return cls(plans, "3d_fullres", fold, self.dataset_json, torch.device("cpu"))
+        return cls(plans, "3d_fullres", fold, self.dataset_json, torch.device(device))
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""On a GPU, where there is one: the same numbers as on the CPU, in bfloat16, and nothing that only a CPU can do."""
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_cmc.networks import CMCNet
+from nnunet_cmc.planners.cmc_planner import CMCPlanner
+from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.trainers.as_printed import CMCTrainerAsPrinted
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
+from nnunet_cmc.trainers.plus import CMCTrainerPlus
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU.")
+
+
+@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerResEnc])
+@pytest.mark.parametrize("present", [(0, 1), (1,)])
+def test_a_full_size_network_predicts_what_it_does_on_the_cpu(planner, present):
+    torch.manual_seed(0)
+    network = CMCNet(2, 3, [96] * 3, planner.encoder, planner.encoder_kwargs, list(planner.decoder_channels)).eval()
+    x = torch.zeros(1, 2, 96, 96, 96)
+    x[:, list(present)] = torch.randn(1, len(present), 96, 96, 96)
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        expected = network(x).softmax(1)
+        network.cuda()
+        single = network(x.cuda()).softmax(1).cpu()
+        with torch.autocast("cuda", torch.bfloat16):
+            half = network(x.cuda()).float().softmax(1).cpu()
+    assert float((single - expected).norm() / expected.norm()) < 1e-4
+    assert float((half - expected).norm() / expected.norm()) < 3e-2
+
+
+@pytest.mark.parametrize("cls", [CMCTrainer, CMCTrainerAsPrinted, CMCTrainerMeanTeacher, CMCTrainerPlus])
+@pytest.mark.parametrize("scans", ["registered", "unpaired"])
+def test_it_trains_in_bfloat16(request, cls, scans):
+    short = type(cls.__name__, (cls,), {"seed": 0, "epochs": 2, "iterations": (3, 1)})
+    trainer = request.getfixturevalue(scans).trainer(short, device="cuda")
+    trainer.initialize()
+    trainer.logger.local_logger.plot_progress_png = lambda folder: None
+    trainer.run_training()
+    assert trainer.half_precision is torch.bfloat16
+    log = trainer.logger.local_logger.my_fantastic_logging
+    assert np.isfinite(log["train_losses"]).all()
+    for name in ("CT", "MR"):
+        assert log[f"gradient/supervised/encoder {name}"][-1] > 0
+        assert log[f"gradient/csc/encoder {name}"][-1] > 0
+        assert log[f"gradient/cac/decoder {name}"][-1] > 0
+
+
+def test_compiled_parts_compute_the_same(registered, monkeypatch):
+    plain = registered.trainer(device="cuda")
+    plain.initialize()
+    monkeypatch.setenv("nnUNet_compile", "1")
+    compiled = registered.trainer(device="cuda")
+    compiled.initialize()
+    x = torch.randn(2, 2, 16, 16, 16, device="cuda")
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        torch.testing.assert_close(compiled.network(x), plain.network(x), atol=1e-3, rtol=1e-3)
