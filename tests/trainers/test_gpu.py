@@ -41,7 +41,7 @@ def test_it_trains_in_bfloat16(request, cls, scans):
     trainer.logger.local_logger.plot_progress_png = lambda folder: None
     trainer.run_training()
     assert trainer.half_precision is torch.bfloat16
-    log = trainer.logger.local_logger.my_fantastic_logging
+    log = trainer.logger.get_checkpoint()
     assert np.isfinite(log["train_losses"]).all()
     for name in ("CT", "MR"):
         assert log[f"gradient/supervised/encoder {name}"][-1] > 0
