@@ -11,10 +11,10 @@ class CMCTrainer_smoke(CMCTrainer):
 
 
 class CMCTrainer_demo(CMCTrainer):
-    """500 iterations: minutes on a CPU with CMCPlannerTiny."""
+    """400 iterations: minutes on a CPU with CMCPlannerTiny."""
 
     epochs = 10
-    iterations = (50, 4)
+    iterations = (40, 4)
 
 
 class CMCTrainer_5epochs(CMCTrainer):
