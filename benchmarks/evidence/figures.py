@@ -37,12 +37,12 @@ def headline(results: Results) -> Figure:
     for axis, arrangement in zip(axes, ARRANGEMENTS, strict=True):
         at = results.where(arrangement=arrangement)
         for place, given in enumerate(LGG.inputs):
-            ours = at.where(stock=False, test_input=given).values("dice_by_subject")
+            ours = at.where(stock=False, test_input=given).values("dice")
             for side, color, name, values in (
-                (-0.2, STOCK, "nnU-Net, the better of two and one channels", at.better_stock(given, "dice_by_subject")),
+                (-0.2, STOCK, "nnU-Net, the better of two and one channels", at.better_stock(given, "dice")),
                 (0.2, OURS, "nnunet_cmc", ours),
             ):
-                seeds = [np.mean(subjects) for subjects in values.values()]
+                seeds = list(values.values())
                 if seeds:
                     axis.bar(place + side, np.mean(seeds), 0.38, color=color, label=name if place == 0 else None)
                     axis.plot(np.full(len(seeds), place + side), seeds, "k.", markersize=4)

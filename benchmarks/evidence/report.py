@@ -16,7 +16,7 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, LADDER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
+from systems import CANDIDATES, LADDER, PLUS, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
@@ -32,8 +32,18 @@ def main() -> None:
     every = Results(records.load(args.results))
     results = every.where(dataset=LGG.name)
     figures.save_all(results, args.output.parent)
-    longer = Results(records.load(args.results.with_name(PROFILES["longer"].results)))
-    apart = {"amos": lambda _: amos(every.where(dataset=AMOS.name)), "longer": lambda _: others(longer)}
+    longer, gpu = (Results(records.load(args.results.with_name(PROFILES[n].results))) for n in ("longer", "short"))
+    gpu = gpu.complete()
+    figures.headline(gpu.where(selected=True)).savefig(args.output.parent / "results_gpu.png", dpi=150)
+    apart = {
+        "amos": lambda _: amos(every.where(dataset=AMOS.name)),
+        "longer": lambda _: others(longer),
+        "gpu_candidates": lambda _: gpu_candidates(gpu),
+        "gpu_headline": lambda _: headline(gpu),
+        "gpu_comparison": lambda _: comparison(gpu),
+        "gpu_missing": lambda _: missing(gpu),
+        "gpu_provenance": lambda _: provenance(gpu),
+    }
     parts = PARTS | apart
     text = (HERE / "results_text.md").read_text()
     args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]](results), text))
@@ -68,12 +78,12 @@ def finalists(results: Results) -> str:
 
 def remedies(results: Results) -> str:
     """What was tried to reach the target, seed 0 on registered scans, beside what it was tried on."""
-    return _tried(results.where(arrangement="registered"), REMEDIES)
+    return _tried(results.where(arrangement="registered"), (*REMEDIES, *PLUS))
 
 
 def unpaired_remedies(results: Results) -> str:
     """The same on unpaired scans."""
-    return _tried(results.where(arrangement="unpaired"), UNPAIRED_REMEDIES)
+    return _tried(results.where(arrangement="unpaired"), (*UNPAIRED_REMEDIES, *PLUS))
 
 
 def _tried(results: Results, trainers: Sequence[str]) -> str:
@@ -84,6 +94,18 @@ def _tried(results: Results, trainers: Sequence[str]) -> str:
         if system.records:
             rows.append([trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")])
     return markdown(("trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER)), rows)
+
+
+def gpu_candidates(results: Results) -> str:
+    """What the GPU's headline was chosen from, on the scans that chose, seed 0."""
+    rows = []
+    for arrangement in PROFILES["short"].choosing:
+        at = results.where(arrangement=arrangement, seed=0, stock=False)
+        for trainer, _ in PROFILES["short"].candidates:
+            system = at.where(trainer=f"{trainer}_cmcbudget")
+            rows.append([arrangement, trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")])
+    head = ("arrangement", "trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER))
+    return markdown(head, rows)
 
 
 def headline(results: Results, metric: str = "dice") -> str:
@@ -120,7 +142,7 @@ def against_stock(results: Results, arrangement: str, values: str = "dice_by_sub
     for given in LGG.inputs:
         of_ours = at.where(test_input=given, stock=False).values(values)
         stock = at.better_stock(given, values)
-        seeds = sorted(set(of_ours) & set(stock))
+        seeds = [seed for seed in sorted(set(of_ours) & set(stock)) if of_ours[seed]]
         if not seeds:
             return {}
         ours.append([of_ours[seed] for seed in seeds])

@@ -21,6 +21,8 @@ REMEDIES = (
 )
 # Where the unlabelled scans hardly enter the gradient: likewise, on unpaired scans.
 UNPAIRED_REMEDIES = ("CMCTrainerMeanTeacher", "CMCTrainerCorrectedSchedules", "CMCTrainerNoCAC")
+# Tried on both after the headline of the CPU was run, and candidates of that of the GPU.
+PLUS = ("CMCTrainerPlus", "CMCTrainerPlusNoCAC")
 # Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.
 CANDIDATES = (
@@ -34,9 +36,7 @@ CANDIDATES = (
     *((trainer, "CMCPlannerResEnc") for trainer in REMEDIES),
 )
 # On a GPU, where trainings are longer, so that a teacher has something to teach.
-GPU_CANDIDATES = tuple(
-    (trainer, "") for trainer in ("CMCTrainerSkipFusionDeepSupervision", "CMCTrainerPlus", "CMCTrainerPlusNoCAC")
-)
+GPU_CANDIDATES = tuple((trainer, "") for trainer in ("CMCTrainerSkipFusionDeepSupervision", *PLUS))
 LADDER = ("CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC", "CMCTrainer")
 
 
@@ -211,6 +211,7 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
     if table == "others":
         return [
             *(ours(candidate) for candidate in (("CMCTrainerAsPrinted", ""), *profile.candidates)),
+            *(ours((trainer, "CMCPlannerResEnc")) for trainer in PLUS),
             *stock("registered", "nnUNetPlannerResEncM"),
             *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
@@ -221,7 +222,9 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
             *stock("registered", "nnUNetPlannerResEncM", labels=1.0),
         ]  # fmt: skip
     if table == "unpaired":
-        return [ours((trainer, "CMCPlannerResEnc"), "unpaired") for trainer in ("CMCTrainer", *UNPAIRED_REMEDIES)]
+        return [
+            ours((trainer, "CMCPlannerResEnc"), "unpaired") for trainer in ("CMCTrainer", *UNPAIRED_REMEDIES, *PLUS)
+        ]
     if table == "longer":
         return [ours(chosen[0]), *stock("registered")]
     if table == "amos":

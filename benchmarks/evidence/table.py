@@ -30,6 +30,12 @@ class Results:
         """The distinct values, sorted."""
         return sorted({record[name] for record in self.records})
 
+    def complete(self) -> "Results":
+        """Those of the seeds that every arrangement's system of ours has: a run that was cut leaves others."""
+        ours = self.where(stock=False, selected=True)
+        seeds = [set(ours.where(arrangement=arrangement).seeds) for arrangement in ours.values_of("arrangement")]
+        return Results([record for record in self.records if all(record["seed"] in each for each in seeds)])
+
     @property
     def seeds(self) -> list[int]:
         return self.values_of("seed")
