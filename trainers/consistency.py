@@ -1,6 +1,9 @@
 """CSC and CAC on a batch of pairs: which form each pair gets, and what it needs."""
 
+from collections.abc import Callable
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d, avg_pool3d, one_hot
 
@@ -54,13 +57,13 @@ class Consistency(nn.Module):
             (CSC, CAC), scalars; an exact 0 with a graph where no pair is concerned.
         """
         registered, others = rows_by_form(pairs)
-        csc = self._mean("csc", len(registered), self._paired_csc(output, registered),
-                         len(others) / 2, self._unpaired_csc(output, target, others))  # fmt: skip
+        csc = self._mean("csc", output.features, len(registered), lambda: self._paired_csc(output, registered),
+                         len(others) / 2, lambda: self._unpaired_csc(output, target, others))  # fmt: skip
         n_labeled = len(target)
-        registered, others = registered[registered >= n_labeled], others[others >= n_labeled]
-        learned_from = None if joint is None else joint[registered - n_labeled]
-        cac = self._mean("cac", len(registered), self._paired_cac(output, registered, learned_from),
-                         len(others) / 2, self._unpaired_cac(output, others, positions))  # fmt: skip
+        hidden, apart = registered[registered >= n_labeled], others[others >= n_labeled]
+        learned_from = None if joint is None else joint[hidden - n_labeled]
+        cac = self._mean("cac", output.logits, len(hidden), lambda: self._paired_cac(output, hidden, learned_from),
+                         len(apart) / 2, lambda: self._unpaired_cac(output, apart, positions))  # fmt: skip
         return csc, cac
 
     def _paired_csc(self, output: CMCOutput, rows: Tensor) -> Tensor:
@@ -87,11 +90,18 @@ class Consistency(nn.Module):
         where = positions[rows, None].expand(-1, coarse.shape[1], -1, -1, -1, -1)
         return self.cac["unpaired"](coarse, output.present[rows], where)
 
-    def _mean(self, term: str, n_paired: float, paired: Tensor, n_unpaired: float, unpaired: Tensor) -> Tensor:
-        """Mean of a term over the pairs of both forms. Each form is called in every step, since ranks share banks."""
-        seen = [s for s in (form.similarity for form in getattr(self, term).values()) if s is not None]
+    def _mean(
+        self, term: str, inputs: Tensor, n_paired: float, paired: Callable, n_unpaired: float, unpaired: Callable
+    ) -> Tensor:
+        """Mean of a term over the pairs of both forms; a form of no pair is called only where ranks share banks."""
+        forms, shared = getattr(self, term), dist.is_available() and dist.is_initialized()
+        counts = {"paired": (n_paired, paired), "unpaired": (n_unpaired, unpaired)}
+        losses = {form: (count, loss()) for form, (count, loss) in counts.items() if count or shared}
+        unknown = inputs.new_full((1,), torch.nan)
+        seen = [forms[form].similarity for form in losses] or [Similarity(unknown, unknown)]
         self.similarity[term] = Similarity(*(torch.stack(each).nanmean() for each in zip(*seen, strict=True)))
-        return (n_paired * paired + n_unpaired * unpaired) / max(n_paired + n_unpaired, 1)
+        total = sum(count * loss for count, loss in losses.values())
+        return total / max(n_paired + n_unpaired, 1) if losses else inputs[:0].sum()
 
 
 def rows_by_form(pairs: Tensor) -> tuple[Tensor, Tensor]:

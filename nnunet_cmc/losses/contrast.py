@@ -4,7 +4,6 @@ from itertools import combinations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 FORMS = ("printed", "paired", "unpaired")
@@ -35,28 +34,33 @@ class ConsistencyLoss(nn.Module):
         self.similarity: Similarity | None = None
 
     def _cross_entropy(self, similarity: Tensor, first: int = 0) -> Tensor:
-        """Symmetric InfoNCE: every row and every column from `first` on has to find its partner among all."""
+        """Symmetric InfoNCE of ``(..., n, n)``: rows and columns from `first` on have to find their partner among all."""
         logits = similarity / self.temperature
-        partners = torch.arange(len(logits), device=logits.device)[first:]
-        return (F.cross_entropy(logits[first:], partners) + F.cross_entropy(logits.T[first:], partners)) / 2
+        found = [logits.log_softmax(axis).diagonal(dim1=-2, dim2=-1)[..., first:].mean(-1) for axis in (-1, -2)]
+        return -(found[0] + found[1]) / 2
 
     def _finish(self, inputs: Tensor, terms: list[Tensor], matrices: list[Tensor]) -> Tensor:
-        """Mean of the terms; an exact 0 that still has a graph when there are none."""
+        """Mean of the terms; an exact 0 that still has a graph when there are none.
+
+        Args:
+            terms: scalars or vectors.
+            matrices: of each entry of `terms` its similarities, ``(n, n)`` or one for each entry of a vector.
+        """
         with torch.no_grad():
             nothing = inputs.new_full((1,), torch.nan)
-            diagonal = torch.stack([m.diagonal().mean() for m in matrices]) if matrices else nothing
-            off_diagonal = torch.stack([_off_diagonal_mean(m) for m in matrices]) if matrices else nothing
+            diagonal = _joined([m.diagonal(dim1=-2, dim2=-1).mean(-1) for m in matrices], nothing)
+            off_diagonal = _joined([_off_diagonal_mean(m) for m in matrices], nothing)
             self.similarity = Similarity(diagonal.nanmean(), off_diagonal.nanmean())
         # the sum of no element: 0 even where an absent modality holds NaN
-        return torch.stack(terms).mean() if terms else inputs[:0].sum()
+        return _joined(terms, nothing).mean() if terms else inputs[:0].sum()
 
 
 def printed(similarities: Tensor) -> Tensor:
-    """Equations (1) and (3) as printed, ``sum_c -log(exp(s_c) / sum_k exp(s_k))`` for similarities ``(n,)``.
+    """Equations (1) and (3) as printed, ``sum_c -log(exp(s_c) / sum_k exp(s_k))`` for similarities ``(..., n)``.
 
     Both sums run over partners only, so a uniform rise changes nothing: it makes similarities equal, not high.
     """
-    return -F.log_softmax(similarities, 0).sum()
+    return -similarities.log_softmax(-1).sum(-1)
 
 
 def modality_pairs(modalities: int) -> list[tuple[int, int]]:
@@ -77,6 +81,10 @@ def check_present(present: Tensor, inputs: Tensor) -> Tensor:
     return present.to(inputs.device, torch.bool)
 
 
+def _joined(parts: list[Tensor], nothing: Tensor) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parts]) if parts else nothing
+
+
 def _off_diagonal_mean(matrix: Tensor) -> Tensor:
-    n = len(matrix)
-    return (matrix.sum() - matrix.diagonal().sum()) / (n * (n - 1))
+    n = matrix.shape[-1]
+    return (matrix.sum((-2, -1)) - matrix.diagonal(dim1=-2, dim2=-1).sum(-1)) / (n * (n - 1))

@@ -73,22 +73,27 @@ class CSCLoss(ConsistencyLoss):
                 raise ValueError(f"class_weights belong to the unpaired form of CSCLoss, not to {self.form!r}.")
             else:
                 matrices = self._channel_similarities(features, present)
-            terms = [printed(s.diagonal()) if self.form == "printed" else self._cross_entropy(s) for s in matrices]
+            if self.form == "printed":
+                terms = [printed(s.diagonal(dim1=-2, dim2=-1)) for s in matrices]
+            else:
+                terms = [self._cross_entropy(s) for s in matrices]
             return self._finish(features, terms, matrices)
 
     def _channel_similarities(self, features: Tensor, present: Tensor) -> list[Tensor]:
-        """One (C, C) matrix per case and pair of modalities, so that memory is O(C^2) each."""
-        rows = present.tolist()
-        pairs = [(i, a, b) for i, row in enumerate(rows) for a, b in modality_pairs(len(row)) if row[a] and row[b]]
-        return [cosine(self._profile(features[i, a]), self._profile(features[i, b])) for i, a, b in pairs]
+        """For each pair of modalities, (n, C, C) of the n cases that have both."""
+        there = present.tolist()
+        pairs = [
+            (a, b, [i for i, row in enumerate(there) if row[a] and row[b]]) for a, b in modality_pairs(present.shape[1])
+        ]
+        return [cosine(*(self._profile(features[rows, m]) for m in (a, b))) for a, b, rows in pairs if rows]
 
     def _profile(self, channels: Tensor) -> Tensor:
-        """(C, d, h, w) -> (C, voxels)."""
+        """(n, C, d, h, w) -> (n, C, voxels)."""
         if self.form == "paired":
-            channels = channels - channels.mean((1, 2, 3), keepdim=True)
-            depth, height, width = (min(size, POOLED) for size in channels.shape[1:])
+            channels = channels - channels.mean((2, 3, 4), keepdim=True)
+            depth, height, width = (min(size, POOLED) for size in channels.shape[2:])
             channels = F.adaptive_avg_pool3d(channels, (depth, height, width))
-        return channels.flatten(1)
+        return channels.flatten(2)
 
     def _class_similarities(self, features: Tensor, present: Tensor, class_weights: Tensor | None) -> list[Tensor]:
         """One matrix per pair of modalities, over the classes known in both."""
@@ -119,6 +124,6 @@ class CSCLoss(ConsistencyLoss):
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of every row of a ``(n, v)`` with every row of b ``(n, v)``: ``(n, n)``."""
-    a, b = (x * torch.rsqrt(x.square().sum(1, keepdim=True) + EPS) for x in (a, b))
-    return a @ b.T
+    """Cosine of every row of a ``(..., n, v)`` with every row of b ``(..., n, v)``: ``(..., n, n)``."""
+    a, b = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + EPS) for x in (a, b))
+    return a @ b.mT

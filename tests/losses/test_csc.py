@@ -241,11 +241,11 @@ def test_autocast_computes_in_float32(form, dtype):
 def test_memory_is_that_of_the_channels_and_of_their_pairs(form):
     """No tensor for every pair of channels and every voxel."""
     kept = []
-    channels, voxels = 16, 9**3
-    features = torch.randn(2, 2, channels, 9, 9, 9, requires_grad=True)
+    cases, channels, voxels = 2, 16, 9**3
+    features = torch.randn(cases, 2, channels, 9, 9, 9, requires_grad=True)
     with saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
-        CSCLoss(form)(features, torch.ones(2, 2, dtype=torch.bool))
-    assert max(kept) <= max(channels * voxels, channels**2)
+        CSCLoss(form)(features, torch.ones(cases, 2, dtype=torch.bool))
+    assert max(kept) <= cases * max(channels * voxels, channels**2)
 
 
 def test_similarity_is_what_was_compared():
