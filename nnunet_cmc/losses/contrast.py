@@ -34,7 +34,7 @@ class ConsistencyLoss(nn.Module):
         self.similarity: Similarity | None = None
 
     def _cross_entropy(self, similarity: Tensor, first: int = 0) -> Tensor:
-        """Symmetric InfoNCE of ``(..., n, n)``: rows and columns from `first` on have to find their partner among all."""
+        """Symmetric InfoNCE of ``(..., n, n)``: from `first` on each row and column has to find its partner."""
         logits = similarity / self.temperature
         found = [logits.log_softmax(axis).diagonal(dim1=-2, dim2=-1)[..., first:].mean(-1) for axis in (-1, -2)]
         return -(found[0] + found[1]) / 2
