@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from workspace import Workspace
 
 from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.networks.stacked import stacked
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
@@ -118,8 +119,10 @@ def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
         for name, several in modules.items()
         for module in several
     ]
+    stacked_on, network.stacked_on = network.stacked_on, None  # so that each encoder is called, and shows its input
     with trainer._precision():
         output = network(batch["data"], batch["fusion"])
+    network.stacked_on = stacked_on
     for hook in hooks:
         hook.remove()
 
@@ -128,10 +131,18 @@ def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
             outputs = [module(*inputs) for module, inputs in calls]
         _backward(outputs)
 
+    def stacked_step(modules, inputs):
+        with trainer._precision():
+            outputs = stacked(modules, inputs)
+        _backward(outputs)
+
     steps: dict[str, Callable[[], object]] = {}
     for name, calls in called.items():
         several = [(module, _detached(inputs)) for module, inputs in calls]
         steps[name] = lambda several=several: module_step(several)
+    if stacked_on == batch["data"].device.type:
+        encoders, inputs = zip(*called["encoders"], strict=True)
+        steps["encoders, as one computation"] = lambda: stacked_step(encoders, [x for (x,) in inputs])
     seen = CMCOutput(*_detached(tuple(output)))
 
     def loss_step(loss):

@@ -102,6 +102,7 @@ class CMCTrainer(ResumableTrainer):
         """As nnU-Net's, and the losses between modalities with their memory; ``nnUNet_compile=1`` compiles."""
         super().initialize()
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
+            self.bare_network.stacked_on = None  # a compiled encoder is few operators already
             for part in (*self.bare_network.encoders, *self.bare_network.decoders):
                 part.compile(fullgraph=True)
         self.consistency = self.consistency_losses(

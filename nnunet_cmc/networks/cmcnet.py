@@ -11,6 +11,7 @@ from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA
 from nnunet_cmc.networks.rows import Mask, put, rows_of, take
 from nnunet_cmc.networks.skip_fusion import SkipFusion
+from nnunet_cmc.networks.stacked import stacked
 
 # Log-probability of every foreground class where a tile holds no modality at all: certain, and finite in float16.
 NOTHING_THERE = -20.0
@@ -77,6 +78,9 @@ class CMCNet(nn.Module):
             raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's stride {strides[-1]}.")
         self.num_classes = num_classes
         self.checkpointing = checkpointing
+        # Where both encoders are one computation: a ViT's many small operators take a GPU less time than their start
+        # takes the host. A CPU has nothing of it, and convolutions would become grouped ones, which are slower.
+        self.stacked_on = "cuda" if encoder == "sam_med3d" else None
         self.feature_channels = channels[-1]
         self.stride = strides[-1]
         self.encoders = nn.ModuleList(encoders)
@@ -143,7 +147,7 @@ class CMCNet(nn.Module):
         own: Mask = [[bool(party) for party in sample] for sample in parties]
 
         rows = rows_of(has)
-        maps = {m: self._run(self.encoders[m], take(x[:, m : m + 1], rows[m])) for m in rows}
+        maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
         deepest = {m: pyramid[-1] for m, pyramid in maps.items()}
         grid = [side // self.stride for side in x.shape[2:]]
         features = _scatter(deepest, rows, x, (self.feature_channels, *grid))
@@ -168,6 +172,14 @@ class CMCNet(nn.Module):
             shape = (self.num_classes, *(side // 2**i for side in x.shape[2:]))
             logits.append(_scatter(of_scale, decoders, x, shape))
         return CMCOutput(logits[0], features, present, tuple(logits[1:]))
+
+    def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
+        """Each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
+        alike = len(parts) > 1 and len({part.shape for part in parts.values()}) == 1
+        twice = self.checkpointing and torch.is_grad_enabled()
+        if alike and not twice and next(iter(parts.values())).device.type == self.stacked_on:
+            return dict(zip(parts, stacked([self.encoders[m] for m in parts], list(parts.values())), strict=True))
+        return {m: self._run(self.encoders[m], part) for m, part in parts.items()}
 
     def _joined(self, m: int, of_m: list[int], parties, maps, rows) -> tuple[dict, dict]:
         """Of each other modality that is fused with m in a sample of ``of_m``: its skips there, and which these are."""

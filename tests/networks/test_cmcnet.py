@@ -3,6 +3,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from nnunet_cmc.networks import CMCNet, presence
+from nnunet_cmc.networks.stacked import stacked
 
 ENCODERS = {
     "sam_med3d": {
@@ -74,6 +75,32 @@ def test_checkpointing_changes_memory_and_nothing_else(encoder):
         gradients.append({name: p.grad for name, p in net.named_parameters()})
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
     assert kept[True] < 0.5 * kept[False]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("absent", [[], [(0, 1)], [(0, 1), (1, 0)]])
+def test_encoders_as_one_computation_compute_the_same(encoder, absent, monkeypatch):
+    """Where equally many samples have each modality; else one after the other, as always."""
+    network, x = build(encoder).double(), scan(batch=3).double()
+    for sample, modality in absent:
+        x[sample, modality] = 0
+    assert network.stacked_on == ("cuda" if encoder == "sam_med3d" else None)
+    called = []
+    monkeypatch.setattr("nnunet_cmc.networks.cmcnet.stacked", lambda *a: called.append(a) or stacked(*a))
+    found = []
+    for network.stacked_on in (None, "cpu"):
+        output = network(x, everything(x))
+        loss = output.logits.square().mean() + output.features.square().mean()
+        found.append(
+            (output, torch.autograd.grad(loss, network.parameters(), materialize_grads=True, allow_unused=True))
+        )
+    assert len(called) == (len(absent) != 1)
+    assert not any(torch._C._functorch.is_batchedtensor(weight) for weight in network.parameters())
+    (plain, expected), (other, gradients) = found
+    torch.testing.assert_close(other.logits, plain.logits)
+    torch.testing.assert_close(other.features, plain.features)
+    for gradient, own in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, own)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
