@@ -109,7 +109,7 @@ def test_a_dataset_json_that_lacks_a_key(dataset, key):
     with pytest.raises(ValueError, match=f'dataset.json.*must have "{key}"|dataset.json: "{key}" must'):
         CMCPlannerTiny(1)
     if key == "file_ending":  # without the others nnU-Net's own extractor can do its work
-        with pytest.raises(ValueError, match='dataset.json: "file_ending" must'):
+        with pytest.raises(ValueError, match=r'dataset\.json: "file_ending" must'):
             DatasetFingerprintExtractor(1, 1)
 
 
