@@ -66,7 +66,8 @@ def convert_mscmrseg(
     if layout not in ("separate", "registered"):
         raise ValueError(f"The layout must be separate or registered, but is {layout!r}.")
     left_out: dict[Path, str] = {}
-    patients = _patients(Path(archive), sequences, left_out)
+    faults: list[str] = []
+    patients = _patients(Path(archive), sequences, left_out, faults)
     test: list[str] = []
     if paper:
         training, test = _paper_split(patients, sequences, seed)
@@ -83,6 +84,7 @@ def convert_mscmrseg(
         licence=LICENCE,
         reference=REFERENCE,
         left_out=left_out,
+        faults=faults,
         seed=seed,
         **options,
     )
@@ -108,7 +110,9 @@ def _registered(patient: str, scans: Scans, sequences: Sequence[str], test: bool
     ]
 
 
-def _patients(archive: Path, sequences: Sequence[str], left_out: dict[Path, str]) -> dict[str, Scans]:
+def _patients(
+    archive: Path, sequences: Sequence[str], left_out: dict[Path, str], faults: list[str]
+) -> dict[str, Scans]:
     """Scans and labels of each patient, sequences in the order of ``sequences``."""
     if not archive.is_dir():
         raise ValueError(f"There is no folder {archive}: unpack the archive, and give its folder.")
@@ -125,16 +129,16 @@ def _patients(archive: Path, sequences: Sequence[str], left_out: dict[Path, str]
             continue
         kind, key = labels if match["manual"] or not sequence else scans, (match["patient"], sequence)
         if key in kind:
-            raise ValueError(f"{kind[key]} and {file} are both of {' '.join(key).strip()}: remove one of them.")
-        kind[key] = file
+            faults.append(f"{kind[key]} and {file} are both of {' '.join(key).strip()}: remove one of them.")
+        kind.setdefault(key, file)
     if not scans:
         raise ValueError(
             f"There is no scan of {' or '.join(sequences)} in {archive}, such as patient1_LGE.nii.gz or "
             "subject1_DE.nii.gz: give the folder of the unpacked archive."
         )
     names = sorted({patient for patient, _ in scans})
-    if orphans := [file for key, file in labels.items() if key not in scans and (key[1] or key[0] not in names)]:
-        raise ValueError(f"{len(orphans)} label(s) have no scan, such as {orphans[0]}: unpack the archive again.")
+    orphans = [file for key, file in labels.items() if key not in scans and (key[1] or key[0] not in names)]
+    faults += [f"{file} is a label without a scan: unpack the archive again." for file in orphans]
     return {
         name: {
             s: (scans[name, s], labels.get((name, s)) or labels.get((name, "")))

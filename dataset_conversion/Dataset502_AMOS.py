@@ -57,8 +57,9 @@ def convert_amos(
     labels, values = _classes(root / "dataset.json", organs)
     _note_missing(root)
     left_out: dict[Path, str] = {}
-    scans = {part: _scans(root, part, left_out) for part in ("Tr", "Va", "Ts")}
-    files = {part: _labels(root, part, scans[part], left_out) for part in ("Tr", "Va")}
+    faults: list[str] = []
+    scans = {part: _scans(root, part, left_out, faults) for part in ("Tr", "Va", "Ts")}
+    files = {part: _labels(root, part, scans[part], left_out, faults) for part in ("Tr", "Va")}
     if paper:
         rng = np.random.default_rng(seed)
         for part in PAPER_SCANS:
@@ -82,6 +83,7 @@ def convert_amos(
         licence=LICENCE,
         reference=REFERENCE,
         left_out=left_out,
+        faults=faults,
         seed=seed,
         **options,
     )
@@ -124,26 +126,28 @@ def _note_missing(root: Path) -> None:
         print(f"{root / 'dataset.json'} lists {len(missing)} scan(s) that are not there, such as {missing[0]}.")
 
 
-def _scans(root: Path, part: str, left_out: dict[Path, str]) -> dict[str, Path]:
+def _scans(root: Path, part: str, left_out: dict[Path, str], faults: list[str]) -> dict[str, Path]:
     """Scans of ``images{part}`` by name."""
-    scans = {}
+    scans: dict[str, Path] = {}
     for file in sorted((root / f"images{part}").glob("*")):
         name = volume_name(file)
         if name and re.fullmatch(r"amos_\d+", name):
-            scans[name] = file
             _channel(name)
+            _add(scans, name, file, faults)
         elif not file.name.startswith("."):
             left_out[file] = "not named as a scan of AMOS"
     return scans
 
 
-def _labels(root: Path, part: str, scans: dict[str, Path], left_out: dict[Path, str]) -> dict[str, Path]:
+def _labels(
+    root: Path, part: str, scans: dict[str, Path], left_out: dict[Path, str], faults: list[str]
+) -> dict[str, Path]:
     """Label file of each scan of a part."""
-    labels = {}
+    labels: dict[str, Path] = {}
     for file in sorted((root / f"labels{part}").glob("*")):
         name = volume_name(file)
         if name in scans:
-            labels[name] = file
+            _add(labels, name, file, faults)
         elif not file.name.startswith("."):
             left_out[file] = "a label without a scan"
     if without := [str(scans[name]) for name in scans if name not in labels]:
@@ -152,6 +156,12 @@ def _labels(root: Path, part: str, scans: dict[str, Path], left_out: dict[Path, 
             "archive again."
         )
     return labels
+
+
+def _add(files: dict[str, Path], name: str, file: Path, faults: list[str]) -> None:
+    if name in files:
+        faults.append(f"{files[name]} and {file} are both {name}: remove one of them.")
+    files.setdefault(name, file)
 
 
 def _channel(name: str) -> int:

@@ -49,9 +49,10 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}: give the one that holds the folders of the patients.")
     left_out: dict[Path, str] = {}
+    faults: list[str] = []
     patients: dict[str, list[Case]] = {}
     for path in sorted(path for path in root.iterdir() if not path.name.startswith(".")):
-        cases = _cases(path, left_out) if path.is_dir() else []
+        cases = _cases(path, left_out, faults) if path.is_dir() else []
         if cases:
             patients[path.name] = cases
         else:
@@ -71,12 +72,13 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
         licence=LICENCE,
         reference=REFERENCE,
         left_out=left_out,
+        faults=faults,
         seed=seed,
         **options,
     )
 
 
-def _cases(folder: Path, left_out: dict[Path, str]) -> list[Case]:
+def _cases(folder: Path, left_out: dict[Path, str], faults: list[str]) -> list[Case]:
     """A case for each scan of the patient whose ``folder`` it is."""
     files: dict[str, Path] = {}
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
@@ -84,11 +86,11 @@ def _cases(folder: Path, left_out: dict[Path, str]) -> list[Case]:
         if name not in [f"{modality}{kind}" for modality in CHANNELS for kind in ("", "_label")]:
             left_out[path] = "neither T1 or T1c nor a label of them"
         elif name in files:
-            raise ValueError(f"{files[name]} and {path} are both {name} of {folder.name}: remove one of them.")
+            faults.append(f"{files[name]} and {path} are both {name} of {folder.name}: remove one of them.")
         else:
             files[name] = path
-    if orphans := [files[f"{m}_label"] for m in CHANNELS if f"{m}_label" in files and m not in files]:
-        raise ValueError(f"{orphans[0]} is a label without a scan: add the scan, or remove the label.")
+    orphans = [files[f"{m}_label"] for m in CHANNELS if f"{m}_label" in files and m not in files]
+    faults += [f"{file} is a label without a scan: add the scan, or remove the label." for file in orphans]
     return [
         Case(f"{folder.name}_{modality}", folder.name, {channel: files[modality]}, files.get(f"{modality}_label"))
         for channel, modality in enumerate(CHANNELS)

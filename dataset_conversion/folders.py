@@ -62,14 +62,15 @@ def convert_folders(
     parts = [(images, labels, False), *([(test_images, test_labels, True)] if test_images else [])]
     cases: list[Case] = []
     left_out: dict[Path, str] = {}
+    faults: list[str] = []
     for part_images, part_labels, test in parts:
         if isinstance(labels, Mapping):
             assert part_labels is None or isinstance(part_labels, Mapping)
-            cases += _separate_scans(channels, part_images, part_labels or {}, test, values, left_out)
+            cases += _separate_scans(channels, part_images, part_labels or {}, test, values, left_out, faults)
         else:
             assert not isinstance(part_labels, Mapping)
-            cases += _registered_scans(channels, part_images, part_labels, test, values, left_out)
-    return write_raw_dataset(dataset_id, name, channels, numbers, cases, left_out=left_out, **options)
+            cases += _registered_scans(channels, part_images, part_labels, test, values, left_out, faults)
+    return write_raw_dataset(dataset_id, name, channels, numbers, cases, left_out=left_out, faults=faults, **options)
 
 
 def _registered_scans(
@@ -79,12 +80,13 @@ def _registered_scans(
     test: bool,
     values: Sequence[dict[int, int] | None],
     left_out: dict[Path, str],
+    faults: list[str],
 ) -> list[Case]:
     """One case for each name, with the scans of all modalities that have it."""
-    scans = {_channel(channels, modality): _volumes(source, left_out) for modality, source in images.items()}
+    scans = {_channel(channels, modality): _volumes(source, left_out, faults) for modality, source in images.items()}
     names = sorted({name for files in scans.values() for name in files})
-    label_files = {} if labels is None else _volumes(labels, left_out)
-    _require_scans(label_files, names, f"in {' or '.join(map(str, images.values()))}")
+    label_files = {} if labels is None else _volumes(labels, left_out, faults)
+    faults += _without_scans(label_files, names, f"in {' or '.join(map(str, images.values()))}")
     cases = []
     for name in names:
         images_of_case = {channel: files[name] for channel, files in scans.items() if name in files}
@@ -99,6 +101,7 @@ def _separate_scans(
     test: bool,
     values: Sequence[dict[int, int] | None],
     left_out: dict[Path, str],
+    faults: list[str],
 ) -> list[Case]:
     """One case for each scan of each modality."""
     for modality in labels:
@@ -107,9 +110,9 @@ def _separate_scans(
     cases = []
     for modality, source in images.items():
         channel = _channel(channels, modality)
-        scans = _volumes(source, left_out)
-        label_files = _volumes(labels[modality], left_out) if modality in labels else {}
-        _require_scans(label_files, scans, f"in {source}")
+        scans = _volumes(source, left_out, faults)
+        label_files = _volumes(labels[modality], left_out, faults) if modality in labels else {}
+        faults += _without_scans(label_files, scans, f"in {source}")
         cases += [
             Case(f"{name}_{modality}", name, {channel: file}, label_files.get(name), test, values[channel])
             for name, file in scans.items()
@@ -123,19 +126,21 @@ def _channel(channels: Sequence[str], modality: str) -> int:
     return channels.index(modality)
 
 
-def _require_scans(labels: Mapping[str, Path], scans: Iterable[str], where: str) -> None:
+def _without_scans(labels: Mapping[str, Path], scans: Iterable[str], where: str) -> list[str]:
     names = set(scans)
-    if orphans := [str(file) for name, file in labels.items() if name not in names]:
-        raise ValueError(
-            f"{len(orphans)} label(s) have no scan of the same name {where} (the first is named {min(names)}): "
-            f"{_listed(orphans)}; rename or remove them, or give a path with a * where the name is."
-        )
+    orphans = [str(file) for name, file in labels.items() if name not in names]
+    if not orphans:
+        return []
+    return [
+        f"{len(orphans)} label(s) have no scan of the same name {where} (the first is named {min(names)}): "
+        f"{_listed(orphans)}; rename or remove them, or give a path with a * where the name is."
+    ]
 
 
-def _volumes(source: Source, left_out: dict[Path, str]) -> dict[str, Path]:
+def _volumes(source: Source, left_out: dict[Path, str], faults: list[str]) -> dict[str, Path]:
     """Volumes of a source, files or DICOM folders, by the name that they share with those of other sources.
 
-    What is no volume goes to ``left_out``, with the reason.
+    What is no volume goes to ``left_out``, with the reason; of two volumes of one name, ``faults`` gets a sentence.
     """
     before, star, after = str(source).partition("*")
     if "*" in after:
@@ -154,8 +159,8 @@ def _volumes(source: Source, left_out: dict[Path, str]) -> dict[str, Path]:
         if not name:
             raise ValueError(f"The * of {source} stands for nothing in {path}: put it where the scans' names differ.")
         if name in volumes:
-            raise ValueError(f"{volumes[name]} and {path} have the same name: remove one of them.")
-        volumes[name] = Path(path)
+            faults.append(f"case {name}: {volumes[name]} and {path} have the same name: remove one of them.")
+        volumes.setdefault(name, Path(path))
     if not volumes:
         raise ValueError(
             f"There is no volume in {source}: volumes end in {' '.join(SUFFIXES)}, or are folders of one DICOM series."

@@ -8,7 +8,7 @@ import csv
 import json
 import re
 import shutil
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +35,7 @@ def write_raw_dataset(
     licence: str = "",
     reference: str = "",
     left_out: Mapping[Path, str] | None = None,
+    faults: Sequence[str] = (),
     validation: float = 0.2,
     seed: int = 0,
     allow_empty_labels: bool = False,
@@ -53,6 +54,7 @@ def write_raw_dataset(
         labels: value of each class in the dataset; the background is 0, and may be left out.
         licence, reference: of the data, for ``dataset.json``.
         left_out: files of the source that no case uses, and why; they are named on the screen.
+        faults: sentences about files that fit into no case, to be listed with what is found in the others.
         validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
             ``seed``; there is no such file where no subject can be spared.
         allow_empty_labels: whether a label may show no class at all.
@@ -83,13 +85,16 @@ def write_raw_dataset(
         },
     }
     training = [case.name for case in cases if _is_training(case)]
-    _check_names(cases)
-    require_every_modality(dataset_json, training, "the training part")
     _print_left_out(left_out or {}, every_one=dry_run)
     if not dry_run:
         require_writable(folder.parent)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
-    found = [problem for each in run_parallel(problems, checks, processes, "Checking") for problem in each]
+    found = [*faults, *_name_problems(cases)]
+    try:
+        require_every_modality(dataset_json, training, "the training part")
+    except ValueError as error:
+        found.append(str(error))
+    found += [problem for each in run_parallel(problems, checks, processes, "Checking") for problem in each]
     if found:
         raise ValueError("\n  ".join([f"Nothing was written, for {len(found)} problem(s) in the files:", *found]))
     plans = [plan_case(case, len(channels)) for case in cases]
@@ -143,17 +148,22 @@ def _checked_labels(labels: dict[str, int]) -> dict[str, int]:
     return labels
 
 
-def _check_names(cases: Sequence[Case]) -> None:
-    """A name becomes that of files: it must not lead out of their folder."""
-    if bad := [case.name for case in cases if not re.fullmatch(r"[^\s./\\][^/\\\x00-\x1f]*", case.name)]:
-        raise ValueError(
-            f"Case {bad[0]!r} cannot be the name of a file ({len(bad)} such case(s)): use letters, digits, _ and -."
-        )
-    if repeated := [name for name, count in Counter(case.name for case in cases).items() if count > 1]:
-        raise ValueError(
-            f"Case {repeated[0]} exists more than once ({len(repeated)} such case(s)), perhaps in the training and in "
-            "the test part: give every case a name of its own."
-        )
+def _name_problems(cases: Sequence[Case]) -> list[str]:
+    """A name becomes that of files: it must not lead out of their folder, nor be that of another case."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        files[case.name].append(str(case.grid_source))
+    found = [
+        f"case {name!r}, {', '.join(of_case)}: cannot be the name of a file: use letters, digits, _ and -."
+        for name, of_case in files.items()
+        if not re.fullmatch(r"[^\s./\\][^/\\\x00-\x1f]*", name)
+    ]
+    return found + [
+        f"case {name}, {', '.join(of_case)}: exists more than once, perhaps in the training and in the test part: "
+        "give every case a name of its own."
+        for name, of_case in files.items()
+        if len(of_case) > 1
+    ]
 
 
 def _is_training(case: Case) -> bool:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from nnunet_cmc.data.files import unfinished_folder, write_json, written_whole
 from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.data.raw_case import split_name
+from nnunet_cmc.data.raw_case import scans_of, split_name
 from nnunet_cmc.data.voxels import read_written
 from nnunet_cmc.registration.hook import require_supported_nnunet
 from nnunet_cmc.trained_model import TrainedModel
@@ -183,13 +183,9 @@ class Predictor:
     @staticmethod
     def _cases(folder: Path, ending: str) -> dict[str, list[Path]]:
         """Files of each case; one without a channel number is a case of its own, which fails."""
-        if not folder.is_dir():
-            raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
         cases: dict[str, list[Path]] = {}
-        for file in sorted(folder.iterdir()):
-            if file.name.endswith(ending) and not file.name.startswith("."):
+        for file in map(Path, scans_of(folder, ending)):
+            if not file.name.startswith("."):
                 case, _ = split_name(file.name, ending) or (file.name.removesuffix(ending), None)
                 cases.setdefault(case, []).append(file)
-        if not cases:
-            raise ValueError(f"{folder} has no file that ends in {ending}: give the folder of the scans.")
         return cases

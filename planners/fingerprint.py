@@ -12,15 +12,21 @@ from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
 
 
 class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
-    """nnU-Net's own, which for a dataset with our ``cmc`` key looks at all files first.
+    """nnU-Net's own, which for a dataset with our ``cmc`` key looks at all files first, and for others if it fails.
 
     ``nnUNetv2_plan_and_preprocess`` extracts the fingerprint before it meets our planner, and answers a missing or
     unlike channel with an IndexError or an empty RuntimeError.
     """
 
+    only_ours = True  # whether a dataset without the key is left to nnU-Net at first
+
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
-        raw_dataset_json(dataset_name_or_id)
-        super().__init__(dataset_name_or_id, num_processes, verbose)
+        raw_dataset_json(dataset_name_or_id, self.only_ours)
+        try:
+            super().__init__(dataset_name_or_id, num_processes, verbose)
+        except KeyError:
+            raw_dataset_json(dataset_name_or_id)
+            raise
 
     def run(self, overwrite_existing: bool = False) -> dict:
         """The fingerprint, also written to ``dataset_fingerprint.json``.
@@ -28,22 +34,26 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
         Raises:
             ValueError: a case lacks a file or is not on one grid.
         """
-        if "cmc" in self.dataset_json:
+        if not self.only_ours or "cmc" in self.dataset_json:
             check_dataset(self.input_folder, self.dataset_json)
         file = join(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         try:
             return super().run(overwrite_existing or not is_json(file))  # a killed process may have left half of it
-        except BaseException:
+        except Exception:
+            check_dataset(self.input_folder, self.dataset_json)
+            raise
+        finally:
             if not is_json(file):
                 Path(file).unlink(missing_ok=True)
-            raise
 
 
 class CMCFingerprintExtractor(DatasetFingerprintExtractor):
     """The same on canonical axes, as our plans, and from 1e6 voxels instead of 1e8.
 
-    Our planners gather intensity statistics of their own, so nothing is lost.
+    Our planners gather intensity statistics of their own, so nothing is lost. It looks at the files of any dataset.
     """
+
+    only_ours = False
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
         super().__init__(dataset_name_or_id, num_processes, verbose)

@@ -19,6 +19,30 @@ def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
+def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """Files of a folder that have the ending of the dataset's, in the order of their names.
+
+    Raises:
+        ValueError: there is no such folder, or no such file in it.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
+    files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(file_ending)]
+    if not files:
+        raise ValueError(f"{folder} has no file that ends in {file_ending}: give the folder of the scans.")
+    return files
+
+
+def check_names(folder: str | os.PathLike, dataset_json: dict) -> None:
+    """Look at the names of the files of a folder of scans, each of which is to be ``CASE_000N``.
+
+    Raises:
+        ValueError: see :func:`scans_of`; or a file has no channel number, or one that the dataset has not.
+    """
+    for file in scans_of(folder, dataset_json["file_ending"]):
+        _case_and_channel(file, dataset_json)
+
+
 def check_case(
     image_files: Sequence[str], dataset_json: dict, label_file: str | None = None, case: str | None = None
 ) -> tuple[str, dict[int, str]]:
@@ -36,15 +60,7 @@ def check_case(
     ending, names = dataset_json["file_ending"], channel_names(dataset_json)
     files: dict[int, str] = {}
     for file in sorted(image_files):
-        found = split_name(file, ending)
-        if found is None:
-            raise ValueError(f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on.")
-        case, channel = found
-        if channel >= len(names):
-            raise ValueError(
-                f"Case {case}: {file} is of channel {channel}, but the dataset has {len(names)} channel(s), "
-                f"0 to {len(names) - 1} ({', '.join(names)}): rename or remove it."
-            )
+        case, channel = _case_and_channel(file, dataset_json)
         if channel in files:
             raise ValueError(f"Case {case}: {files[channel]} and {file} are both of channel {channel}: remove one.")
         files[channel] = file
@@ -130,6 +146,20 @@ def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) ->
             f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
         )
     return labels
+
+
+def _case_and_channel(file: str, dataset_json: dict) -> tuple[str, int]:
+    ending, names = dataset_json["file_ending"], channel_names(dataset_json)
+    found = split_name(file, ending)
+    if found is None:
+        raise ValueError(f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on.")
+    case, channel = found
+    if channel >= len(names):
+        raise ValueError(
+            f"Case {case}: {file} is of channel {channel}, but the dataset has {len(names)} channel(s), "
+            f"0 to {len(names) - 1} ({', '.join(names)}): rename or remove it."
+        )
+    return case, channel
 
 
 def _whole(case: str, file: str) -> np.ndarray:

@@ -15,8 +15,11 @@ from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case, split_name
 
 
-def raw_dataset_json(dataset_name_or_id: int | str) -> dict[str, Any]:
-    """``dataset.json`` of a raw dataset, checked if it has our ``cmc`` key.
+def raw_dataset_json(dataset_name_or_id: int | str, only_ours: bool = False) -> dict[str, Any]:
+    """The checked ``dataset.json`` of a raw dataset.
+
+    Args:
+        only_ours: leave the content of one without our ``cmc`` key to nnU-Net.
 
     Raises:
         ValueError: nnU-Net's variables are not set, there is no such dataset, or the file is missing or unsound.
@@ -29,7 +32,7 @@ def raw_dataset_json(dataset_name_or_id: int | str) -> dict[str, Any]:
             f"There is not exactly one dataset with the ID {dataset_name_or_id} in {nnUNet_raw}."
         ) from error
     content = read_json(file, REMEDY)
-    if not isinstance(content, dict) or "cmc" in content:
+    if not only_ours or not isinstance(content, dict) or "cmc" in content:
         check_dataset_json(content, file)
     return content
 

@@ -4,6 +4,7 @@ nnU-Net looks for planners, preprocessors and trainers by name inside its own fo
 ``nnunetv2.utilities.find_class_by_name.recursive_find_python_class``. A ``.pth`` file of this package (written by
 ``setup.py``) calls :func:`install` at every start of Python, spawned workers included. From then on, as soon as nnU-Net
 imports that function, it is wrapped: the exact names in :data:`CLASSES` are answered by us, all others by nnU-Net.
+nnU-Net's predictor is wrapped in the same way: for a model of ours, it looks at the folder of scans first.
 
 This module runs at every start of Python in this environment, so it imports next to nothing.
 """
@@ -13,6 +14,7 @@ import sys
 
 TARGET = "nnunetv2.utilities.find_class_by_name"
 FUNCTION = "recursive_find_python_class"
+PREDICTOR = "nnunetv2.inference.predict_from_raw_data"
 SWITCH = "NNUNET_CMC_HOOK"  # "0" turns the hook off
 SUPPORTED = ((2, 8), (2, 9))  # nnunetv2 from the first version to below the second, as setup.py says
 
@@ -89,11 +91,11 @@ def require_supported_nnunet() -> None:
 
 
 class _Finder:
-    """A meta path finder for the single module :data:`TARGET`; it leaves the finding to the others."""
+    """A meta path finder for the modules of :data:`WRAPPED` alone; it leaves the finding to the others."""
 
     @staticmethod
     def find_spec(fullname, path=None, target=None):
-        if fullname != TARGET:
+        if fullname not in WRAPPED:
             return None
         for finder in sys.meta_path:
             if finder is _Finder or not hasattr(finder, "find_spec"):
@@ -108,8 +110,8 @@ class _Finder:
 def _wrap_after_execution(loader):
     def exec_module(module):
         execute(module)
-        if module.__name__ == TARGET:  # some loaders, of zip files for one, serve many modules
-            _wrap(module)
+        if wrap := WRAPPED.get(module.__name__):  # some loaders, of zip files for one, serve many modules
+            wrap(module)
 
     try:
         execute = loader.exec_module
@@ -143,10 +145,37 @@ def _wrap(module):
             setattr(other, FUNCTION, recursive_find_python_class)
 
 
+def _wrap_predictor(module):
+    """Make the predictor of ``module`` look at a folder of scans before it sorts the files into cases.
+
+    nnU-Net answers a file without a channel number with an IndexError, and a folder without scans with success.
+    """
+    predictor = getattr(module, "nnUNetPredictor", None)
+    original = getattr(predictor, "_manage_input_and_output_lists", None)
+    if original is None or hasattr(original, "__wrapped__"):
+        return
+    import functools
+    import importlib
+
+    @functools.wraps(original)
+    def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, *args, **kwargs):
+        folder = list_of_lists_or_source_folder
+        if isinstance(folder, str) and self.configuration_manager.preprocessor_name == "CMCPreprocessor":
+            importlib.import_module("nnunet_cmc.data.raw_case").check_names(folder, self.dataset_json)
+        return original(self, folder, *args, **kwargs)
+
+    predictor._manage_input_and_output_lists = _manage_input_and_output_lists  # type: ignore[union-attr]
+
+
+# module of nnU-Net -> what is done to it once it has been imported
+WRAPPED = {TARGET: _wrap, PREDICTOR: _wrap_predictor}
+
+
 def install() -> None:
     """Put the hook in place, once; without effect where the environment says ``NNUNET_CMC_HOOK=0``."""
     if os.environ.get(SWITCH) == "0" or _Finder in sys.meta_path:
         return
     sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
-    if TARGET in sys.modules:
-        _wrap(sys.modules[TARGET])
+    for name, wrap in WRAPPED.items():
+        if name in sys.modules:
+            wrap(sys.modules[name])

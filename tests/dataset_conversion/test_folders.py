@@ -131,6 +131,36 @@ def test_star_stands_for_the_name(tmp_path, nnunet_folders):
     assert cmc(folder)["present_channels"] == {"p1": [0, 1], "p2": [0, 1], "p3": [0], "p4": [0]}
 
 
+def test_every_fault_is_listed(tmp_path, nnunet_folders):
+    ct, mr = scans(tmp_path / "ct", "a", "b", "c", "d"), scans(tmp_path / "mr", "b")
+    for name in ("a", "c"):
+        scans(ct, name, ending=".nrrd")
+    scans(mr, "d", size=5)
+    (mr / "a.nii.gz").write_text("404: not found")
+    test = scans(tmp_path / "test", "b")
+    with pytest.raises(ValueError) as error:
+        convert_folders(
+            3, "X", {"CT": ct, "MR": mr}, labels(tmp_path / "labels", "a", "b", "c", "d", "x"), CLASSES, {"CT": test}
+        )
+    first, *lines = str(error.value).splitlines()
+    assert first == "Nothing was written, for 6 problem(s) in the files:"
+    label = tmp_path / "labels" / "x.nii.gz"
+    for line, expected in zip(
+        lines,
+        [
+            f"  case a: {ct / 'a.nii.gz'} and {ct / 'a.nrrd'} have the same name: remove",
+            f"  case c: {ct / 'c.nii.gz'} and {ct / 'c.nrrd'} have the same name: remove",
+            f"  1 label(s) have no scan of the same name in {ct} or {mr} (the first is named a): {label}; rename",
+            f"  case b, {ct / 'b.nii.gz'}, {test / 'b.nii.gz'}: exists more than once, perhaps in the training",
+            f"  case a, {mr / 'a.nii.gz'}: cannot be read",
+            f"  case d, {mr / 'd.nii.gz'}: is not on the grid of {ct / 'd.nii.gz'}",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(expected)
+    assert not list((nnunet_folders / "raw").iterdir())
+
+
 def test_says_what_it_leaves_out(tmp_path, nnunet_folders, capsys):
     ct = scans(tmp_path / "ct", "a", ending=".mhd")  # with its voxels in a.raw
     (ct / "notes.txt").touch()
@@ -159,7 +189,7 @@ def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
         ([both, label, CLASSES, {"PET": ct}], "The test modality PET is none of the training modalities CT, MR"),
         ([both, label, CLASSES, {"CT": ct}, {"CT": label}], "must come as the training labels do"),
         ([both, label, CLASSES, None, label], "There are test labels but no test images"),
-        ([both, label, CLASSES, {"CT": ct}], "Case a exists more than once"),
+        ([both, label, CLASSES, {"CT": ct}], r"case a, .*/ct/a.nii.gz, .*/ct/a.nii.gz: exists more than once"),
     ]
     for arguments, message in wrong:
         images, label_source, classes, *test = [*arguments, *([CLASSES] if len(arguments) == 2 else [])]

@@ -252,7 +252,7 @@ def test_files_that_no_case_uses_are_named(pair, nnunet_folders, capsys):
 
 
 def test_case_in_two_parts(pair, nnunet_folders):
-    with pytest.raises(ValueError, match=r"Case a exists more than once"):
+    with pytest.raises(ValueError, match=r"case a, .*/a_ct.nii.gz, .*/a_ct.nii.gz: exists more than once"):
         write([*pair, Case("a", "a", pair[0].images, test=True)])
 
 

@@ -1,6 +1,8 @@
 """What prediction refuses or survives beside what test_predictor.py has; nnU-Net's own predictor, too."""
 
 import json
+import os
+import re
 import shutil
 
 import pytest
@@ -40,6 +42,65 @@ def test_nnunet_is_told_of_a_modality_that_the_model_has_not(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"Case ct: .*ct_0002.nii.gz is of channel 2, but the dataset has 2 channel"):
         stock(tiny.model).predict_from_files_sequential([[str(tmp_path / "ct_0002.nii.gz")]], [str(tmp_path / "out")])
     assert not list(tmp_path.glob("out*"))
+
+
+def without_number(tiny, folder):
+    shutil.copy(tiny.new / "ct_0000.nii.gz", folder / "patient.nii.gz")
+    return "patient.nii.gz has no channel number: name it CASE_0000.nii.gz for CT, and so on."
+
+
+def without_number_beside_a_case(tiny, folder):
+    shutil.copy(tiny.new / "ct_0000.nii.gz", folder / "pa_0000.nii.gz")  # nnU-Net takes "patient" for this case's name
+    return without_number(tiny, folder)
+
+
+def of_another_channel(tiny, folder):
+    shutil.copy(tiny.new / "ct_0000.nii.gz", folder / "pa_0002.nii.gz")
+    return "pa_0002.nii.gz is of channel 2, but the dataset has 2 channel(s), 0 to 1 (CT, MR): rename or remove it."
+
+
+def without_scans(tiny, folder):
+    return "has no file that ends in .nii.gz: give the folder of the scans."
+
+
+def not_there(tiny, folder):
+    folder.rmdir()
+    return "There is no folder"
+
+
+@pytest.mark.parametrize(
+    "fault", [without_number, without_number_beside_a_case, of_another_channel, without_scans, not_there]
+)
+def test_nnunet_is_told_of_a_folder_that_holds_no_cases(tiny, tmp_path, fault):
+    (tmp_path / "cases").mkdir()
+    sentence = fault(tiny, tmp_path / "cases")
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
+        stock(tiny.model).predict_from_files(str(tmp_path / "cases"), str(tmp_path / "out"))
+    assert str(tmp_path / "cases") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+@pytest.mark.parametrize("fault", [without_number, without_number_beside_a_case, without_scans])
+def test_the_command_is_told_of_a_folder_that_holds_no_cases(tiny, tmp_path, run_command, fault):
+    (tmp_path / "cases").mkdir()
+    sentence = fault(tiny, tmp_path / "cases")
+    output = run_command(
+        "nnUNetv2_predict_from_modelfolder", "-m", tiny.model, "-f", 0, "-i", tmp_path / "cases",
+        "-o", tmp_path / "out", "-device", "cpu", "-npp", 1, "-nps", 1, environment=dict(os.environ), fails=True,
+    )  # fmt: skip
+    assert sentence in output
+    assert "IndexError" not in output
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_models_of_others_and_lists_of_files_are_left_to_nnunet(in_tiny, tmp_path):
+    predictor = stock(in_tiny.model)
+    files, _, _ = predictor._manage_input_and_output_lists([["x.nii.gz"]], str(tmp_path))
+    assert files == [["x.nii.gz"]]
+    predictor.configuration_manager.configuration["preprocessor_name"] = "DefaultPreprocessor"
+    files, _, _ = predictor._manage_input_and_output_lists(str(tmp_path), str(tmp_path))
+    assert files == []
 
 
 def test_a_full_disk_leaves_no_half_of_a_prediction(tiny, tmp_path, full_disk):

@@ -181,6 +181,17 @@ def test_a_hook_that_comes_late_reaches_those_who_have_imported_the_function():
     assert run_python(code, **{hook.SWITCH: "0"}) == "False True False True"
 
 
+def test_a_predictor_that_was_there_before_looks_at_folders_once():
+    code = (
+        "import os; from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor;"
+        "from nnunet_cmc.registration.hook import SWITCH, install; name = '_manage_input_and_output_lists';"
+        "before = hasattr(getattr(nnUNetPredictor, name), '__wrapped__');"
+        "del os.environ[SWITCH]; install(); install(); after = getattr(nnUNetPredictor, name);"
+        "print(before, hasattr(after, '__wrapped__'), hasattr(after.__wrapped__, '__wrapped__'))"
+    )
+    assert run_python(code, **{hook.SWITCH: "0"}) == "False True False"
+
+
 def test_a_reload_keeps_one_wrapper():
     code = (
         "import importlib; from nnunetv2.utilities import find_class_by_name; importlib.reload(find_class_by_name);"
@@ -198,6 +209,16 @@ def test_another_nnunet_without_the_function_is_left_alone(tmp_path: Path, sourc
     (folder / "find_class_by_name.py").write_text(source)
     code = "import nnunetv2.utilities.find_class_by_name as module; print(module.__file__)"
     assert run_python(code, PYTHONPATH=str(tmp_path)) == str(folder / "find_class_by_name.py")
+
+
+@pytest.mark.parametrize("source", ["", "class nnUNetPredictor: pass"])
+def test_another_predictor_is_left_alone(tmp_path: Path, source):
+    folder = tmp_path / "nnunetv2" / "inference"
+    folder.mkdir(parents=True)
+    (tmp_path / "nnunetv2" / "__init__.py").touch()
+    (folder / "predict_from_raw_data.py").write_text(source)
+    code = "import nnunetv2.inference.predict_from_raw_data as module; print(module.__file__)"
+    assert run_python(code, PYTHONPATH=str(tmp_path)) == str(folder / "predict_from_raw_data.py")
 
 
 def test_a_loader_that_cannot_be_extended_is_left_alone():
