@@ -43,14 +43,19 @@ def verify(file: Path) -> Iterator[Verdict]:
     """Verdict on a checkpoint or, each for itself, on all members of an exported model (``.zip``)."""
     if not file.is_file():
         yield Verdict(str(file), "there is no such file")
-    elif file.suffix == ".zip" and zipfile.is_zipfile(file):
+    elif file.suffix == ".zip":
         yield from _archive(file)
     else:
         yield Verdict(str(file), _problem(_checkpoint, file))
 
 
 def _archive(file: Path) -> Iterator[Verdict]:
-    with zipfile.ZipFile(file) as archive, TemporaryDirectory() as folder:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        yield Verdict(str(file), f"it cannot be read as a zip file ({error}): export or copy it again")
+        return
+    with archive, TemporaryDirectory() as folder:
         for member in archive.infolist():
             path = PurePosixPath(member.filename)
             if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
@@ -92,8 +97,11 @@ def _plans(plans: Any) -> None:
         architecture = configuration.get("architecture")
         if architecture is None:
             continue
-        network, kwargs = architecture["network_class_name"], architecture["arch_kwargs"]
-        imports = [kwargs[key] for key in architecture["_kw_requires_import"]]
+        try:
+            network, kwargs = architecture["network_class_name"], architecture["arch_kwargs"]
+            imports = [kwargs[key] for key in architecture["_kw_requires_import"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"its configuration {name} has an architecture that describes no network") from error
         if network not in NETWORKS or not all(argument in ARGUMENTS for argument in imports):
             raise ValueError(f"its configuration {name} would import {', '.join(map(str, [network, *imports]))}")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 
@@ -136,6 +137,11 @@ HOSTILE = {
         lambda _: hostile_plans("dynamic_network_architectures.architectures.unet.torch.hub.load"),
         "would import dynamic_network_architectures.architectures.unet.torch.hub.load",
     ),
+    "no network": (
+        "m/plans.json",
+        lambda _: b'{"configurations": {"x": {"architecture": []}}}',
+        "its configuration x has an architecture that describes no network",
+    ),
     "a folder elsewhere": ("m/plans.json", lambda _: b'{"configurations": {}, "plans_name": "../x"}', "no name of a"),
     "a script": ("m/run.py", lambda _: b"", "it is of no kind that a model has"),
 }
@@ -172,6 +178,19 @@ def test_plans_of_nnunet_are_sound(planner, tmp_path, monkeypatch, capsys, in_ti
         archive.writestr("plans.json", json.dumps(plans))
     assert main(["doctor", "--verify", "model.zip"]) == 0, capsys.readouterr().out
     assert {"2d", "3d_fullres"} <= plans["configurations"].keys()
+
+
+def test_archives_that_cannot_be_read(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "broken.zip", "w") as archive:
+        archive.writestr("m/dataset.json", "{}")
+    whole = (tmp_path / "broken.zip").read_bytes()
+    (tmp_path / "broken.zip").write_bytes(whole.replace(b"PK\1\2", b"PK\0\0"))  # its directory
+    (tmp_path / "cut.zip").write_bytes(whole[:-9])
+    assert main(["doctor", "--verify", str(tmp_path / "broken.zip"), str(tmp_path / "cut.zip")]) == 1
+    said = capsys.readouterr()
+    for name in ("broken", "cut"):
+        assert re.search(rf"BROKEN .*{name}\.zip it cannot be read as a zip file .*export or copy it again", said.out)
+    assert "2 of 2 checks are BROKEN" in said.err
 
 
 def test_a_checkpoint_by_itself(tmp_path, capsys, in_tiny):
