@@ -9,13 +9,21 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.postprocessing import remove_connected_components
+from torch import nn
 
-from nnunet_cmc.data.plans_json import check_plans
+from nnunet_cmc.data.plans_json import NETWORK, check_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 
-NETWORKS = ("nnunet_cmc.networks.", "dynamic_network_architectures.")
-IMPORTS = "torch."  # what plans may have nnU-Net import as arguments of a network
+# What plans may have nnU-Net import, by the very names that planners write: through a module one reaches all that it
+# has imported, such as torch.os.system.
+NETWORKS = (NETWORK, *(f"{cls.__module__}.{cls.__name__}" for cls in (PlainConvUNet, ResidualEncoderUNet)))
+LAYERS = (
+    *(nn.Conv2d, nn.Conv3d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.Dropout2d, nn.Dropout3d, nn.LeakyReLU, nn.ReLU),
+)
+ARGUMENTS = (None, *(f"{module}.{layer.__name__}" for layer in LAYERS for module in ("torch.nn", layer.__module__)))
 HARMLESS = {  # what nnU-Net's postprocessing.pkl names
     (remove_connected_components.__name__, "remove_all_but_largest_component_from_segmentation"),
     *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
@@ -35,14 +43,19 @@ def verify(file: Path) -> Iterator[Verdict]:
     """Verdict on a checkpoint or, each for itself, on all members of an exported model (``.zip``)."""
     if not file.is_file():
         yield Verdict(str(file), "there is no such file")
-    elif file.suffix == ".zip" and zipfile.is_zipfile(file):
+    elif file.suffix == ".zip":
         yield from _archive(file)
     else:
         yield Verdict(str(file), _problem(_checkpoint, file))
 
 
 def _archive(file: Path) -> Iterator[Verdict]:
-    with zipfile.ZipFile(file) as archive, TemporaryDirectory() as folder:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        yield Verdict(str(file), f"it cannot be read as a zip file ({error}): export or copy it again")
+        return
+    with archive, TemporaryDirectory() as folder:
         for member in archive.infolist():
             path = PurePosixPath(member.filename)
             if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
@@ -84,9 +97,12 @@ def _plans(plans: Any) -> None:
         architecture = configuration.get("architecture")
         if architecture is None:
             continue
-        network, kwargs = architecture["network_class_name"], architecture["arch_kwargs"]
-        imports = [kwargs[key] for key in architecture["_kw_requires_import"]]
-        if not network.startswith(NETWORKS) or not all(i is None or i.startswith(IMPORTS) for i in imports):
+        try:
+            network, kwargs = architecture["network_class_name"], architecture["arch_kwargs"]
+            imports = [kwargs[key] for key in architecture["_kw_requires_import"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"its configuration {name} has an architecture that describes no network") from error
+        if network not in NETWORKS or not all(argument in ARGUMENTS for argument in imports):
             raise ValueError(f"its configuration {name} would import {', '.join(map(str, [network, *imports]))}")
 
 

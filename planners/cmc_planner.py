@@ -14,7 +14,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunet_cmc.data.dataset_json import require_plain_labels
 from nnunet_cmc.data.files import write_json, written_whole
-from nnunet_cmc.data.plans_json import read_plans
+from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
@@ -233,7 +233,7 @@ class CMCPlanner(ExperimentPlanner):
             "batch_dice": True,
             "learning_rate": self.learning_rate,
             "architecture": {
-                "network_class_name": "nnunet_cmc.networks.CMCNet",
+                "network_class_name": NETWORK,
                 "_kw_requires_import": [],
                 "arch_kwargs": {
                     "patch_size": list(patch_size),

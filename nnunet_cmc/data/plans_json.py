@@ -6,7 +6,7 @@ from typing import Any
 from nnunet_cmc.data.files import is_plain_name, read_json
 
 REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlanner"
-NETWORKS = "nnunet_cmc.networks."
+NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any other name, nnU-Net calls what it leads to
 
 
 def read_plans(file: str | os.PathLike) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def require_ours(plans: dict, name: str, who: str) -> dict[str, Any]:
     architecture = chosen.get("architecture")
     architecture = architecture if isinstance(architecture, dict) else {}
     network = architecture.get("network_class_name", "")
-    if not str(network).startswith(NETWORKS):
+    if network != NETWORK:
         raise ValueError(
             f"{who} cannot train the plans {title} (their network is {network}): plan with "
             "-pl CMCPlanner and train with -p CMCPlans."

@@ -229,6 +229,10 @@ DAMAGES = {
     "axes": (lambda m: change_checkpoint(m, inference_allowed_mirroring_axes=(9,)), "is no checkpoint that nnU-Net"),
     "classes": (change_labels, "holds no network of .*plans.json and .*dataset.json: .* of another shape"),
     "foreign network": (lambda m: change_plans(m, network_class_name="os.system"), "their network is os.system"),
+    "a call in our package": (
+        lambda m: change_plans(m, network_class_name="nnunet_cmc.networks.checkpoints.torch.hub.load"),
+        "their network is nnunet_cmc.networks.checkpoints.torch.hub.load",
+    ),
     "imports": (lambda m: change_plans(m, _kw_requires_import=["encoder"]), "do not describe the network"),
     "arguments": (lambda m: change_plans(m, arch_kwargs={"what": 1}), "do not describe a network .*TypeError"),
     "code": (lambda m: change_checkpoint(m, extra=Evil(m / "executed")), "a Python object .*mkdir.* are never loaded"),

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 
@@ -12,10 +13,15 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.ensembling.ensemble import ensemble_folders
 from nnunetv2.evaluation.find_best_configuration import find_best_configuration
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+)
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.model_sharing.model_export import export_pretrained_model
 from nnunetv2.model_sharing.model_import import install_model_from_zip_file
 from nnunetv2.postprocessing.remove_connected_components import apply_postprocessing_to_folder
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.predictor import Predictor
@@ -97,6 +103,9 @@ def hostile_plans(network="os.path.join", kwargs=None, imports=()):
     return json.dumps({"configurations": {"3d_fullres": {"architecture": architecture}}}).encode()
 
 
+UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+
+
 def evil_checkpoint(folder):
     torch.save({"network_weights": {}, "extra": Evil()}, folder / "evil.pth")
     return (folder / "evil.pth").read_bytes()
@@ -112,6 +121,26 @@ HOSTILE = {
         "m/plans.json",
         lambda _: hostile_plans("nnunet_cmc.networks.CMCNet", {"x": "os.system"}, ["x"]),
         "would import nnunet_cmc.networks.CMCNet, os.system",
+    ),
+    "a call in torch": (
+        "m/plans.json",
+        lambda _: hostile_plans(UNET, {"nonlin": "torch.os.system", "nonlin_kwargs": {"command": "x"}}, ["nonlin"]),
+        f"would import {UNET}, torch.os.system",
+    ),
+    "a call in our package": (
+        "m/plans.json",
+        lambda _: hostile_plans("nnunet_cmc.networks.checkpoints.torch.hub.load", {"repo_or_dir": "x"}),
+        "would import nnunet_cmc.networks.checkpoints.torch.hub.load",
+    ),
+    "a call in nnU-Net's networks": (
+        "m/plans.json",
+        lambda _: hostile_plans("dynamic_network_architectures.architectures.unet.torch.hub.load"),
+        "would import dynamic_network_architectures.architectures.unet.torch.hub.load",
+    ),
+    "no network": (
+        "m/plans.json",
+        lambda _: b'{"configurations": {"x": {"architecture": []}}}',
+        "its configuration x has an architecture that describes no network",
     ),
     "a folder elsewhere": ("m/plans.json", lambda _: b'{"configurations": {}, "plans_name": "../x"}', "no name of a"),
     "a script": ("m/run.py", lambda _: b"", "it is of no kind that a model has"),
@@ -132,6 +161,36 @@ def test_a_hostile_archive_is_told_before_nnunet_sees_it(tmp_path, capsys, monke
     assert sentence.replace("\\", "") in line
     assert "1 of 2 checks are BROKEN" in said.err
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("planner", [ExperimentPlanner, nnUNetPlannerResEncL])
+def test_plans_of_nnunet_are_sound(planner, tmp_path, monkeypatch, capsys, in_tiny):
+    """Whatever nnU-Net plans, 2-D and 3-D, as it writes it."""
+    monkeypatch.chdir(tmp_path)
+    made = planner(903, suppress_transpose=True)
+    made.generate_data_identifier = lambda name: name
+    statistics = {"mean": 0, "std": 1, "percentile_00_5": 0, "percentile_99_5": 1, "min": 0, "max": 1, "median": 0}
+    made.dataset_fingerprint["foreground_intensity_properties_per_channel"] = {"0": statistics, "1": statistics}
+    made.save_plans = lambda plans: None
+    plans = made.plan_experiment()
+    recursive_fix_for_json_export(plans)
+    with zipfile.ZipFile("model.zip", "w") as archive:
+        archive.writestr("plans.json", json.dumps(plans))
+    assert main(["doctor", "--verify", "model.zip"]) == 0, capsys.readouterr().out
+    assert {"2d", "3d_fullres"} <= plans["configurations"].keys()
+
+
+def test_archives_that_cannot_be_read(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "broken.zip", "w") as archive:
+        archive.writestr("m/dataset.json", "{}")
+    whole = (tmp_path / "broken.zip").read_bytes()
+    (tmp_path / "broken.zip").write_bytes(whole.replace(b"PK\1\2", b"PK\0\0"))  # its directory
+    (tmp_path / "cut.zip").write_bytes(whole[:-9])
+    assert main(["doctor", "--verify", str(tmp_path / "broken.zip"), str(tmp_path / "cut.zip")]) == 1
+    said = capsys.readouterr()
+    for name in ("broken", "cut"):
+        assert re.search(rf"BROKEN .*{name}\.zip it cannot be read as a zip file .*export or copy it again", said.out)
+    assert "2 of 2 checks are BROKEN" in said.err
 
 
 def test_a_checkpoint_by_itself(tmp_path, capsys, in_tiny):
