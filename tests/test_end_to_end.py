@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sysconfig
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from processes import children, kill_with_workers, wait_for
 
 from nnunet_cmc.commands import demo_steps
 from nnunet_cmc.dataset_conversion import phantom
@@ -34,18 +34,6 @@ def predict(run_command):
         )  # fmt: skip
 
     return run
-
-
-def wait_for(condition, seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
-
-def children(process: int) -> list[int]:
-    """Processes that were started by this one (Linux)."""
-    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +78,21 @@ def test_a_finished_training_can_be_continued(demo, run_command):
     assert "Training done." in output
     assert "Mean Validation Dice" in output
     assert "Epoch 0" not in output
+
+
+def test_preprocessing_that_is_killed_with_its_workers_and_started_again_at_once(demo, run_command, tmp_path):
+    preprocessed = tmp_path / demo.dataset.name
+    shutil.copytree(demo.output / "preprocessed" / demo.dataset.name, preprocessed)
+    environment = {**demo.environment, "nnUNet_preprocessed": str(tmp_path)}
+    labeled = preprocessed / "CMCTinyPlans_3d_fullres"
+    before = sorted(file.name for file in labeled.iterdir())
+    shutil.rmtree(labeled)
+    arguments = ["-d", str(demo_steps.DATASET_ID), "-plans_name", "CMCTinyPlans", "-c", "3d_fullres", "-np", "2"]
+    command = [Path(sysconfig.get_path("scripts")) / "nnUNetv2_preprocess", *arguments]
+    killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kill_with_workers(killed.pid, 2, lambda: list(labeled.glob("*.b2nd")))
+    run_command("nnUNetv2_preprocess", *arguments, environment=environment)
+    assert sorted(file.name for file in labeled.iterdir()) == before
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """One function over many cases, in processes and with a progress bar as nnU-Net has them."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from functools import cache
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any
 
 from tqdm import tqdm
@@ -26,7 +29,7 @@ def run_parallel(
                 results.append(function(*argument))
                 bar.update()
             return results
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with process_pool(processes) as pool:
             futures = [pool.submit(function, *argument) for argument in arguments]
             try:
                 for future in as_completed(futures):
@@ -40,3 +43,23 @@ def run_parallel(
             finally:
                 pool.shutdown(cancel_futures=True)
         return [future.result() for future in futures]
+
+
+def process_pool(processes: int) -> ProcessPoolExecutor:
+    """Spawned processes. Unlike multiprocessing.Pool it raises, and does not hang, when one is killed for its memory."""
+    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
+def end_with_parent() -> None:
+    """Let this process, a worker, end as soon as the one that started it has.
+
+    kill -9 leaves a parent no time to end its workers, which would wait for ever, or write into what the same command,
+    given again, makes anew.
+    """
+    _end_with_parent(os.getpid())
+
+
+@cache
+def _end_with_parent(pid: int) -> None:  # once a process: a fork knows what its parent has cached, but has no thread
+    if (parent := parent_process()) is not None:
+        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

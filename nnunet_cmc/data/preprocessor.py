@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from multiprocessing import current_process
 from os.path import join
 
 import numpy as np
@@ -18,7 +19,7 @@ from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
 from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.files import all_written
-from nnunet_cmc.data.parallel import run_parallel
+from nnunet_cmc.data.parallel import end_with_parent, run_parallel
 from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import check_case, read_case, read_label, require_declared, shown_channels
@@ -51,6 +52,8 @@ class CMCPreprocessor(DefaultPreprocessor):
         Raises:
             ValueError: see :func:`read_case` and :func:`read_label`.
         """
+        if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
+            end_with_parent()
         dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
         reader = plans_manager.image_reader_writer_class()
         data, properties = read_case(image_files, dataset_json, reader, seg_file)

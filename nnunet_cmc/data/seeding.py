@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
+from nnunet_cmc.data.parallel import end_with_parent
+
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
@@ -44,6 +46,11 @@ class SeededLoader(nnUNetDataLoader):
         self.seed = seed
         self.rank = rank
         self.batch_index = first_batch
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """What nnU-Net's workers call first."""
+        super().set_thread_id(thread_id)
+        end_with_parent()
 
     def generate_train_batch(self) -> dict:
         """The next batch."""

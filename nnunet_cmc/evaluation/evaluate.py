@@ -1,9 +1,7 @@
 """Judge a folder of predicted label maps against a folder of reference label maps."""
 
 from collections.abc import Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from nnunet_cmc.data.grid import read_grid
+from nnunet_cmc.data.parallel import process_pool
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.voxels import read_voxels
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
@@ -138,8 +137,7 @@ def _run(judge, tasks: list, processes: int) -> Iterator[CaseResult]:
     if processes <= 1:
         yield from map(judge, tasks)
         return
-    # Unlike multiprocessing.Pool, the executor raises instead of hanging when a worker is killed for its memory.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
+    with process_pool(processes) as executor:
         yield from executor.map(judge, tasks)
 
 

@@ -1,6 +1,10 @@
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
+from processes import kill_with_workers
 
 from nnunet_cmc.data.parallel import run_parallel
 
@@ -21,3 +25,22 @@ def test_processes_keep_the_order_and_pass_on_errors(capsys):
 def test_a_killed_process_is_named():
     with pytest.raises(RuntimeError, match=r"one of 2 processes was killed, .* use fewer processes"):
         run_parallel(os._exit, [(1,), (1,)], 2, "test", show_progress=False)
+
+
+SLEEPING = """
+import time
+from pathlib import Path
+from nnunet_cmc.data.parallel import run_parallel
+def work(name):
+    Path(__file__).with_name(name).touch()
+    time.sleep(60)
+if __name__ == "__main__":
+    run_parallel(work, [("1",), ("2",)], 2, "test", show_progress=False)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / "sleeping.py").write_text(SLEEPING)
+    parent = subprocess.Popen([sys.executable, tmp_path / "sleeping.py"])
+    kill_with_workers(parent.pid, 2, lambda: {"1", "2"} <= {file.name for file in tmp_path.iterdir()})
+    assert parent.wait() == -signal.SIGKILL

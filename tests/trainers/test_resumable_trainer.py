@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import kill_with_workers
 
 from nnunet_cmc.trainers import cmc_trainer
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
@@ -136,10 +137,11 @@ def test_workers_that_die_are_an_error(unpaired, monkeypatch):
 
 
 TRAIN = """
-import json, os, torch
+import json, multiprocessing, os, torch
 from nnunet_cmc.trainers import cmc_trainer
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 torch.set_num_threads(1)
+multiprocessing.set_start_method("fork", force=True)  # as where no forkserver has started this process
 os.environ.update(json.loads(environment))
 class Quiet(CMCTrainerMeanTeacher):
     seed, epochs, iterations = 0, *json.loads(length)
@@ -158,22 +160,34 @@ trainer.run_training()
 """
 
 
-def test_killed_at_random_moments_and_continued(unpaired, uninterrupted):
-    """kill -9 gives nobody the time to save anything: what was saved last is whole, and training goes on from there."""
+def training_of(cubes, epochs=EPOCHS) -> multiprocessing.Process:
+    """A process that trains, or goes on."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["nnunet_cmc.trainers.mean_teacher"])
     variables = {k: os.environ[k] for k in ("nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA")}
     given = {
         "environment": variables,
-        "length": [EPOCHS, ITERATIONS],
-        "plans": unpaired.plans,
-        "dataset": unpaired.dataset_json,
+        "length": [epochs, ITERATIONS],
+        "plans": cubes.plans,
+        "dataset": cubes.dataset_json,
     }
-    arguments = (TRAIN, {name: json.dumps(value) for name, value in given.items()})
+    training = processes.Process(target=exec, args=(TRAIN, {name: json.dumps(value) for name, value in given.items()}))
+    training.start()
+    return training
+
+
+def test_the_loaders_workers_end_with_a_training_that_is_killed(unpaired, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    training = training_of(unpaired, epochs=1000)
+    kill_with_workers(training.pid, 3, lambda: list(unpaired.results.rglob("checkpoint_latest.pth")))
+    training.join()
+
+
+def test_killed_at_random_moments_and_continued(unpaired, uninterrupted):
+    """kill -9 gives nobody the time to save anything: what was saved last is whole, and training goes on from there."""
     rng = np.random.default_rng(0)
     for attempt in range(40):
-        training = processes.Process(target=exec, args=arguments)
-        training.start()
+        training = training_of(unpaired)
         if attempt < 8:
             time.sleep(uninterrupted["seconds"] * rng.uniform(0.2, 0.9))
             training.kill()
