@@ -36,16 +36,16 @@ class SeriesLogger(LocalLogger):
         super().log(key, value, epoch)
 
     def plot_progress_png(self, output_folder: str) -> None:
-        """Write ``progress.png`` and, with the same numbers, ``progress.csv``."""
+        """Write ``progress.png`` and, with the same numbers, ``progress.csv``; dots show a single epoch, too."""
         self._save_csv(join(output_folder, "progress.csv"))
         log = self.my_fantastic_logging
         rows = 4 + len(self.panels)
         figure, axes = plt.subplots(rows, 1, figsize=(12, 4 * rows), layout="constrained", sharex=True)
         losses, dice, *own, duration, rate = axes
-        losses.plot(log["train_losses"], "b", label="training")
-        losses.plot(log["val_losses"], "r", label="validation")
-        dice.plot(log["mean_fg_dice"], "k:", label="all modalities")
-        dice.plot(log["ema_fg_dice"], "k", label="moving average")
+        losses.plot(log["train_losses"], "b.-", label="training")
+        losses.plot(log["val_losses"], "r.-", label="validation")
+        dice.plot(log["mean_fg_dice"], "k.:", label="all modalities")
+        dice.plot(log["ema_fg_dice"], "k.-", label="moving average")
         for modality in self.modalities:
             dice.plot(log[dice_of(modality)], label=f"{modality} alone", marker=".")
         for panel, (title, names) in zip(own, self.panels.items(), strict=True):
@@ -53,8 +53,8 @@ class SeriesLogger(LocalLogger):
                 panel.plot(log[name], label=name.partition("/")[2] or name, marker=".")
             if title not in LINEAR:
                 panel.set_yscale("symlog", linthresh=1e-3)  # weights span three decades, Dice losses are negative
-        duration.plot(np.subtract(log["epoch_end_timestamps"], log["epoch_start_timestamps"]))
-        rate.plot(log["lrs"])
+        duration.plot(np.subtract(log["epoch_end_timestamps"], log["epoch_start_timestamps"]), ".-")
+        rate.plot(log["lrs"], ".-")
         for panel, name in zip(axes, ("loss", "pseudo Dice", *self.panels, "epoch [s]", "learning rate"), strict=True):
             panel.set_ylabel(name)
             panel.grid(alpha=0.3)

@@ -134,6 +134,12 @@ def test_archives_that_make_no_sense(make_archive, nnunet_folders, tmp_path):
         (tmp_path / "two" / copy / "imagesTr").mkdir(parents=True)
     with pytest.raises(ValueError, match="two has 2 folders with imagesTr in them"):
         convert_amos(tmp_path / "two")
+    (archive / "imagesTr" / "amos_0001.nii").touch()
+    with pytest.raises(
+        ValueError, match=r"imagesTr/amos_0001.nii and .*amos_0001.nii.gz are both amos_0001: remove one"
+    ):
+        convert_amos(archive)
+    (archive / "imagesTr" / "amos_0001.nii").unlink()
     (archive / "labelsTr" / "amos_0001.nii.gz").rename(tmp_path / "kept.nii.gz")
     with pytest.raises(ValueError, match=r"1 scan\(s\) have no label in .*labelsTr, such as .*amos_0001.nii.gz"):
         convert_amos(archive)

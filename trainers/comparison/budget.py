@@ -6,8 +6,9 @@
 ``NNUNET_CMC_EPOCHS``      number of epochs
 ``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
 
-On a CPU they take as many threads as ``OMP_NUM_THREADS`` says, so that runs can share a machine; nnU-Net takes all
-cores.
+One thing beside the budget is not nnU-Net's: where ``OMP_NUM_THREADS`` is set and the device is a CPU, they compute with
+that many threads. ``nnUNetv2_train`` overrides the variable and takes all cores, so that runs could not share a machine.
+It changes the speed, and the order in which numbers are added (the last bits of a result); nothing else.
 """
 
 import functools
@@ -28,6 +29,7 @@ class Budget:
 
     One validation iteration is run per five training iterations, which is nnU-Net's own proportion (50 to 250), at most
     the trainer's own number and at least one. They only choose ``checkpoint_best``; no weight is learned from them.
+    The number of threads on a CPU is that of ``OMP_NUM_THREADS``, if it is set.
 
     Raises ValueError if one of the variables is unset or no positive integer.
     """
@@ -62,7 +64,10 @@ def _positive_integer(variable: str) -> int:
 
 
 class nnUNetTrainer_cmcbudget(Budget, nnUNetTrainer):
-    """The stock nnU-Net trainer in everything but its numbers of epochs and iterations."""
+    """The stock nnU-Net trainer in everything but its numbers of epochs and iterations.
+
+    And, on a CPU, in how many threads compute, if ``OMP_NUM_THREADS`` says (see above); unset it for nnU-Net's own.
+    """
 
 
 @functools.cache
