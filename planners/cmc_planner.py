@@ -12,7 +12,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunet_cmc.data.dataset_json import require_plain_labels
+from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
 from nnunet_cmc.data.files import write_json, written_whole
 from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
@@ -93,7 +93,8 @@ class CMCPlanner(ExperimentPlanner):
             raise ValueError(
                 f"-overwrite_target_spacing takes three positive numbers (mm), not {list(overwrite_target_spacing)}."
             )
-        require_plain_labels(raw_dataset_json(dataset_name_or_id), type(self).__name__)
+        check_dataset_json(dataset_json := raw_dataset_json(dataset_name_or_id), "dataset.json")
+        require_plain_labels(dataset_json, type(self).__name__)
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.dataset_json import check_dataset_json, read_dataset_json, require_plain_labels
+from nnunet_cmc.data.files import is_plain_name
 from nnunet_cmc.data.plans_json import read_plans, require_ours
 from nnunet_cmc.data.presence import present_channels, subject_of
 from nnunet_cmc.data.splits import hidden_cases, load_fold
@@ -32,6 +33,7 @@ DATASET_JSON = {
     "labels": {"background": 0, "a": 1, "b": 2},
     "file_ending": ".nii.gz",
     "cmc": {"version": 1, "present_channels": {"x": [0], "y": [0, 1]}, "subjects": {"x": "p"}},
+    "dataset": {"x": {"images": ["x_0000.nii.gz"], "label": "x.nii.gz"}},
 }
 NETWORK = {
     "patch_size": [16, 16, 16],
@@ -124,6 +126,7 @@ def test_what_passes_the_check_of_dataset_json_can_be_relied_on(content):
         channels = present_channels(content, case)
         assert channels is None or set(channels) <= set(range(len(content["channel_names"])))
         assert isinstance(subject_of(content, case), str)
+    assert all(map(is_plain_name, [*content.get("dataset", ()), *content.get("cmc", {}).get("subjects", ())]))
     with suppress(ValueError):
         require_plain_labels(content, "This")
         assert LabelManager(content["labels"], None).num_segmentation_heads == len(content["labels"])
@@ -135,9 +138,9 @@ def test_splits(tmp_path, content):
     file = tmp_path / "splits_final.json"
     file.write_bytes(content)
     fold = sentence(load_fold, file, 0)
-    assert fold is None or all(isinstance(case, str) for case in fold.train + fold.val + fold.unlabeled)
+    assert fold is None or all(map(is_plain_name, fold.train + fold.val + fold.unlabeled))
     hidden = sentence(hidden_cases, file)
-    assert hidden is None or all(isinstance(case, str) for case in hidden)
+    assert hidden is None or all(map(is_plain_name, hidden))
 
 
 @fuzz

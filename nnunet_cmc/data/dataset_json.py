@@ -4,7 +4,7 @@ import os
 import re
 from typing import Any
 
-from nnunet_cmc.data.files import read_json
+from nnunet_cmc.data.files import read_json, require_plain_names
 from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 
 REMEDY = "convert the dataset again, or correct the file"
@@ -26,6 +26,7 @@ def check_dataset_json(content: Any, file: str | os.PathLike) -> None:
         _check_file_ending(content.get("file_ending"))
         _check_labels(content.get("labels"))
         cmc = content.get("cmc")
+        require_plain_names([*_keys(cmc, "present_channels"), *_keys(cmc, "subjects")], "The cmc key")
         for case in _keys(cmc, "present_channels"):
             present_channels(content, case)
         for case in _keys(cmc, "subjects"):
@@ -33,6 +34,26 @@ def check_dataset_json(content: Any, file: str | os.PathLike) -> None:
         present_channels(content, ""), subject_of(content, "")  # what is wrong where nothing is listed
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    check_listed_cases(content, file)
+
+
+def check_listed_cases(content: dict, file: str | os.PathLike) -> None:
+    """ValueError unless nnU-Net's key ``dataset``, which may list the files of each case, is sound or not there."""
+    if "dataset" not in content:
+        return
+    cases = content["dataset"]
+    if not isinstance(cases, dict) or not cases:
+        raise ValueError(
+            f'{file}: "dataset" must map each case to its "images" and its "label", but is {_short(cases)}: {REMEDY}.'
+        )
+    require_plain_names(cases, f'{file}: "dataset"')
+    for case, files in cases.items():
+        images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
+        if not isinstance(images, list) or not images or not all(isinstance(name, str) for name in [*images, label]):
+            raise ValueError(
+                f'{file}: Case {case} of "dataset" must have a list of files "images" and a file "label", but is '
+                f"{_short(files)}: {REMEDY}."
+            )
 
 
 def require_plain_labels(dataset_json: dict, who: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -93,3 +93,10 @@ def is_json(file: str | os.PathLike) -> bool:
 def is_plain_name(name: Any) -> bool:
     """Whether ``name`` names something in a folder and cannot lead out of it."""
     return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0", "\n"} & set(name)
+
+
+def require_plain_names(cases: Iterable[Any], where: str) -> None:
+    """ValueError, beginning with ``where``, if the files of one of the ``cases`` would lie in another folder."""
+    for case in cases:
+        if not is_plain_name(case):
+            raise ValueError(f"{where} has the case {case!r}, which is no name of a file: rename it.")

@@ -9,7 +9,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_cmc.data.dataset_json import REMEDY, check_dataset_json
+from nnunet_cmc.data.dataset_json import REMEDY, check_dataset_json, check_listed_cases
 from nnunet_cmc.data.files import read_json
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case, split_name
@@ -34,6 +34,8 @@ def raw_dataset_json(dataset_name_or_id: int | str, only_ours: bool = False) -> 
     content = read_json(file, REMEDY)
     if not only_ours or not isinstance(content, dict) or "cmc" in content:
         check_dataset_json(content, file)
+    else:
+        check_listed_cases(content, file)
     return content
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
-from nnunet_cmc.data.files import read_json, write_json
+from nnunet_cmc.data.files import read_json, require_plain_names, write_json
 from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 
 REMEDY = "make it again with `nnunet_cmc split`"
@@ -34,7 +34,7 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
     """Fold number ``fold`` of a ``splits_final.json``.
 
     Raises:
-        ValueError: no such file or fold, a list is missing, or a case is in two lists.
+        ValueError: no such file or fold, a list is missing, or a case is in two lists or has a name with a path.
     """
     if not Path(splits_file).is_file():
         raise ValueError(f"There is no {splits_file}: make one with `nnunet_cmc split`.")
@@ -49,6 +49,7 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
             raise ValueError(f'Fold {fold} of {splits_file} must have a list of cases "{key}", but it is {cases!r}.')
         if not cases and key != "unlabeled":
             raise ValueError(f'Fold {fold} of {splits_file} has no case in "{key}": make it with `nnunet_cmc split`.')
+        require_plain_names(cases, f"Fold {fold} of {splits_file}")
         for case in cases:
             if case in owner:
                 raise ValueError(
@@ -66,7 +67,8 @@ def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
     hidden = [fold.get("unlabeled", []) for fold in _read(splits_file)]
     if not all(isinstance(cases, list) and all(isinstance(case, str) for case in cases) for cases in hidden):
         raise ValueError(f'A fold of {splits_file} has an "unlabeled" that is no list of cases: {REMEDY}.')
-    return {case for cases in hidden for case in cases}
+    require_plain_names(names := {case for cases in hidden for case in cases}, f"A fold of {splits_file}")
+    return names
 
 
 def make_splits(

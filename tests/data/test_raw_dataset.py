@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from nnunet_cmc.data.raw_dataset import check_dataset, unlabeled_cases
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
 
 VOLUME = np.ones((3, 4, 5), np.float32)
 
@@ -26,6 +26,38 @@ def test_a_good_dataset(make_dataset):
 def test_no_unlabelled_folder_no_unlabelled_case(make_dataset):
     folder = make_dataset({"a": ({0: VOLUME}, VOLUME)})
     assert unlabeled_cases(str(folder), ".nii.gz") == {}
+
+
+LISTED = {"images": ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}
+
+
+@pytest.mark.parametrize("planned", [True, False], ids=["with cmc", "without"])
+@pytest.mark.parametrize(
+    ("listed", "sentence"),
+    [
+        ({"../../a": LISTED}, r"has the case '../../a', which is no name of a file: rename it\."),
+        ([], r'"dataset" must map each case to its "images" and its "label", but is \[\]: convert'),
+        ({}, r'"dataset" must map each case .* but is {}: '),
+        (None, r'"dataset" must map each case .* but is None: '),
+        ({"a": {}}, r'Case a of "dataset" must have a list of files "images" and a file "label", but is {}'),
+        ({"a": {**LISTED, "images": "a_0000.nii.gz"}}, "Case a of .* must have a list of files"),
+        ({"a": {**LISTED, "images": []}}, "Case a of .* must have a list of files"),
+        ({"a": {**LISTED, "label": None}}, "Case a of .* must have a list of files"),
+        ({"a": [1]}, "Case a of .* must have a list of files"),
+    ],
+)
+def test_cases_that_dataset_json_lists(make_dataset, listed, sentence, planned):
+    folder = make_dataset({"a": ({0: VOLUME}, VOLUME)}, declare=planned)
+    for entry, expected in ((listed, sentence), ({"a": LISTED}, None)):
+        content = read_json(folder) | {"dataset": entry}
+        (folder / "dataset.json").write_text(json.dumps(content))
+        if expected is None:
+            assert raw_dataset_json(1) == content
+            check_dataset(str(folder), content)
+            continue
+        for refuse in (lambda: raw_dataset_json(1), lambda content=content: check_dataset(str(folder), content)):
+            with pytest.raises(ValueError, match=rf"dataset\.json.*{expected}"):
+                refuse()
 
 
 def test_every_bad_case_is_listed(make_dataset, write_volume):

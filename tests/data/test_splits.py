@@ -210,6 +210,9 @@ def test_no_file(tmp_path):
         ('[{"train": ["a"], "val": []}]', 'no case in "val"'),
         ('{"train": ["a"], "val": ["b"]}', "must be a list of folds"),
         ('[{"train": ["a"', "is not JSON"),
+        ('[{"train": ["../a"], "val": ["b"]}]', r"Fold 0 of .*json has the case '../a', which is no name of a file"),
+        ('[{"train": ["a"], "val": ["b"], "unlabeled": ["/a/b"]}]', "has the case '/a/b', which is no name of a file"),
+        ('[{"train": ["a"], "val": [".."]}]', "has the case '..', which is no name of a file"),
     ],
 )
 def test_a_file_that_cannot_be_trusted(tmp_path, text, message):
