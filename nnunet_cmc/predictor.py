@@ -14,10 +14,10 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import unfinished_folder, write_json, written_whole
+from nnunet_cmc.data.files import require_writable, unfinished_folder, write_json
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import scans_of, split_name
-from nnunet_cmc.data.voxels import read_written
+from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.registration.hook import require_supported_nnunet
 from nnunet_cmc.trained_model import TrainedModel
 
@@ -67,7 +67,7 @@ class Predictor:
             allow_tqdm=False,
         )
         self._preprocessor = self._predictor.configuration_manager.preprocessor_class(verbose=False)
-        self._reader = self._predictor.plans_manager.image_reader_writer_class()
+        self._writer = CMCReaderWriter()  # whichever the plans name
         self._threads = torch.get_num_threads()
         self._network_is_free, self._memory_is_free = Lock(), BoundedSemaphore(AT_ONCE)
 
@@ -82,12 +82,12 @@ class Predictor:
         Raises:
             ValueError: an unknown modality or none, unlike shapes, a voxel that is NaN or infinite, or a bad spacing.
         """
-        data = self._stacked(volumes)
         if len(spacing) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing):
             raise ValueError(f"The spacing must be three positive numbers (mm along D, H, W), but is {list(spacing)}.")
-        arguments = data, None, {"spacing": [float(step) for step in spacing]}
+        properties = {"spacing": [float(step) for step in spacing]}
         with self._memory_is_free:
-            return self._predict(*self._preprocessor.run_case_npy(*arguments, *self._managers, self.dataset_json))[0]
+            arguments = self._stacked(volumes), None, properties, *self._managers, self.dataset_json
+            return self._predict(*self._preprocessor.run_case_npy(*arguments))[0]
 
     def predict_files(self, files: Sequence[str | os.PathLike], output: str | os.PathLike | None = None) -> sitk.Image:
         """Label map of a case given as files ``CASE_000N``, N being the channel, on the grid of these files.
@@ -97,17 +97,17 @@ class Predictor:
             output: file to write the label map to, too; it appears whole or not at all.
 
         Raises:
-            ValueError: see :func:`nnunet_cmc.data.raw_case.read_case`.
+            ValueError: see :func:`nnunet_cmc.data.raw_case.read_case`; ``output`` has no folder or no known ending.
             OSError: ``output`` cannot be written.
         """
+        if output is not None:
+            self._require_writable(Path(output))
         with self._memory_is_free:
             case = self._preprocessor.run_case(list(map(str, files)), None, *self._managers, self.dataset_json)
             labels, properties = self._predict(*case)
             with TemporaryDirectory() as temporary:
                 target = output or Path(temporary, "labels" + self.dataset_json["file_ending"])
-                with written_whole(target) as file:
-                    self._reader.write_seg(labels, str(file), properties)
-                    return read_written(file)
+                return self._writer.write_seg(labels, str(target), properties)
 
     def predict_folder(
         self, images: str | os.PathLike, output: str | os.PathLike, overwrite: bool = True
@@ -179,6 +179,17 @@ class Predictor:
         for name, array in arrays.items():
             data[self.modalities.index(name)] = array
         return data
+
+    @staticmethod
+    def _require_writable(output: Path) -> None:
+        endings = (*CMCReaderWriter.supported_file_endings, ".nii")
+        if not output.name.endswith(endings):
+            raise ValueError(
+                f"{output} has no ending of an image: name a file that ends in one of {', '.join(endings)}."
+            )
+        if not output.parent.is_dir():
+            raise ValueError(f"There is no folder {output.parent} for {output.name}: make it, or name another one.")
+        require_writable(output.parent)
 
     @staticmethod
     def _cases(folder: Path, ending: str) -> dict[str, list[Path]]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
@@ -18,6 +17,7 @@ from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
+from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.splits import hidden_cases
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.planners.spacing import isotropic_spacing
@@ -106,7 +106,7 @@ class CMCPlanner(ExperimentPlanner):
 
     def determine_reader_writer(self):
         """Canonical axes, so that left is left in every modality; predictions return to the input's grid."""
-        return SimpleITKIOWithReorient
+        return CMCReaderWriter
 
     def determine_transpose(self):
         """None: the target spacing is isotropic, and the encoder's axes have a meaning."""

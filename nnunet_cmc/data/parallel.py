@@ -46,7 +46,7 @@ def run_parallel(
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
-    """Spawned processes. Unlike multiprocessing.Pool it raises, and does not hang, when one is killed for its memory."""
+    """Spawned; unlike multiprocessing.Pool it raises, and does not hang, when one is killed for its memory."""
     return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent)
 
 

@@ -27,6 +27,7 @@ CLASSES = {
     "CMCPlannerTiny": "nnunet_cmc.planners.tiny",
     "CMCPlannerUniversal": "nnunet_cmc.planners.universal",
     "CMCPreprocessor": "nnunet_cmc.data.preprocessor",
+    "CMCReaderWriter": "nnunet_cmc.data.reader_writer",
     "CTPositiveZScoreNormalization": "nnunet_cmc.data.normalization",
     "CTWindowNormalization": "nnunet_cmc.data.normalization",
     "PercentileNormalization": "nnunet_cmc.data.normalization",

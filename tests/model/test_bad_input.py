@@ -4,9 +4,12 @@ import json
 import os
 import re
 import shutil
+import sys
+from io import StringIO
 
 import pytest
 import torch
+from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_cmc.data.voxels import read_voxels
@@ -111,6 +114,27 @@ def test_a_full_disk_leaves_no_half_of_a_prediction(tiny, tmp_path, full_disk):
     assert not list(tmp_path.iterdir())
     predictor.predict_files([tiny.new / "ct_0000.nii.gz"], out)
     assert read_voxels(out).size
+
+
+def test_a_full_disk_stops_nnunet(tiny, tmp_path, full_disk, monkeypatch):
+    monkeypatch.setattr(predict_from_raw_data, "save_json", lambda *_, **__: None)  # larger than the label map
+    files, out = [[str(tiny.new / "ct_0000.nii.gz")]], [str(tmp_path / "ct")]
+    monkeypatch.setattr(sys, "stdout", StringIO())  # pytest keeps it in a file
+    with full_disk(200), pytest.raises(OSError, match="for lack of space: free some, or choose another disk"):
+        stock(tiny.model).predict_from_files_sequential(files, out)
+    assert not list(tmp_path.glob("**/ct*"))
+
+
+def test_outputs_that_cannot_be_are_noticed_before_the_work(tiny, tmp_path, monkeypatch):
+    predictor = Predictor(tiny.model, device="cpu")
+    monkeypatch.setattr(predictor, "_predict", None)
+    for output, sentence in {
+        tmp_path / "none" / "out.nii.gz": r"There is no folder .*none for out\.nii\.gz: make it, or name another one",
+        tmp_path / "out.txt": r"out\.txt has no ending of an image: name a file that ends in one of \.nii\.gz, ",
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            predictor.predict_files([tiny.new / "ct_0000.nii.gz"], output)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("ordinary_user")

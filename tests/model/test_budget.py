@@ -1,4 +1,4 @@
-"""Stock nnU-Net at a budget, through the commands: an epoch of two iterations on the preprocessed cases of these tests."""
+"""Stock nnU-Net at a budget, through the commands: an epoch of two iterations on these tests' preprocessed cases."""
 
 import json
 import os

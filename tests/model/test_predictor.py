@@ -120,6 +120,20 @@ def test_many_threads_at_once_get_the_same_and_two_cases_are_in_memory(tiny, pre
     assert inside == 0
 
 
+def test_arrays_that_wait_are_not_copied_yet(predictor, monkeypatch):
+    copied, stacked = threading.Event(), predictor._stacked
+    monkeypatch.setattr(predictor, "_stacked", lambda volumes: copied.set() or stacked(volumes))
+    for _ in range(module.AT_ONCE):
+        predictor._memory_is_free.acquire()
+    waiting = threading.Thread(target=predictor.predict, args=({"CT": VOLUME}, (1, 1, 1)))
+    waiting.start()
+    assert not copied.wait(0.2)
+    for _ in range(module.AT_ONCE):
+        predictor._memory_is_free.release()
+    waiting.join()
+    assert copied.is_set()
+
+
 def test_a_bad_case_does_not_stop_the_others(tiny, predictor, stock, tmp_path, capsys):
     cases = tmp_path / "cases"
     shutil.copytree(tiny.new, cases)

@@ -46,7 +46,7 @@ def test_plans(dataset, planner, name, patch_size, batch_size, encoder, spacing,
     assert manager.plans_name == name
     assert manager.experiment_planner_name == planner.__name__
     assert manager.available_configurations == ["3d_fullres"]
-    assert manager.image_reader_writer_class.__name__ == "SimpleITKIOWithReorient"
+    assert manager.image_reader_writer_class.__name__ == "CMCReaderWriter"
     assert manager.transpose_forward == manager.transpose_backward == [0, 1, 2]
     assert manager.original_median_spacing_after_transp == [4.5, 1, 1]
     assert manager.original_median_shape_after_transp == [50, 208, 208]

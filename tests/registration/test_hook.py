@@ -73,12 +73,20 @@ def test_a_class_that_nobody_has_is_not_found():
 def test_the_table_names_all_classes_that_nnunet_looks_for():
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    searched = (DatasetFingerprintExtractor, ExperimentPlanner, DefaultPreprocessor, ImageNormalization, nnUNetTrainer)
-    modules = ["nnunet_cmc.data.normalization", "nnunet_cmc.data.preprocessor"]
+    searched = (
+        DatasetFingerprintExtractor,
+        ExperimentPlanner,
+        BaseReaderWriter,
+        DefaultPreprocessor,
+        ImageNormalization,
+        nnUNetTrainer,
+    )
+    modules = [f"nnunet_cmc.data.{module}" for module in ("normalization", "preprocessor", "reader_writer")]
     for package in (nnunet_cmc.planners, nnunet_cmc.trainers):
         modules += [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     classes = {
