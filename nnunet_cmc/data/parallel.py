@@ -62,4 +62,9 @@ def end_with_parent() -> None:
 @cache
 def _end_with_parent(pid: int) -> None:  # once a process: a fork knows what its parent has cached, but has no thread
     if (parent := parent_process()) is not None:
-        Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        Thread(target=_leave_after, args=(parent,), daemon=True).start()
+
+
+def _leave_after(parent) -> None:
+    parent.join()
+    os._exit(1)
