@@ -6,9 +6,9 @@
 ``NNUNET_CMC_EPOCHS``      number of epochs
 ``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
 
-One thing beside the budget is not nnU-Net's: where ``OMP_NUM_THREADS`` is set and the device is a CPU, they compute with
-that many threads. ``nnUNetv2_train`` overrides the variable and takes all cores, so that runs could not share a machine.
-It changes the speed, and the order in which numbers are added (the last bits of a result); nothing else.
+One thing beside the budget is not nnU-Net's: where ``OMP_NUM_THREADS`` is set and the device is a CPU, they compute
+with that many threads. ``nnUNetv2_train`` overrides the variable and takes all cores, so that runs could not share a
+machine. It changes the speed, and the order in which numbers are added (the last bits of a result); nothing else.
 """
 
 import functools
