@@ -6,7 +6,8 @@ FOLDER of the data holds ``images_FLAIR``, ``images_T1post``, ``labels`` and ``s
 glioma). Of its ``train_order``, 4 subjects are labelled, 8 unlabelled and 2 for validation; 4 subjects are for testing.
 Registered: both sequences of each subject on one grid. Unpaired: every training subject keeps one sequence, in turns.
 The training runs twice, the second time with garbage in place of the labels of the unlabelled subjects: the weights
-must be the same to the bit. Prints a table of times and Dice, and writes it to ``report.json`` in the output.
+must be the same to the bit, and the training loss must fall. Prints a table of times and Dice, and writes it to
+``report.json`` in the output.
 """
 
 import argparse
@@ -58,8 +59,16 @@ def main() -> None:
     report["seconds"] = run.seconds
     (args.output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
+    require(report)
+
+
+def require(report: dict) -> None:
+    """End the program with an exit code other than 0 if the run does not show what it is to show."""
     if not report["weights_unchanged_by_garbage"]:
         sys.exit("The hidden labels changed the weights.")
+    first, last = report["training_loss_first_and_last_epoch"]
+    if not last < first:  # or either is NaN
+        sys.exit(f"The training loss does not fall: {first:.3g} in the first epoch, {last:.3g} in the last.")
 
 
 class Run:

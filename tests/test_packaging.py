@@ -1,5 +1,6 @@
 """What is built and installed, tried with real wheels in small environments of their own, without a network."""
 
+import ast
 import base64
 import csv
 import hashlib
@@ -143,6 +144,20 @@ def test_the_constraints_pin_everything_required_within_its_range():
     assert len(requirements) > 6
     for requirement in requirements:
         assert requirement.specifier.contains(pinned()[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_package_that_is_imported_is_required():
+    imported = set()
+    for file in (file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(str(node.module).partition(".")[0])
+    distributions = importlib.metadata.packages_distributions()
+    others = imported - set(sys.stdlib_module_names) - {"nnunet_cmc"}
+    required = {canonicalize_name(Requirement(text).name) for text in importlib.metadata.requires("nnunet_cmc") or []}
+    assert {name for name in others if not {canonicalize_name(d) for d in distributions[name]} & required} == set()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -47,3 +48,23 @@ def test_tiny_run(name, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert [row for row in ROWS[name] if row not in printed] == [], printed
     assert name != "scaling" or Path("figure.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("losses", "unchanged", "sentence"),
+    [
+        ([0.6, -0.1], True, None),
+        ([0.6, 0.6], True, "The training loss does not fall: 0.6 in the first epoch, 0.6 in the last."),
+        ([0.6, 0.71], True, "The training loss does not fall: 0.6 in the first epoch, 0.71 in the last."),
+        ([0.6, float("nan")], True, "The training loss does not fall: 0.6 in the first epoch, nan in the last."),
+        ([0.6, -0.1], False, "The hidden labels changed the weights."),
+    ],
+)
+def test_the_pipeline_on_real_scans_fails_if_it_does_not_learn(losses, unchanged, sentence):
+    require = importlib.import_module("lgg_pipeline").require
+    report = {"training_loss_first_and_last_epoch": losses, "weights_unchanged_by_garbage": unchanged}
+    if sentence is None:
+        require(report)
+    else:
+        with pytest.raises(SystemExit, match=re.escape(sentence)):
+            require(report)

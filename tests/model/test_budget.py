@@ -1,4 +1,4 @@
-"""Stock nnU-Net at a budget, through the commands: an epoch of two iterations on these tests' preprocessed cases."""
+"""Stock nnU-Net at a budget, through the commands: an epoch of two iterations on the cases of these tests."""
 
 import json
 import os
