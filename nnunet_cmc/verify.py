@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from nnunetv2.postprocessing import remove_connected_components
 from torch import nn
 
+from nnunet_cmc.data.pickles import NUMPY, HarmlessUnpickler
 from nnunet_cmc.data.plans_json import NETWORK, check_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 
@@ -26,8 +26,7 @@ LAYERS = (
 ARGUMENTS = (None, *(f"{module}.{layer.__name__}" for layer in LAYERS for module in ("torch.nn", layer.__module__)))
 HARMLESS = {  # what nnU-Net's postprocessing.pkl names
     (remove_connected_components.__name__, "remove_all_but_largest_component_from_segmentation"),
-    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
-    ("numpy", "dtype"),
+    *NUMPY,
 }
 DATA = (".json", ".csv", ".txt", ".md", ".png", ".pdf", ".nii.gz")  # nothing of these is executed
 
@@ -82,7 +81,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> 
     elif name == "plans.json":
         _plans(json.loads(archive.read(member)))
     elif name == "postprocessing.pkl":
-        _Postprocessing(io.BytesIO(archive.read(member))).load()
+        HarmlessUnpickler(io.BytesIO(archive.read(member)), HARMLESS).load()
     elif not name.endswith(DATA):
         raise ValueError("it is of no kind that a model has")
 
@@ -104,12 +103,3 @@ def _plans(plans: Any) -> None:
             raise ValueError(f"its configuration {name} has an architecture that describes no network") from error
         if network not in NETWORKS or not all(argument in ARGUMENTS for argument in imports):
             raise ValueError(f"its configuration {name} would import {', '.join(map(str, [network, *imports]))}")
-
-
-class _Postprocessing(pickle.Unpickler):
-    """Loads a pickle if it names nothing but what is :data:`HARMLESS`."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in HARMLESS:
-            raise ValueError(f"it would call {module}.{name}")
-        return super().find_class(module, name)

@@ -37,7 +37,8 @@ OVERRIDES = {
         "nnunet_cmc.data.normalization:PercentileNormalization": ["run"],
     },
     "nnunetv2.training.dataloading.nnunet_dataset:nnUNetDatasetBlosc2": {
-        "nnunet_cmc.data.cases:UnlabeledDataset": ["load_case", "get_identifiers"]
+        "nnunet_cmc.data.cases:LabeledDataset": ["load_case"],
+        "nnunet_cmc.data.cases:UnlabeledDataset": ["load_case", "get_identifiers"],
     },
     "nnunetv2.training.dataloading.data_loader:nnUNetDataLoader": {
         "nnunet_cmc.data.seeding:SeededLoader": ["generate_train_batch"]

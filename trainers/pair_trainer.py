@@ -12,7 +12,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_cmc.data.cases import Stream, UnlabeledDataset, channels_of
+from nnunet_cmc.data.cases import LabeledDataset, Stream, UnlabeledDataset, channels_of
 from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.pairs import PairLoader
 from nnunet_cmc.data.preprocessor import unlabeled_folder
@@ -56,6 +56,7 @@ class PairTrainer(nnUNetTrainer):
             torch.manual_seed(self.seed)
         distributed, self.is_ddp = self.is_ddp, False
         super().initialize()
+        self.dataset_class = LabeledDataset
         self.is_ddp = distributed
         if distributed:
             self._set_batch_size_and_oversample()

@@ -2,16 +2,34 @@
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os.path import join
 
 import blosc2
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 
+from nnunet_cmc.data.pickles import NUMPY, HarmlessUnpickler
 from nnunet_cmc.data.presence import present_channels, subject_of
 
 UNFINISHED = ".unfinished"  # ending of a folder that is being filled
+OURS = ("present_channels", "body_box")  # what CMCPreprocessor adds to the properties of a case
+HARMLESS = {*NUMPY, ("collections", "OrderedDict")}
+
+
+class LabeledDataset(nnUNetDatasetBlosc2):
+    """nnU-Net's, which unpickles the properties of its cases; this one calls nothing that they name but numpy's own."""
+
+    def load_case(self, identifier: str):
+        """(image ``(M, D, H, W)`` on disk, label ``(1, D, H, W)`` on disk, None, properties).
+
+        Raises:
+            ValueError: a file is missing or damaged, or is none that :class:`CMCPreprocessor` writes.
+        """
+        path = join(self.source_folder, identifier)
+        image, label = (_array(identifier, path + ending, self.mmap_kwargs) for ending in (".b2nd", "_seg.b2nd"))
+        return image, label, None, _properties(identifier, path + ".pkl", "class_locations")
 
 
 class UnlabeledDataset(nnUNetDatasetBlosc2):
@@ -27,11 +45,14 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
         self.folders = folders
 
     def load_case(self, identifier: str):
-        """(image ``(M, D, H, W)`` on disk, None, None, the properties that no label went into)."""
+        """(image ``(M, D, H, W)`` on disk, None, None, the properties that no label went into).
+
+        Raises:
+            ValueError: see :class:`LabeledDataset`.
+        """
         path = join(self.folders[identifier], identifier)
-        data = blosc2.open(urlpath=path + ".b2nd", mode="r", dparams={"nthreads": 1}, **self.mmap_kwargs)
-        properties = load_pickle(path + ".pkl")
-        return data, None, None, {key: properties[key] for key in ("present_channels", "body_box")}
+        properties = _properties(identifier, path + ".pkl")
+        return _array(identifier, path + ".b2nd", self.mmap_kwargs), None, None, {key: properties[key] for key in OURS}
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
@@ -174,3 +195,28 @@ def channels_of(dataset: nnUNetBaseDataset, case: str, dataset_json: dict) -> tu
     """Modalities of a case, from dataset.json or, where that is silent, from what preprocessing found."""
     declared = present_channels(dataset_json, case)
     return declared or tuple(dataset.load_case(case)[3]["present_channels"])
+
+
+@contextmanager
+def _readable(case: str, file: str) -> Iterator[None]:
+    """ValueError that names ``case`` and ``file`` in place of whatever a damaged file leads to."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not os.path.exists(file):
+            reason = "it is missing"
+        raise ValueError(f"Case {case}: {file} cannot be read ({reason}): preprocess the dataset again.") from error
+
+
+def _array(case: str, file: str, mmap_kwargs: dict) -> blosc2.NDArray:
+    with _readable(case, file):
+        return blosc2.open(urlpath=file, mode="r", dparams={"nthreads": 1}, **mmap_kwargs)
+
+
+def _properties(case: str, file: str, *more: str) -> dict:
+    with _readable(case, file), open(file, "rb") as content:
+        properties = HarmlessUnpickler(content, HARMLESS).load()
+        if not isinstance(properties, dict) or not {*OURS, *more} <= set(properties):
+            raise ValueError("it lacks what CMCPreprocessor writes")
+    return properties

@@ -1,6 +1,8 @@
 """What a training refuses or survives beside folds and plans, which test_cmc_trainer.py has."""
 
 import json
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,58 @@ def test_volumes_smaller_than_the_patch(registered):
     trainer.num_epochs = trainer.num_iterations_per_epoch = trainer.num_val_iterations_per_epoch = 1
     trainer.run_training()
     assert np.isfinite(trainer.logger.get_value("train_losses", None)).all()
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+PREPROCESSED = {
+    "code": (".pkl", lambda file: file.write_bytes(pickle.dumps(Evil())), r"it would call posix\.mkdir"),
+    "truncated properties": (".pkl", cut, "pickle data was truncated"),
+    "empty properties": (".pkl", lambda file: file.write_bytes(b""), "Ran out of input"),
+    "missing properties": (".pkl", Path.unlink, "it is missing"),
+    "properties of a stock preprocessor": (
+        ".pkl",
+        lambda file: file.write_bytes(pickle.dumps({"class_locations": {}})),
+        "it lacks what CMCPreprocessor writes",
+    ),
+    "truncated image": (".b2nd", cut, ".*"),
+    "text for an image": (".b2nd", lambda file: file.write_text("404"), ".*"),
+    "missing image": (".b2nd", Path.unlink, "it is missing"),
+    "truncated label": ("_seg.b2nd", cut, ".*"),
+    "missing label": ("_seg.b2nd", Path.unlink, "it is missing"),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "damage"),
+    [
+        (case, damage)
+        for case in ("case0", "case2", "more")  # labelled, with a hidden label, unlabelled
+        for damage in PREPROCESSED
+        if case == "case0" or "label" not in damage  # nobody opens the label of the others
+    ],
+)
+def test_preprocessed_files_that_are_damaged_or_hostile(registered, monkeypatch, tmp_path, case, damage):
+    monkeypatch.chdir(tmp_path)
+    ending, change, reason = PREPROCESSED[damage]
+    registered.add_unlabeled("more", [0])
+    folder = Path(f"{registered.images}_unlabeled") if case == "more" else registered.images
+    trainer = registered.trainer()
+    trainer.initialize()
+    labeled, unlabeled, _ = trainer.get_streams()
+    dataset = (labeled if case == "case0" else unlabeled).dataset
+    assert dataset.load_case(case)[3]["present_channels"] == [0, 1][: 1 if case == "more" else 2]
+    change(folder / f"{case}{ending}")
+    with pytest.raises(
+        ValueError, match=rf"^Case {case}: .*{case}{ending} cannot be read \({reason}.*: preprocess"
+    ) as e:
+        dataset.load_case(case)
+    assert "\n" not in str(e.value)
+    assert not Path("executed").exists()
