@@ -5,12 +5,15 @@ import signal
 from abc import abstractmethod
 from typing import NoReturn
 
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+
 from nnunet_cmc.data.files import save_tensors
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.trainers.distributed import any_rank
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
+LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
 
 
 class ResumableTrainer(PairTrainer):
@@ -37,6 +40,9 @@ class ResumableTrainer(PairTrainer):
             self._save_and_exit()  # the loader's workers got the signal as well, and were missed
         finally:
             signal.signal(signal.SIGTERM, previous)
+        if any_rank(self._terminated, self.device):  # since its last step: what follows is long as well
+            self.print_to_log_file("SIGTERM: the training is done, its validation is not. Train with --c for that.")
+            raise SystemExit(TERMINATED)
 
     def _on_sigterm(self, number, frame) -> None:
         if os.getpid() != self._process:  # a worker that inherited this handler
@@ -82,7 +88,10 @@ class ResumableTrainer(PairTrainer):
             self._save_and_exit()
 
     def _save_and_exit(self) -> NoReturn:
-        self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
+        self.save_checkpoint(os.path.join(self.output_folder, LATEST))
+        for loader in (self.dataloader_train, self.dataloader_val):
+            if isinstance(loader, NonDetMultiThreadedAugmenter):
+                loader._finish()  # at exit, its thread would take the end of the workers for an error
         self.print_to_log_file("SIGTERM: saved checkpoint_latest.pth. Train with --c to go on.")
         raise SystemExit(TERMINATED)
 
@@ -112,6 +121,8 @@ class ResumableTrainer(PairTrainer):
         Raises:
             ValueError: the file is no checkpoint, or of another trainer, or of other plans or labels.
         """
+        if os.path.basename(filename_or_checkpoint) == LATEST:
+            filename_or_checkpoint = self._newer_of_latest_and_best(filename_or_checkpoint)
         if "epoch_outputs" not in (content := load_checkpoint(filename_or_checkpoint)):
             raise ValueError(
                 f"{filename_or_checkpoint} is of {content.get('trainer_name')}, which {type(self).__name__} cannot "
@@ -120,6 +131,14 @@ class ResumableTrainer(PairTrainer):
         super().load_checkpoint(filename_or_checkpoint)
         self.load_own_state(content)
 
+    def _newer_of_latest_and_best(self, latest: str) -> str:
+        """nnU-Net goes on from ``latest``, which it writes every 50 epochs, and the best may be of an epoch since."""
+        best = os.path.join(os.path.dirname(latest), BEST)
+        if not os.path.isfile(best) or _epoch(best) <= _epoch(latest):
+            return latest
+        self.print_to_log_file(f"{BEST} is of a later epoch than {LATEST}: going on from there.")
+        return best
+
     def own_state(self) -> dict:
         """What a checkpoint has beside nnU-Net's entries."""
         return {"epoch_outputs": self.epoch_outputs}
@@ -127,3 +146,7 @@ class ResumableTrainer(PairTrainer):
     def load_own_state(self, checkpoint: dict) -> None:
         """Take back what :meth:`own_state` gave."""
         self.epoch_outputs = checkpoint["epoch_outputs"]
+
+
+def _epoch(checkpoint: str) -> int:
+    return load_checkpoint(checkpoint).get("current_epoch", 0)

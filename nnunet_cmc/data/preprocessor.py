@@ -142,8 +142,8 @@ class CMCPreprocessor(DefaultPreprocessor):
         unlabeled = unlabeled_folder(labeled)
         unfinished = unlabeled + UNFINISHED
         _remove_partial_copies(raw, preprocessed)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        os.makedirs(unfinished)  # from here to the end, trainers refuse what there is
+        os.makedirs(unfinished, exist_ok=True)  # while it is there, to the end, trainers refuse what there is
+        _empty(unfinished)
         try:
             shutil.rmtree(unlabeled, ignore_errors=True)
             super().run(name, configuration_name, plans_identifier, num_processes)
@@ -166,6 +166,11 @@ class CMCPreprocessor(DefaultPreprocessor):
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
         require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))
+
+
+def _empty(folder: str) -> None:
+    for name in os.listdir(folder):
+        os.remove(join(folder, name))
 
 
 def _remove_partial_copies(raw: str, preprocessed: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -243,6 +244,24 @@ def test_nothing_half_written_is_left(planned, labeled_folder, write_volume):
     with pytest.raises(ValueError, match="Case u_mr shows no modality"):
         preprocess()
     assert {path.name for path in preprocessed.iterdir()} == {"dataset.json", "CMCPlans.json"}
+
+
+def test_what_is_unfinished_looks_so_at_every_moment(planned, labeled_folder, monkeypatch):
+    """A kill may come before any removal: half of a folder must never pass for all of it."""
+    unfinished = planned[1] / "CMCPlans_3d_fullres_unlabeled.unfinished"
+    unfinished.mkdir()
+    (unfinished / "u_mr.b2nd").write_text("half")
+    seen = []
+
+    def watched(function):
+        return lambda *args, **kwargs: seen.append(unfinished.is_dir()) or function(*args, **kwargs)
+
+    for module, name in ((os, "remove"), (os, "makedirs"), (shutil, "rmtree")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    preprocess()
+    assert seen
+    assert all(seen)
+    assert not unfinished.exists()
 
 
 def test_unlabelled_cases_show_what_dataset_json_says(planned, labeled_folder, write_volume):

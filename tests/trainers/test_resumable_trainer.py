@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import kill_with_workers
+from processes import kill_with_workers, wait_for
 
 from nnunet_cmc.trainers import cmc_trainer
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
@@ -120,6 +120,45 @@ def test_sigterm_to_the_workers_as_well(unpaired, monkeypatch):
     assert resumed.current_epoch == EPOCHS
 
 
+def test_sigterm_with_workers_ends_without_a_traceback(unpaired, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    output = unpaired.preprocessed.parent / "output.txt"
+    training = training_of(unpaired, epochs=1000, output=output)
+    wait_for(lambda: list(unpaired.results.rglob("checkpoint_latest.pth")), 100)
+    training.terminate()
+    training.join()
+    assert training.exitcode == TERMINATED
+    text = output.read_text()
+    assert "SIGTERM: saved checkpoint_latest.pth" in text
+    assert "Traceback" not in text
+
+
+def test_sigterm_after_the_last_step(unpaired):
+    """The training is finished and saved, but the validation, which may take hours, is not begun."""
+    first = unpaired.trainer(Quiet)
+    first.on_train_end = lambda: os.kill(os.getpid(), signal.SIGTERM) or type(first).on_train_end(first)
+    with pytest.raises(SystemExit) as exit_:
+        first.run_training()
+    assert exit_.value.code == TERMINATED
+    assert "SIGTERM: the training is done" in Path(first.log_file).read_text()
+    assert Path(first.output_folder, "checkpoint_final.pth").is_file()
+
+
+def test_the_newer_of_latest_and_best_is_continued(unpaired):
+    """nnU-Net's --c takes the latest, which may be 49 epochs older than the best."""
+    first = unpaired.trainer(Quiet)
+    first.run_training()
+    best = Path(first.output_folder) / "checkpoint_best.pth"
+    content = torch.load(best, weights_only=False)
+    for saved, other, expected in ((7, 3, 7), (3, 7, 7), (5, 5, 5)):
+        torch.save(content | {"current_epoch": saved}, best)
+        torch.save(content | {"current_epoch": other, "epoch_outputs": []}, latest(first))
+        resumed = unpaired.trainer(Quiet)
+        resumed.load_checkpoint(latest(first))
+        assert resumed.current_epoch == expected
+        assert (resumed.epoch_outputs is None) == (saved > other), "within an epoch is later than its start"
+
+
 def test_workers_that_die_are_an_error(unpaired, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     trainer = unpaired.trainer(Quiet)
@@ -137,7 +176,8 @@ def test_workers_that_die_are_an_error(unpaired, monkeypatch):
 
 
 TRAIN = """
-import json, multiprocessing, os, torch
+import json, multiprocessing, os, sys, torch
+sys.stdout = sys.stderr = open(json.loads(output), "w", buffering=1)
 from nnunet_cmc.trainers import cmc_trainer
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 torch.set_num_threads(1)
@@ -160,12 +200,13 @@ trainer.run_training()
 """
 
 
-def training_of(cubes, epochs=EPOCHS) -> multiprocessing.Process:
+def training_of(cubes, epochs=EPOCHS, output: Path = Path(os.devnull)) -> multiprocessing.Process:
     """A process that trains, or goes on."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["nnunet_cmc.trainers.mean_teacher"])
     variables = {k: os.environ[k] for k in ("nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA")}
     given = {
+        "output": str(output),
         "environment": variables,
         "length": [epochs, ITERATIONS],
         "plans": cubes.plans,
