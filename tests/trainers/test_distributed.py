@@ -70,11 +70,11 @@ def two_ranks(cubes, work: Path, whole_run: bool = False) -> list[dict]:
 
 
 def halves(batch: dict) -> list[dict]:
-    """A batch of two labelled and two unlabelled pairs as two of one each."""
+    """A batch of labelled and as many unlabelled pairs as two of half of both."""
     n_labeled = len(batch["target"])
     parts = []
-    for labeled, hidden in ((0, 2), (1, 3)):
-        pairs = batch["pairs"][[labeled, hidden]]
+    for half in batch["pairs"].reshape(2, 2, -1, *batch["pairs"].shape[1:]).unbind(1):
+        pairs = half.flatten(0, 1)
         rows = pairs[pairs >= 0].unique()
         number = torch.full((len(batch["data"]) + 1,), -1)  # the last one is what -1 picks
         number[rows] = torch.arange(len(rows))
@@ -91,7 +91,8 @@ def halves(batch: dict) -> list[dict]:
 
 
 def test_two_ranks_with_half_a_batch_each_are_one_with_all_of_it(cubes, tmp_path):
-    """Terms of the loss, gradients, weights, teacher and banks."""
+    """Terms of the loss, gradients, weights, teacher and banks: of 4 pairs (and 4 unlabelled) against 2 + 2."""
+    cubes.plans["configurations"]["3d_fullres"]["batch_size"] = 4
     names: dict = {}
     exec(QUIET, names)
     one = cubes.trainer(names["Quiet"])
@@ -103,7 +104,7 @@ def test_two_ranks_with_half_a_batch_each_are_one_with_all_of_it(cubes, tmp_path
         torch.save(list(shares), tmp_path / f"batches{rank}.pt")
     terms = [one.train_step(batch) for batch in batches]
     found = two_ranks(cubes, tmp_path)
-    assert [each["batch_size"] for each in found] == [1, 1]
+    assert [each["batch_size"] for each in found] == [2, 2]
     for each in found:
         for ours, theirs in zip(each["terms"], terms, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5, nan_ok=True)
