@@ -95,9 +95,16 @@ def test_preprocessing_that_is_killed_with_its_workers_and_started_again_at_once
     assert sorted(file.name for file in labeled.iterdir()) == before
 
 
+def is_listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.slow
 def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
-    """torchrun on two "machines" of this one: killed in its second epoch, the training goes on after the first."""
+    """torchrun on two "machines" of this one: killed in its second epoch and started again, one joins the other, and
+    the training goes on after the first epoch.
+    """
     environment = {
         **demo.environment, "nnUNet_results": str(tmp_path), "NNUNET_CMC_SEED": "0", "NNUNET_CMC_EPOCHS": "3",
         "NNUNET_CMC_ITERATIONS": "4", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
@@ -113,14 +120,20 @@ def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
         "-device", "cpu", "--c",
     ]  # fmt: skip
     logs = [tmp_path / f"machine{i}.txt" for i in range(2)]
-    machines = []
-    for log in logs:
-        with log.open("w") as stream:
-            machines.append(subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT))
+
+    def start(log: Path) -> subprocess.Popen:
+        with log.open("a") as stream:
+            return subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+
+    machines = [start(logs[0])]
     try:
-        wait_for(lambda: any("Epoch 1" in log.read_text() for log in logs))
-        victim = children(machines[1].pid)[0]
-        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: is_listening(port))  # the first to come holds what both agree on, and is not the one to die
+        machines.append(start(logs[1]))
+        wait_for(lambda: all("Epoch 1" in log.read_text() for log in logs))
+        for victim in [machines[1].pid, *children(machines[1].pid)]:
+            os.kill(victim, signal.SIGKILL)
+        assert machines[1].wait() == -signal.SIGKILL
+        machines[1] = start(logs[1])
         for machine in machines:
             assert machine.wait(400) == 0
     finally:
