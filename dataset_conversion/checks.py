@@ -1,12 +1,13 @@
 """Everything that is wrong with the files of a case, found before anything is written."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data.grid import Grid
+from nnunet_cmc.data.voxels import beyond_memory, count_not_finite
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
 
@@ -24,18 +25,23 @@ def problems(case: Case, label_values: Collection[int], allow_empty_labels: bool
     reference: tuple[Path, Grid] | None = None
     files = [*([case.grid] if case.grid else []), *case.images.values(), *([case.label] if case.label else [])]
     for file in dict.fromkeys(files):
+        is_label = file == case.label
+        size: Sequence[int] = ()
         try:
             grid = volume_grid(file)
+            size = grid.size
             voxels = read_voxels(file)
+            wrong = [
+                _slice_problem(grid),
+                _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels),
+                _grid_problem(file, grid, *reference, case.grid is not None and not is_label) if reference else None,
+            ]
         except ValueError as error:
             found.append(f"case {case.name}, {file}: {error}.")
             continue
-        is_label = file == case.label
-        wrong = [
-            _slice_problem(grid),
-            _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels),
-            _grid_problem(file, grid, *reference, case.grid is not None and not is_label) if reference else None,
-        ]
+        except MemoryError:
+            found.append(f"case {case.name}, {file}: {beyond_memory(size)}.")
+            continue
         found += [f"case {case.name}, {file}: {problem}." for problem in wrong if problem]
         reference = reference or (file, grid)
     return found
@@ -60,7 +66,7 @@ def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid,
 
 
 def _image_problem(voxels: np.ndarray) -> str | None:
-    if bad := np.count_nonzero(~np.isfinite(voxels)):
+    if bad := count_not_finite(voxels):
         return f"has {bad} voxel(s) that are NaN or infinite: replace them"
     if not voxels.any():
         return "is zero everywhere, which means an absent modality: leave the file out"

@@ -63,6 +63,11 @@ def with_header(file, offset, values):
     file.write_bytes(gzip.compress(bytes(content)))
 
 
+def transform_without_numbers(file):
+    """Over which ITK hangs: a row of the transform is zero, another one no number."""
+    with_header(file, 280, np.float32([0, 0, 0, 0, np.nan, 0, 0, 0, 0, 0, 1, 0]))
+
+
 def constant(file, value):
     write(file, np.full(SHAPE, value, np.float32))
 
@@ -77,6 +82,22 @@ DAMAGES = {
     "2-D": (lambda file: write(file, VOLUME[0]), "has 2 dimensions (10 x 9)"),
     "4-D": (series, "has 4 dimensions (10 x 9 x 8 x 2): give every volume as a 3-D file of its own"),
     "no spacing": (lambda file: with_header(file, 84, np.float32([0])), "has the voxel spacing 1, 0, 1: correct its"),
+    "transform": (
+        transform_without_numbers,
+        "has NaN or infinity in its transform (0, 0, 0, 0, nan, 0, 0, 0, 0, 0, 1,",
+    ),
+    "offset": (lambda file: with_header(file, 108, np.float32([200])), "cannot be read (vox offset 200 too"),
+    "negative offset": (lambda file: with_header(file, 108, np.float32([-400])), "cannot be read (vox offset -400 too"),
+    "infinite offset": (
+        lambda file: with_header(file, 108, np.float32([np.inf])),
+        "cannot be read (cannot convert float",
+    ),
+    "huge offset": (lambda file: with_header(file, 108, np.float32([1e30])), "cannot be read ("),
+    "intercept": (
+        lambda file: with_header(file, 112, np.float32([1, np.nan])),
+        "cannot be read (Valid slope but invalid intercept nan)",
+    ),
+    "slope": (lambda file: with_header(file, 112, np.float32([1e38])), "that are NaN or infinite: replace them"),
     "NaN": (lambda file: constant(file, np.nan), "that are NaN or infinite: replace them"),
     "infinite": (lambda file: constant(file, np.inf), "that are NaN or infinite: replace them"),
     "enormous": (
@@ -87,6 +108,7 @@ DAMAGES = {
 OTHER_SENTENCES = {  # where a stage notices something else first, or expects something else
     ("plan", "enormous"): "is not on the grid of",
     ("evaluate", "NaN"): "has the label value(s) nan, but dataset.json knows 0, 1, 2",
+    ("evaluate", "slope"): "has the label value(s) 1e+38, 2e+38, 3e+38",
     ("evaluate", "infinite"): "has the label value(s) inf, but dataset.json knows 0, 1, 2",
     ("evaluate", "enormous"): "the size of the prediction",
 }

@@ -47,6 +47,9 @@ def read_grid(file: str | PathLike) -> Grid:
     Raises:
         ValueError: the file cannot be read, is not a 3-D volume with one value a voxel, or its geometry is degenerate.
     """
+    header = _nifti_header(file) if str(file).endswith(NIFTI) else None
+    if header is not None:
+        _require_finite_transform(header)  # over some that are not, ITK never comes to an end
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -62,8 +65,8 @@ def read_grid(file: str | PathLike) -> Grid:
     if reader.GetNumberOfComponents() != 1:
         raise ValueError(f"has {reader.GetNumberOfComponents()} values a voxel: give a file with one")
     grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-    if str(file).endswith(NIFTI):
-        spacing = _nifti_spacing(file)  # ITK takes 1 mm for a spacing that is 0 or no number
+    if header is not None:
+        spacing = header["pixdim"][1:4]  # ITK takes 1 mm for a spacing that is 0 or no number
         if not (np.isfinite(spacing).all() and spacing.all()):
             raise ValueError(f"has the voxel spacing {_text(spacing)}: correct its header")
     # A NIfTI file with such numbers is refused by ITK; in other formats it is not.
@@ -80,13 +83,23 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split("ERROR:")[-1].split()).rstrip(".") or type(error).__name__
 
 
-def _nifti_spacing(file: str | PathLike) -> np.ndarray:
+def _nifti_header(file: str | PathLike) -> nibabel.Nifti1Header:
     try:
         with (gzip.open if str(file).endswith(".gz") else open)(file, "rb") as content:
-            header = nibabel.Nifti1Header.from_fileobj(content, check=False)  # nibabel's check would repair it
-    except (OSError, EOFError, zlib.error, nibabel.spatialimages.HeaderDataError) as error:
+            start = content.read(nibabel.Nifti1Header.sizeof_hdr)
+        return nibabel.Nifti1Header(start, check=False)  # nibabel's check would repair it
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror or reason(error)})") from error
+    except (EOFError, zlib.error, nibabel.wrapstruct.WrapStructError, nibabel.spatialimages.HeaderDataError) as error:
         raise ValueError(f"cannot be read ({reason(error)})") from error
-    return np.array(header["pixdim"][1:4])
+
+
+def _require_finite_transform(header: nibabel.Nifti1Header) -> None:
+    quaternion = [f"{part}_{axis}" for part, axes in (("quatern", "bcd"), ("qoffset", "xyz")) for axis in axes]
+    for code, fields in (("qform_code", quaternion), ("sform_code", ["srow_x", "srow_y", "srow_z"])):
+        numbers = np.hstack([header[field] for field in fields])
+        if header[code] > 0 and not np.isfinite(numbers).all():
+            raise ValueError(f"has NaN or infinity in its transform ({_text(numbers)}): correct its header")
 
 
 def _text(values: tuple[float, ...] | np.ndarray) -> str:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -10,7 +11,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.voxels import read_voxels
+from nnunet_cmc.data.voxels import beyond_memory, count_not_finite, read_voxels
 
 
 def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
@@ -76,9 +77,10 @@ def read_case(
     case, files = check_case(image_files, dataset_json, label_file)
     volumes = {}
     for channel, file in files.items():
-        if not np.isfinite(_whole(case, file)).all():
-            raise ValueError(f"Case {case}: {file} has voxels that are NaN or infinite: replace them.")
-        volumes[channel], properties = reader.read_images([file])
+        with _in_memory(case, file):
+            if count := count_not_finite(_whole(case, file)):
+                raise ValueError(f"Case {case}: {file} has {count} voxel(s) that are NaN or infinite: replace them.")
+            volumes[channel], properties = reader.read_images([file])
     data = np.zeros((len(channel_names(dataset_json)), *volumes[channel].shape[1:]), np.float32)
     for channel, volume in volumes.items():
         data[channel] = volume[0]
@@ -116,11 +118,15 @@ def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) ->
     """Label map ``(1, D, H, W)`` float32.
 
     Raises:
-        ValueError: the file is damaged, or has a value that ``dataset.json`` does not name.
+        ValueError: the file is damaged, or has a value that is no number or that ``dataset.json`` does not name.
     """
     case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
-    _whole(case, label_file)
-    labels, _ = reader.read_seg(label_file)
+    with _in_memory(case, label_file):
+        if count := count_not_finite(_whole(case, label_file)):  # the reader makes 0 of NaN
+            raise ValueError(
+                f"Case {case}: {label_file} has {count} voxel(s) that are NaN or infinite: correct the label."
+            )
+        labels, _ = reader.read_seg(label_file)
     manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
     known = [*map(int, manager.all_labels), *([manager.ignore_label] if manager.has_ignore_label else [])]
     unknown = np.unique(labels[~np.isin(labels, known)])
@@ -130,6 +136,14 @@ def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) ->
             f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
         )
     return labels
+
+
+@contextmanager
+def _in_memory(case: str, file: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(f"Case {case}: {file} {beyond_memory(read_grid(file).size)}: leave it out.") from error
 
 
 def _whole(case: str, file: str) -> np.ndarray:

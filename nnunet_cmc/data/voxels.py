@@ -1,6 +1,7 @@
 """The voxels of a volume file, or a sentence where a reader would fill a gap with zeros."""
 
 import zlib
+from collections.abc import Sequence
 from os import PathLike
 
 import nibabel
@@ -10,6 +11,7 @@ import SimpleITK as sitk
 from nnunet_cmc.data.files import all_written
 from nnunet_cmc.data.grid import NIFTI, read_grid, reason
 
+NIBABEL = nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError
 NOT_WRITTEN = RuntimeError, ValueError  # ITK does not notice when a NIfTI file fills the disk: reading it does
 
 
@@ -25,11 +27,23 @@ def read_voxels(file: str | PathLike) -> np.ndarray:
         if not str(file).endswith(NIFTI):
             return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
         return np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
-    except (RuntimeError, OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, OverflowError, zlib.error, *NIBABEL) as error:
         raise ValueError(f"cannot be read ({reason(error)})") from error
     except MemoryError as error:
-        size = " x ".join(map(str, read_grid(file).size))
-        raise ValueError(f"cannot be read (its {size} voxels are more than the memory holds)") from error
+        raise beyond_memory(read_grid(file).size) from error
+
+
+def beyond_memory(size: Sequence[int]) -> ValueError:
+    """What to raise in place of a MemoryError over a volume of this size."""
+    return ValueError(f"cannot be read (its {' x '.join(map(str, size))} voxels are more than the memory holds)")
+
+
+def count_not_finite(voxels: np.ndarray) -> int:
+    """How many are NaN or infinite in single precision, which networks compute in."""
+    if voxels.dtype.kind != "f":
+        return 0
+    with np.errstate(over="ignore"):
+        return int(np.count_nonzero(~np.isfinite(voxels.astype(np.float32, copy=False))))
 
 
 def write_volume(image: sitk.Image, file: str | PathLike) -> None:

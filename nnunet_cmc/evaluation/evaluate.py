@@ -11,9 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_cmc.data.grid import read_grid
+from nnunet_cmc.data.grid import read_grid, reason
 from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.voxels import read_voxels
+from nnunet_cmc.data.voxels import beyond_memory, read_voxels
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 
@@ -163,11 +163,14 @@ def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tu
     try:
         values = np.unique(read_voxels(file))  # SimpleITK reads what a NIfTI file lacks, and NaN, as 0
         image = sitk.ReadImage(str(file))
+        labels = sitk.GetArrayFromImage(image)
     except (ValueError, RuntimeError) as error:
+        problem = error if isinstance(error, ValueError) else f"cannot be read ({reason(error)})"
+        raise ValueError(f"Case {case}: {file} {problem}: write it again.") from error
+    except MemoryError as error:
         raise ValueError(
-            f"Case {case}: {file} cannot be read as an image: it is damaged or incomplete, write it again."
+            f"Case {case}: {file} {beyond_memory(read_grid(file).size)}: use fewer processes, -np."
         ) from error
-    labels = sitk.GetArrayFromImage(image)
     unknown = sorted(set(values.tolist()) - known)
     if unknown:
         raise ValueError(

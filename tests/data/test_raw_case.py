@@ -111,7 +111,7 @@ def test_voxels_that_show_nothing_or_are_not_numbers(write, dataset_json):
     with pytest.raises(ValueError, match=r"Case a shows no modality: all voxels of .*a_0000.nii.gz are zero"):
         read_case([write("a_0000.nii.gz", VOLUME * 0)], dataset_json, READER)
     dataset_json["file_ending"] = ".mha"  # from NIfTI, ITK reads NaN as 0
-    with pytest.raises(ValueError, match=r"Case b: .*b_0000\.mha has voxels that are NaN or infinite"):
+    with pytest.raises(ValueError, match=r"Case b: .*b_0000\.mha has \d+ voxel\(s\) that are NaN or infinite"):
         read_case([write("b_0000.mha", np.where(VOLUME > 1.9, np.nan, VOLUME))], dataset_json, READER)
 
 
@@ -139,3 +139,33 @@ def test_label_values(write, dataset_json):
     np.testing.assert_array_equal(read_label(write("a.nii.gz", labels), dataset_json, READER)[0], labels)
     with pytest.raises(ValueError, match=r"value\(s\) 0\.5, "):
         read_label(write("a.nii.gz", labels + np.float32(0.5)), dataset_json, READER)
+    labels = np.where(labels == 2, np.nan, labels)
+    count = np.isnan(labels).sum()
+    with pytest.raises(
+        ValueError, match=rf"Case a: .*a\.nii\.gz has {count} voxel\(s\) that are NaN .*: correct the l"
+    ):
+        read_label(write("a.nii.gz", labels), dataset_json, READER)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_voxels_beyond_single_precision(write, dataset_json, ending):
+    dataset_json["file_ending"] = ending
+    with pytest.raises(ValueError, match=r"has 1 voxel\(s\) that are NaN or infinite: replace them"):
+        read_case([write(f"a_0000{ending}", np.where(VOLUME.max() == VOLUME, 1e300, 1.0))], dataset_json, READER)
+
+
+def test_voxels_beyond_the_memory(write, dataset_json, monkeypatch):
+    """What can be read, but not worked on."""
+    file = write("a_0000.nii.gz")
+    monkeypatch.setattr(READER, "read_images", out_of_memory)
+    with pytest.raises(
+        ValueError, match=r"Case a: .*a_0000\.nii\.gz cannot be read \(its 6 x 5 x 4 voxels are more than"
+    ):
+        read_case([file], dataset_json, READER)
+    monkeypatch.setattr(READER, "read_seg", out_of_memory)
+    with pytest.raises(ValueError, match=r"Case a: .*a\.nii\.gz cannot be read \(its 6 x 5 x 4 voxels are more than"):
+        read_label(write("a.nii.gz", np.zeros((4, 5, 6), np.uint8)), dataset_json, READER)
+
+
+def out_of_memory(*_):
+    raise MemoryError
