@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[0] != "doctor":  # which tells what else is wrong
             require_supported_nnunet()
         args.run(args)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
         print(f"nnunet_cmc: error: {_sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -67,4 +67,6 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         remedy = REMEDIES.get(error.errno or 0)
         return f"{error.filename}: {error.strerror}{f': {remedy}.' if remedy else ''}"
+    if isinstance(error, MemoryError):
+        return "The memory does not suffice: use fewer processes, or smaller scans."
     return str(error) or type(error).__name__

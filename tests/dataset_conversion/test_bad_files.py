@@ -92,6 +92,16 @@ def test_all_problems_come_at_once(tmp_path, pair, nnunet_folders, volume, label
     assert "missing.nii.gz" in lines[1]
 
 
+def test_a_scan_that_can_be_read_but_is_beyond_the_memory(pair, nnunet_folders, monkeypatch):
+    def out_of_memory(voxels):
+        raise MemoryError
+
+    monkeypatch.setattr("nnunet_cmc.dataset_conversion.checks.count_not_finite", out_of_memory)
+    with pytest.raises(ValueError, match=r"cannot be read \(its 7 x 6 x 5 voxels are more than the memory holds\)\."):
+        write(pair, processes=1)
+    assert names(nnunet_folders / "raw") == []
+
+
 def test_a_full_disk(tmp_path, pair, nnunet_folders, volume, label, full_disk):
     """A file that fits nowhere is noticed though ITK does not notice it."""
     array = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)

@@ -136,10 +136,20 @@ def test_files_shorter_than_their_headers_say_are_named(folders, dataset_json, w
         write_labels(folder / "b.nii", blocks())
     file = folders[1] / "b.nii"
     file.write_bytes(file.read_bytes()[:-300])  # ITK would fill up with zeros
-    assert f"Case b: {file} cannot be read as an image" in refusal(folders, dataset_json)
+    assert f"Case b: {file} cannot be read (" in refusal(folders, dataset_json)
 
 
 def test_folders_without_label_maps_are_refused(folders, dataset_json, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no label map ending in .nii.gz" in refusal((tmp_path / "empty", folders[1]), dataset_json)
     assert f"There is no folder {tmp_path / 'none'}" in refusal((folders[0], tmp_path / "none"), dataset_json)
+
+
+def test_label_maps_beyond_the_memory(folders, dataset_json, monkeypatch):
+    def out_of_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("nnunet_cmc.evaluation.evaluate.np.unique", out_of_memory)
+    said = refusal(folders, dataset_json)
+    assert f"Case a: {folders[0] / 'a.nii.gz'} cannot be read (its " in said
+    assert said.endswith("voxels are more than the memory holds): use fewer processes, -np.")
