@@ -1,10 +1,40 @@
-"""Processes that tests wait for and kill (Linux)."""
+"""Processes that tests start, wait for and kill (Linux)."""
 
+import multiprocessing
 import os
 import signal
 import time
 from contextlib import suppress
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["nnunet_cmc.predictor", "nnunet_cmc.commands.evaluate", "nnunet_cmc.trainers.plus"])
+
+
+def clean_process(source: str, **values) -> multiprocessing.Process:
+    """A process that executes ``source``, in which ``values`` (which can be pickled) have their names, has begun.
+
+    It is no fork of this process, whose libraries have threads: for a lock of one of them it might wait for ever.
+    """
+    process = FORKSERVER.Process(target=_execute, args=(source, values, dict(os.environ)))
+    process.start()
+    return process
+
+
+def _execute(source: str, values: dict, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    exec(source, values)
+
+
+def use_threads(patch: pytest.MonkeyPatch) -> None:
+    """nnU-Net's pools become threads: a process takes seconds to import torch."""
+    patch.setattr("multiprocessing.get_context", lambda kind: SimpleNamespace(Pool=ThreadPool))
+    patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
 
 
 def wait_for(condition, seconds: float = 300) -> None:

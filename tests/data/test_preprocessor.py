@@ -1,9 +1,8 @@
 import json
 import os
-import resource
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,15 +270,13 @@ def test_unlabelled_cases_show_what_dataset_json_says(planned, labeled_folder, w
     assert not labeled_folder.exists()
 
 
-def test_a_full_disk(planned, labeled_folder):
-    """In a process of its own: blosc2 keeps a lock after a write that failed, for which later forks would wait."""
-    limit = resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    with (
-        ProcessPoolExecutor(1, get_context("fork"), resource.setrlimit, limit) as executor,
-        pytest.raises(OSError, match="for lack of space: free some, or choose another disk") as error,
-    ):
-        executor.submit(preprocess).result()
-    assert error.value.filename.endswith("u_both.b2nd")
+def test_a_full_disk(planned, run_command):
+    """In processes of its own: blosc2 keeps a lock after a write that failed, for which later ones would wait."""
+    preprocess = Path(sysconfig.get_path("scripts")) / "nnUNetv2_preprocess"
+    command = f"ulimit -f 12; {preprocess} -d 1 -c 3d_fullres -plans_name CMCPlans -np 1"  # KiB: the labelled cases fit
+    output = run_command("/bin/bash", "-c", command, environment=dict(os.environ), fails=True)
+    assert "u_both.b2nd" in output
+    assert "for lack of space: free some, or choose another disk" in output
     assert {path.name for path in planned[1].iterdir()} == {"dataset.json", "CMCPlans.json"}
 
 

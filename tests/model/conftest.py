@@ -1,11 +1,8 @@
 """A model of two modalities that is planned, trained and validated in seconds, once for all tests here."""
 
 import json
-import multiprocessing
 import shutil
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
-from nnunetv2.utilities import utils
+from processes import use_threads
 
 from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 from nnunet_cmc.trainers.ablations import CMCTrainerNoMIA
@@ -101,12 +98,6 @@ def plan(patch: pytest.MonkeyPatch, preprocessed: Path) -> None:
         json.dumps({**fingerprint, "median_relative_size_after_cropping": 1.0})
     )
     CMCPlannerResEnc(903, overwrite_target_spacing=[1.0] * 3).plan_experiment()
-
-
-def use_threads(patch: pytest.MonkeyPatch) -> None:
-    """nnU-Net's pools become threads: a process takes seconds to import torch."""
-    patch.setattr(multiprocessing, "get_context", lambda kind: SimpleNamespace(Pool=ThreadPool))
-    patch.setattr(utils, "Pool", ThreadPool)
 
 
 def train(trainer: type[CMCTrainer], preprocessed: Path) -> Path:

@@ -1,76 +1,84 @@
 """Commands that are killed at any moment, and the same commands again: all is there, nothing twice, nothing half."""
 
-import os
 import shutil
 import signal
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import blosc2
 import numpy as np
 import pytest
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+from processes import FORKSERVER, clean_process
 
-from nnunet_cmc.commands.main import main
 from nnunet_cmc.data.cases import UnlabeledDataset
-from nnunet_cmc.planners.fingerprint import DatasetFingerprintExtractor
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 from nnunet_cmc.predictor import Predictor
 
 CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
 PLANS = "CMCResEncPlans"
+CHILD = """
+import os, signal, sys
+import pytest
+from processes import use_threads
+
+def count(event, arguments):
+    if event in changes and str(arguments[0]).startswith(root):
+        touches.value += 1
+        if touches.value == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+nowhere = os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 1)
+os.dup2(nowhere, 2)
+use_threads(pytest.MonkeyPatch())
+sys.addaudithook(count)
+exec(command)
+"""
+PREPROCESS = f"""
+from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
+preprocess_dataset(903, "{PLANS}", ("3d_fullres",), (1,))
+"""
+PLAN = """
+from nnunet_cmc.planners.fingerprint import DatasetFingerprintExtractor
+from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+extractor = DatasetFingerprintExtractor(903, 1)
+extractor.num_foreground_voxels_for_intensitystats = 1000
+extractor.run()
+CMCPlannerResEnc(903, overwrite_target_spacing=[1.0] * 3).plan_experiment()
+"""
 
 
-def in_a_child(run, root: Path, kill_at: int | None = None) -> int:
-    """Run in a forked process; kill -9 it just before its ``kill_at``-th touch of a file below ``root``.
+def ours(arguments: str) -> str:
+    """Source that runs a command of ours."""
+    return f"from nnunet_cmc.commands.main import main; assert main({arguments.split()!r}) == 0"
+
+
+def in_a_child(command: str, root: Path, kill_at: int | None = None) -> int:
+    """Execute source in a process; kill -9 it just before its ``kill_at``-th touch of a file below ``root``.
 
     Returns the number of touches of a run to its end, or -1 after a kill.
     """
-    reading, writing = os.pipe()
-    if (child := os.fork()) == 0:
-        signal.alarm(100)
-        touches = 0
-
-        def count(event, arguments):
-            nonlocal touches
-            if event in CHANGES and str(arguments[0]).startswith(str(root)):
-                touches += 1
-                if touches == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        with suppress(BaseException):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-            sys.addaudithook(count)
-            if run() in (None, 0):
-                os.write(writing, str(touches).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        text = answer.read()
-    _, status = os.waitpid(child, 0)
-    assert text or os.WIFSIGNALED(status), "the command failed by itself"
-    return int(text) if text else -1
+    touches = FORKSERVER.Value("i", 0)
+    child = clean_process(CHILD, command=command, root=str(root), kill_at=kill_at, changes=CHANGES, touches=touches)
+    child.join(100)
+    assert child.exitcode in (0, -signal.SIGKILL), "the command failed by itself, or hung"
+    return -1 if child.exitcode else touches.value
 
 
-def survives(run, root: Path, kills: int, is_done=lambda: False) -> None:
-    """Kill ``run`` at random touches, each time in what the kill before has left; then run it to its end."""
+def survives(command: str, root: Path, kills: int, is_done=lambda: False) -> None:
+    """Kill ``command`` at random touches, each time in what the kill before has left; then run it to its end."""
     copy = root.with_name(root.name + "_copy")
     shutil.copytree(root, copy)
-    touches = in_a_child(run, root)
+    touches = in_a_child(command, root)
     assert touches > 3
     shutil.rmtree(root)
     copy.rename(root)
     killed = 0
     for kill_at in np.random.default_rng(0).permutation(np.arange(1, touches + 1))[:kills]:
-        killed += in_a_child(run, root, int(kill_at)) < 0
+        killed += in_a_child(command, root, int(kill_at)) < 0
         if is_done():
             return
     assert killed > kills / 2
-    assert in_a_child(run, root) > 0
+    assert in_a_child(command, root) > 0
 
 
 def content(folder: Path) -> dict[str, object]:
@@ -106,12 +114,9 @@ def test_convert(in_tiny, work):
             target = work / "scans" / name / file.name.replace(f"_{channel:04d}", "")
             target.parent.mkdir(exist_ok=True)
             shutil.copy(file, target)
-    folders = ["--images", f"CT={work}/scans/CT", f"MR={work}/scans/MR", "--labels", str(in_tiny.raw / "labelsTr")]
-
-    def convert():
-        return main(["convert", "folders", "-d", "7", "--name", "Killed", *folders, "--classes", "block=1"])
-
-    assert convert() == 0
+    folders = f"--images CT={work}/scans/CT MR={work}/scans/MR --labels {in_tiny.raw}/labelsTr"
+    convert = ours(f"convert folders -d 7 --name Killed {folders} --classes block=1")
+    exec(convert)
     dataset = work / "raw" / "Dataset007_Killed"
     whole = content(dataset)
     shutil.rmtree(dataset)
@@ -124,11 +129,12 @@ def test_split(in_tiny, work):
     shutil.copytree(in_tiny.raw, work / "raw" / in_tiny.raw.name)
     file = work / "raw" / in_tiny.raw.name / "splits_final.json"
     before = file.read_text()
-    assert main(["split", "-d", "903", "--folds", "2"]) == 0
+    split = ours("split -d 903 --folds 2")
+    exec(split)
     whole = content(work)
     for _ in range(2):
         file.write_text(before)
-        survives(lambda: main(["split", "-d", "903", "--folds", "2"]), work, 5)
+        survives(split, work, 5)
         assert content(work) == whole
 
 
@@ -136,19 +142,12 @@ def test_plan_and_preprocess(in_tiny, work):
     shutil.copytree(in_tiny.raw, work / "raw" / in_tiny.raw.name)
     preprocessed = work / "preprocessed" / in_tiny.raw.name
 
-    def plan_and_preprocess():
-        extractor = DatasetFingerprintExtractor(903, 1)
-        extractor.num_foreground_voxels_for_intensitystats = 1000
-        extractor.run()
-        CMCPlannerResEnc(903, overwrite_target_spacing=[1.0] * 3).plan_experiment()
-        preprocess_dataset(903, PLANS, ("3d_fullres",), (1,))
-
-    plan_and_preprocess()
+    exec(PLAN + PREPROCESS, {})
     whole = content(preprocessed)
     assert {"gt_segmentations/a.nii.gz", f"{PLANS}_3d_fullres/d_seg.b2nd"} <= set(whole)
     assert f"{PLANS}_3d_fullres_unlabeled/u.pkl" in whole
     shutil.rmtree(preprocessed)
-    survives(plan_and_preprocess, work, 10)
+    survives(PLAN + PREPROCESS, work, 10)
     assert content(preprocessed) == whole
 
 
@@ -158,14 +157,10 @@ def test_preprocessing_that_was_cut_short_never_looks_complete(in_tiny, work):
     shutil.copytree(in_tiny.preprocessed, preprocessed)
     labeled, unlabeled = preprocessed / f"{PLANS}_3d_fullres", preprocessed / f"{PLANS}_3d_fullres_unlabeled"
 
-    def preprocess():
-        preprocess_dataset(903, PLANS, ("3d_fullres",), (1,))
-
-    touches = in_a_child(preprocess, work)
-    assert touches > 0, "preprocessing hung"
+    touches = in_a_child(PREPROCESS, work)
     refused = 0
     for kill_at in range(1, touches + 1, 7):
-        in_a_child(preprocess, work, kill_at)
+        in_a_child(PREPROCESS, work, kill_at)
         if Path(f"{unlabeled}.unfinished").exists():
             refused += 1
             with pytest.raises(ValueError, match="was interrupted: run nnUNetv2_preprocess again"):
@@ -176,25 +171,17 @@ def test_preprocessing_that_was_cut_short_never_looks_complete(in_tiny, work):
     assert refused > 2
 
 
-def test_predict_folder(in_tiny, tmp_path, monkeypatch):
+def test_predict_folder(in_tiny, tmp_path):
     cases, output = tmp_path / "cases", tmp_path / "out"
     cases.mkdir()
     output.mkdir()
     for name in ("mr_0001", "ct_0000", "small_0000"):
         shutil.copy(in_tiny.new / f"{name}.nii.gz", cases)
-    predictor = Predictor(in_tiny.model, device="cpu")
-    predict, known = predictor._predictor.predict_logits_from_preprocessed_data, {}
-
-    def remembered(data):
-        """The network's answer; a forked process takes it from here, since torch may hang there."""
-        key = data.numpy().tobytes()
-        if key not in known:
-            known[key] = predict(data)
-        return known[key].clone()
-
-    monkeypatch.setattr(predictor._predictor, "predict_logits_from_preprocessed_data", remembered)
-    assert predictor.predict_folder(cases, tmp_path / "whole") == {}
-    survives(lambda: len(predictor.predict_folder(cases, output, overwrite=False)), output, 12)
+    assert Predictor(in_tiny.model, device="cpu").predict_folder(cases, tmp_path / "whole") == {}
+    predictor = f"Predictor({str(in_tiny.model)!r}, device='cpu')"
+    folders = f"{str(cases)!r}, {str(output)!r}"
+    predict = f"from nnunet_cmc.predictor import Predictor; assert not {predictor}.predict_folder({folders}, False)"
+    survives(predict, output, 12)
     assert content(output) == content(tmp_path / "whole")
 
 
@@ -202,10 +189,10 @@ def test_evaluate(in_tiny, tmp_path):
     predictions = tmp_path / "predictions"
     shutil.copytree(in_tiny.raw / "labelsTr", predictions)
     shutil.copy(in_tiny.raw / "dataset.json", predictions)
-    arguments = ["-r", str(in_tiny.raw / "labelsTr"), "-p", str(predictions), "-np", "1"]
+    folders = f"-r {in_tiny.raw}/labelsTr -p {predictions} -np 1"
     whole = tmp_path / "whole"
-    assert main(["evaluate", *arguments, "-o", str(whole)]) == 0
+    exec(ours(f"evaluate {folders} -o {whole}"))
     out = tmp_path / "out"
     out.mkdir()
-    survives(lambda: main(["evaluate", *arguments, "-o", str(out)]), out, 8)
+    survives(ours(f"evaluate {folders} -o {out}"), out, 8)
     assert content(out) == content(whole)

@@ -1,12 +1,10 @@
 """Two processes with half of a batch each, against one with all of it (gloo, on the CPU)."""
 
-import json
-import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from processes import clean_process
 
 STEPS = 3
 
@@ -25,18 +23,16 @@ class Quiet(CMCTrainerDeepSupervision, CMCTrainerMeanTeacher):
         optimizer = torch.optim.SGD(self.network.parameters(), self.initial_lr)
         return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
 """
-# What every rank runs: `given` is JSON, `work` a folder with this rank's batches, in which it leaves its result.
+# What every rank runs: `work` is a folder with this rank's batches, in which it leaves its result.
 RANK = """
-import json, os, torch
+import torch
 import torch.distributed as dist
-given = json.loads(given)
-os.environ.update(given["environment"])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{work}/store", rank=rank, world_size=2)
 exec(quiet)
-plans = {**given["plans"], "continue_training": False}
-trainer = Quiet(plans, "3d_fullres", 0, given["dataset"], torch.device("cpu"))
-if given["whole_run"]:
+plans = {**plans, "continue_training": False}
+trainer = Quiet(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+if whole_run:
     trainer.run_training()
     terms = []
 else:
@@ -54,14 +50,8 @@ dist.destroy_process_group()
 
 
 def two_ranks(cubes, work: Path, whole_run: bool = False) -> list[dict]:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["nnunet_cmc.trainers.mean_teacher"])
-    variables = {k: os.environ[k] for k in ("nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA")}
-    given = {"environment": variables, "plans": cubes.plans, "dataset": cubes.dataset_json, "whole_run": whole_run}
-    arguments = [{"given": json.dumps(given), "work": str(work), "rank": rank, "quiet": QUIET} for rank in range(2)]
-    ranks = [processes.Process(target=exec, args=(RANK, each)) for each in arguments]
-    for rank in ranks:
-        rank.start()
+    values = {"plans": cubes.plans, "dataset_json": cubes.dataset_json, "whole_run": whole_run}
+    ranks = [clean_process(RANK, work=str(work), rank=rank, quiet=QUIET, **values) for rank in range(2)]
     for rank in ranks:
         rank.join(300)
         rank.kill()

@@ -1,6 +1,5 @@
 """Training that is stopped, by SIGTERM or at once, and started again."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import kill_with_workers, wait_for
+from processes import clean_process, kill_with_workers, wait_for
 
 from nnunet_cmc.trainers import cmc_trainer
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
@@ -176,21 +175,20 @@ def test_workers_that_die_are_an_error(unpaired, monkeypatch):
 
 
 TRAIN = """
-import json, multiprocessing, os, sys, torch
-sys.stdout = sys.stderr = open(json.loads(output), "w", buffering=1)
+import multiprocessing, os, sys, torch
+sys.stdout = sys.stderr = open(output, "w", buffering=1)
 from nnunet_cmc.trainers import cmc_trainer
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 torch.set_num_threads(1)
 multiprocessing.set_start_method("fork", force=True)  # as where no forkserver has started this process
-os.environ.update(json.loads(environment))
 class Quiet(CMCTrainerMeanTeacher):
-    seed, epochs, iterations = 0, *json.loads(length)
+    seed, epochs, iterations = 0, *length
     def initialize(self):
         super().initialize()
         self.save_every = 1
         self.logger.local_logger.plot_progress_png = lambda folder: None
-plans = {**json.loads(plans), "continue_training": True}
-trainer = Quiet(plans, "3d_fullres", 0, json.loads(dataset), torch.device("cpu"))
+plans = {**plans, "continue_training": True}
+trainer = Quiet(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
 for name in ("checkpoint_final", "checkpoint_latest", "checkpoint_best"):  # as nnUNetv2_train --c
     file = os.path.join(trainer.output_folder, name + ".pth")
     if os.path.isfile(file):
@@ -202,19 +200,8 @@ trainer.run_training()
 
 def training_of(cubes, epochs=EPOCHS, output: Path = Path(os.devnull)) -> multiprocessing.Process:
     """A process that trains, or goes on."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["nnunet_cmc.trainers.mean_teacher"])
-    variables = {k: os.environ[k] for k in ("nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA")}
-    given = {
-        "output": str(output),
-        "environment": variables,
-        "length": [epochs, ITERATIONS],
-        "plans": cubes.plans,
-        "dataset": cubes.dataset_json,
-    }
-    training = processes.Process(target=exec, args=(TRAIN, {name: json.dumps(value) for name, value in given.items()}))
-    training.start()
-    return training
+    plans, dataset_json = cubes.plans, cubes.dataset_json
+    return clean_process(TRAIN, output=str(output), length=(epochs, ITERATIONS), plans=plans, dataset_json=dataset_json)
 
 
 def test_the_loaders_workers_end_with_a_training_that_is_killed(unpaired, monkeypatch):
