@@ -70,12 +70,17 @@ def _series(folder: Path) -> Sequence[str]:
 
 
 def _series_files(folder: Path) -> Sequence[str]:
-    """Files of the only series in ``folder``, ordered along its slices, which must be evenly spaced."""
+    """Files of the only series in ``folder``, ordered along its slices, which must be whole and evenly spaced."""
     if not (series := _series(folder)):
         raise ValueError("holds no DICOM image")
     if len(series) > 1:
         raise ValueError(f"holds {len(series)} DICOM series, but must hold one: put each into a folder of its own")
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    names = {basename(file) for file in files}
+    suffixes = {Path(name).suffix for name in names}
+    for file in sorted(folder.iterdir()):  # GDCM passes over what it cannot read
+        if file.is_file() and file.suffix in suffixes and file.name not in {*names, "DICOMDIR"}:
+            raise ValueError(f"holds {file.name}, which cannot be read as DICOM: copy it again, or remove it")
     positions = []
     for file in files:
         reader = sitk.ImageFileReader()

@@ -39,7 +39,7 @@ class TrainedModel:
         self.plans = read_plans(folder / "plans.json")
         self.dataset_json = read_dataset_json(folder / "dataset.json")
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
-        checkpoints = [load_checkpoint(file) for file in files]
+        checkpoints = [load_checkpoint(file, "copy or export the model again") for file in files]
         first = _description(checkpoints[0], files[0])
         self.configuration, self.mirroring_axes = first[1:]
         self.trainer = _trainer(first[0], files[0])

@@ -9,10 +9,11 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
-from nnunet_cmc.data.files import write_json, written_whole
+from nnunet_cmc.data.files import read_json, write_json, written_whole
 from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.presence import channel_names
@@ -95,6 +96,9 @@ class CMCPlanner(ExperimentPlanner):
             )
         check_dataset_json(dataset_json := raw_dataset_json(dataset_name_or_id), "dataset.json")
         require_plain_labels(dataset_json, type(self).__name__)
+        name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
+        read_json(fingerprint, f"run nnUNetv2_extract_fingerprint -d {dataset_name_or_id} --clean")
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,

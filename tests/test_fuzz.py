@@ -5,15 +5,18 @@ import io
 import json
 from contextlib import suppress
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from plans import NETWORK, make_plans
 
 from nnunet_cmc.data.dataset_json import check_dataset_json, read_dataset_json, require_plain_labels
 from nnunet_cmc.data.files import is_plain_name
-from nnunet_cmc.data.plans_json import read_plans, require_ours
+from nnunet_cmc.data.plans_json import planned_configuration, read_plans, require_ours
 from nnunet_cmc.data.presence import present_channels, subject_of
 from nnunet_cmc.data.splits import hidden_cases, load_fold
 from nnunet_cmc.dataset_conversion import table
@@ -35,27 +38,8 @@ DATASET_JSON = {
     "cmc": {"version": 1, "present_channels": {"x": [0], "y": [0, 1]}, "subjects": {"x": "p"}},
     "dataset": {"x": {"images": ["x_0000.nii.gz"], "label": "x.nii.gz"}},
 }
-NETWORK = {
-    "patch_size": [16, 16, 16],
-    "encoder": "residual",
-    "encoder_kwargs": {"features_per_stage": [4, 8], "n_blocks_per_stage": [1, 1]},
-    "decoder_channels": [4],
-}
-CONFIGURATION = {
-    "data_identifier": "CMCPlans_3d_fullres",
-    "patch_size": [16, 16, 16],
-    "architecture": {
-        "network_class_name": "nnunet_cmc.networks.CMCNet",
-        "_kw_requires_import": [],
-        "arch_kwargs": NETWORK,
-    },
-}
-PLANS = {
-    "dataset_name": "Dataset001_X",
-    "plans_name": "CMCPlans",
-    "label_manager": "LabelManager",
-    "configurations": {"3d_fullres": CONFIGURATION, "other": {"inherits_from": "3d_fullres", "batch_size": 3}},
-}
+PLANS = make_plans()
+PLANS["configurations"]["other"] = {"inherits_from": "3d_fullres", "batch_size": 3}
 SPLITS = [{"train": ["a"], "val": ["b"], "unlabeled": ["c"]}]
 fuzz = settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -158,8 +142,14 @@ def test_plans_file(tmp_path, content):
 @given(plans=damaged(PLANS) | JSON, configuration=st.sampled_from(["3d_fullres", "other", "2d"]))
 def test_plans_for_a_trainer(plans, configuration):
     sentence(require_supported, plans, configuration, DATASET_JSON, "CMCTrainer")
-    chosen = sentence(require_ours, plans, configuration, "CMCTrainer")
-    assert chosen is None or chosen["architecture"]["network_class_name"].startswith("nnunet_cmc.networks.")
+    sentence(planned_configuration, plans, configuration)
+    if chosen := sentence(require_ours, plans, configuration, "CMCTrainer"):
+        assert chosen["architecture"]["network_class_name"].startswith("nnunet_cmc.networks.")
+        manager = PlansManager(plans)
+        planned = manager.get_configuration(configuration)
+        assert planned.batch_size >= 1
+        assert np.prod([*planned.patch_size, *planned.spacing]) > 0
+        assert sorted(manager.transpose_forward) == [0, 1, 2]
 
 
 def net():

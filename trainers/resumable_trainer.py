@@ -123,7 +123,7 @@ class ResumableTrainer(PairTrainer):
         """
         if os.path.basename(filename_or_checkpoint) == LATEST:
             filename_or_checkpoint = self._newer_of_latest_and_best(filename_or_checkpoint)
-        if "epoch_outputs" not in (content := load_checkpoint(filename_or_checkpoint)):
+        if "epoch_outputs" not in (content := _load(filename_or_checkpoint)):
             raise ValueError(
                 f"{filename_or_checkpoint} is of {content.get('trainer_name')}, which {type(self).__name__} cannot "
                 "continue: train without --c, or continue with the trainer that saved it."
@@ -149,4 +149,8 @@ class ResumableTrainer(PairTrainer):
 
 
 def _epoch(checkpoint: str) -> int:
-    return load_checkpoint(checkpoint).get("current_epoch", 0)
+    return _load(checkpoint).get("current_epoch", 0)
+
+
+def _load(checkpoint: str) -> dict:
+    return load_checkpoint(checkpoint, "remove it and go on from another with --c, or train without --c")

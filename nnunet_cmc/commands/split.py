@@ -60,16 +60,16 @@ def _channel_files(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]
 
 def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[int, Path]]) -> dict[str, Any]:
     """``dataset_json`` that says of every case which channels are present, read from the voxels where it was silent."""
-    import SimpleITK as sitk
     from tqdm import tqdm
 
     from nnunet_cmc.data.presence import VERSION, present_channels
+    from nnunet_cmc.data.raw_case import whole_voxels
 
     silent = [case for case in cases if present_channels(dataset_json, case) is None]
     measured = {}
     for case in tqdm(silent, desc="Reading which modalities are present", unit="case", disable=not silent):
         files = sorted(cases[case].items())
-        measured[case] = [c for c, file in files if sitk.GetArrayFromImage(sitk.ReadImage(str(file))).any()]
+        measured[case] = [channel for channel, file in files if whole_voxels(case, file).any()]
         if not measured[case]:
             raise ValueError(f"Case {case} of imagesTr is zero everywhere in every channel: remove it with its label.")
     cmc = {"version": VERSION, **dataset_json.get("cmc", {})}

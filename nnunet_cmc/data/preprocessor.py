@@ -20,7 +20,7 @@ from nnunet_cmc.data.cases import UNFINISHED
 from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.files import all_written
 from nnunet_cmc.data.parallel import end_with_parent, run_parallel
-from nnunet_cmc.data.plans_json import read_plans
+from nnunet_cmc.data.plans_json import planned_configuration, read_plans
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import check_case, read_case, read_label, require_declared, shown_channels
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
@@ -87,7 +87,8 @@ class CMCPreprocessor(DefaultPreprocessor):
         raw = raw[(slice(None), *bounding_box_to_slice(properties["bbox_used_for_cropping"]))]
         scale = np.divide(data.shape[1:], raw.shape[1:])
         properties["present_channels"] = present
-        properties["body_box"] = (body_box(raw, names) * scale[:, None]).tolist()
+        kinds = [dataset_json["channel_names"][str(channel)] for channel in range(len(names))]
+        properties["body_box"] = (body_box(raw, kinds) * scale[:, None]).tolist()
         for channel in present:
             data[channel][data[channel] == 0] = ALMOST_ZERO
         return data, seg, properties
@@ -136,7 +137,9 @@ class CMCPreprocessor(DefaultPreprocessor):
         raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
         dataset_json = read_dataset_json(join(preprocessed, "dataset.json"))
         check_dataset(raw, dataset_json)
-        plans_manager = PlansManager(read_plans(join(preprocessed, plans_identifier + ".json")))
+        plans = read_plans(join(preprocessed, plans_identifier + ".json"))
+        planned_configuration(plans, configuration_name)
+        plans_manager = PlansManager(plans)
         configuration_manager = plans_manager.get_configuration(configuration_name)
         labeled = join(preprocessed, configuration_manager.data_identifier)
         unlabeled = unlabeled_folder(labeled)

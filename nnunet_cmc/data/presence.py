@@ -10,7 +10,9 @@ VERSION = 1
 
 
 def channel_names(dataset_json: dict) -> list[str]:
-    """Names of the modalities, in channel order.
+    """Names of the modalities, in channel order; ``CT 0``, ``CT 1`` where the file has one name for several.
+
+    nnU-Net normalises by the name, so two phases of contrast may both be called CT.
 
     Raises:
         ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ...
@@ -21,7 +23,8 @@ def channel_names(dataset_json: dict) -> list[str]:
             f'dataset.json must have "channel_names" numbered "0", "1", ... but has {names!r}: '
             "name every modality there, in the order of the files' _0000, _0001, ..."
         )
-    return [str(names[str(i)]) for i in range(len(names))]
+    listed = [str(names[str(i)]) for i in range(len(names))]
+    return [f"{name} {i}" if listed.count(name) > 1 else name for i, name in enumerate(listed)]
 
 
 def present_channels(dataset_json: dict, case: str) -> tuple[int, ...] | None:

@@ -94,7 +94,7 @@ def read_case(
     volumes = {}
     for channel, file in files.items():
         with _in_memory(case, file):
-            if count := count_not_finite(_whole(case, file)):
+            if count := count_not_finite(whole_voxels(case, file)):
                 raise ValueError(f"Case {case}: {file} has {count} voxel(s) that are NaN or infinite: replace them.")
             volumes[channel], properties = reader.read_images([file])
     data = np.zeros((len(channel_names(dataset_json)), *volumes[channel].shape[1:]), np.float32)
@@ -138,7 +138,7 @@ def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) ->
     """
     case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
     with _in_memory(case, label_file):
-        if count := count_not_finite(_whole(case, label_file)):  # the reader makes 0 of NaN
+        if count := count_not_finite(whole_voxels(case, label_file)):  # the reader makes 0 of NaN
             raise ValueError(
                 f"Case {case}: {label_file} has {count} voxel(s) that are NaN or infinite: correct the label."
             )
@@ -176,8 +176,8 @@ def _in_memory(case: str, file: str) -> Iterator[None]:
         raise ValueError(f"Case {case}: {file} {beyond_memory(read_grid(file).size)}: leave it out.") from error
 
 
-def _whole(case: str, file: str) -> np.ndarray:
-    """Voxels of a file that is as long as its header says."""
+def whole_voxels(case: str, file: str | os.PathLike) -> np.ndarray:
+    """Voxels of a file of ``case``. ValueError: it cannot be read, or is not as long as its header says."""
     try:
         return read_voxels(file)
     except ValueError as error:

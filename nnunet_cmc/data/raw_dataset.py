@@ -74,8 +74,11 @@ def check_dataset(raw_folder: str, dataset_json: dict) -> None:
             check_case(files["images"], dataset_json, files["label"], case)
         except ValueError as error:
             problems.append(str(error))
-    names, folder = channel_names(dataset_json), join(raw_folder, "imagesUn")
-    for case, images in unlabeled_cases(raw_folder, dataset_json["file_ending"]).items():
+    names, folder, ending = channel_names(dataset_json), join(raw_folder, "imagesUn"), dataset_json["file_ending"]
+    unlabeled = unlabeled_cases(raw_folder, ending)
+    if "dataset" not in dataset_json:  # which lists the labels that count
+        problems += _labels_without_image(join(raw_folder, "labelsTr"), ending, {*labeled, *unlabeled})
+    for case, images in unlabeled.items():
         try:
             _, files = check_case(images, dataset_json)
             if case in labeled:
@@ -89,3 +92,13 @@ def check_dataset(raw_folder: str, dataset_json: dict) -> None:
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
+
+
+def _labels_without_image(folder: str, ending: str, cases: set[str]) -> list[str]:
+    """A sentence for each label that nnU-Net would pass over."""
+    labels = [name for name in sorted(os.listdir(folder)) if name.endswith(ending)] if os.path.isdir(folder) else []
+    return [
+        f"Case {case} has the label {join(folder, name)}, but no file in imagesTr: add its images, or remove the label."
+        for name in labels
+        if (case := name.removesuffix(ending)) not in cases
+    ]

@@ -23,8 +23,8 @@ HARMLESS: list[Any] = [
 ]
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dict in a PyTorch checkpoint, on the CPU.
+def load_checkpoint(path: str | Path, remedy: str = "download it again") -> dict[str, Any]:
+    """The dict in a PyTorch checkpoint, on the CPU; ``remedy`` is what to do about one that is truncated.
 
     Nothing in the file is ever executed: only tensors, plain values and what is :data:`HARMLESS` are read.
     FileNotFoundError if there is no such file; ValueError if it is not a checkpoint, is truncated, or holds anything
@@ -46,7 +46,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
                 f"never loaded; save its state dict alone and use that file."
             ) from error
         raise ValueError(
-            f"{path} cannot be read as a PyTorch checkpoint: it is something else or truncated; download it again."
+            f"{path} cannot be read as a PyTorch checkpoint: it is something else or truncated; {remedy}."
         ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(

@@ -6,46 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from plans import NETWORK, make_plans
 
 from nnunet_cmc.networks import CMCNet
-
-NETWORK = {
-    "patch_size": [16, 16, 16],
-    "encoder": "residual",
-    "encoder_kwargs": {"features_per_stage": [4, 8], "n_blocks_per_stage": [1, 1]},
-    "decoder_channels": [4],
-}
-PLANS = {
-    "dataset_name": "Dataset001_Test",
-    "plans_name": "CMCPlans",
-    "image_reader_writer": "SimpleITKIOWithReorient",
-    "transpose_forward": [0, 1, 2],
-    "transpose_backward": [0, 1, 2],
-    "label_manager": "LabelManager",
-    "foreground_intensity_properties_per_channel": {"0": {}, "1": {}},
-    "configurations": {
-        "3d_fullres": {
-            "data_identifier": "CMCPlans_3d_fullres",
-            "preprocessor_name": "CMCPreprocessor",
-            "batch_size": 2,
-            "patch_size": [16, 16, 16],
-            "spacing": [2.0, 2.0, 2.0],
-            "normalization_schemes": ["ZScoreNormalization"] * 2,
-            "use_mask_for_norm": [False, False],
-            "resampling_fn_data": "resample_data_or_seg_to_shape",
-            "resampling_fn_seg": "resample_data_or_seg_to_shape",
-            "resampling_fn_data_kwargs": {"is_seg": False, "order": 1},
-            "resampling_fn_seg_kwargs": {"is_seg": True, "order": 0},
-            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-            "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1},
-            "architecture": {
-                "network_class_name": "nnunet_cmc.networks.CMCNet",
-                "_kw_requires_import": [],
-                "arch_kwargs": NETWORK,
-            },
-        }
-    },
-}
 
 
 @pytest.fixture
@@ -63,7 +26,7 @@ def dataset(make_dataset, write_volume, monkeypatch):
         write_volume(folder / "labelsTs" / f"{case}.nii.gz", label, (2.0, 2.0, 2.0))
     model = folder.parents[1] / "results" / folder.name / "CMCTrainer__CMCPlans__3d_fullres"
     (model / "fold_0").mkdir(parents=True)
-    (model / "plans.json").write_text(json.dumps(PLANS))
+    (model / "plans.json").write_text(json.dumps(make_plans(spacing=[2.0, 2.0, 2.0])))
     shutil.copy(folder / "dataset.json", model)
     torch.manual_seed(0)
     checkpoint = {

@@ -83,6 +83,16 @@ def test_case_without_any_modality(make_dataset):
         run("-d", 1, "--labeled", 0.5)
 
 
+def test_a_volume_that_is_truncated(make_dataset):
+    one = np.random.default_rng(0).integers(1, 99, (9, 9, 9)).astype(np.int16)
+    dataset = make_dataset({f"c{i}": ({0: one, 1: one}, one) for i in range(5)}, declare=False)
+    file = dataset / "imagesTr" / "c3_0001.nii.gz"
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=rf"Case c3: {file} cannot be read \(.*: copy or write it again"):
+        run("-d", 1, "--labeled", 0.5)
+    assert not (dataset / "splits_final.json").exists()
+
+
 def test_modality_without_a_labelled_case(make_dataset):
     one = np.ones((2, 2, 2), np.int16)
     make_dataset({f"c{i}": ({0: one}, one) for i in range(5)} | {"u": ({1: one}, None)})

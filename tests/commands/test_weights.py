@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plans import make_plans
 
 from nnunet_cmc.commands.main import main
 
@@ -13,27 +14,22 @@ FIXTURES = Path(__file__).parents[1] / "networks" / "fixtures"
 SAM, UNIVERSAL = FIXTURES / "sam_tiny.pth", FIXTURES / "unet_tiny_base2.pth"
 
 
-def configuration(encoder, encoder_kwargs, decoder_channels):
-    arch = {"encoder": encoder, "encoder_kwargs": encoder_kwargs, "decoder_channels": decoder_channels}
-    return {
-        "patch_size": [16, 16, 16],
-        "architecture": {
-            "network_class_name": "nnunet_cmc.networks.CMCNet",
-            "_kw_requires_import": [],
-            "arch_kwargs": {"patch_size": [16, 16, 16], **arch},
-        },
-    }
-
-
 SAM_KWARGS = {
     "image_size": 16, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 4, "global_blocks": [1, 3],
     "window_size": 14, "out_channels": 32, "axis_order": "zyx", "adapters": True, "skip_channels": [4, 8],
 }  # fmt: skip
-PLANS = {
-    "CMCPlans": configuration("sam_med3d", SAM_KWARGS, [4, 4, 8]),
-    "CMCUniversalPlans": configuration("universal", {"channels": [4, 8, 16, 32], "stem": 2}, [4, 8, 16]),
-    "nnUNetPlans": {"architecture": {"network_class_name": "PlainConvUNet"}},
-}
+
+
+def ours(name, encoder, kwargs, decoder_channels):
+    network = {"encoder": encoder, "encoder_kwargs": kwargs, "decoder_channels": decoder_channels}
+    return make_plans({"patch_size": [16, 16, 16], **network}, name)
+
+
+PLANS = [
+    ours("CMCPlans", "sam_med3d", SAM_KWARGS, [4, 4, 8]),
+    ours("CMCUniversalPlans", "universal", {"channels": [4, 8, 16, 32], "stem": 2}, [4, 8, 16]),
+    make_plans(plans_name="nnUNetPlans", architecture={"network_class_name": "PlainConvUNet"}),
+]
 
 
 @pytest.fixture
@@ -41,9 +37,8 @@ def dataset(nnunet_folders):
     """A preprocessed dataset that is planned with tiny encoders, and the folder in which a user works."""
     folder = nnunet_folders / "preprocessed" / "Dataset001_Test"
     folder.mkdir()
-    for name, chosen in PLANS.items():
-        plans = {"plans_name": name, "label_manager": "LabelManager", "configurations": {"3d_fullres": chosen}}
-        (folder / f"{name}.json").write_text(json.dumps(plans))
+    for plans in PLANS:
+        (folder / f"{plans['plans_name']}.json").write_text(json.dumps(plans))
     dataset_json = {
         "channel_names": {"0": "CT", "1": "MR"},
         "labels": {"background": 0, "liver": 1},

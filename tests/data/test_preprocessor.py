@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from plans import make_plans
 
 from nnunet_cmc.data.preprocessor import CMCPreprocessor, unlabeled_folder
 
@@ -25,37 +26,15 @@ DATASET_JSON = {
 }
 
 
-def make_plans(spacing=(1.0, 1.0, 1.0), use_mask_for_norm=False):
+def plans_of(use_mask_for_norm=False, **configuration):
+    schemes = ["CTNormalization", "ZScoreNormalization"]
+    plans = make_plans(normalization_schemes=schemes, use_mask_for_norm=[False, use_mask_for_norm], **configuration)
     statistics = {"mean": MEAN, "std": STD, "percentile_00_5": LOW, "percentile_99_5": HIGH}
-    resampling = {"order": 3, "order_z": 0, "force_separate_z": None}
-    return {
-        "dataset_name": "Dataset001_Test",
-        "plans_name": "CMCPlans",
-        "image_reader_writer": "SimpleITKIOWithReorient",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {"0": statistics, "1": statistics},
-        "configurations": {
-            "3d_fullres": {
-                "data_identifier": "CMCPlans_3d_fullres",
-                "preprocessor_name": "CMCPreprocessor",
-                "patch_size": [16, 16, 16],
-                "spacing": list(spacing),
-                "normalization_schemes": ["CTNormalization", "ZScoreNormalization"],
-                "use_mask_for_norm": [False, use_mask_for_norm],
-                "resampling_fn_data": "resample_data_or_seg_to_shape",
-                "resampling_fn_seg": "resample_data_or_seg_to_shape",
-                "resampling_fn_data_kwargs": {"is_seg": False, **resampling},
-                "resampling_fn_seg_kwargs": {"is_seg": True, **resampling, "order": 1},
-                "architecture": {},
-            }
-        },
-    }
+    return {**plans, "foreground_intensity_properties_per_channel": {"0": statistics, "1": statistics}}
 
 
 def managers(**options):
-    plans = PlansManager(make_plans(**options))
+    plans = PlansManager(plans_of(**options))
     return plans, plans.get_configuration("3d_fullres")
 
 
@@ -137,6 +116,13 @@ def test_body_box_is_in_voxels_of_the_result():
     assert properties["body_box"][0] == [0, 8]
 
 
+def test_two_channels_called_ct():
+    volumes, both = np.stack([make_ct(), make_ct()]), {**DATASET_JSON, "channel_names": {"0": "CT", "1": "CT"}}
+    run, spacing = CMCPreprocessor(verbose=False).run_case_npy, {"spacing": [1.0, 1.0, 1.0]}
+    _, _, properties = run(volumes, None, spacing, *managers(), both)
+    assert properties["body_box"] == run_arrays(volumes * [[[[1]]], [[[0]]]])[2]["body_box"]
+
+
 def test_arrays_that_are_no_image():
     with pytest.raises(ValueError, match=r"has 1 channel\(s\), but the dataset has 2 \(CT, MR\)"):
         run_arrays(make_ct()[None])
@@ -193,7 +179,7 @@ def planned(make_dataset):
     preprocessed = raw.parents[1] / "preprocessed" / raw.name
     preprocessed.mkdir()
     shutil.copy(raw / "dataset.json", preprocessed)
-    (preprocessed / "CMCPlans.json").write_text(json.dumps(make_plans()))
+    (preprocessed / "CMCPlans.json").write_text(json.dumps(plans_of()))
     return raw, preprocessed
 
 

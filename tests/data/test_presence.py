@@ -30,6 +30,11 @@ def test_channel_names_in_channel_order():
     assert channel_names({"channel_names": names}) == [f"m{i}" for i in range(12)]
 
 
+def test_channels_of_one_name_are_told_apart():
+    names = {"0": "CT", "1": "MR", "2": "CT"}  # two phases of contrast, both normalised as CT
+    assert channel_names({"channel_names": names}) == ["CT 0", "MR", "CT 2"]
+
+
 @pytest.mark.parametrize("names", [None, {}, {"0": "CT", "2": "MR"}, ["CT", "MR"]])
 def test_channel_names_must_be_numbered(names):
     with pytest.raises(ValueError, match=r"channel_names"):

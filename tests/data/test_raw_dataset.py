@@ -67,16 +67,21 @@ def test_every_bad_case_is_listed(make_dataset, write_volume):
     write_volume(folder / "imagesTr" / "grid_0001.nii.gz", VOLUME[1:])
     (folder / "labelsTr" / "label.nii.gz").unlink()
     (folder / "imagesUn" / "both_0001.nii.gz").unlink()
+    for case in ("lost", "both"):  # the label of an unlabelled case does no harm
+        write_volume(folder / "labelsTr" / f"{case}.nii.gz", VOLUME)
     write_volume(folder / "imagesUn" / "stray.nii.gz", VOLUME)
     write_volume(folder / "imagesUn" / "good_0000.nii.gz", VOLUME)
     with pytest.raises(ValueError) as caught:
         check_dataset(str(folder), read_json(folder))
     lines = str(caught.value).splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert "Case channel: the file of channel 1 (MR) is missing" in lines[0]
     assert "Case grid:" in lines[1]
     assert "is not on the grid of" in lines[1]
     assert "Case label: its label" in lines[2]
-    assert "Case both: dataset.json says that it has channel 1 (MR)" in lines[3]
-    assert "Case good is both in imagesTr and in" in lines[4]
-    assert "stray.nii.gz has no channel number" in lines[5]
+    assert lines[3].startswith(
+        f"Case lost has the label {folder / 'labelsTr' / 'lost.nii.gz'}, but no file in imagesTr:"
+    )
+    assert "Case both: dataset.json says that it has channel 1 (MR)" in lines[4]
+    assert "Case good is both in imagesTr and in" in lines[5]
+    assert "stray.nii.gz has no channel number" in lines[6]

@@ -270,6 +270,18 @@ def test_a_dicom_series_without_one_of_its_slices(tmp_path, nnunet_folders, writ
         convert_folders(3, "X", {"CT": tmp_path / "ct"}, labels(tmp_path / "l", "b"), CLASSES)
 
 
+@pytest.mark.parametrize("size", [0, 300, -2])
+def test_a_dicom_series_with_a_slice_that_was_cut_short(tmp_path, nnunet_folders, write_series, size):
+    scans(tmp_path / "ct", "b")
+    write_series(tmp_path / "ct" / "a", np.ones((6, 4, 4), np.int16))
+    last = sorted((tmp_path / "ct" / "a").iterdir())[-1]
+    (last.parent / "notes.txt").write_text("not of the series")
+    last.write_bytes(last.read_bytes()[:size])
+    with pytest.raises(ValueError, match=rf"case a, .*holds {last.name}, which cannot be read as DICOM: copy it again"):
+        convert_folders(3, "X", {"CT": tmp_path / "ct"}, labels(tmp_path / "l", "b"), CLASSES)
+    assert not list((nnunet_folders / "raw").iterdir())
+
+
 def test_classes_for_each_modality(tmp_path, nnunet_folders):
     images = {"CT": scans(tmp_path / "ct", "a"), "MR": scans(tmp_path / "mr", "a")}
     label = {"CT": labels(tmp_path / "ct_l", "a"), "MR": tmp_path / "mr_l"}

@@ -215,6 +215,14 @@ def test_bad_cases_stop_it(dataset):
     assert not (preprocessed / "CMCPlans.json").exists()
 
 
+@pytest.mark.parametrize(("content", "found"), [(None, "There is no"), ('{"spacings": [[1.0, 1', "is not JSON")])
+def test_a_fingerprint_that_is_missing_or_truncated(dataset, content, found):
+    file = dataset[1] / "dataset_fingerprint.json"
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(ValueError, match=rf"{found}.*: run nnUNetv2_extract_fingerprint -d 1 --clean\."):
+        CMCPlanner(1)
+
+
 REFUSED_LABELS = {
     "regions": ({"background": 0, "whole": [1, 2], "core": 2}, "region-based labels"),
     "ignore": ({"background": 0, "liver": 1, "ignore": 2}, "an ignore label"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from plans import NETWORK, make_plans
 
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
@@ -68,39 +69,9 @@ class Cubes:
             "file_ending": ".nii.gz",
             "cmc": {"version": 1, "present_channels": dict(present), "subjects": {}},
         }
-        self.plans = {
-            "dataset_name": DATASET,
-            "plans_name": "CMCTinyPlans",
-            "image_reader_writer": "SimpleITKIOWithReorient",
-            "transpose_forward": [0, 1, 2],
-            "transpose_backward": [0, 1, 2],
-            "label_manager": "LabelManager",
-            "experiment_planner_used": "CMCPlannerTiny",
-            "foreground_intensity_properties_per_channel": {},
-            "configurations": {
-                "3d_fullres": {
-                    "data_identifier": "CMCTinyPlans_3d_fullres",
-                    "preprocessor_name": "CMCPreprocessor",
-                    "batch_size": 2,
-                    "patch_size": [16, 16, 16],
-                    "spacing": [1.0, 1.0, 1.0],
-                    "normalization_schemes": ["ZScoreNormalization"] * 2,
-                    "use_mask_for_norm": [False, False],
-                    "batch_dice": False,
-                    "learning_rate": 1e-2,
-                    "architecture": {
-                        "network_class_name": "nnunet_cmc.networks.CMCNet",
-                        "_kw_requires_import": [],
-                        "arch_kwargs": {
-                            "patch_size": [16, 16, 16],
-                            "encoder": "residual",
-                            "encoder_kwargs": {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]},
-                            "decoder_channels": [4, 4],
-                        },
-                    },
-                }
-            },
-        }
+        encoder = {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]}
+        network = {**NETWORK, "encoder_kwargs": encoder, "decoder_channels": [4, 4]}
+        self.plans = {**make_plans(network, "CMCTinyPlans"), "dataset_name": DATASET}
         (self.folder / "dataset_fingerprint.json").write_text("{}")
         self.split(*self._default_split(present))
 
