@@ -51,13 +51,13 @@ def children(process: int) -> list[int]:
     return [pid for pid in pids if (_state(pid) or "Z 0").split()[1] == str(process)]
 
 
-def kill_with_workers(process: int, workers: int, ready=lambda: True) -> None:
-    """kill -9 it once it has so many workers and ``ready()``: they must end as well, and at once."""
+def kill_with_workers(process: int, workers: int, ready=lambda: True, may_stay: int = 0) -> None:
+    """kill -9 it once it has so many workers and ``ready()``: all but ``may_stay`` must end as well, and soon."""
     wait_for(lambda: len(children(process)) >= workers and ready(), 100)
     found = children(process)
     os.kill(process, signal.SIGKILL)
     try:
-        wait_for(lambda: not any(map(_runs, found)), 10)
+        wait_for(lambda: sum(map(_runs, found)) <= may_stay, 30)
     finally:
         for pid in filter(_runs, found):
             os.kill(pid, signal.SIGKILL)

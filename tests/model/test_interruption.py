@@ -2,13 +2,16 @@
 
 import shutil
 import signal
+import subprocess
+import sysconfig
+import time
 from pathlib import Path
 
 import blosc2
 import numpy as np
 import pytest
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from processes import FORKSERVER, clean_process
+from processes import FORKSERVER, clean_process, kill_with_workers
 
 from nnunet_cmc.data.cases import UnlabeledDataset
 from nnunet_cmc.predictor import Predictor
@@ -107,7 +110,9 @@ def work(in_tiny, tmp_path, monkeypatch):
     return root
 
 
-def test_convert(in_tiny, work):
+@pytest.fixture
+def convert(in_tiny, work) -> str:
+    """Arguments of a conversion of scans that lie in a folder of the work's."""
     (work / "scans").mkdir()
     for channel, name in enumerate(("CT", "MR")):
         for file in sorted(in_tiny.raw.glob(f"imagesTr/*_{channel:04d}.nii.gz")):
@@ -115,12 +120,15 @@ def test_convert(in_tiny, work):
             target.parent.mkdir(exist_ok=True)
             shutil.copy(file, target)
     folders = f"--images CT={work}/scans/CT MR={work}/scans/MR --labels {in_tiny.raw}/labelsTr"
-    convert = ours(f"convert folders -d 7 --name Killed {folders} --classes block=1")
-    exec(convert)
+    return f"convert folders -d 7 --name Killed {folders} --classes block=1"
+
+
+def test_convert(convert, work):
+    exec(ours(convert))
     dataset = work / "raw" / "Dataset007_Killed"
     whole = content(dataset)
     shutil.rmtree(dataset)
-    survives(convert, work, 16, dataset.exists)
+    survives(ours(convert), work, 16, dataset.exists)
     assert content(dataset) == whole
     assert [folder.name for folder in (work / "raw").iterdir()] == [dataset.name]
 
@@ -196,3 +204,45 @@ def test_evaluate(in_tiny, tmp_path):
     out.mkdir()
     survives(ours(f"evaluate {folders} -o {out}"), out, 8)
     assert content(out) == content(whole)
+
+
+PREPROCESS_903 = "nnUNetv2_plan_and_preprocess -d 903 -pl CMCPlannerResEnc -fpe CMCFingerprintExtractor -npfp 2 -np 2"
+PREDICT_903 = "nnUNetv2_predict -d 903 -c 3d_fullres -f 0 -tr CMCTrainer_smoke -p CMCResEncPlans -device cpu"
+WITH_WORKERS = {  # and the part of the work's folder in which the result lies
+    "convert": ("nnunet_cmc {convert} -np 2", "raw"),
+    "preprocess": (PREPROCESS_903 + " -c 3d_fullres -overwrite_target_spacing 1 1 1", "preprocessed"),
+    "predict": (PREDICT_903 + " -npp 2 -nps 2 -i {tiny.new} -o {work}/out --continue_prediction", "out"),
+    "evaluate": ("nnunet_cmc evaluate -r {tiny.raw}/labelsTr -p {work}/predictions -o {work}/out -np 2", "out"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_WORKERS)
+def test_a_command_with_workers(in_tiny, work, convert, name, tmp_path, monkeypatch):
+    """The command itself, killed four times at random moments: none of its processes outlives it.
+
+    But for four of a prediction: a multiprocessing.Manager of nnU-Net's, which does not notice, and holds the pipes
+    over which its two writers and Python's resource tracker would.
+    """
+    command, part = WITH_WORKERS[name]
+    command = [*command.format(tiny=in_tiny, work=work, convert=convert).split()]
+    command[0] = str(Path(sysconfig.get_path("scripts")) / command[0])
+    shutil.copytree(in_tiny.raw, work / "raw" / in_tiny.raw.name)
+    shutil.copytree(in_tiny.raw / "labelsTr", work / "predictions")
+    shutil.copy(in_tiny.raw / "dataset.json", work / "predictions")
+    if name == "predict":
+        monkeypatch.setenv("nnUNet_results", str(in_tiny.root / "results"))
+    shutil.copytree(work, tmp_path / "before")
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    whole = content(work / part)
+    shutil.rmtree(work)
+    (tmp_path / "before").rename(work)
+    for fraction in np.random.default_rng(0).uniform(0.3, 1, 4):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(fraction * seconds)
+        kill_with_workers(process.pid, 0, may_stay=4 if name == "predict" else 0)
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    assert content(work / part) == whole
