@@ -39,8 +39,15 @@ class Verdict(NamedTuple):
 
 
 def verify(file: Path) -> Iterator[Verdict]:
-    """Verdict on a checkpoint or, each for itself, on all members of an exported model (``.zip``)."""
-    if not file.is_file():
+    """Verdict on a checkpoint or, each for itself, on all members of an exported model (``.zip``).
+
+    Of the folder of a trained model, on what nnU-Net loads for a prediction.
+    """
+    if file.is_dir():
+        yield Verdict(str(file / "plans.json"), _problem(lambda: _plans(json.loads((file / "plans.json").read_text()))))
+        for checkpoint in sorted(file.glob("fold_*/checkpoint_final.pth")):
+            yield Verdict(str(checkpoint), _problem(_checkpoint, checkpoint))
+    elif not file.is_file():
         yield Verdict(str(file), "there is no such file")
     elif file.suffix == ".zip":
         yield from _archive(file)

@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verify",
         nargs="+",
         type=Path,
-        metavar="FILE",
-        help="check instead that these checkpoints or exported models (.zip) execute no code when nnU-Net loads them",
+        metavar="PATH",
+        help="check instead that these checkpoints, exported models (.zip) or folders of models execute no code when "
+        "nnU-Net loads them",
     )
 
 

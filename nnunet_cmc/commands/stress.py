@@ -29,8 +29,12 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.evaluation.stress import find_cases, save_stress, stress_test
     from nnunet_cmc.evaluation.stress_plots import save_stress_figures
+    from nnunet_cmc.verify import verify
 
     model = model_folder(args, args.trainer)
+    for file, problem in verify(model):
+        if problem:  # and nnU-Net, which predicts, unpickles checkpoints
+            raise ValueError(f"{file} cannot be trusted: {problem.rstrip('.')}.")
     dataset_json = read_dataset_json(model / "dataset.json")
     cases = find_cases(args.images, args.reference, dataset_json)
     _resume(args, model)

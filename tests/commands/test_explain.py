@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from evil import Evil
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_cmc.commands.main import main
@@ -89,19 +90,12 @@ def test_refusals(dataset, tmp_path, capsys):
     assert "lacks the references of x, y" in refusal(dataset, capsys, "-r", dataset / "imagesTr")
 
 
-class Trap:
-    """What a pickle may do to whoever loads it."""
-
-    def __reduce__(self):
-        return Path.touch, (Path("sprung"),)
-
-
 def test_nothing_in_a_model_is_executed_and_what_is_broken_is_named(dataset, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
     checkpoint = model / "fold_0" / "checkpoint_final.pth"
-    torch.save({**torch.load(checkpoint), "extra": Trap()}, checkpoint)
+    torch.save({**torch.load(checkpoint), "extra": Evil()}, checkpoint)
     assert "checkpoint_final.pth holds a Python object" in refusal(dataset, capsys)
-    assert not Path("sprung").exists()
+    assert not Path("executed").exists()
     (model / "dataset.json").write_text("{")
     assert "dataset.json is not JSON" in refusal(dataset, capsys)

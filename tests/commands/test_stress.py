@@ -1,6 +1,12 @@
 """``nnunet_cmc stress`` with nnU-Net's predictor and a tiny network of random weights."""
 
 import json
+from pathlib import Path
+
+import pytest
+import torch
+from evil import Evil
+from plans import make_plans
 
 from nnunet_cmc.commands.main import main
 
@@ -30,6 +36,22 @@ def test_predicts_judges_and_draws(dataset, tmp_path, capsys):
     assert (output / "stress.json").read_text() == before
     assert stress(dataset, output, "--seed", "1") == 1
     assert "has predictions of another stress test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["plans.json", "fold_0/checkpoint_final.pth"])
+def test_nothing_in_a_model_is_executed(dataset, tmp_path, capsys, monkeypatch, part):
+    monkeypatch.chdir(tmp_path)
+    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
+    if part == "plans.json":
+        evil = make_plans({"name": "executed"})
+        evil["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "os.mkdir"
+        (model / part).write_text(json.dumps(evil))
+    else:
+        torch.save({**torch.load(model / part), "extra": Evil()}, model / part)
+    assert stress(dataset, tmp_path / "out") == 1
+    assert f"{model / part} cannot be trusted: " in capsys.readouterr().err
+    assert not Path("executed").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_trained_model_or_cases(dataset, tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from evil import Evil
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 import nnunet_cmc
@@ -207,14 +208,6 @@ def test_folders_that_hold_no_case(predictor, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-class Evil:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
 def change_plans(model, **changes):
     plans = json.loads((model / "plans.json").read_text())
     plans["configurations"]["3d_fullres"]["architecture"].update(changes)
@@ -232,6 +225,7 @@ def change_checkpoint(model, **changes):
     torch.save(torch.load(file, weights_only=False) | changes, file)
 
 
+PATCH = {"patch_size": [16, 16, 16]}
 DAMAGES = {
     "no plans": (lambda m: (m / "plans.json").unlink(), "is no trained model: give the folder TRAINER__PLANS"),
     "no dataset": (lambda m: (m / "dataset.json").unlink(), "There is no .*dataset.json"),
@@ -248,7 +242,10 @@ DAMAGES = {
         "their network is nnunet_cmc.networks.checkpoints.torch.hub.load",
     ),
     "imports": (lambda m: change_plans(m, _kw_requires_import=["encoder"]), "do not describe the network"),
-    "arguments": (lambda m: change_plans(m, arch_kwargs={"what": 1}), "do not describe a network .*TypeError"),
+    "arguments": (
+        lambda m: change_plans(m, arch_kwargs={"patch_size": [16] * 3, "what": 1}),
+        "do not describe a network .*TypeError",
+    ),
     "code": (lambda m: change_checkpoint(m, extra=Evil(m / "executed")), "a Python object .*mkdir.* are never loaded"),
 }
 

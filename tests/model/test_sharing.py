@@ -1,7 +1,6 @@
 """What nnU-Net does with trained models works with ours: the best configuration, ensembles, zip files."""
 
 import json
-import os
 import pickle
 import re
 import shutil
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from evil import Evil
 from nnunetv2.ensembling.ensemble import ensemble_folders
 from nnunetv2.evaluation.find_best_configuration import find_best_configuration
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -91,11 +91,6 @@ def test_a_model_from_a_zip_file_predicts_the_same(in_tiny, exported, monkeypatc
     case = [in_tiny.new / f"both_{channel:04d}.nii.gz" for channel in (0, 1)]
     results = [Predictor(m, [0], device="cpu").predict_files(case) for m in (model, in_tiny.model)]
     np.testing.assert_array_equal(*map(sitk.GetArrayFromImage, results))
-
-
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
 
 
 def hostile_plans(network="os.path.join", kwargs=None, imports=()):
@@ -191,6 +186,14 @@ def test_archives_that_cannot_be_read(tmp_path, capsys):
     for name in ("broken", "cut"):
         assert re.search(rf"BROKEN .*{name}\.zip it cannot be read as a zip file .*export or copy it again", said.out)
     assert "2 of 2 checks are BROKEN" in said.err
+
+
+def test_a_folder_of_a_model(tmp_path, capsys, in_tiny):
+    assert main(["doctor", "--verify", str(in_tiny.model)]) == 0
+    shutil.copytree(in_tiny.model, tmp_path / "model")
+    (tmp_path / "model" / "fold_0" / "checkpoint_final.pth").write_bytes(evil_checkpoint(tmp_path))
+    assert main(["doctor", "--verify", str(tmp_path / "model")]) == 1
+    assert "1 of 2 checks are BROKEN" in capsys.readouterr().err
 
 
 def test_a_checkpoint_by_itself(tmp_path, capsys, in_tiny):

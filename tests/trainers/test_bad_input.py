@@ -1,13 +1,13 @@
 """What a training refuses or survives beside folds and plans, which test_cmc_trainer.py has."""
 
 import json
-import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from evil import Evil
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 CONFIGURATION = "3d_fullres"
@@ -101,11 +101,6 @@ def test_volumes_smaller_than_the_patch(registered):
     trainer.num_epochs = trainer.num_iterations_per_epoch = trainer.num_val_iterations_per_epoch = 1
     trainer.run_training()
     assert np.isfinite(trainer.logger.get_value("train_losses", None)).all()
-
-
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
 
 
 def cut(file):
