@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cmc.data.cases import LabeledDataset, Stream, UnlabeledDataset, channels_of
 from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
-from nnunet_cmc.data.pairs import PairLoader
+from nnunet_cmc.data.locating import located
+from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
 from nnunet_cmc.data.preprocessor import unlabeled_folder
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_dataset import require_set
@@ -152,6 +153,11 @@ class PairTrainer(nnUNetTrainer):
         """Pairs for training, nnU-Net's patches for validation."""
         patch_size = self.configuration_manager.patch_size
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if dummy_2d:
+            raise ValueError(
+                f"The patch {patch_size} is so flat that nnU-Net would augment it in 2-D, which {type(self).__name__} "
+                "cannot: take no side longer than three times the first."
+            )
         labeled, unlabeled, val = self.get_streams()
         mirror_axes = self.mirror_axes(labeled)
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
@@ -165,7 +171,7 @@ class PairTrainer(nnUNetTrainer):
             self.label_manager,
             self.oversample_foreground_percent,
             self.modality_dropout,
-            self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d),
+            located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, False), POSITION_STRIDE),
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,
         )

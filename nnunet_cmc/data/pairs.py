@@ -8,15 +8,12 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from threadpoolctl import threadpool_limits
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
 
 from nnunet_cmc.data.cases import Stream
 from nnunet_cmc.data.seeding import SeededLoader
 
 # A patch carries its positions in the body at 1 / POSITION_STRIDE of its resolution: they vary slowly.
 POSITION_STRIDE = 4
-# Augmentation pads with zeros, so positions travel with an offset that makes padding fall far outside of the body.
-_OFFSET = 10.0
 
 
 class Crop(NamedTuple):
@@ -46,7 +43,8 @@ class PairLoader(SeededLoader):
             modality is on its own, so that agreement between modalities is learned and not given.
         pairs: ``(P, M)`` int64, the row that shows modality m of pair p, or -1.
         positions: ``(N, 3, D/4, H/4, W/4)`` float32, relative position in the body box along D, H, W from before
-            augmentation; inside is [0, 1]. Only scans with a partner are asked where they are: NaN for the others.
+            augmentation; inside is [0, 1], and NaN is outside of what was read. Only scans with a partner are asked
+            where they are: NaN for the others.
         keys: the cases, row by row.
 
     Args:
@@ -57,7 +55,7 @@ class PairLoader(SeededLoader):
         label_manager: nnU-Net's.
         oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
         modality_dropout: see ``fusion``.
-        transforms: nnU-Net's augmentation.
+        transforms: nnU-Net's augmentation, :func:`located` with POSITION_STRIDE.
         seeding: SeededLoader's ``seed``, ``rank`` and ``first_batch``.
     """
 
@@ -151,12 +149,12 @@ class PairLoader(SeededLoader):
         everything = len(crop.channels) == len(read)
         sample = {"image": read if everything else read[[channel - first for channel in crop.channels]]}
         if len(crop.channels) == 1:
-            sample["regression_target"] = _positions(box, crop.body_box, _OFFSET)
+            sample["regression_target"] = torch.tensor(read.shape[1:])
         if crop.seg is not None:
             sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(crop.seg, box, -1, cast_cropped_to=np.int16))
         sample = self.transforms(**sample)
         if "regression_target" in sample:
-            positions = avg_pool3d(sample.pop("regression_target"), POSITION_STRIDE) - _OFFSET
+            positions = _positions(sample.pop("regression_target"), crop.corner, crop.body_box)
         else:
             positions = torch.full((3, *(side // POSITION_STRIDE for side in sample["image"].shape[1:])), torch.nan)
         return {**sample, "positions": positions}
@@ -184,13 +182,15 @@ def _together(party: np.ndarray, channels: tuple[int, ...]) -> Tensor:
     return torch.from_numpy((party[:, None] == party[None]) & there[:, None] & there[None])
 
 
-def _positions(box: list[list[int]], body_box: np.ndarray, offset: float) -> Tensor:
-    """Relative position in the body of every voxel centre in ``box``, and ``offset``: ``(3, D, H, W)`` float32."""
-    positions = torch.empty(3, *(hi - lo for lo, hi in box))
-    for axis, ((lo, hi), body) in enumerate(zip(box, body_box, strict=True)):
-        along = (np.arange(lo, hi) + 0.5 - body[0]) / max(body[1] - body[0], 1.0) + offset
-        positions[axis] = torch.from_numpy(along).float().reshape([-1 if other == axis else 1 for other in range(3)])
-    return positions
+def _positions(places: Tensor, corner: list[int], body_box: np.ndarray) -> Tensor:
+    """Relative position in the body of ``places (3, D, H, W)``, voxel centres that are counted from ``corner``."""
+    extent = np.maximum(np.ptp(body_box, axis=1), 1.0)
+    offset = (np.array(corner) + 0.5 - body_box[:, 0]) / extent
+    return places * _column(1 / extent) + _column(offset)
+
+
+def _column(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values).float().view(3, 1, 1, 1)
 
 
 def _row_of_each_modality(pairs: list[list[Crop]], num_modalities: int) -> Tensor:

@@ -8,13 +8,15 @@ import pytest
 import scipy.stats
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.cases import Stream, UnlabeledDataset
 from nnunet_cmc.data.fused_and_split import FusedAndSplitLoader
-from nnunet_cmc.data.pairs import PairLoader
+from nnunet_cmc.data.locating import LocatingTransform, located
+from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
 from nnunet_cmc.data.two_views import TwoViewLoader
 
 PATCH = (16, 16, 16)
@@ -52,8 +54,9 @@ def dataset_json(present, subjects=None):
 def transforms(augment):
     """nnU-Net's augmentation, or none, so that voxel values can be traced."""
     if augment:
-        return nnUNetTrainer.get_training_transforms(PATCH, (-0.5, 0.5), None, (0, 1, 2), False)
-    return dict
+        stock = nnUNetTrainer.get_training_transforms(PATCH, (-0.5, 0.5), None, (0, 1, 2), False)
+        return located(stock, POSITION_STRIDE)
+    return LocatingTransform(SpatialTransform(PATCH, 0, False), POSITION_STRIDE)
 
 
 def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=False, pairs=2, cls=PairLoader, **kwargs):

@@ -103,6 +103,13 @@ def test_volumes_smaller_than_the_patch(registered):
     assert np.isfinite(trainer.logger.get_value("train_losses", None)).all()
 
 
+def test_a_patch_so_flat_that_nnunet_would_augment_it_in_2d(registered):
+    configuration = registered.plans["configurations"][CONFIGURATION]
+    configuration["patch_size"] = configuration["architecture"]["arch_kwargs"]["patch_size"] = [8, 32, 32]
+    with pytest.raises(ValueError, match=r"The patch \[8, 32, 32\] is so flat that nnU-Net would augment it in 2-D"):
+        registered.trainer().get_dataloaders()
+
+
 def cut(file):
     file.write_bytes(file.read_bytes()[:-9])
 
