@@ -1,6 +1,6 @@
 """Operations, traffic and memory of every network, counted on tensors without data: seconds, whatever the size.
 
-    python benchmarks/counts.py [--batch 1] [--modalities 2]
+    python benchmarks/counts.py [--batch 1] [--modalities 2] [--planners CMCPlanner ...]
 
 One row is a part of a network, forward and backward, for patches of the planner's size that hold every modality. *GB*
 is what operators read and write if none is fused with another; *kept* is what a forward pass leaves for the backward
@@ -54,20 +54,22 @@ def parts(network: CMCNet, batch: int, side: int) -> Iterator[tuple[str, Callabl
         present = torch.ones(batch, modalities, dtype=torch.bool)
     yield "encoders", lambda: [y for encoder in network.encoders for y in encoder(x)], network.encoders
     yield "MIA and fusion", lambda: [network.mia(features, present)], network.mia
-    yield "decoders", lambda: [decoder(maps[-1], maps) for decoder in network.decoders], network.decoders
+    yield "decoders", lambda: [y for decoder in network.decoders for y in decoder(maps[-1], maps)], network.decoders
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--batch", type=int, default=1)
     arguments.add_argument("--modalities", type=int, default=2)
+    arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
     args = arguments.parse_args()
     rows = []
     with (
         patch("torch.nn.init.trunc_normal_", lambda tensor, **_: tensor),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
-        for name, planner in PLANNERS.items():
+        for name in args.planners:
+            planner = PLANNERS[name]
             side = planner.patch_size
             network = CMCNet(
                 args.modalities, CLASSES, [side] * 3, planner.encoder, planner.encoder_kwargs,

@@ -106,16 +106,23 @@ class Count(NamedTuple):
     waits: int
 
 
+OVERWRITE = {torch.ops.aten.copy_, torch.ops.aten.fill_, torch.ops.aten.zero_}  # without reading what was there
+ALLOCATE = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty, torch.ops.aten.new_empty_strided,
+            torch.ops.aten.empty_strided}  # fmt: skip
+
+
 class Traffic(TorchDispatchMode):
-    """Adds up the bytes of what operators take and give; a view costs nothing."""
+    """Adds up the bytes of what operators read and write; a view or memory that is only reserved costs nothing."""
 
     total = waits = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         self.waits += _waits(func, args)
-        if not func.is_view:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+        operator = func.overloadpacket
+        if not func.is_view and func.namespace != "prim" and operator not in ALLOCATE:
+            read = args[1:] if operator in OVERWRITE else args
+            tensors = [leaf for leaf in tree_leaves((read, kwargs, result)) if isinstance(leaf, Tensor)]
             self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         return result
 

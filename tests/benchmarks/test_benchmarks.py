@@ -4,13 +4,17 @@ import ast
 import importlib
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SHARED = {"measure.py", "workspace.py"}  # no scripts
 QUICK = {
+    "counts": ["--planners", "CMCPlannerTiny"],
     "public_model": ["--side", "32", "--small", "--repeats", "1"],
     "train_step": ["--planners", "CMCPlannerTiny", "--side", "16", "--repeats", "1"],
     "loading": ["--side", "16", "--batch", "1", "--draws", "1", "--repeats", "1"],
@@ -20,6 +24,7 @@ QUICK = {
     "scaling": ["--side", "32", "--repeats", "1", "--only", "patch", "cases", "--output", "figure.svg"],
 }
 ROWS = {
+    "counts": ["| CMCPlannerTiny, 48^3 | decoders |", "| PlainConvUNet, 96^3 | all |"],
     "public_model": ["| CMCPlanner |"],
     "train_step": ["| load |", "| encoders |", "| CSC and CAC |", "| whole step |"],
     "loading": ["| registered | pairs |", "| unpaired | pairs, two more channels absent |"],
@@ -48,6 +53,24 @@ def test_tiny_run(name, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert [row for row in ROWS[name] if row not in printed] == [], printed
     assert name != "scaling" or Path("figure.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_what_operators_read_and_write(fake):
+    """In tensors of 4000 bytes, read and written."""
+    count = importlib.import_module("measure").count
+    with FakeTensorMode() if fake else nullcontext():
+        x, y = torch.ones(1000), torch.ones(1000)
+        for function, tensors in (
+            (lambda: x + y, 3),
+            (lambda: x.clone(), 2),
+            (lambda: y.copy_(x), 2),
+            (lambda: x.relu_(), 2),
+            (lambda: x.zero_(), 1),
+            (lambda: torch.empty_like(x), 0),
+            (lambda: x.view(10, 100).device, 0),
+        ):
+            assert count(function).bytes == 4000 * tensors
 
 
 @pytest.mark.parametrize(
