@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 Seconds = list[float]
 
@@ -96,14 +96,21 @@ def ratio(values: Seconds, others: Seconds) -> Seconds:
 
 
 class Count(NamedTuple):
-    """Floating-point operations, and bytes that operators read and write if none is fused with another.
+    """Floating-point operations, and bytes read and written, of each operator that does work.
 
     waits: operators whose result the host has to know, for which it waits until a GPU has come to them.
     """
 
-    flops: float
-    bytes: float
+    operators: tuple[tuple[float, float], ...]
     waits: int
+
+    @property
+    def flops(self) -> float:
+        return sum(flops for flops, _ in self.operators)
+
+    @property
+    def bytes(self) -> float:
+        return sum(moved for _, moved in self.operators)
 
 
 OVERWRITE = {torch.ops.aten.copy_, torch.ops.aten.fill_, torch.ops.aten.zero_}  # without reading what was there
@@ -111,19 +118,25 @@ ALLOCATE = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_
             torch.ops.aten.empty_strided}  # fmt: skip
 
 
-class Traffic(TorchDispatchMode):
-    """Adds up the bytes of what operators read and write; a view or memory that is only reserved costs nothing."""
+class Counting(TorchDispatchMode):
+    """Notes what operators do; a view or memory that is only reserved costs nothing."""
 
-    total = waits = 0
+    def __init__(self):
+        super().__init__()
+        self.operators: list[tuple[float, float]] = []
+        self.waits = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         self.waits += _waits(func, args)
         operator = func.overloadpacket
         if not func.is_view and func.namespace != "prim" and operator not in ALLOCATE:
             read = args[1:] if operator in OVERWRITE else args
             tensors = [leaf for leaf in tree_leaves((read, kwargs, result)) if isinstance(leaf, Tensor)]
-            self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            flops = flop_registry[operator](*args, **kwargs, out_val=result) if operator in flop_registry else 0
+            self.operators.append((flops, moved))
         return result
 
 
@@ -135,9 +148,9 @@ def _waits(func, args) -> bool:
 
 def count(function: Callable[[], object]) -> Count:
     """Of one call, backward passes included."""
-    with FlopCounterMode(display=False) as flops, Traffic() as traffic:
+    with Counting() as counting:
         function()
-    return Count(flops.get_total_flops(), traffic.total, traffic.waits)
+    return Count(tuple(counting.operators), counting.waits)
 
 
 class Ceilings(NamedTuple):
@@ -147,8 +160,11 @@ class Ceilings(NamedTuple):
     bytes: float
 
     def seconds(self, count: Count) -> float:
-        """The floor below which the counted work cannot be done unless operators are fused."""
-        return max(count.flops / self.flops, count.bytes / self.bytes)
+        """The floor below which the counted work cannot be done unless operators are fused.
+
+        They run one after another, each as long as its operations or its traffic take at least.
+        """
+        return sum(max(flops / self.flops, moved / self.bytes) for flops, moved in count.operators)
 
 
 def ceilings(device: torch.device) -> Ceilings:

@@ -4,11 +4,11 @@
 
 Labelled and as many unlabelled registered pairs of generated abdomens go through a trainer as in a training. Every part
 is then run alone on the inputs that it had: forward and backward, time and the peak of memory above what was there. Its
-*floor* is the larger of its operations by the machine's rate for matrix products and of its bytes (if no operator is
-fused with another) by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the trainer's own, which a
-CPU loads for, too; on a GPU that is the work of other processes, and the step is shown with activations kept and
-computed twice. *Waits* are operators whose result the host must know before it goes on, which a GPU then makes it wait
-for. With ``nnUNet_compile=1`` encoders and decoders are compiled.
+*floor* adds up, over its operators (none fused with another), the larger of their operations by the machine's rate for
+matrix products and of their bytes by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the
+trainer's own, which a CPU loads for, too; on a GPU that is the work of other processes, and the step is shown with
+activations kept and computed twice. *Waits* are operators whose result the host must know before it goes on, which a
+GPU then makes it wait for. With ``nnUNet_compile=1`` encoders and decoders are compiled.
 """
 
 import tempfile

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from plans import NETWORK
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnunet_cmc.networks import CMCNet
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SHARED = {"measure.py", "workspace.py"}  # no scripts
@@ -71,6 +75,26 @@ def test_what_operators_read_and_write(fake):
             (lambda: x.view(10, 100).device, 0),
         ):
             assert count(function).bytes == 4000 * tensors
+
+
+def test_operations_are_those_of_pytorch_s_counter():
+    """And the floor is each operator's, not that of all together."""
+    measure = importlib.import_module("measure")
+    torch.manual_seed(0)
+    network, x = CMCNet(2, 3, **NETWORK), torch.randn(2, 2, 16, 16, 16)
+
+    def step():
+        network(x).sum().backward()
+
+    counted = measure.count(step)
+    with FlopCounterMode(display=False) as flops:
+        step()
+    assert counted.flops == flops.get_total_flops()
+    fast, slow = measure.Ceilings(1e12, 1e3), measure.Ceilings(1e3, 1e12)
+    assert fast.seconds(counted) == pytest.approx(counted.bytes / 1e3)
+    assert slow.seconds(counted) == pytest.approx(counted.flops / 1e3, rel=1e-3)
+    even = measure.Ceilings(counted.flops, counted.bytes)
+    assert 1 < even.seconds(counted) < 2
 
 
 @pytest.mark.parametrize(
