@@ -65,8 +65,9 @@ def candidates(results: Results) -> str:
 
 def finalists(results: Results) -> str:
     """Validation Dice of the systems of ours that have several seeds."""
-    at = results.where(arrangement="registered", labels=0.1, stock=False)
     seeds = range(PROFILES["cpu"].choosing_seeds)
+    at = results.where(arrangement="registered", labels=0.1, stock=False)
+    at = Results([record for record in at.records if record["seed"] in seeds])
     rows = [
         [name, *(system.where(seed=seed).mean_of_inputs("validation_dice") for seed in seeds),
          system.mean_of_inputs("validation_dice")]
