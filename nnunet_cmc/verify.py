@@ -1,7 +1,7 @@
 """Does a file that somebody sent execute code when nnU-Net loads it? It unpickles checkpoints, and cannot ask."""
 
-import io
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -39,26 +39,25 @@ class Verdict(NamedTuple):
 
 
 def verify(file: Path) -> Iterator[Verdict]:
-    """Verdict on a checkpoint or, each for itself, on all members of an exported model (``.zip``).
-
-    Of the folder of a trained model, on what nnU-Net loads for a prediction.
-    """
+    """Verdict on a checkpoint or, each for itself, on all of an exported model (``.zip``) or the folder of a model."""
     if file.is_dir():
-        yield Verdict(str(file / "plans.json"), _problem(lambda: _plans(json.loads((file / "plans.json").read_text()))))
-        for checkpoint in sorted(file.glob("fold_*/checkpoint_final.pth")):
-            yield Verdict(str(checkpoint), _problem(_checkpoint, checkpoint))
+        loaded = sorted(path for path in file.rglob("*") if _is_loaded(path.name))
+        if not loaded:
+            yield Verdict(str(file), "there is no model in this folder")
+        for path in loaded:
+            yield Verdict(str(path), _problem(_load, path))
     elif not file.is_file():
         yield Verdict(str(file), "there is no such file")
     elif file.suffix == ".zip":
         yield from _archive(file)
     else:
-        yield Verdict(str(file), _problem(_checkpoint, file))
+        yield Verdict(str(file), _problem(load_checkpoint, file))
 
 
 def _archive(file: Path) -> Iterator[Verdict]:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # NotImplementedError: a later zip version
         yield Verdict(str(file), f"it cannot be read as a zip file ({error}): export or copy it again")
         return
     with archive, TemporaryDirectory() as folder:
@@ -80,21 +79,26 @@ def _problem(check, *arguments) -> str | None:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
     name = PurePosixPath(member.filename).name
-    if name.endswith(".pth"):
-        with archive.open(member) as source, open(folder / "checkpoint.pth", "wb") as target:
-            while block := source.read(1 << 20):
-                target.write(block)
-        _checkpoint(folder / "checkpoint.pth")
-    elif name == "plans.json":
-        _plans(json.loads(archive.read(member)))
-    elif name == "postprocessing.pkl":
-        HarmlessUnpickler(io.BytesIO(archive.read(member)), HARMLESS).load()
+    if _is_loaded(name):
+        with archive.open(member) as source, open(folder / name, "wb") as target:
+            shutil.copyfileobj(source, target)
+        _load(folder / name)
     elif not name.endswith(DATA):
         raise ValueError("it is of no kind that a model has")
 
 
-def _checkpoint(file: Path) -> None:
-    load_checkpoint(file)
+def _is_loaded(name: str) -> bool:
+    return name.endswith(".pth") or name in ("plans.json", "postprocessing.pkl")
+
+
+def _load(file: Path) -> None:
+    if file.name == "plans.json":
+        _plans(json.loads(file.read_text(encoding="utf-8")))
+    elif file.name == "postprocessing.pkl":
+        with open(file, "rb") as content:
+            HarmlessUnpickler(content, HARMLESS).load()
+    else:
+        load_checkpoint(file)
 
 
 def _plans(plans: Any) -> None:

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> None:
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     known.add_argument("-device", default="cuda")
     known.add_argument("-num_gpus")
+    known.add_argument("-pretrained_weights")
     found, _ = known.parse_known_args(args.arguments)
     if found.num_gpus is not None:
         raise ValueError("-num_gpus belongs to nnUNetv2_train: torchrun's --nproc-per-node says how many GPUs train.")
@@ -39,6 +40,10 @@ def run(args: argparse.Namespace) -> None:
     import torch.distributed as dist
     from nnunetv2.run.run_training import run_training_entry
 
+    from nnunet_cmc.networks.checkpoints import load_checkpoint
+
+    if found.pretrained_weights is not None:
+        load_checkpoint(found.pretrained_weights)  # nnU-Net unpickles it, and would execute code in there
     if found.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if found.device == "cuda" else "gloo")

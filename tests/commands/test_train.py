@@ -1,4 +1,8 @@
+from pathlib import Path
+
 import pytest
+import torch
+from evil import Evil
 
 from nnunet_cmc.commands.main import main
 
@@ -16,3 +20,13 @@ def test_what_is_refused(environment, arguments, sentence, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     assert main(["train", "502", "3d_fullres", "0", "-tr", "CMCTrainer", *arguments]) == 1
     assert f"nnunet_cmc: error: {sentence}" in capsys.readouterr().err
+
+
+def test_nothing_in_pretrained_weights_is_executed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    torch.save({"network_weights": {}, "extra": Evil()}, "evil.pth")
+    arguments = ["train", "502", "3d_fullres", "0", "-device", "cpu", "-pretrained_weights", "evil.pth"]
+    assert main(arguments) == 1
+    assert "nnunet_cmc: error: evil.pth holds a Python object (posix.mkdir)" in capsys.readouterr().err
+    assert not Path("executed").exists()

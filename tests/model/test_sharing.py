@@ -188,12 +188,23 @@ def test_archives_that_cannot_be_read(tmp_path, capsys):
     assert "2 of 2 checks are BROKEN" in said.err
 
 
-def test_a_folder_of_a_model(tmp_path, capsys, in_tiny):
+@pytest.mark.parametrize("name", ["checkpoint_final.pth", "checkpoint_best.pth", "postprocessing.pkl"])
+def test_a_folder_of_a_model(tmp_path, capsys, monkeypatch, in_tiny, name):
+    monkeypatch.chdir(tmp_path)
     assert main(["doctor", "--verify", str(in_tiny.model)]) == 0
     shutil.copytree(in_tiny.model, tmp_path / "model")
-    (tmp_path / "model" / "fold_0" / "checkpoint_final.pth").write_bytes(evil_checkpoint(tmp_path))
+    evil = pickle.dumps(Evil()) if name.endswith(".pkl") else evil_checkpoint(tmp_path)
+    (tmp_path / "model" / "fold_0" / name).write_bytes(evil)
     assert main(["doctor", "--verify", str(tmp_path / "model")]) == 1
-    assert "1 of 2 checks are BROKEN" in capsys.readouterr().err
+    said = capsys.readouterr()
+    (line,) = (line for line in said.out.splitlines() if line.startswith("BROKEN"))
+    assert name in line
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_without_a_model(tmp_path, capsys):
+    assert main(["doctor", "--verify", str(tmp_path)]) == 1
+    assert "there is no model in this folder" in capsys.readouterr().out
 
 
 def test_a_checkpoint_by_itself(tmp_path, capsys, in_tiny):
