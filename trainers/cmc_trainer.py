@@ -36,6 +36,7 @@ class CMCTrainer(ResumableTrainer):
     consistency_losses = Consistency
     half_precision: torch.dtype | None = None  # of autocast; on a GPU bfloat16 or, where it has none, float16
     fine_tuning_rate: float | None = 1e-5  # the paper's; the planner's, if None
+    batch_dice: bool | None = None  # Dice over the rows of a batch, or of each by itself; as planned, if None
     terms = ("supervised", "csc", "cac")  # of the loss
     weight_of = {"csc": "alpha", "cac": "beta"}  # noqa: RUF012 - names of the weights; other terms have weight 1
 
@@ -114,7 +115,8 @@ class CMCTrainer(ResumableTrainer):
 
     def dice_and_ce(self, ignore_label: int | None = None) -> DC_and_CE_loss:
         """nnU-Net's loss; what it is given are the rows of all ranks already."""
-        dice = {"batch_dice": self.configuration_manager.batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
+        batch_dice = self.configuration_manager.batch_dice if self.batch_dice is None else self.batch_dice
+        dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
         return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
 
     def configure_optimizers(self):

@@ -30,6 +30,7 @@ class PairTrainer(nnUNetTrainer):
     seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
     modality_dropout = 0.5
     pair_loader = PairLoader
+    mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)  # of (D, H, W): on canonical axes no body is upside down
     only_modality: int | None = None  # trains on all, if None
     is_ddp: bool
     network: nn.Module
@@ -139,15 +140,16 @@ class PairTrainer(nnUNetTrainer):
             self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
 
     def mirror_axes(self, labeled: Stream) -> tuple[int, ...]:
-        """Left and right, unless a class has a side. On canonical axes no body is upside down or back to front."""
+        """``mirrored_axes``, or none where a class has a side: a mirrored body is the other side's."""
         names = {label: name for name, label in self.dataset_json["labels"].items()}
         sided = [names[label] for label in sided_classes(labeled.dataset)]
         if sided:
             classes = ", ".join(sided)
             self.print_to_log_file(f"No mirroring: as far as one can tell, {classes} lie on one side of the body.")
             return ()
-        self.print_to_log_file("Mirroring left and right: every class occurs on both sides of the body.")
-        return (LEFT_RIGHT,)
+        axes = "left and right" if self.mirrored_axes == (LEFT_RIGHT,) else f"the axes {self.mirrored_axes}"
+        self.print_to_log_file(f"Mirroring {axes}: every class occurs on both sides of the body.")
+        return self.mirrored_axes
 
     def get_dataloaders(self):
         """Pairs for training, nnU-Net's patches for validation."""

@@ -23,6 +23,8 @@ REMEDIES = (
 UNPAIRED_REMEDIES = ("CMCTrainerMeanTeacher", "CMCTrainerCorrectedSchedules", "CMCTrainerNoCAC")
 # Tried on both after the headline of the CPU was run, and candidates of that of the GPU.
 PLUS = ("CMCTrainerPlus", "CMCTrainerPlusNoCAC")
+# Tried after the first headline, against the overfitting that single modalities showed in longer trainings.
+FEW_LABELS = "CMCTrainerFewLabels"
 # Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.
 CANDIDATES = (
@@ -33,7 +35,7 @@ CANDIDATES = (
     ("CMCTrainerMeanTeacher", ""),
     ("CMCTrainer", "CMCPlannerResEnc"),
     ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
-    *((trainer, "CMCPlannerResEnc") for trainer in REMEDIES),
+    *((trainer, "CMCPlannerResEnc") for trainer in (*REMEDIES, FEW_LABELS)),
 )
 # On a GPU, where trainings are longer, so that a teacher has something to teach.
 GPU_CANDIDATES = tuple((trainer, "") for trainer in ("CMCTrainerSkipFusionDeepSupervision", *PLUS))

@@ -39,6 +39,7 @@ CLASSES = {
     "CMCTrainerCopyPaste": "nnunet_cmc.trainers.copy_paste",
     "CMCTrainerCorrectedSchedules": "nnunet_cmc.trainers.ablations",
     "CMCTrainerDeepSupervision": "nnunet_cmc.trainers.deep_supervision",
+    "CMCTrainerFewLabels": "nnunet_cmc.trainers.few_labels",
     "CMCTrainerFusedAndSplit": "nnunet_cmc.trainers.skip_fusion",
     "CMCTrainerMeanTeacher": "nnunet_cmc.trainers.mean_teacher",
     "CMCTrainerModalityEncoders": "nnunet_cmc.trainers.ablations",

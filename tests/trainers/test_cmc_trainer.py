@@ -13,6 +13,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle, wr
 
 from nnunet_cmc.trainers import short_runs
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.few_labels import CMCTrainerFewLabels
 from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
 
@@ -304,10 +305,14 @@ def test_plans_and_labels_that_are_not_for_us(registered):
         registered.trainer()
 
 
-@pytest.mark.parametrize(("sided", "axes"), [(["cube"], None), ([], (2,))])
-def test_scans_are_mirrored_left_to_right_at_most(registered, monkeypatch, sided, axes):
+@pytest.mark.parametrize(
+    ("cls", "sided", "axes"),
+    [(CMCTrainer, ["cube"], None), (CMCTrainer, [], (2,)),
+     (CMCTrainerFewLabels, ["cube"], None), (CMCTrainerFewLabels, [], (0, 1, 2))],
+)  # fmt: skip
+def test_scans_are_mirrored_unless_a_class_has_a_side(registered, monkeypatch, cls, sided, axes):
     monkeypatch.setattr("nnunet_cmc.trainers.pair_trainer.sided_classes", lambda dataset: [1] * len(sided))
-    trainer = registered.trainer()
+    trainer = registered.trainer(cls)
     trainer.initialize()
     trainer.get_dataloaders()
     assert trainer.inference_allowed_mirroring_axes == axes

@@ -1,0 +1,10 @@
+"""Beyond the paper: habits of nnU-Net's own trainer that keep a network from learning few labelled scans by heart."""
+
+from nnunet_cmc.trainers.deep_supervision import CMCTrainerSkipFusionDeepSupervision
+
+
+class CMCTrainerFewLabels(CMCTrainerSkipFusionDeepSupervision):
+    """Skip fusion and deep supervision, mirrored along every axis, and Dice of every sample by itself."""
+
+    mirrored_axes = (0, 1, 2)
+    batch_dice = False
