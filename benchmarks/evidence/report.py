@@ -8,6 +8,7 @@ The text around the tables is in results_text.md, which says where each table go
 import argparse
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import figures
@@ -16,7 +17,7 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, LADDER, PLUS, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
+from systems import CANDIDATES, LADDER, LATER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES, Profile
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
@@ -34,19 +35,19 @@ def main() -> None:
     figures.save_all(results, args.output.parent)
     longer, gpu = (Results(records.load(args.results.with_name(PROFILES[n].results))) for n in ("longer", "short"))
     gpu = gpu.complete()
-    figures.headline(gpu.where(selected=True)).savefig(args.output.parent / "results_gpu.png", dpi=150)
-    apart = {
-        "amos": lambda _: amos(every.where(dataset=AMOS.name)),
-        "longer": lambda _: others(longer),
-        "gpu_candidates": lambda _: gpu_candidates(gpu),
-        "gpu_headline": lambda _: headline(gpu),
-        "gpu_comparison": lambda _: comparison(gpu),
-        "gpu_missing": lambda _: missing(gpu),
-        "gpu_provenance": lambda _: provenance(gpu),
+    for name, found in (("longer", longer), ("gpu", gpu)):
+        figures.headline(found.where(selected=True)).savefig(args.output.parent / f"results_{name}.png", dpi=150)
+    parts = {
+        **{part.__name__: partial(part, results) for part in PARTS},
+        "amos": partial(amos, every.where(dataset=AMOS.name)),
+        "gpu_provenance": partial(provenance, gpu),
+        "longer_provenance": partial(provenance, longer),
     }
-    parts = PARTS | apart
+    for name, profile, found in (("longer", "longer", longer), ("gpu", "short", gpu)):
+        parts[f"{name}_candidates"] = partial(judged, found, PROFILES[profile])
+        parts |= {f"{name}_{part.__name__}": partial(part, found) for part in (headline, comparison, missing)}
     text = (HERE / "results_text.md").read_text()
-    args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]](results), text))
+    args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]](), text))
     print(f"Written: {args.output}")
 
 
@@ -79,12 +80,12 @@ def finalists(results: Results) -> str:
 
 def remedies(results: Results) -> str:
     """What was tried to reach the target, seed 0 on registered scans, beside what it was tried on."""
-    return _tried(results.where(arrangement="registered"), (*REMEDIES, *PLUS))
+    return _tried(results.where(arrangement="registered"), (*REMEDIES, *LATER))
 
 
 def unpaired_remedies(results: Results) -> str:
     """The same on unpaired scans."""
-    return _tried(results.where(arrangement="unpaired"), (*UNPAIRED_REMEDIES, *PLUS))
+    return _tried(results.where(arrangement="unpaired"), (*UNPAIRED_REMEDIES, *LATER))
 
 
 def _tried(results: Results, trainers: Sequence[str]) -> str:
@@ -97,12 +98,12 @@ def _tried(results: Results, trainers: Sequence[str]) -> str:
     return markdown(("trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER)), rows)
 
 
-def gpu_candidates(results: Results) -> str:
-    """What the GPU's headline was chosen from, on the scans that chose, seed 0."""
+def judged(results: Results, profile: Profile) -> str:
+    """What the headline of a longer profile was chosen from, on the scans that chose, seed 0."""
     rows = []
-    for arrangement in PROFILES["short"].choosing:
+    for arrangement in profile.choosing:
         at = results.where(arrangement=arrangement, seed=0, stock=False)
-        for trainer, _ in PROFILES["short"].candidates:
+        for trainer, _ in profile.candidates:
             system = at.where(trainer=f"{trainer}_cmcbudget")
             rows.append([arrangement, trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")])
     head = ("arrangement", "trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER))
@@ -267,13 +268,10 @@ def _minutes(system: Results) -> str:
     return f"{np.mean(list(seconds.values())) / 60:.1f}"
 
 
-PARTS = {
-    part.__name__: part
-    for part in (
-        candidates, finalists, remedies, unpaired_remedies, headline, headline_assd, comparison,
-        comparison_transductive, missing, gap, ladder, others, misalignment, labels, provenance,
-    )
-}  # fmt: skip
+PARTS = (
+    candidates, finalists, remedies, unpaired_remedies, headline, headline_assd, comparison, comparison_transductive,
+    missing, gap, ladder, others, misalignment, labels, provenance,
+)  # fmt: skip
 
 if __name__ == "__main__":
     main()

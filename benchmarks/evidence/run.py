@@ -39,8 +39,6 @@ def main() -> None:
         chosen = finalists(records.load(args.results), profile)
     elif args.table in ("headline", "labels", "misalignment", "amos"):
         chosen = choose(records.load(args.results), profile)
-    elif args.table == "longer":
-        chosen = choose(records.load(), PROFILES["cpu"])  # nothing is chosen anew
     if args.table == "headline":  # the choice may have changed since the last time
         before = [record for record in records.load(args.results) if record["profile"] == args.profile]
         records.save([{**record, "selected": False} for record in before], args.results)
