@@ -182,6 +182,10 @@ class Bench:
     def _number(self, run: Run) -> int:
         return self.source.datasets[run.dataset]
 
+    def program(self, name: str) -> list[str]:
+        """What runs a command of this environment."""
+        return [str(Path(sysconfig.get_path("scripts")) / name)]
+
     def command(self, log: str, name: str, *arguments, seed: int = 0) -> None:
         """Run a command of this environment with one thread; RuntimeError with its log's name if it fails."""
         environment = {
@@ -197,12 +201,10 @@ class Bench:
             environment |= {"nnUNet_n_proc_DA": workers, "nnUNet_def_n_proc": "1", **threads}
         file = self.work / "logs" / f"{log}.txt"
         with file.open("w") as output:
-            script = Path(sysconfig.get_path("scripts")) / name
-            code = subprocess.run(
-                [script, *map(str, arguments)], env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
-            ).returncode
-        if code:
-            raise RuntimeError(f"{name} ended with exit code {code}: see {file}")
+            call = [*self.program(name), *map(str, arguments)]
+            done = subprocess.run(call, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{name} ended with exit code {done.returncode}: see {file}")
 
 
 def dice_of(cases: list[CaseResult]) -> list[float]:

@@ -17,7 +17,7 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, LADDER, LATER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES, Profile
+from systems import CANDIDATES, LADDER, LATER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
@@ -40,11 +40,11 @@ def main() -> None:
     parts = {
         **{part.__name__: partial(part, results) for part in PARTS},
         "amos": partial(amos, every.where(dataset=AMOS.name)),
+        "gpu_candidates": partial(gpu_candidates, gpu),
         "gpu_provenance": partial(provenance, gpu),
         "longer_provenance": partial(provenance, longer),
     }
-    for name, profile, found in (("longer", "longer", longer), ("gpu", "short", gpu)):
-        parts[f"{name}_candidates"] = partial(judged, found, PROFILES[profile])
+    for name, found in (("longer", longer), ("gpu", gpu)):
         parts |= {f"{name}_{part.__name__}": partial(part, found) for part in (headline, comparison, missing)}
     text = (HERE / "results_text.md").read_text()
     args.output.write_text(re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]](), text))
@@ -98,12 +98,12 @@ def _tried(results: Results, trainers: Sequence[str]) -> str:
     return markdown(("trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER)), rows)
 
 
-def judged(results: Results, profile: Profile) -> str:
-    """What the headline of a longer profile was chosen from, on the scans that chose, seed 0."""
+def gpu_candidates(results: Results) -> str:
+    """What the GPU's headline was chosen from, on the scans that chose, seed 0."""
     rows = []
-    for arrangement in profile.choosing:
+    for arrangement in PROFILES["short"].choosing:
         at = results.where(arrangement=arrangement, seed=0, stock=False)
-        for trainer, _ in profile.candidates:
+        for trainer, _ in PROFILES["short"].candidates:
             system = at.where(trainer=f"{trainer}_cmcbudget")
             rows.append([arrangement, trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")])
     head = ("arrangement", "trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER))

@@ -1,13 +1,16 @@
 """The glioma benchmark's scripts: arrangements, folds, records, intervals and tables, on generated scans."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import overfitting
 import pytest
 import report
 import SimpleITK as sitk
 from arrangements import ARRANGEMENTS, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
 from intervals import paired_difference
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from pictures import dice_of_subjects
 from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
@@ -15,6 +18,8 @@ from sources import AMOS, LGG
 from systems import CANDIDATES, PROFILES, TABLES, Run, choose, finalists, table_runs
 from table import Results
 from term_shares import shares
+
+from nnunet_cmc.registration.hook import CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +291,21 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     assert "| misaligned | mean | +10.0 [+10.0, +10.0]; seeds +10.0, +10.0 |" in text
     assert "*Not run yet.*" in text  # tables without records say so
     assert (tmp_path / "results.png").is_file()
+
+
+def test_steps_against_overfitting_are_found_by_nnunets_commands(monkeypatch):
+    found = []
+
+    def entry_point():
+        found.extend(recursive_find_python_class("", f"{step.__name__}_cmcbudget", "") for step in overfitting.STEPS)
+
+    select = {"select": lambda name: [SimpleNamespace(load=lambda: entry_point)]}
+    nnunet = SimpleNamespace(entry_points=SimpleNamespace(**select))
+    monkeypatch.setattr(overfitting, "distribution", lambda name: nnunet)
+    for step in overfitting.STEPS:
+        monkeypatch.setitem(CLASSES, step.__name__, "forgotten after the test")
+    with pytest.raises(SystemExit):
+        overfitting.command("nnUNetv2_train")
+    assert [(cls.mirrored_axes, cls.batch_dice, cls.rate) for cls in found] == [
+        ((2,), None, 4e-3), ((0, 1, 2), None, 4e-3), ((0, 1, 2), False, 4e-3), ((0, 1, 2), False, 1e-3),
+    ]  # fmt: skip
