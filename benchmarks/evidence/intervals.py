@@ -16,12 +16,15 @@ class Difference:
 
     @property
     def is_certain(self) -> bool:
-        """Whether zero lies outside the interval, and all seeds are on one side of it."""
+        """Whether zero lies outside the interval, and all of several seeds are on one side of it."""
+        if len(self.by_seed) == 1:  # nobody knows their spread
+            return False
         return (self.low > 0 and min(self.by_seed) > 0) or (self.high < 0 and max(self.by_seed) < 0)
 
     def __str__(self) -> str:
         seeds = ", ".join(f"{value:+.1f}" for value in self.by_seed)
-        verdict = "" if self.is_certain else " (none: within the spread)"
+        doubt = "within the spread" if len(self.by_seed) > 1 else "one seed"
+        verdict = "" if self.is_certain else f" (none: {doubt})"
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]; seeds {seeds}{verdict}"
 
 

@@ -230,6 +230,13 @@ def test_intervals():
     assert not paired_difference([[5.0, 5.0], [-1.0, -1.0]], np.zeros((2, 2))).is_certain
 
 
+def test_one_seed_shows_no_difference():
+    """However alike its subjects are: other seeds may be on the other side."""
+    difference = paired_difference([[60.0, 61.0]], [[50.0, 51.0]])
+    assert not difference.is_certain
+    assert str(difference) == "+10.0 [+10.0, +10.0]; seeds +10.0 (none: one seed)"
+
+
 def test_shares_of_the_gradient(tmp_path):
     names = ["alpha", "beta", *(f"gradient/{term}/encoder {m}" for term in ("supervised", "csc", "cac")
                                 for m in ("FLAIR", "T1post"))]  # fmt: skip
