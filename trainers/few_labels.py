@@ -1,5 +1,6 @@
 """Beyond the paper: habits of nnU-Net's own trainer that keep a network from learning few labelled scans by heart."""
 
+from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC
 from nnunet_cmc.trainers.deep_supervision import CMCTrainerSkipFusionDeepSupervision
 
 
@@ -8,3 +9,15 @@ class CMCTrainerFewLabels(CMCTrainerSkipFusionDeepSupervision):
 
     mirrored_axes = (0, 1, 2)
     batch_dice = False
+
+
+class CMCTrainerFewLabelsNoCSC(CMCTrainerFewLabels, CMCTrainerNoCSC):
+    pass
+
+
+class CMCTrainerFewLabelsNoCAC(CMCTrainerFewLabels, CMCTrainerNoCAC):
+    pass
+
+
+class CMCTrainerFewLabelsSupervised(CMCTrainerFewLabelsNoCSC, CMCTrainerFewLabelsNoCAC):
+    """Without both: the unlabelled scans teach nothing."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from nnunet_cmc.trainers import few_labels
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.few_labels import CMCTrainerFewLabels
 
@@ -23,3 +24,15 @@ def test_dice_of_every_sample_or_of_the_batch(registered, cls, by_sample):
     dice = 2 * (predicted * true).sum(axes) / (predicted.sum(axes) + true.sum(axes))
     expected = float(cross_entropy(logits, target[:, 0].long())) - np.mean(dice)
     assert float(trainer.loss(logits, target)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "csc", "cac"),
+    [("", True, True), ("NoCSC", False, True), ("NoCAC", True, False), ("Supervised", False, False)],
+)
+def test_its_ablations_differ_in_the_terms_alone(registered, name, csc, cac):
+    trainer = registered.trainer(getattr(few_labels, f"CMCTrainerFewLabels{name}"))
+    weights = trainer.consistency_weights()
+    assert (weights["alpha"] > 0, weights["beta"] > 0) == (csc, cac)
+    assert isinstance(trainer, CMCTrainerFewLabels)
+    assert (trainer.mirrored_axes, trainer.batch_dice) == ((0, 1, 2), False)
