@@ -17,12 +17,23 @@ import records
 from arrangements import ARRANGEMENTS
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG
-from systems import CANDIDATES, LADDER, LATER, PROFILES, REMEDIES, STOCK_PLANNERS, UNPAIRED_REMEDIES
+from systems import (
+    ABLATIONS,
+    CANDIDATES,
+    FEW_LABELS,
+    LADDER,
+    LATER,
+    PROFILES,
+    REMEDIES,
+    STOCK_PLANNERS,
+    UNPAIRED_REMEDIES,
+)
 from table import Results, markdown, mean_and_spread
 
 HERE = Path(__file__).resolve().parent
 HEADER = ("FLAIR only", "T1post only", "both", "mean")
 TIME = "training (min)"
+TRIED = ("trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER))
 
 
 def main() -> None:
@@ -89,25 +100,33 @@ def unpaired_remedies(results: Results) -> str:
 
 
 def _tried(results: Results, trainers: Sequence[str]) -> str:
-    at = results.where(labels=0.1, seed=0, stock=False, planner="CMCPlannerResEnc")
-    rows = []
-    for trainer in ("CMCTrainer", *trainers):
-        system = at.where(trainer=f"{trainer}_cmcbudget")
-        if system.records:
-            rows.append([trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")])
-    return markdown(("trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER)), rows)
+    at = results.where(labels=0.1, planner="CMCPlannerResEnc")
+    return markdown(TRIED, _rows_of(at, ("CMCTrainer", *trainers)))
+
+
+def _by_arrangement(results: Results, arrangements: Sequence[str], trainers: Sequence[str]) -> str:
+    rows = [
+        [arrangement, *row]
+        for arrangement in arrangements
+        for row in _rows_of(results.where(arrangement=arrangement), trainers)
+    ]
+    return markdown(("arrangement", *TRIED), rows)
+
+
+def _rows_of(results: Results, trainers: Sequence[str]) -> list[list[str]]:
+    """Of those that were run with seed 0."""
+    systems = {trainer: results.where(seed=0, trainer=f"{trainer}_cmcbudget") for trainer in trainers}
+    return [
+        [trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")]
+        for trainer, system in systems.items()
+        if system.records
+    ]
 
 
 def gpu_candidates(results: Results) -> str:
     """What the GPU's headline was chosen from, on the scans that chose, seed 0."""
-    rows = []
-    for arrangement in PROFILES["short"].choosing:
-        at = results.where(arrangement=arrangement, seed=0, stock=False)
-        for trainer, _ in PROFILES["short"].candidates:
-            system = at.where(trainer=f"{trainer}_cmcbudget")
-            rows.append([arrangement, trainer, *_cells(system, "validation_dice"), *_cells(system, "dice")])
-    head = ("arrangement", "trainer", *(f"validation: {h}" for h in HEADER), *(f"test: {h}" for h in HEADER))
-    return markdown(head, rows)
+    trainers = [trainer for trainer, _ in PROFILES["short"].candidates]
+    return _by_arrangement(results, PROFILES["short"].choosing, trainers)
 
 
 def headline(results: Results, metric: str = "dice") -> str:
@@ -191,6 +210,12 @@ def ladder(results: Results) -> str:
     return markdown(("planner", "trainer", *HEADER, TIME), rows)
 
 
+def ablations(results: Results) -> str:
+    """The headline's trainer without its terms on unlabelled scans, seed 0."""
+    at = results.where(labels=0.1, planner=FEW_LABELS[1])
+    return _by_arrangement(at, ("registered", "unpaired"), (FEW_LABELS[0], *ABLATIONS))
+
+
 def others(results: Results) -> str:
     at = results.where(arrangement="registered", labels=0.1, seed=0)
     rows = [
@@ -270,7 +295,7 @@ def _minutes(system: Results) -> str:
 
 PARTS = (
     candidates, finalists, remedies, unpaired_remedies, headline, headline_assd, comparison, comparison_transductive,
-    missing, gap, ladder, others, misalignment, labels, provenance,
+    missing, gap, ladder, ablations, others, misalignment, labels, provenance,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ REMEDIES = (
 )
 # Where the unlabelled scans hardly enter the gradient: likewise, on unpaired scans.
 UNPAIRED_REMEDIES = ("CMCTrainerMeanTeacher", "CMCTrainerCorrectedSchedules", "CMCTrainerNoCAC")
-# Tried on both after the headline of the CPU was run, and candidates of that of the GPU, or of longer runs on a CPU.
+# Tried on both after a first headline of the CPU was run: candidates of that of the GPU,
 PLUS = ("CMCTrainerPlus", "CMCTrainerPlusNoCAC")
-FEW_LABELS = "CMCTrainerFewLabels"
-LATER = (*PLUS, FEW_LABELS)
+# and, later, of that of the CPU.
+FEW_LABELS = ("CMCTrainerFewLabels", "CMCPlannerResEnc")
+LATER = (*PLUS, FEW_LABELS[0])
 # Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.
 CANDIDATES = (
@@ -36,11 +37,14 @@ CANDIDATES = (
     ("CMCTrainer", "CMCPlannerResEnc"),
     ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
     *((trainer, "CMCPlannerResEnc") for trainer in REMEDIES),
+    FEW_LABELS,
 )
 # On a GPU, where trainings are longer, so that a teacher has something to teach.
 GPU_CANDIDATES = tuple((trainer, "") for trainer in ("CMCTrainerSkipFusionDeepSupervision", *PLUS))
 # On a CPU, three times as long, where the labelled scans can be learned by heart: one system, nothing to choose from.
-LONGER_CANDIDATES = ((FEW_LABELS, "CMCPlannerResEnc"),)
+LONGER_CANDIDATES = (FEW_LABELS,)
+# What the unlabelled scans are worth to it.
+ABLATIONS = tuple(f"{FEW_LABELS[0]}{without}" for without in ("NoCSC", "NoCAC", "Supervised"))
 LADDER = ("CMCTrainerBaseline", "CMCTrainerModalityEncoders", "CMCTrainerNoCAC", "CMCTrainer")
 
 
@@ -218,7 +222,7 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
     if table == "others":
         return [
             *(ours(candidate) for candidate in (("CMCTrainerAsPrinted", ""), *profile.candidates)),
-            *(ours((trainer, "CMCPlannerResEnc")) for trainer in LATER),
+            *(ours((trainer, "CMCPlannerResEnc")) for trainer in PLUS),
             *stock("registered", "nnUNetPlannerResEncM"),
             *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
@@ -232,6 +236,9 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
         return [
             ours((trainer, "CMCPlannerResEnc"), "unpaired") for trainer in ("CMCTrainer", *UNPAIRED_REMEDIES, *LATER)
         ]
+    if table == "ablations":
+        return [ours((trainer, FEW_LABELS[1]), arrangement) for arrangement in ("registered", "unpaired")
+                for trainer in (FEW_LABELS[0], *ABLATIONS)]  # fmt: skip
     if table == "amos":
         return [run for arrangement in ("registered", "unpaired")
                 for run in (ours(chosen[0], arrangement, source=AMOS), *stock(arrangement, source=AMOS))]  # fmt: skip
@@ -242,7 +249,8 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
     ]
 
 
-TABLES = ("candidates", "finalists", "headline", "unpaired", "ladder", "others", "labels", "misalignment", "amos")
+TABLES = ("candidates", "finalists", "headline", "unpaired", "ladder", "ablations", "others", "labels", "misalignment",
+          "amos")  # fmt: skip
 
 
 def finalists(records: Iterable[dict], profile: Profile) -> list[Candidate]:
