@@ -12,11 +12,11 @@ class CMCTrainerFewLabels(CMCTrainerSkipFusionDeepSupervision):
 
 
 class CMCTrainerFewLabelsNoCSC(CMCTrainerFewLabels, CMCTrainerNoCSC):
-    pass
+    """Without CSC."""
 
 
 class CMCTrainerFewLabelsNoCAC(CMCTrainerFewLabels, CMCTrainerNoCAC):
-    pass
+    """Without CAC."""
 
 
 class CMCTrainerFewLabelsSupervised(CMCTrainerFewLabelsNoCSC, CMCTrainerFewLabelsNoCAC):
