@@ -181,11 +181,14 @@ def test_archives_that_cannot_be_read(tmp_path, capsys):
     whole = (tmp_path / "broken.zip").read_bytes()
     (tmp_path / "broken.zip").write_bytes(whole.replace(b"PK\1\2", b"PK\0\0"))  # its directory
     (tmp_path / "cut.zip").write_bytes(whole[:-9])
-    assert main(["doctor", "--verify", str(tmp_path / "broken.zip"), str(tmp_path / "cut.zip")]) == 1
+    needs = whole.index(b"PK\1\2") + 6  # the version of the format that the member needs
+    (tmp_path / "later.zip").write_bytes(whole[:needs] + bytes([99]) + whole[needs + 1 :])
+    names = ("broken", "cut", "later")
+    assert main(["doctor", "--verify", *(str(tmp_path / f"{name}.zip") for name in names)]) == 1
     said = capsys.readouterr()
-    for name in ("broken", "cut"):
+    for name in names:
         assert re.search(rf"BROKEN .*{name}\.zip it cannot be read as a zip file .*export or copy it again", said.out)
-    assert "2 of 2 checks are BROKEN" in said.err
+    assert "3 of 3 checks are BROKEN" in said.err
 
 
 @pytest.mark.parametrize("name", ["checkpoint_final.pth", "checkpoint_best.pth", "postprocessing.pkl"])
