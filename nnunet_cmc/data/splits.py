@@ -40,7 +40,10 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
         raise ValueError(f"There is no {splits_file}: make one with `nnunet_cmc split`.")
     splits = _read(splits_file)
     if not 0 <= fold < len(splits):
-        raise ValueError(f"{splits_file} has the folds 0 to {len(splits) - 1}, but not fold {fold}.")
+        raise ValueError(
+            f"{splits_file} has no fold {fold}, as its {len(splits)} are numbered from 0: give another number, or make "
+            "more with `nnunet_cmc split`."
+        )
     entry = {"unlabeled": [], **splits[fold]}
     owner: dict[str, str] = {}
     for key in ("train", "val", "unlabeled"):

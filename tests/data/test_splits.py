@@ -181,7 +181,7 @@ def test_reads_back_what_it_wrote(tmp_path, monkeypatch):
     assert load_fold(file, 0) == Fold(splits[0]["train"], splits[0]["val"], splits[0]["unlabeled"])
     assert load_fold(file, 1) == Fold(splits[1]["train"], splits[1]["val"], [])
     assert hidden_cases(file) == set(splits[0]["unlabeled"])
-    with pytest.raises(ValueError, match=r"folds 0 to 1, but not fold 2"):
+    with pytest.raises(ValueError, match="has no fold 2, as its 2 are numbered from 0"):
         load_fold(file, 2)
 
 

@@ -285,7 +285,7 @@ def test_folds_that_cannot_be_trained(unpaired, split, sentence):
 
 
 def test_a_fold_that_is_not_there(unpaired):
-    with pytest.raises(ValueError, match="has the folds 0 to 0, but not fold 7"):
+    with pytest.raises(ValueError, match="has no fold 7, as its 1 are numbered from 0: give another number, or make"):
         train(unpaired.trainer(fold=7))
 
 
