@@ -10,6 +10,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
@@ -103,7 +104,7 @@ class Demo:
             f"evaluate_{given}", "Evaluate", "nnunet_cmc", "evaluate", "-r", self.dataset / "labelsTs",
             "-p", predictions, "-d", DATASET_ID, "-np", 1,
         )  # fmt: skip
-        dataset_json = json.loads((self.dataset / "dataset.json").read_text())
+        dataset_json = read_dataset_json(self.dataset / "dataset.json")
         return evaluate_folder(self.dataset / "labelsTs", predictions, dataset_json)
 
     def _report(self, evaluations: dict[str, Evaluation]) -> dict:
