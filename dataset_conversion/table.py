@@ -28,10 +28,11 @@ class Row(NamedTuple):
 def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classes, **options: Any) -> Path:
     """Write the raw dataset ``Dataset{ID:03d}_{name}`` from the scans of a CSV file, and return its folder.
 
-    Cells are separated by commas, semicolons or tabs. Columns are ``subject``, ``modality``, ``image`` and, if wanted, ``label`` and ``part`` (``train``, which an empty
-    cell means too, or ``test``); paths are relative to the table's folder. Modalities become channels in the order in
-    which they appear. Where any label belongs to scans of several modalities, scans are registered, and all rows of a
-    subject are one case. Otherwise each row is a case ``SUBJECT_MODALITY`` on a grid of its own.
+    Cells are separated by commas, semicolons or tabs. Columns are ``subject``, ``modality``, ``image`` and, if wanted,
+    ``label`` and ``part`` (``train``, which an empty cell means too, or ``test``); paths are relative to the table's
+    folder. Modalities become channels in the order in which they appear. Where any label belongs to scans of several modalities,
+    scans are registered, and all rows of a subject are one case. Otherwise each row is a case ``SUBJECT_MODALITY`` on a grid of
+    its own.
 
     Args:
         options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.

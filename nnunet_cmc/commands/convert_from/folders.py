@@ -15,8 +15,10 @@ Registered scans, all of a patient on one grid: one folder of labels. Files of t
 Separate scans, each on its own grid or of its own patient: a folder of labels for each modality.
   nnunet_cmc convert folders -d 502 --name Abdomen --images CT=ct/ MR=mr/ --labels CT=ct_labels/ MR=mr_labels/ \\
       --classes liver=1 spleen=2
-A scan without a label is used as an unlabelled one. Instead of a folder, a path with one * (in quotes) may be given,
+A scan without a label is used as an unlabelled one. Instead of a folder, a path with a * (in quotes) may be given,
 which stands for the name: --images FLAIR='scans/*_flair.nii.gz' T1='scans/*_t1.nii.gz' --labels 'scans/*_label.nii.gz'
+Several * stand for the same text, as in BraTS: T1C='scans/*/*-t1c.nii.gz'. After words of their own they stand for
+texts of their own, as in BIDS: T1='sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz' (cases 01_pre, 01_post of subject 01).
 A table instead of folders: a CSV file with the columns subject, modality, image, label, part (train or test).
   nnunet_cmc convert folders -d 502 --name Abdomen --table scans.csv --classes labels.json
 """
