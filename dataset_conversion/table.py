@@ -30,9 +30,9 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
 
     Cells are separated by commas, semicolons or tabs. Columns are ``subject``, ``modality``, ``image`` and, if wanted,
     ``label`` and ``part`` (``train``, which an empty cell means too, or ``test``); paths are relative to the table's
-    folder. Modalities become channels in the order in which they appear. Where any label belongs to scans of several modalities,
-    scans are registered, and all rows of a subject are one case. Otherwise each row is a case ``SUBJECT_MODALITY`` on a grid of
-    its own.
+    folder. Modalities become channels in the order in which they appear. Where any label belongs to scans of several
+    modalities, scans are registered, and all rows of a subject are one case. Otherwise each row is a case
+    ``SUBJECT_MODALITY`` on a grid of its own.
 
     Args:
         options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
