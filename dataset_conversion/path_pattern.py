@@ -24,7 +24,8 @@ class PathPattern:
         self.literals = str(Path(source)).split("*")
         if "" in self.literals[1:-1]:
             raise ValueError(
-                f"{source} has ** in it: put one * for each folder and file that is named so, or list the scans in a table (--table)."
+                f"{source} has ** in it: put one * for each folder and file that is named so, or list the scans in a "
+                "table (--table)."
             )
         before = [_last_words(literal) for literal in self.literals[:-1]]
         different = list(dict.fromkeys(before))
