@@ -90,9 +90,7 @@ def _resume(args: argparse.Namespace, model: Path) -> None:
     files = [*sorted(model.glob("*.json")), *checkpoints]
     scans = [scan for scan in Path(args.images).iterdir() if scan.is_file() and not scan.name.startswith(".")]
     settings = {
-        "model": {
-            str(file.relative_to(model)): _sha256(file) for file in [*sorted(model.glob("*.json")), *checkpoints]
-        },
+        "model": {str(file.relative_to(model)): _sha256(file) for file in files},
         "folds": args.folds,
         "images": {scan.name: _sha256(scan) for scan in sorted(scans)},
         "disable_tta": args.disable_tta,

@@ -63,6 +63,11 @@ def present_channels(dataset_json: dict, case: str) -> tuple[int, ...] | None:
     return tuple(sorted(channels))
 
 
+def listed_cases(dataset_json: dict) -> set[str]:
+    """Cases that the ``cmc`` key names, of whatever part. ValueError: see :func:`subject_of`."""
+    return {case for key in ("present_channels", "subjects") for case in _entries(dataset_json, key)}
+
+
 def subject_of(dataset_json: dict, case: str) -> str:
     """Identifier of the patient whose scan ``case`` is; scans of one patient share it.
 
