@@ -2,8 +2,8 @@
 
 Where there are several ``*``, they stand for the same text, as in ``*/*_t1.nii.gz``. If what stands before them in the
 path is the same for some and differs for others, as in ``sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz``, those after the
-same words stand for the same text. The name is these texts, joined by ``_``; the first that stands more than once is
-the subject's.
+same words stand for the same text; after BIDS's ``sub-`` and ``ses-`` they always do. The name is these texts, joined
+by ``_``; the first that stands more than once, or else the first, is the subject's.
 """
 
 import glob
@@ -29,7 +29,8 @@ class PathPattern:
             )
         before = [_last_words(literal) for literal in self.literals[:-1]]
         different = list(dict.fromkeys(before))
-        if len(different) == len(before):  # which tells nothing apart
+        entities = all(re.fullmatch("[a-z]+-", words) for words in before)  # of BIDS, which name what follows
+        if len(different) == len(before) and not entities:  # which tells nothing apart
             before, different = [""] * len(before), [""]
         self.variables = [different.index(words) for words in before]
 

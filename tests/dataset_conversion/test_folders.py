@@ -154,8 +154,9 @@ def test_sessions_are_cases_of_one_subject(tmp_path, nnunet_folders, ending):
     layout(tmp_path / "derivatives", names[:2], label=True)
     sources = {kind: f"{tmp_path}/sub-*/ses-*/anat/sub-*_ses-*_{kind}.nii.gz" for kind in ("T1w", "FLAIR")}
     label = f"{tmp_path}/derivatives/sub-*/ses-*/anat/sub-*_ses-*{ending}"
-    folder = convert_folders(3, "X", sources, label, CLASSES)
-    assert cmc(folder)["subjects"] == {"01_01": "01", "01_pre": "01", "02_01": "02"}
+    test = {"T1w": labels(tmp_path / "flat", "sub-03_ses-01") / "sub-*_ses-*.nii.gz"}
+    folder = convert_folders(3, "X", sources, label, CLASSES, test)
+    assert cmc(folder)["subjects"] == {"01_01": "01", "01_pre": "01", "02_01": "02", "03_01": "03"}
     assert [file.name for file in sorted((folder / "labelsTr").iterdir())] == ["01_01.nii.gz", "01_pre.nii.gz"]
 
 
