@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.comparison import COMPARED
 from nnunet_cmc.evaluation.paper_table import TITLES
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
@@ -26,8 +27,8 @@ def save_stress_figures(
         names: of the modalities, by channel.
     """
     files = [Path(output, "missing.png"), Path(output, "misalignment.png")]
-    _missing(evaluations).savefig(files[0], dpi=DPI)
-    _misalignment(evaluations, names).savefig(files[1], dpi=DPI)
+    save_figure(_missing(evaluations), files[0], dpi=DPI)
+    save_figure(_misalignment(evaluations, names), files[1], dpi=DPI)
     return files
 
 

@@ -1,12 +1,11 @@
 """An evaluation as text for the screen, as nnU-Net's ``summary.json`` and as CSV."""
 
 import csv
-import json
 from collections import Counter
 from math import isnan
 from os import PathLike
 
-from nnunet_cmc.data.files import write_text, written_whole
+from nnunet_cmc.data.files import atomic_write, write_json
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.results import Evaluation, Statistic
 
@@ -106,12 +105,12 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
         "foreground_mean": {metric: evaluation.mean(metric).mean for metric in measured},
         "cmc": {"nsd_tolerance_mm": evaluation.tolerance, "labels": keys, "groups": groups},
     }
-    write_text(file, json.dumps(summary, indent=4, sort_keys=True) + "\n")
+    write_json(file, summary, sort_keys=True)
 
 
 def save_csv(evaluation: Evaluation, file: str | PathLike) -> None:
     """Write a row per case and class; an undefined metric is ``nan``."""
-    with written_whole(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["case", "modalities", "class", "label", *METRICS, *COUNTS])
         for case in evaluation.cases:

@@ -1,5 +1,6 @@
 """The table of a paper as Markdown and LaTeX."""
 
+import json
 import re
 import shutil
 
@@ -26,6 +27,17 @@ def test_dice_in_percent_and_distances_in_mm():
     assert cell_text("ASSD", Cell(*[float("nan")] * 2, 0, 0, *[float("nan")] * 2)) == "-"
     assert number("Dice", -0.05, "+") == "-5.0"
     assert number("ASSD", 0.05, "+") == "+0.05"
+
+
+def test_json_is_json_where_numbers_are_undefined(comparison, tmp_path):
+    def no_constant(name):
+        raise ValueError(f"{name} is not JSON")
+
+    *_, file = save_tables(comparison, tmp_path, "comparison")
+    found = json.loads(file.read_text(), parse_constant=no_constant)
+    assert file.name == "comparison.json"
+    assert found["predictions"]["perfect"]["MR"]["Dice"]["spleen"]["mean"] is None
+    assert found["predictions"]["perfect"]["MR"]["Dice"]["liver"]["mean"] == 1
 
 
 def markdown_rows(text):
