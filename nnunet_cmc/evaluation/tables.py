@@ -7,7 +7,7 @@ from os import PathLike
 
 from nnunet_cmc.data.files import atomic_write, write_json
 from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.results import Evaluation, Statistic
+from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean
 
 COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
@@ -30,7 +30,8 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
     for name in evaluation.classes:
         rows.append([name, *(_cell(metric, evaluation.statistic(name, metric, group)) for metric in METRICS)])
     means = [evaluation.mean(metric, group) for metric in METRICS]
-    rows.append(["mean of classes", *(_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True))])
+    numbers = [_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True)]
+    rows.append([name_of_mean(evaluation.classes, "mean of classes"), *numbers])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))

@@ -14,7 +14,7 @@ from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 from nnunet_cmc.evaluation.stress import conditions, find_cases, save_stress, stress_test
 from nnunet_cmc.evaluation.stress_comparison import StressRuns
-from nnunet_cmc.evaluation.stress_plots import save_stress_figures
+from nnunet_cmc.evaluation.stress_plots import _missing, save_stress_figures
 
 RADIUS = 20.0  # mm
 DATASET_JSON = {
@@ -146,6 +146,14 @@ def test_json_is_json_where_numbers_are_undefined(tmp_path):
     (entry,) = json.loads((tmp_path / "stress.json").read_text(), parse_constant=no_constant)["conditions"]
     assert (entry["mean"]["Dice"], entry["mean"]["ASSD"]) == (0, None)
     assert np.isnan(StressRuns({"x": tmp_path}).runs["x"]["all"]["mean"]["ASSD"])
+
+
+def test_figure_of_a_class_that_is_named_as_the_mean():
+    mask = np.ones(1, bool)
+    case = CaseResult("a", "CT+MR", "r", "p", dict.fromkeys(("average", "ball"), compute_metrics(mask, mask, [1.0])))
+    judged = Evaluation({"average": 1, "ball": 2}, 2.0, [case], [])
+    figure = _missing(dict.fromkeys(conditions(["CT", "MR"])[:3], judged))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "ball", "average of all"]
 
 
 def test_figures_show_curves_of_both_modalities(tested):

@@ -110,6 +110,13 @@ def test_table_shows_every_group_with_its_numbers(evaluation):
     assert re.findall(r"^mean of classes +(\S+)", text, re.MULTILINE)[3] == f"{evaluation.mean('Dice').mean:.3f}"
 
 
+def test_table_of_a_class_that_is_named_as_the_mean(folders, dataset_json):
+    dataset_json["labels"] = {"background": 0, "liver": 1, "mean of classes": 2}
+    lines = format_table(evaluate_folder(*folders, dataset_json)).splitlines()
+    names = [line.split("  ")[0] for line in lines[2:8] if not line.startswith("--")]
+    assert names == ["class", "liver", "mean of classes", "mean of classes of all"]
+
+
 def test_table_names_what_was_missed_and_what_invented(evaluation, folders, dataset_json):
     assert one_sided(evaluation) == ({"spleen": 1}, {})
     assert "In the reference but not predicted: spleen in 1 case." in format_table(evaluation)
