@@ -12,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint, require_structure
+from nnunet_cmc.resolved_names import check_plans_names
 from nnunet_cmc.trainers.build import build_network
 from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
@@ -37,6 +38,10 @@ class TrainedModel:
                 f"{folder} is no trained model: give the folder TRAINER__PLANS__CONFIGURATION that has a plans.json."
             )
         self.plans = read_plans(folder / "plans.json")
+        try:
+            check_plans_names(self.plans)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'plans.json'}: {error}") from error
         self.dataset_json = read_dataset_json(folder / "dataset.json")
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
         checkpoints = [load_checkpoint(file, "copy or export the model again") for file in files]
