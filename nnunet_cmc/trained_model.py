@@ -38,10 +38,6 @@ class TrainedModel:
                 f"{folder} is no trained model: give the folder TRAINER__PLANS__CONFIGURATION that has a plans.json."
             )
         self.plans = read_plans(folder / "plans.json")
-        try:
-            check_plans_names(self.plans)
-        except ValueError as error:
-            raise ValueError(f"{folder / 'plans.json'}: {error}") from error
         self.dataset_json = read_dataset_json(folder / "dataset.json")
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
         checkpoints = [load_checkpoint(file, "copy or export the model again") for file in files]
@@ -49,6 +45,10 @@ class TrainedModel:
         self.configuration, self.mirroring_axes = first[1:]
         self.trainer = _trainer(first[0], files[0])
         require_supported(self.plans, self.configuration, self.dataset_json, first[0])
+        try:
+            check_plans_names(self.plans)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'plans.json'}: {error}") from error
         self.network = build_network(self.trainer, self.plans, self.configuration, self.dataset_json)
         self.weights = []
         for file, content in zip(files, checkpoints, strict=True):
