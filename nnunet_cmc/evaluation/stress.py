@@ -34,7 +34,7 @@ class Condition:
     """What is done to every case that it applies to.
 
     Attributes:
-        name: also of the folder of its predictions.
+        name: of which :attr:`folder` is made.
         given: the only channels shown, others are zero; None for all that the case has.
         moved: channel that is misaligned, or None.
         millimetres, degrees: how far it is shifted or turned.
@@ -46,6 +46,11 @@ class Condition:
     millimetres: float = 0.0
     degrees: float = 0.0
 
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its predictions."""
+        return self.name.replace(" ", "_").replace("/", "-")
+
     def applies_to(self, present: Sequence[int]) -> bool:
         """Whether it makes a difference for a case that has the channels ``present``."""
         if self.given is not None:
@@ -54,13 +59,22 @@ class Condition:
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:
-    """All that a stress test of modalities of these names consists of; the first leaves the cases as they are."""
+    """All that a stress test of modalities of these names consists of; the first leaves the cases as they are.
+
+    ValueError if two would have one name, and each the predictions of the other.
+    """
     channels = range(len(names))
     subsets = [subset for size in reversed(channels) for subset in combinations(channels, size) if subset]
     result = [Condition("all"), *(Condition("+".join(names[c] for c in subset), subset) for subset in subsets)]
     for channel in channels:
         result += [Condition(f"{names[channel]} {d:g} mm", moved=channel, millimetres=d) for d in MILLIMETRES]
         result += [Condition(f"{names[channel]} {a:g} degrees", moved=channel, degrees=a) for a in DEGREES]
+    folders = [condition.folder for condition in result]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise ValueError(
+            f"With modalities of the names {', '.join(names)}, two conditions of the stress test would both be "
+            f"{twice[0]}: rename one in the dataset.json of the model."
+        )
     return result
 
 
@@ -135,7 +149,7 @@ def stress_test(
     ):
         for condition, concerned in todo.items():
             bar.set_description(condition.name)
-            folder = output / "predictions" / condition.name.replace(" ", "_").replace("/", "-")
+            folder = output / "predictions" / condition.folder
             folder.mkdir(parents=True, exist_ok=True)
             waiting = [case for case in concerned if not (folder / (case + ending)).exists()]
             bar.update(len(concerned) - len(waiting))

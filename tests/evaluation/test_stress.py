@@ -137,6 +137,12 @@ def test_files_hold_the_numbers(tested):
     assert entries["MR 20 mm"]["classes"]["ball"]["Dice"]["n"] == 2
 
 
+@pytest.mark.parametrize("names", [["all", "MR"], ["CT", "CT"], ["T 1", "T_1"], ["CT", "MR", "CT+MR"]])
+def test_modalities_whose_conditions_would_have_one_name(names):
+    with pytest.raises(ValueError, match=r"two conditions of the stress test would both be .*: rename one in the"):
+        conditions(names)
+
+
 def test_json_is_json_where_numbers_are_undefined(tmp_path):
     def no_constant(name):
         raise ValueError(f"{name} is not JSON")
