@@ -5,9 +5,7 @@ conversion that was stopped never looks like a dataset, and can simply be starte
 """
 
 import csv
-import json
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
-from nnunet_cmc.data.files import require_writable
+from nnunet_cmc.data.files import atomic_write, require_writable, write_json
 from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.presence import VERSION
@@ -110,9 +108,7 @@ def write_raw_dataset(
         _print_plans(folder, plans)
         return folder
 
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a conversion that was killed
-    try:
+    with atomic_write(folder) as unfinished:
         for part in {"imagesTr", "labelsTr", *(step.target.split("/")[0] for plan in plans for step in plan)}:
             (unfinished / part).mkdir(parents=True)
         jobs = [(unfinished, case, plan) for case, plan in zip(cases, plans, strict=True)]
@@ -120,13 +116,10 @@ def write_raw_dataset(
         _write_manifest(unfinished / "manifest.csv", cases, plans)
         try:
             splits = make_splits(dataset_json, training, labeled=[1], val=validation, seed=seed)
-            (unfinished / "splits_final.json").write_text(json.dumps(splits, indent=4) + "\n")
+            write_json(unfinished / "splits_final.json", splits)
         except ValueError as error:
             print(f"There is no splits_final.json. {error}")
-        (unfinished / "dataset.json").write_text(json.dumps(dataset_json, indent=4) + "\n")
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        write_json(unfinished / "dataset.json", dataset_json)
     return folder
 
 

