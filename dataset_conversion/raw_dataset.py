@@ -18,7 +18,9 @@ from nnunet_cmc.data.files import atomic_write, require_writable, write_json
 from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.presence import VERSION
+from nnunet_cmc.data.scan_folder import name_problem
 from nnunet_cmc.data.splits import make_splits, require_every_modality
+from nnunet_cmc.data.variables import require_set
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
 from nnunet_cmc.dataset_conversion.checks import problems
@@ -124,14 +126,12 @@ def write_raw_dataset(
 
 
 def _new_dataset_folder(dataset_id: int, name: str) -> Path:
-    root = nnUNet_raw.get()
-    if root is None:
-        raise ValueError("nnUNet_raw is not set: set this variable to the folder of nnU-Net's raw datasets.")
+    require_set(nnUNet_raw)
     if not 1 <= dataset_id <= 999:
         raise ValueError(f"The dataset ID must be from 1 to 999, but is {dataset_id}.")
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"The dataset name may have letters, digits, _ and - only, but is {name!r}.")
-    folder = Path(root, f"Dataset{dataset_id:03d}_{name}")
+    folder = Path(nnUNet_raw, f"Dataset{dataset_id:03d}_{name}")
     if folder.exists():
         raise ValueError(f"{folder} exists already: delete it, or choose another ID.")
     if taken := [other for other in find_candidate_datasets(dataset_id) if other != folder.name]:
@@ -158,6 +158,9 @@ def _name_problems(cases: Sequence[Case]) -> list[str]:
         f"case {name!r}, {', '.join(of_case)}: cannot be the name of a file: use letters, digits, _ and -."
         for name, of_case in files.items()
         if not re.fullmatch(r"[^\s./\\][^/\\\x00-\x1f]*", name)
+    ]
+    found += [
+        f"case {name}, {', '.join(of_case)}: {why}" for name, of_case in files.items() if (why := name_problem(name))
     ]
     return found + [
         f"case {name}, {', '.join(of_case)}: exists more than once, perhaps in the training and in the test part: "

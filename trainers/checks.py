@@ -1,7 +1,13 @@
 """What CMCTrainer refuses before anything is written."""
 
+import os
+from os.path import join
+
+import torch
+from nnunetv2.paths import nnUNet_preprocessed
+
 from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
-from nnunet_cmc.data.plans_json import require_ours
+from nnunet_cmc.data.plans_json import planned_configuration, require_ours
 
 
 def require_supported(plans: dict, configuration: str, dataset_json: dict, trainer: str) -> None:
@@ -9,3 +15,25 @@ def require_supported(plans: dict, configuration: str, dataset_json: dict, train
     require_ours(plans, configuration, trainer)
     check_dataset_json(dataset_json, "dataset.json")
     require_plain_labels(dataset_json, trainer)
+
+
+def require_device(device: torch.device) -> None:
+    """ValueError if torch has no such device here."""
+    if (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise ValueError(
+            f"torch {torch.__version__} finds no GPU here ({device.type}): compute on the CPU, with -device cpu (in "
+            'Python device="cpu"), or see what `nnunet_cmc doctor` says about the GPU.'
+        )
+
+
+def require_preprocessed(plans: dict, configuration: str) -> None:
+    """ValueError if the dataset was not preprocessed with this ``configuration`` of the ``plans``."""
+    identifier = planned_configuration(plans, configuration)["data_identifier"]
+    folder = join(nnUNet_preprocessed, plans["dataset_name"], identifier)
+    if not os.path.isdir(folder):
+        raise ValueError(
+            f"There is no {folder}: run nnUNetv2_preprocess -d {plans['dataset_name']} -plans_name "
+            f"{plans['plans_name']} -c {configuration} first."
+        )

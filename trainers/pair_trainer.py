@@ -21,7 +21,7 @@ from nnunet_cmc.data.presence import channel_names, listed_cases
 from nnunet_cmc.data.raw_dataset import require_set
 from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.splits import Fold, held_out_scans, load_fold
-from nnunet_cmc.trainers.checks import require_supported
+from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 
 
 class PairTrainer(nnUNetTrainer):
@@ -45,6 +45,8 @@ class PairTrainer(nnUNetTrainer):
     ):
         require_set(nnUNet_preprocessed, nnUNet_results)
         require_supported(plans, configuration, dataset_json, type(self).__name__)
+        require_device(device)
+        require_preprocessed(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:  # nnU-Net takes CUDA for granted, and one machine; torchrun tells each process its GPU
             index = int(os.environ.get("LOCAL_RANK") or self.local_rank)

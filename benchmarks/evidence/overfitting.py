@@ -17,7 +17,7 @@ from sources import LGG
 from systems import PROFILES, Run
 from table import markdown
 
-from nnunet_cmc.registration.hook import CLASSES
+from nnunet_cmc.registration.classes import CLASSES
 from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC, CMCTrainerOnlyModality1
 from nnunet_cmc.trainers.deep_supervision import CMCTrainerDeepSupervision
 

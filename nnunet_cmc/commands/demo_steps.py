@@ -1,6 +1,5 @@
 """The demo's pipeline: generated scans through our commands and nnU-Net's, ending with a table and a picture."""
 
-import json
 import os
 import shlex
 import shutil

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from nnunet_cmc.data.files import atomic_write, hidden_folder, write_json
 from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.raw_case import check_case, split_name
+from nnunet_cmc.data.raw_case import check_case
+from nnunet_cmc.data.scan_folder import numbered_cases
 from nnunet_cmc.data.voxels import write_volume
 from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
 from nnunet_cmc.evaluation.metrics import METRICS
@@ -90,10 +91,7 @@ def find_cases(
         ValueError: a case is malformed (see :func:`check_case`), none has several modalities, or one lacks a reference.
     """
     folder, ending = Path(image_folder), dataset_json["file_ending"]
-    files: dict[str, list[str]] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if found := split_name(file.name, ending):
-            files.setdefault(found[0], []).append(str(file))
+    files = numbered_cases(folder, ending)
     cases = {}
     for case, images in files.items():
         by_channel = check_case(images, dataset_json)[1]

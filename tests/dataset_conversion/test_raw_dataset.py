@@ -256,6 +256,12 @@ def test_case_in_two_parts(pair, nnunet_folders):
         write([*pair, Case("a", "a", pair[0].images, test=True)])
 
 
+def test_a_case_that_nnunet_would_take_for_a_label(pair, nnunet_folders):
+    with pytest.raises(ValueError, match=r"case a_seg, .*/a_ct.nii.gz: ends in _seg, .*: rename its files"):
+        write([*pair, Case("a_seg", "a", pair[0].images, test=True)])
+    assert not list((nnunet_folders / "raw").iterdir())
+
+
 def test_never_over_an_existing_dataset(pair, nnunet_folders):
     folder = write(pair)
     before = (folder / "dataset.json").read_bytes()
@@ -270,6 +276,14 @@ def test_variable_unset(pair, monkeypatch):
     monkeypatch.delenv("nnUNet_raw", raising=False)
     with pytest.raises(ValueError, match=r"nnUNet_raw is not set"):
         write(pair)
+
+
+def test_no_folder_is_made_that_is_named_tilde(pair, nnunet_folders, monkeypatch):
+    monkeypatch.chdir(nnunet_folders)
+    monkeypatch.setenv("nnUNet_raw", "~/raw")
+    with pytest.raises(ValueError, match=r"nnUNet_raw is ~/raw, which nnU-Net does not expand: export nnUNet_raw="):
+        write(pair)
+    assert not Path("~").exists()
 
 
 def test_labels_without_a_class_if_allowed(tmp_path, pair, nnunet_folders, label):

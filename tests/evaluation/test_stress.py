@@ -187,3 +187,6 @@ def test_only_cases_of_several_modalities_count(folders, tmp_path):
         find_cases(images, references, silent)
     with pytest.raises(ValueError, match="nowhere has no case"):
         find_cases(tmp_path / "nowhere", references, silent)
+    (images / "b_0001.nii.gz").rename(images / "b_0001.nii")
+    with pytest.raises(ValueError, match=r"b_0001\.nii looks like a scan, but is no file that ends in \.nii\.gz"):
+        find_cases(images, references, silent)

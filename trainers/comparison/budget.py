@@ -18,7 +18,7 @@ import os
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_cmc.registration.hook import BUDGET, CLASSES
+from nnunet_cmc.registration.classes import BUDGET, CLASSES
 
 EPOCHS = "NNUNET_CMC_EPOCHS"
 ITERATIONS = "NNUNET_CMC_ITERATIONS"
