@@ -17,11 +17,12 @@ from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
 CONFIDENT = 0.9  # probability from which a voxel of the teacher's prediction is a label
+Tensors = list[Tensor] | tuple[Tensor, ...]
 MOMENTUM = 0.99  # of the teacher; before as many updates as that takes, it is the mean of all its students
 RISE = 0.4  # share of the training in which the weight of the pseudo-labels rises to 1
 
 
-def follow(teacher: list[Tensor], student: list[Tensor], updates: Tensor) -> None:
+def follow(teacher: Tensors, student: Tensors, updates: Tensor | int) -> None:
     """Move ``teacher`` to ``m teacher + (1 - m) student`` with ``m = min(1 - 1 / (t + 1), MOMENTUM)`` after t updates.
 
     A constant m would keep of the random weights that a training begins with ``m ** t``, for hundreds of iterations.

@@ -2,6 +2,7 @@
 
 import os
 import random
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,7 +58,7 @@ class SeededLoader(nnUNetDataLoader):
         """The next batch."""
         index, self.batch_index = self.batch_index, self.batch_index + 1
         if self.seed is None:
-            self.seed = np.random.SeedSequence().entropy  # the operating system's, whatever was seeded or forked
+            self.seed = secrets.randbits(64)  # the operating system's, whatever was seeded or forked
         with seeded(self.seed, self.rank, self.thread_id, index):
             return self.make_batch()
 
