@@ -21,7 +21,8 @@ class CMCOutput(NamedTuple):
     """What training sees. Entries of modalities that are absent, or not decoded, are zero.
 
     logits: ``(B, M, K, D, H, W)``, each modality's decoder.
-    features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts.
+    features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts; float32
+        under autocast, too.
     present: ``(B, M)`` bool.
     deep: logits at coarser strides, finest first, of a training with deep supervision.
     """
@@ -173,6 +174,7 @@ class CMCNet(nn.Module):
             of_scale = {m: scales[i] for m, scales in decoded.items()}
             shape = (self.num_classes, *(side // 2**i for side in x.shape[2:]))
             logits.append(_scatter(of_scale, decoders, x, shape))
+        features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
         return CMCOutput(logits[0], features, present, tuple(logits[1:]))
 
     def _decode_nothing(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
@@ -183,7 +185,8 @@ class CMCNet(nn.Module):
         first = torch.arange(x.shape[1], device=x.device) == 0
         more = x.new_zeros(1, *x.shape[1:]), first[None], (first & first[:, None])[None]
         output = self._decode(*(torch.cat(both) for both in zip((x, present, fusion), more, strict=True)))
-        return CMCOutput(*(part[:-1] for part in output[:3]), tuple(part[:-1] for part in output.deep))
+        logits, features, _ = (part[:-1] for part in output[:3])
+        return CMCOutput(logits, features, present, tuple(part[:-1] for part in output.deep))
 
     def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """Each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
