@@ -183,10 +183,12 @@ class CMCNet(nn.Module):
         In a distributed training every rank has to send the same tensors, and to take part in the backward pass.
         """
         first = torch.arange(x.shape[1], device=x.device) == 0
-        more = x.new_zeros(1, *x.shape[1:]), first[None], (first & first[:, None])[None]
-        output = self._decode(*(torch.cat(both) for both in zip((x, present, fusion), more, strict=True)))
-        logits, features, _ = (part[:-1] for part in output[:3])
-        return CMCOutput(logits, features, present, tuple(part[:-1] for part in output.deep))
+        output = self._decode(
+            torch.cat([x, torch.zeros_like(x[:1])]),
+            torch.cat([present, first[None]]),
+            torch.cat([fusion, (first & first[:, None])[None]]),
+        )
+        return CMCOutput(output.logits[:-1], output.features[:-1], present, tuple(part[:-1] for part in output.deep))
 
     def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """Each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
