@@ -33,11 +33,6 @@ class Alone(CMCTrainerNoCSC, CMCTrainerNoCAC, CMCTrainerOnlyModality1, CMCTraine
         self.initial_lr = self.rate
         return super().configure_optimizers()
 
-    @classmethod
-    def modify_network(cls, network):
-        CMCTrainerDeepSupervision.modify_network(network)
-        super().modify_network(network)
-
     def get_streams(self):
         labeled, _, val = super().get_streams()
         return labeled, None, val
