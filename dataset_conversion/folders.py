@@ -15,7 +15,7 @@ from typing import Any
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
 from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
-from nnunet_cmc.dataset_conversion.volume import SUFFIXES, volume_name
+from nnunet_cmc.dataset_conversion.volume import SUFFIXES, any_case, overlooked, volume_name
 
 Source = str | Path
 Sources = Mapping[str, Source]
@@ -150,12 +150,15 @@ def _volumes(source: Source, left_out: dict[Path, str], faults: list[str]) -> di
             raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
         before = f"{Path(source)}/"
     volumes: dict[str, Path] = {}
-    for path in sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}")):
+    for path in sorted(glob.glob(f"{glob.escape(before)}*{any_case(after)}")):
         if (stem := volume_name(Path(path))) is None:
-            left_out[Path(path)] = "not a volume"
+            if fault := overlooked(Path(path)):
+                faults.append(fault)
+            else:
+                left_out[Path(path)] = "not a volume"
             continue
         suffix = Path(path).name.removeprefix(stem)
-        name = path.removeprefix(before).removesuffix(after).removesuffix(suffix)
+        name = path[len(before) : len(path) - len(after)].removesuffix(suffix)
         if not name:
             raise ValueError(f"The * of {source} stands for nothing in {path}: put it where the scans' names differ.")
         if name in volumes:

@@ -51,10 +51,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _channel_files(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
     """Files of each case in ``folder``, by channel."""
+    from nnunet_cmc.data.files import visible
+    from nnunet_cmc.data.raw_case import split_name
+
     cases: dict[str, dict[int, Path]] = {}
-    for file in sorted(folder.glob(f"*_[0-9][0-9][0-9][0-9]{file_ending}")):
-        case, channel = file.name.removesuffix(file_ending).rsplit("_", 1)
-        cases.setdefault(case, {})[int(channel)] = file
+    for file in visible(folder):
+        if found := split_name(file.name, file_ending):
+            case, channel = found
+            cases.setdefault(case, {})[channel] = file
     return cases
 
 
