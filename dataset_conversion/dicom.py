@@ -13,7 +13,6 @@ from nnunet_cmc.data.grid import TOLERANCE, Grid
 ORIENTATION, SLOPE = "0020|0037", "0028|1053"
 MEANING = {"0028|0004": "photometric interpretation", "0028|1054": "rescale type", "0054|1001": "units"}
 """Tags that say what a voxel's value means, which is one thing in all slices of a volume."""
-RESAMPLE = "resample it onto an upright grid, for example with dcm2niix, which corrects a tilted gantry, and give that"
 
 
 class Slice(NamedTuple):
@@ -85,7 +84,8 @@ def slices_of(folder: Path) -> tuple[list[Path], Grid]:
     if drift.max() > TOLERANCE * min(grid.spacing):
         raise ValueError(
             f"is a DICOM series whose slices are not stacked along their normal ({drift.max():.2f} mm off between "
-            f"{slices[0].file.name} and {slices[int(drift.argmax())].file.name}, as with a tilted gantry): {RESAMPLE}"
+            f"{slices[0].file.name} and {slices[int(drift.argmax())].file.name}, as with a tilted gantry): "
+            "resample it onto an upright grid, for example with dcm2niix, which corrects a tilted gantry, and give that"
         )
     size, spacing = (*grid.size[:2], len(slices)), (*grid.spacing[:2], step)
     return [own.file for own in slices], Grid(size, spacing, slices[0].grid.origin, grid.direction)
