@@ -1,16 +1,18 @@
 """A folder of DICOM slices as one volume: whatever can differ between slices is compared, or applied slice by slice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import ArrayLike
 
-from nnunet_cmc.data.files import visible
+from nnunet_cmc.data.files import visible, visible_below
 from nnunet_cmc.data.grid import TOLERANCE, Grid
 
-ORIENTATION, SLOPE = "0020|0037", "0028|1053"
+POSITION, ORIENTATION, SPACING, SLOPE = "0020|0032", "0020|0037", "0028|0030", "0028|1053"
+GEOMETRY = {POSITION: "position", ORIENTATION: "orientation", SPACING: "pixel spacing"}
 MEANING = {"0028|0004": "photometric interpretation", "0028|1054": "rescale type", "0054|1001": "units"}
 """Tags that say what a voxel's value means, which is one thing in all slices of a volume."""
 
@@ -40,7 +42,7 @@ def series_in(folder: Path) -> list[list[Path]]:
 
 
 def read_slice(file: Path) -> Slice:
-    """Header of a DICOM file. ValueError if it is not of one slice, or has an orientation or a slope that is none."""
+    """Header of a DICOM file. ValueError if it is not of one slice, or has a geometry or a slope that is none."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     reader.ReadImageInformation()
@@ -52,17 +54,11 @@ def read_slice(file: Path) -> Slice:
             f"holds {file.name}, a multi-frame DICOM file of {frames} frames, each of which may have a position and a "
             "rescale of its own: convert it to NIfTI, for example with dcm2niix, and give that"
         )
-    # GDCM takes 1 for a slope of 0, and the identity for an orientation that is none.
-    if float(tags.get(SLOPE) or 1) == 0:
+    if float(tags.get(SLOPE) or 1) == 0:  # for which GDCM takes 1
         raise ValueError(f"holds {file.name}, which has a rescale slope of 0: correct its header")
-    orientation = tags.get(ORIENTATION, "")
-    if orientation and not np.allclose([*map(float, orientation.split("\\"))], direction[:, :2].T.ravel(), atol=1e-3):
-        raise ValueError(
-            f"holds {file.name}, which has an orientation that is not two unit vectors at right angles "
-            f"({orientation}): correct its header"
-        )
-    spacing = reader.GetSpacing()[:2]
-    grid = Grid((width, height, 1), (*spacing, min(spacing)), reader.GetOrigin(), reader.GetDirection())
+    x, y, _ = reader.GetSpacing()
+    _require_understood(file, tags, {POSITION: reader.GetOrigin(), ORIENTATION: direction[:, :2].T, SPACING: (y, x)})
+    grid = Grid((width, height, 1), (x, y, min(x, y)), reader.GetOrigin(), reader.GetDirection())
     return Slice(file, grid, reader.GetNumberOfComponents(), {name: tags.get(tag, "") for tag, name in MEANING.items()})
 
 
@@ -108,6 +104,19 @@ def read_series(folder: Path) -> sitk.Image:
     return image
 
 
+def _require_understood(file: Path, tags: Mapping[str, str], understood: Mapping[str, ArrayLike]) -> None:
+    """Refuse a geometry in place of which GDCM takes another, such as the identity for an orientation that is none."""
+    if not any(tags.get(tag) for tag in GEOMETRY):  # an enhanced file with a frame has it elsewhere
+        return
+    for tag, name in GEOMETRY.items():
+        values = [float(value) for value in tags.get(tag, "").split("\\") if value]
+        expected = np.ravel(understood[tag])
+        usable = len(values) == len(expected) and np.allclose(values, expected, atol=1e-3)
+        if not usable or (tag == SPACING and min(values) <= 0):
+            found = tags.get(tag) or "there is none"
+            raise ValueError(f"holds {file.name}, whose {name} cannot be used ({found}): correct its header")
+
+
 def _only_series(folder: Path) -> list[Path]:
     series = series_in(folder)
     if not series:
@@ -119,6 +128,8 @@ def _only_series(folder: Path) -> list[Path]:
     for file in visible(folder):  # GDCM passes over what it cannot read
         if file.is_file() and _ending(file) in endings and file not in files and file.name.upper() != "DICOMDIR":
             raise ValueError(f"holds {file.name}, which cannot be read as DICOM: copy it again, or remove it")
+        if file.is_dir() and (more := next(filter(is_dicom, visible_below(file)), None)):
+            raise ValueError(f"holds a DICOM series and, further down, {more}: give the folder of one series alone")
     return files
 
 

@@ -133,7 +133,10 @@ REFUSED = {
     ),
     "units": (STORED, {"Units": by_slice(*["BQML"] * 3, "CNTS", "BQML")}, rf"{DIFFER}.*units CNTS instead of BQML"),
     "no slope": (STORED, {"RescaleSlope": {3: 0}, "RescaleIntercept": {3: 5}}, "3.dcm, which has a rescale slope of 0"),
-    "no orientation": (STORED, {"ImageOrientationPatient": [1, 0, 0, 0.2, 0.98, 0]}, "not two unit vectors at right"),
+    "no pixel spacing": (STORED, {"PixelSpacing": [0, 0]}, r"0.dcm, whose pixel spacing cannot be used \(0.*: correct"),
+    "negative spacing": (STORED, {"PixelSpacing": [-1.5, 1.5]}, "0.dcm, whose pixel spacing cannot be used"),
+    "position left out": (STORED, {"ImagePositionPatient": {2: None}}, r"position cannot be used \(there is none\)"),
+    "no orientation": (STORED, {"ImageOrientationPatient": [1, 0, 0, 0.2, 0.98, 0]}, "0.dcm, whose orientation cannot"),
 }
 
 
@@ -187,6 +190,16 @@ def test_a_slice_cut_short_among_names_that_end_in_numbers(tmp_path, write_slice
     assert slices_of(folder)[1].size == (7, 6, 5)
     (folder / "IM.0004").write_bytes((folder / "IM.0004").read_bytes()[:300])
     with pytest.raises(ValueError, match=r"holds IM.0004, which cannot be read as DICOM: copy it again"):
+        slices_of(folder)
+
+
+def test_another_series_further_down(tmp_path, write_slices):
+    folder = write_slices(tmp_path / "a", STORED)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "letter.txt").touch()
+    assert slices_of(folder)[1].size == (7, 6, 5)
+    write_slices(folder / "more" / "b", STORED)
+    with pytest.raises(ValueError, match=r"holds a DICOM series and, further down, .*/more/b/0\.dcm: give the folder"):
         slices_of(folder)
 
 
