@@ -9,8 +9,9 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike
 
 from nnunet_cmc.data.files import visible, visible_below
-from nnunet_cmc.data.grid import TOLERANCE, Grid
+from nnunet_cmc.data.grid import RIGHT_ANGLE, TOLERANCE, Grid
 
+GDCM = "GDCMImageIO"
 POSITION, ORIENTATION, SPACING, SLOPE = "0020|0032", "0020|0037", "0028|0030", "0028|1053"
 GEOMETRY = {POSITION: "position", ORIENTATION: "orientation", SPACING: "pixel spacing"}
 MEANING = {"0028|0004": "photometric interpretation", "0028|1054": "rescale type", "0054|1001": "units"}
@@ -28,7 +29,7 @@ class Slice(NamedTuple):
 
 def is_dicom(file: Path) -> bool:
     """Whether a file is DICOM by its content."""
-    return sitk.ImageFileReader.GetImageIOFromFileName(str(file)) == "GDCMImageIO"
+    return sitk.ImageFileReader.GetImageIOFromFileName(str(file)) == GDCM
 
 
 def series_in(folder: Path) -> list[list[Path]]:
@@ -44,6 +45,7 @@ def series_in(folder: Path) -> list[list[Path]]:
 def read_slice(file: Path) -> Slice:
     """Header of a DICOM file. ValueError if it is not of one slice, or has a geometry or a slope that is none."""
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(GDCM)
     reader.SetFileName(str(file))
     reader.ReadImageInformation()
     tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
@@ -74,10 +76,10 @@ def slices_of(folder: Path) -> tuple[list[Path], Grid]:
     normal = np.reshape(grid.direction, (3, 3))[:, 2]
     slices.sort(key=lambda own: np.dot(own.grid.origin, normal))
     origins = np.array([own.grid.origin for own in slices])
-    step = _require_even(slices, (origins - origins[0]) @ normal) if len(slices) > 1 else grid.spacing[2]
-    drift = origins - origins[0]
-    drift = np.linalg.norm(drift - np.outer(drift @ normal, normal), axis=1)
-    if drift.max() > TOLERANCE * min(grid.spacing):
+    along = (origins - origins[0]) @ normal
+    step = _require_even(slices, along) if len(slices) > 1 else grid.spacing[2]
+    drift = np.linalg.norm(origins - origins[0] - np.outer(along, normal), axis=1)
+    if (drift > np.maximum(TOLERANCE * min(grid.spacing), RIGHT_ANGLE * along)).any():
         raise ValueError(
             f"is a DICOM series whose slices are not stacked along their normal ({drift.max():.2f} mm off between "
             f"{slices[0].file.name} and {slices[int(drift.argmax())].file.name}, as with a tilted gantry): "
@@ -96,7 +98,7 @@ def read_series(folder: Path) -> sitk.Image:
         ValueError: see :func:`slices_of`.
     """
     files, grid = slices_of(folder)
-    voxels = np.concatenate([sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files])
+    voxels = np.concatenate([sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=GDCM)) for file in files])
     image = sitk.GetImageFromArray(voxels.astype(np.float32) if voxels.dtype.kind == "f" else voxels)
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)

@@ -14,6 +14,7 @@ NIFTI = (".nii", ".nii.gz")
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # NIfTI-1, NIfTI-2
 GZIP = b"\x1f\x8b"
 
+RIGHT_ANGLE = 1e-3  # largest cosine between axes that are at right angles, as far as headers are rounded
 TOLERANCE = 0.1  # of a voxel: as far as the corners of two volumes may lie apart and still share a grid
 
 
@@ -82,7 +83,7 @@ def read_grid(file: str | PathLike) -> Grid:
     if not np.isfinite([*grid.spacing, *grid.origin, *grid.direction]).all() or min(grid.spacing) <= 0:
         raise ValueError(f"has the voxel spacing {_text(grid.spacing)} and origin {_text(grid.origin)}: correct them")
     axes = np.reshape(grid.direction, (3, 3))
-    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+    if not np.allclose(axes.T @ axes, np.eye(3), atol=RIGHT_ANGLE):
         raise _sheared(axes)
     return grid
 
@@ -139,7 +140,7 @@ def _require_right_angles(header: nibabel.Nifti1Header) -> None:
     lengths = np.linalg.norm(axes, axis=0)
     if header["sform_code"] in (1, 2) and lengths.all():  # 3 and 4 are those of a template
         cosines = axes / lengths
-        if not np.allclose(cosines.T @ cosines, np.eye(3), atol=1e-3):
+        if not np.allclose(cosines.T @ cosines, np.eye(3), atol=RIGHT_ANGLE):
             raise _sheared(axes)
 
 

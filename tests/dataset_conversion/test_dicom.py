@@ -156,6 +156,19 @@ def test_rounded_positions_make_a_volume(tmp_path, write_slices, drift):
     assert slices_of(tmp_path / "a")[1].size == (7, 6, 5)
 
 
+@pytest.mark.parametrize(
+    "drift", [0.035, 0.05]
+)  # mm a slice of 40 mm: within and beyond the rounding of an orientation
+def test_a_rounded_orientation_is_no_tilt(tmp_path, write_slices, drift):
+    positions = by_slice(*([10, -20 + drift * number, 40 * number] for number in range(5)))
+    folder = write_slices(tmp_path / "a", STORED, ImagePositionPatient=positions, PixelSpacing=[0.5, 0.5])
+    if drift < 0.04:
+        assert slices_of(folder)[1].spacing == pytest.approx((0.5, 0.5, 40))
+    else:
+        with pytest.raises(ValueError, match=r"not stacked along their normal \(0.20 mm off"):
+            slices_of(folder)
+
+
 def test_several_frames_in_a_file(tmp_path):
     (tmp_path / "a").mkdir()
     sitk.WriteImage(sitk.GetImageFromArray(STORED.astype(np.uint16)), str(tmp_path / "a" / "enhanced.dcm"))
