@@ -41,6 +41,7 @@ def write_raw_dataset(
     validation: float = 0.2,
     seed: int = 0,
     allow_empty_labels: bool = False,
+    link: bool = False,
     dry_run: bool = False,
     processes: int = default_num_processes,
 ) -> Path:
@@ -48,8 +49,8 @@ def write_raw_dataset(
 
     Labelled cases go to ``imagesTr`` and ``labelsTr``, with exactly-zero volumes for absent channels; unlabelled ones
     to ``imagesUn`` and test cases to ``imagesTs`` and ``labelsTs``, with the present channels alone. Images keep their
-    data type and voxels, and are hard links to their sources (copies, where that is impossible) if they are compressed
-    NIfTI files on the case's grid already; labels become uint8 or uint16. ``manifest.csv`` has the source of each file.
+    data type and voxels, and are copied as they are if they are compressed NIfTI files on the case's grid already;
+    labels become uint8 or uint16. ``manifest.csv`` has the source of each file.
 
     Args:
         channels: names of the modalities, in channel order.
@@ -61,6 +62,8 @@ def write_raw_dataset(
         validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
             ``seed``; there is no such file where no subject can be spared.
         allow_empty_labels: whether a label may show no class at all.
+        link: make hard links of images that are copied as they are, where the disk allows it: a change in place
+            changes the source, too.
         dry_run: check everything and print what would become of every file, but write nothing.
 
     Returns:
@@ -113,7 +116,7 @@ def write_raw_dataset(
     with atomic_write(folder) as unfinished:
         for part in {"imagesTr", "labelsTr", *(step.target.split("/")[0] for plan in plans for step in plan)}:
             (unfinished / part).mkdir(parents=True)
-        jobs = [(unfinished, case, plan) for case, plan in zip(cases, plans, strict=True)]
+        jobs = [(unfinished, case, plan, link) for case, plan in zip(cases, plans, strict=True)]
         run_parallel(write_case, jobs, processes, "Writing")
         _write_manifest(unfinished / "manifest.csv", cases, plans)
         try:

@@ -114,6 +114,17 @@ def save_tensors(file: str | os.PathLike, content: dict[str, Any]) -> None:
         torch.save(content, temporary)
 
 
+def visible(folder: str | os.PathLike) -> list[Path]:
+    """What a folder holds, sorted, but for names that begin with a dot, as macOS' ``._*``; nothing if not there."""
+    path = Path(folder)
+    return sorted(entry for entry in path.iterdir() if entry.name[0] != ".") if path.is_dir() else []
+
+
+def visible_below(folder: str | os.PathLike) -> list[Path]:
+    """Files of a folder and of all folders in it, sorted, but for names that begin with a dot."""
+    return [file for entry in visible(folder) for file in (visible_below(entry) if entry.is_dir() else [entry])]
+
+
 def write_json(file: str | os.PathLike, content: Any, sort_keys: bool = False) -> None:
     """Write :func:`to_json`; a reader sees the old file or the new one, never half of one."""
     write_text(file, to_json(content, indent=4, sort_keys=sort_keys) + "\n")

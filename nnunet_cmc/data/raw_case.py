@@ -60,7 +60,7 @@ def check_case(
             )
         if not os.path.isfile(label_file):
             raise ValueError(f"Case {case}: its label {label_file} is missing: add it, or move the images to imagesUn.")
-    _require_one_grid(case, [*files.values(), *([label_file] if label_file else [])])
+    require_one_grid(case, [*files.values(), *([label_file] if label_file else [])])
     return case, dict(sorted(files.items()))
 
 
@@ -167,7 +167,8 @@ def whole_voxels(case: str, file: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"Case {case}: {file} {error}: copy or write it again.") from error
 
 
-def _require_one_grid(case: str, files: Sequence[str]) -> None:
+def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
+    """ValueError if a file of ``case`` cannot be read, or does not lie where the first one does."""
     grids = []
     for file in files:
         try:

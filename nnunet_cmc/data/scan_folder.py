@@ -7,12 +7,14 @@ import os
 import re
 from collections.abc import Iterable
 
-# Any format of volumes, packed or not; of other formats, and without an ending, what has the number of a channel.
-LOOKS_LIKE_A_SCAN = re.compile(
-    r".*\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|dicom|ima|gipl|mgh|mgz|mnc|tiff?)(\.(gz|bz2|xz|zst|zip))?"
-    r"|.+_0\d{3}(\.(png|jpe?g|bmp|gz|zip))?",
-    re.IGNORECASE,
+from nnunet_cmc.data.files import visible
+
+# Any format of volumes, packed or not.
+SCAN = re.compile(
+    r".*\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|dicom|ima|gipl|mgh|mgz|mnc|tiff?)(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE
 )
+# Of other formats, and without an ending, what has the number of a channel.
+NUMBERED = re.compile(r".+_0\d{3}(\.(png|jpe?g|bmp|gz|zip))?", re.IGNORECASE)
 COMPANIONS = {".hdr": ".img", ".img": ".hdr"}  # of a file with the first ending, that with the second is read as well
 
 
@@ -34,8 +36,12 @@ def visible_files(folder: str | os.PathLike, ending: str = "") -> list[str]:
     Returns:
         those that end in ``ending``; none if there is no such folder.
     """
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in names if name.endswith(ending) and not name.startswith(".")]
+    return [str(path) for path in visible(folder) if path.name.endswith(ending)]
+
+
+def looks_like_a_scan(name: str) -> bool:
+    """Whether a file or folder of this name is likely to be meant for a scan of a case, read or not."""
+    return bool(SCAN.fullmatch(name) or NUMBERED.fullmatch(name))
 
 
 def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
@@ -45,7 +51,7 @@ def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
         f"{path} looks like a scan, but is no file that ends in {file_ending}, so it would be left out: "
         f"convert it to {file_ending}, or move it to another folder."
         for path in visible_files(folder)
-        if LOOKS_LIKE_A_SCAN.fullmatch(os.path.basename(path)) and not (path.endswith(read) and os.path.isfile(path))
+        if looks_like_a_scan(os.path.basename(path)) and not (path.endswith(read) and os.path.isfile(path))
     ]
 
 

@@ -68,6 +68,7 @@ def test_unlabelled_scans_of_validation_and_test_subjects(make_dataset, write_vo
 
 
 def test_cross_validation(dataset):
+    (dataset / "imagesTr" / "._both0_0000.nii.gz").write_bytes(b"\0\5\x16\7")
     run("-d", 1, "--folds", 5)
     splits = json.loads((dataset / "splits_final.json").read_text())
     assert sorted(case for fold in splits for case in fold["val"]) == sorted(
