@@ -1,6 +1,5 @@
 """What is built and installed, tried with real wheels in small environments of their own, without a network."""
 
-import ast
 import base64
 import csv
 import hashlib
@@ -19,11 +18,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from source_files import FOLDERS, ROOT, imports, modules
 
 import nnunet_cmc
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = ("nnunet_cmc", "dataset_conversion", "planners", "trainers")
 HOOK = "nnunet_cmc_hook.pth"
 # an nnU-Net small enough to be installed here: the one module that the hook is about
 NNUNET_SETUP = "from setuptools import setup; setup(name='nnunetv2', version='2.8.1', packages=['nnunetv2.utilities'])"
@@ -147,13 +145,7 @@ def test_the_constraints_pin_everything_required_within_its_range():
 
 
 def test_every_package_that_is_imported_is_required():
-    imported = set()
-    for file in (file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                imported.add(str(node.module).partition(".")[0])
+    imported = {module.partition(".")[0] for tree in modules().values() for _, module, _ in imports(tree)}
     distributions = importlib.metadata.packages_distributions()
     others = imported - set(sys.stdlib_module_names) - {"nnunet_cmc"}
     required = {canonicalize_name(Requirement(text).name) for text in importlib.metadata.requires("nnunet_cmc") or []}
