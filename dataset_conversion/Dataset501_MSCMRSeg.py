@@ -17,7 +17,7 @@ import numpy as np
 from nnunet_cmc.data.files import visible_below
 from nnunet_cmc.dataset_conversion.archive import drawn
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import volume_name
 
 DATASET_ID, NAME = 501, "MSCMRSeg"
@@ -59,7 +59,7 @@ def convert_mscmrseg(
             labelled one by their world coordinates; a patient without a label is one unlabelled case.
         sequences: those that become channels, in this order.
         paper: draw, with ``seed``, the paper's 40 patients for training and 5 for testing; else all are for training.
-        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
         ValueError: the archive has not the files, labels or patients it takes, or files are bad.

@@ -15,8 +15,8 @@ import numpy as np
 from nnunet_cmc.data.files import read_json, visible
 from nnunet_cmc.dataset_conversion.archive import drawn, packed_folder
 from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import read_classes
-from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import volume_name
 
 DATASET_ID, NAME = 502, "AMOS"
@@ -46,7 +46,7 @@ def convert_amos(
         paper: draw, with ``seed``, the paper's 40 CT and 40 MRI scans for training and 20 and 20 for testing.
         organs: the classes; voxels of other organs become background. All 15, if None.
         unlabeled: whether the scans of ``imagesTs`` become unlabelled cases.
-        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
         ValueError: the archive is not complete, has too few scans or not the organs asked for, or files are bad.

@@ -19,7 +19,7 @@ import numpy as np
 from nnunet_cmc.data.files import visible
 from nnunet_cmc.dataset_conversion.archive import drawn
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import overlooked, volume_name
 
 DATASET_ID, NAME = 503, "TAO"
@@ -41,7 +41,7 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
     from those with a label for every scan, are the test part.
 
     Args:
-        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
         ValueError: there is no patient, a label lacks its scan, or files are bad (all of them are listed).

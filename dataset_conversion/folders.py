@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
 from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
-from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import SUFFIXES, overlooked, volume_name
 
 Source = str | Path
@@ -48,7 +48,7 @@ def convert_folders(
             them 1, 2, 3, ... in the order of (the first modality's) values.
         test_images: the same for the test part, of any of the modalities.
         test_labels: labels of the test part, in the form of ``labels``; a test scan need not have one.
-        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
         ValueError: the sources do not fit together, or files are bad (all of them are listed).

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
-from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
 
 REQUIRED = ("subject", "modality", "image")
 OPTIONAL = ("label", "part")
@@ -35,7 +35,7 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
     ``SUBJECT_MODALITY`` on a grid of its own.
 
     Args:
-        options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
+        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
         ValueError: the table makes no sense, or files are bad (all of them are listed).

@@ -1,12 +1,52 @@
-"""``nnunet_cmc convert``: bring scans into nnU-Net's raw format; each kind of source is a file of ``convert_from``."""
+"""``nnunet_cmc convert``: bring scans into nnU-Net's raw format."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from nnunet_cmc.commands.convert_from import amos, folders, mscmrseg, tao
+from nnunet_cmc.commands import convert_archives, convert_folders
 
 HELP = "bring scans into the raw format of nnU-Net"
-SOURCES = {"folders": folders, "amos": amos, "mscmrseg": mscmrseg, "tao": tao}
+
+
+class Source(NamedTuple):
+    """A kind of source: its line of help, its usual dataset ID, its own arguments, and what converts it."""
+
+    help: str
+    dataset_id: int | None
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    convert: Callable[[argparse.Namespace, dict[str, Any]], Path]
+    description: str | None = None
+
+
+SOURCES = {
+    "folders": Source(
+        "any data, as folders of scans or a table",
+        None,
+        convert_folders.add_folders_arguments,
+        convert_folders.convert,
+        convert_folders.DESCRIPTION,
+    ),
+    "amos": Source(
+        "AMOS 2022: abdominal CT and MRI, 15 organs",
+        502,
+        convert_archives.add_amos_arguments,
+        convert_archives.convert_amos,
+    ),
+    "mscmrseg": Source(
+        "MS-CMRSeg 2019: cardiac MRI in several sequences, 3 structures",
+        501,
+        convert_archives.add_mscmrseg_arguments,
+        convert_archives.convert_mscmrseg,
+    ),
+    "tao": Source(
+        "thyroid-associated orbitopathy: T1 and T1c MRI of the orbits, 8 structures",
+        503,
+        convert_archives.add_tao_arguments,
+        convert_archives.convert_tao,
+    ),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,11 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, source in SOURCES.items():
         own = sources.add_parser(
             name,
-            help=source.HELP,
-            description=getattr(source, "DESCRIPTION", source.HELP),
+            help=source.help,
+            description=source.description or source.help,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        default = source.DATASET_ID
+        default = source.dataset_id
         own.add_argument(
             "-d",
             dest="dataset_id",

@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from nnunet_cmc.commands.trained_model import add_model_arguments, model_folder
+from nnunet_cmc.commands.model_folder import add_model_arguments, model_folder
 
 HELP = "class activation of the fused features (HiResCAM) over the scans, of one or several models"
 

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.trained_model import add_model_arguments, model_folder
+from nnunet_cmc.commands.model_folder import add_model_arguments, model_folder
 
 HELP = "predict and judge a test set with modalities missing, and with one misaligned: tables and curves"
 

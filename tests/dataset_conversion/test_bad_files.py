@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 
 SHAPE = (5, 6, 7)  # z, y, x
 
@@ -97,7 +97,7 @@ def test_a_scan_that_can_be_read_but_is_beyond_the_memory(pair, nnunet_folders, 
     def out_of_memory(voxels):
         raise MemoryError
 
-    monkeypatch.setattr("nnunet_cmc.dataset_conversion.checks.count_not_finite", out_of_memory)
+    monkeypatch.setattr("nnunet_cmc.dataset_conversion.case_checks.count_not_finite", out_of_memory)
     with pytest.raises(ValueError, match=r"cannot be read \(its 7 x 6 x 5 voxels are more than the memory holds\)\."):
         write(pair, processes=1)
     assert names(nnunet_folders / "raw") == []

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import map_coordinates
 
-from nnunet_cmc.dataset_conversion import case_writer, raw_dataset
+from nnunet_cmc.dataset_conversion import case_writer, dataset_writer
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
+from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 
 SHAPE = (5, 6, 7)  # z, y, x
 LABELS = {"liver": 1, "spleen": 2}
@@ -343,7 +343,7 @@ def test_labels_without_a_class_if_allowed(tmp_path, pair, nnunet_folders, label
 
 
 def test_a_stopped_conversion_leaves_nothing_and_can_be_repeated(pair, nnunet_folders, monkeypatch):
-    write_case = raw_dataset.write_case
+    write_case = dataset_writer.write_case
 
     def stop_at_second(dataset, case, *arguments):
         if case.name == "b":
@@ -351,7 +351,7 @@ def test_a_stopped_conversion_leaves_nothing_and_can_be_repeated(pair, nnunet_fo
         write_case(dataset, case, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(raw_dataset, "write_case", stop_at_second)
+        patch.setattr(dataset_writer, "write_case", stop_at_second)
         with pytest.raises(KeyboardInterrupt):
             write(pair)
     assert names(nnunet_folders / "raw") == []

@@ -22,8 +22,8 @@ from nnunet_cmc.data.scan_folder import name_problem
 from nnunet_cmc.data.splits import make_splits, require_every_modality
 from nnunet_cmc.data.variables import require_set
 from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.case_checks import problems
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
-from nnunet_cmc.dataset_conversion.checks import problems
 
 
 def write_raw_dataset(

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HELP = "any data, as folders of scans or a table"
-DATASET_ID = None
 DESCRIPTION = """\
 Make nnUNet_raw/DatasetID_NAME from scans (.nii.gz .nii .nrrd .mha .mhd, or folders of one DICOM series each).
 
@@ -25,7 +23,7 @@ A table instead of folders: a CSV file with the columns subject, modality, image
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_folders_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the dataset")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", nargs="+", metavar="NAME=FOLDER", help="scans of each modality, in channel order")
