@@ -79,7 +79,7 @@ def messages() -> str:
     """Every message of a ValueError or RuntimeError, in two columns: what is wrong, and the remedy after it."""
     parts = [
         "# Error messages",
-        "Made by `python docs/generate.py` from the code. … stands for what a message names: a case, a file, a value. "
+        "Made by `python docs/generate.py` from the code. … stands for what a message names: a case, a file, a value.\n"
         "[troubleshooting.md](troubleshooting.md) is about what no message explains.",
     ]
     for stage, places in STAGES.items():

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from source_files import FOLDERS
 
 from nnunet_cmc.commands.main import COMMANDS, command_parser
 
@@ -56,6 +57,16 @@ def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"({page.name})" not in index]
     assert not missing, f"docs/README.md does not name {missing}"
+
+
+def test_lines_fit():
+    """Rows of tables and the addresses of links may be longer, and so may results.md, which is made elsewhere."""
+    folders = (*FOLDERS, "tests", "benchmarks", "docs")
+    for file in [*PAGES, ROOT / "setup.py", *(file for name in folders for file in (ROOT / name).rglob("*.py"))]:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            shown = re.sub(r"\]\([^)]*\)", "]", line)
+            is_free = file.name == "results.md" or (file.suffix == ".md" and line.startswith("|"))
+            assert is_free or len(shown) <= 120, f"{file}:{number} has {len(shown)} characters"
 
 
 def commands_of(page):
