@@ -76,6 +76,7 @@ setup(
         *(f"{stage}.{package}" for stage, folder in STAGES.items() for package in find_packages(folder)),
     ],
     package_dir=STAGES,
+    package_data={"nnunet_cmc": ["py.typed"]},
     install_requires=[
         "torch>=2.6",
         "nnunetv2>=2.8,<2.9",

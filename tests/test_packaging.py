@@ -1,8 +1,10 @@
 """What is built and installed, tried with real wheels in small environments of their own, without a network."""
 
+import ast
 import base64
 import csv
 import hashlib
+import importlib
 import importlib.metadata
 import io
 import os
@@ -87,12 +89,29 @@ class Environment:
 
 
 def test_the_wheel_has_every_module_of_the_four_folders(wheels):
-    modules = set()
+    sources = set()
     for name in FOLDERS:
         package = Path("nnunet_cmc") / ("" if name == "nnunet_cmc" else name)
-        modules |= {str(package / file.relative_to(ROOT / name)) for file in (ROOT / name).rglob("*.py")}
+        sources |= {str(package / file.relative_to(ROOT / name)) for file in (ROOT / name).rglob("*.py")}
     with ZipFile(wheels["wheel"]) as archive:
-        assert {name for name in archive.namelist() if ".dist-info/" not in name} == modules | {HOOK}
+        files = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert files == sources | {HOOK, "nnunet_cmc/py.typed"}
+
+
+def test_the_interface_is_the_same_for_python_for_type_checkers_and_in_words():
+    tree = modules()["nnunet_cmc"]
+    (checked,) = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    typed = {name: f"{module}:{thing}" for part in checked.body for name, module, thing in imports(part)}
+    assert sorted(typed) == sorted(nnunet_cmc.__all__) == sorted(nnunet_cmc._MODULES)
+    for name, place in typed.items():
+        module, _, thing = place.partition(":")
+        assert getattr(nnunet_cmc, name) is getattr(importlib.import_module(module), thing)
+        assert f"``{name}``" in nnunet_cmc.__doc__
+        assert name in dir(nnunet_cmc)
+    with pytest.raises(AttributeError, match="has no attribute 'Predicter'"):
+        nnunet_cmc.Predicter  # noqa: B018
 
 
 @pytest.mark.parametrize("kind", ["wheel", "editable"])

@@ -23,6 +23,7 @@ REMEDIES = {
     errno.EDQUOT: "free some space, or name another place",
     errno.EFBIG: "raise the limit of the size of files (ulimit -f), or name another place",
 }
+DESCRIPTION = "Semi-supervised multimodal segmentation as an extension of nnU-Net v2."
 EPILOG = "Planning, training and prediction are nnU-Net's commands, with -pl CMCPlanner and -tr CMCTrainer -p CMCPlans."
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nnunet_cmc", description=nnunet_cmc.__doc__, epilog=EPILOG)
+    parser = argparse.ArgumentParser(prog="nnunet_cmc", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"nnunet_cmc {nnunet_cmc.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="command", required=True)
     names = arguments[:1] if arguments[0] in COMMANDS else COMMANDS  # one module suffices to run its command
