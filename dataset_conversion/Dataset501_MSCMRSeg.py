@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_cmc.data.files import visible_below
-from nnunet_cmc.dataset_conversion.archive import drawn
+from nnunet_cmc.dataset_conversion.archive import draw_names
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import volume_name
@@ -62,13 +62,13 @@ def convert_mscmrseg(
         options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
-        ValueError: the archive has not the files, labels or patients it takes, or files are bad.
+        ValueError: the archive lacks files, labels or patients that are needed, or files are bad.
     """
     if layout not in ("separate", "registered"):
         raise ValueError(f"The layout must be separate or registered, but is {layout!r}.")
     left_out: dict[Path, str] = {}
-    faults: list[str] = []
-    patients = _patients(Path(archive), sequences, left_out, faults)
+    errors: list[str] = []
+    patients = _patients(Path(archive), sequences, left_out, errors)
     test: list[str] = []
     if paper:
         training, test = _paper_split(patients, sequences, seed)
@@ -85,7 +85,7 @@ def convert_mscmrseg(
         licence=LICENCE,
         reference=REFERENCE,
         left_out=left_out,
-        faults=faults,
+        errors=errors,
         seed=seed,
         **options,
     )
@@ -112,9 +112,9 @@ def _registered(patient: str, scans: Scans, sequences: Sequence[str], test: bool
 
 
 def _patients(
-    archive: Path, sequences: Sequence[str], left_out: dict[Path, str], faults: list[str]
+    archive: Path, sequences: Sequence[str], left_out: dict[Path, str], errors: list[str]
 ) -> dict[str, Scans]:
-    """Scans and labels of each patient, sequences in the order of ``sequences``."""
+    """Find scans and labels of each patient, sequences in the order of ``sequences``."""
     if not archive.is_dir():
         raise ValueError(f"There is no folder {archive}: unpack the archive, and give its folder.")
     scans: dict[tuple[str, str], Path] = {}
@@ -130,7 +130,7 @@ def _patients(
             continue
         kind, key = labels if match["manual"] or not sequence else scans, (match["patient"], sequence)
         if key in kind:
-            faults.append(f"{kind[key]} and {file} are both of {' '.join(key).strip()}: remove one of them.")
+            errors.append(f"{kind[key]} and {file} are both of {' '.join(key).strip()}: remove one of them.")
         kind.setdefault(key, file)
     if not scans:
         raise ValueError(
@@ -139,7 +139,7 @@ def _patients(
         )
     names = sorted({patient for patient, _ in scans})
     orphans = [file for key, file in labels.items() if key not in scans and (key[1] or key[0] not in names)]
-    faults += [f"{file} is a label without a scan: unpack the archive again." for file in orphans]
+    errors += [f"{file} is a label without a scan: unpack the archive again." for file in orphans]
     return {
         name: {
             s: (scans[name, s], labels.get((name, s)) or labels.get((name, "")))
@@ -156,7 +156,7 @@ def _paper_split(patients: dict[str, Scans], sequences: Sequence[str], seed: int
     Those with most labels are tested, but with half of the labels of a sequence at most: training needs some, too.
     """
     rng = np.random.default_rng(seed)
-    chosen = drawn(patients, sum(PAPER_PATIENTS.values()), rng, "patients")
+    chosen = draw_names(patients, sum(PAPER_PATIENTS.values()), rng, "patients")
     labelled = {p: [s for s, (_, label) in patients[p].items() if label] for p in chosen}
     spare = {s: sum(s in labelled[p] for p in chosen) // 2 for s in sequences}
     test: list[str] = []

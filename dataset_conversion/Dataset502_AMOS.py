@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_cmc.data.files import read_json, visible
-from nnunet_cmc.dataset_conversion.archive import drawn, packed_folder
+from nnunet_cmc.dataset_conversion.archive import draw_names, find_archive_folder
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import read_classes
@@ -51,15 +51,15 @@ def convert_amos(
     Raises:
         ValueError: the archive is not complete, has too few scans or not the organs asked for, or files are bad.
     """
-    root = packed_folder(archive, "imagesTr")
+    root = find_archive_folder(archive, "imagesTr")
     if not (root / "dataset.json").is_file():
         raise ValueError(f"There is no {root / 'dataset.json'}, which names the organs: unpack the archive again.")
     labels, values = _classes(root / "dataset.json", organs)
     _note_missing(root)
     left_out: dict[Path, str] = {}
-    faults: list[str] = []
-    scans = {part: _scans(root, part, left_out, faults) for part in ("Tr", "Va", "Ts")}
-    files = {part: _labels(root, part, scans[part], left_out, faults) for part in ("Tr", "Va")}
+    errors: list[str] = []
+    scans = {part: _scans(root, part, left_out, errors) for part in ("Tr", "Va", "Ts")}
+    files = {part: _labels(root, part, scans[part], left_out, errors) for part in ("Tr", "Va")}
     if paper:
         rng = np.random.default_rng(seed)
         for part in PAPER_SCANS:
@@ -83,7 +83,7 @@ def convert_amos(
         licence=LICENCE,
         reference=REFERENCE,
         left_out=left_out,
-        faults=faults,
+        errors=errors,
         seed=seed,
         **options,
     )
@@ -93,12 +93,12 @@ def _paper_scans(names: Iterable[str], part: str, rng: np.random.Generator) -> l
     chosen = []
     for channel, modality in enumerate(CHANNELS):
         candidates = (name for name in names if _channel(name) == channel)
-        chosen += drawn(candidates, PAPER_SCANS[part], rng, f"{modality} scans of images{part}")
+        chosen += draw_names(candidates, PAPER_SCANS[part], rng, f"{modality} scans of images{part}")
     return chosen
 
 
 def _classes(dataset_json: Path, organs: Sequence[str] | None) -> tuple[dict[str, int], dict[int, int] | None]:
-    """Number of each class in the dataset, and number by value in the label files where these differ."""
+    """Return the number of each class in the dataset, and number by value in the label files where these differ."""
     every = {name: value for name, value in read_classes(dataset_json).items() if value}
     if organs is None:
         return every, None
@@ -115,7 +115,7 @@ def _plain(organ: str) -> str:
 
 
 def _note_missing(root: Path) -> None:
-    """Say what the archive's own list names that is not there; paths in it are taken for their names alone."""
+    """Print which scans the archive's own list has and the archive lacks; of paths in it, only the names count."""
     content = read_json(root / "dataset.json", "unpack the archive again")
     listed = []
     for key, part in {"training": "Tr", "validation": "Va"}.items():
@@ -126,28 +126,28 @@ def _note_missing(root: Path) -> None:
         print(f"{root / 'dataset.json'} lists {len(missing)} scan(s) that are not there, such as {missing[0]}.")
 
 
-def _scans(root: Path, part: str, left_out: dict[Path, str], faults: list[str]) -> dict[str, Path]:
-    """Scans of ``images{part}`` by name."""
+def _scans(root: Path, part: str, left_out: dict[Path, str], errors: list[str]) -> dict[str, Path]:
+    """Find the scans of ``images{part}`` by name."""
     scans: dict[str, Path] = {}
     for file in visible(root / f"images{part}"):
         name = volume_name(file)
         if name and re.fullmatch(r"amos_\d+", name):
             _channel(name)
-            _add(scans, name, file, faults)
+            _add(scans, name, file, errors)
         else:
             left_out[file] = "not named as a scan of AMOS"
     return scans
 
 
 def _labels(
-    root: Path, part: str, scans: dict[str, Path], left_out: dict[Path, str], faults: list[str]
+    root: Path, part: str, scans: dict[str, Path], left_out: dict[Path, str], errors: list[str]
 ) -> dict[str, Path]:
-    """Label file of each scan of a part."""
+    """Find the label file of each scan of a part."""
     labels: dict[str, Path] = {}
     for file in visible(root / f"labels{part}"):
         name = volume_name(file)
         if name in scans:
-            _add(labels, name, file, faults)
+            _add(labels, name, file, errors)
         else:
             left_out[file] = "a label without a scan"
     if without := [str(scans[name]) for name in scans if name not in labels]:
@@ -158,9 +158,9 @@ def _labels(
     return labels
 
 
-def _add(files: dict[str, Path], name: str, file: Path, faults: list[str]) -> None:
+def _add(files: dict[str, Path], name: str, file: Path, errors: list[str]) -> None:
     if name in files:
-        faults.append(f"{files[name]} and {file} are both {name}: remove one of them.")
+        errors.append(f"{files[name]} and {file} are both {name}: remove one of them.")
     files.setdefault(name, file)
 
 

@@ -1,4 +1,4 @@
-"""What the converters of published datasets share: finding the folder that was packed, and drawing scans."""
+"""Finding the folder of an unpacked archive, and drawing scans, for the converters of published datasets."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 from nnunet_cmc.data.files import visible
 
 
-def packed_folder(archive: str | Path, inside: str) -> Path:
-    """The folder that holds ``inside``: ``archive``, or the one folder in it that does.
+def find_archive_folder(archive: str | Path, inside: str) -> Path:
+    """Find the folder that holds ``inside``: ``archive``, or the one folder in it that does.
 
     Raises:
         ValueError: there is no such folder, or there are several.
@@ -24,11 +24,11 @@ def packed_folder(archive: str | Path, inside: str) -> Path:
     return found[0]
 
 
-def drawn(names: Iterable[str], count: int, rng: np.random.Generator, what: str) -> list[str]:
-    """``count`` of the names, sorted; the draw does not depend on their order.
+def draw_names(names: Iterable[str], count: int, rng: np.random.Generator, what: str) -> list[str]:
+    """Draw ``count`` of the names, and sort them; the draw does not depend on their order.
 
     Raises:
-        ValueError: there are fewer; ``what`` says of what.
+        ValueError: there are fewer; ``what`` names them in the message.
     """
     candidates = sorted(names)
     if len(candidates) < count:

@@ -1,4 +1,4 @@
-"""A case as it lies at its source."""
+"""A case of a source dataset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Case:
-    """One case: scans on one common grid, with or without a label on it.
+    """Scans on one common grid, with or without a label on it.
 
     Attributes:
         name: case identifier, unique in the dataset.
@@ -30,5 +30,5 @@ class Case:
 
     @property
     def grid_source(self) -> Path:
-        """The volume whose grid the case is on."""
+        """Return the volume whose grid the case is on."""
         return self.grid or next(iter(self.images.values()))

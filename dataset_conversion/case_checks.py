@@ -1,4 +1,4 @@
-"""Everything that is wrong with the files of a case, found before anything is written."""
+"""Checks of the files of a case before anything is written."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from nnunet_cmc.data.voxels import beyond_memory, count_not_finite
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
 
-ROUNDING = 1e-3  # as far as a label may be off a whole number, which it becomes: what a header's slope leaves
+ROUNDING = 1e-3  # tolerance for labels that are not whole numbers, as a header's slope makes them; they are rounded
 
 
-def problems(case: Case, label_values: Collection[int], allow_empty_labels: bool = False) -> list[str]:
-    """Everything wrong with the files of ``case``, a sentence each.
+def find_problems(case: Case, label_values: Collection[int], allow_empty_labels: bool = False) -> list[str]:
+    """List all that is wrong with the files of ``case``, a sentence each.
 
     Args:
         label_values: those a label of the dataset may have, where the case has none of its own.

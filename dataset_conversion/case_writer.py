@@ -1,4 +1,4 @@
-"""What becomes of each file of a case, and the writing of it."""
+"""Planning and writing the files of a case in the raw dataset."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ UNCHANGED, REWRITTEN, RESAMPLED, ZEROS = "unchanged", "rewritten", "resampled", 
 
 
 class Step(NamedTuple):
-    """A file of the dataset: its path in it, the source (None for an absent modality), and what is done."""
+    """A file of the dataset: its path in it, the source (None for an absent modality), and how it is made."""
 
     target: str
     source: Path | None
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
 
 def plan_case(case: Case, channel_count: int) -> list[Step]:
-    """The files that ``case`` becomes; of its sources, only headers are read."""
+    """Plan the files of ``case``; of its sources, only headers are read."""
     part = "Ts" if case.test else "Un" if case.label is None else "Tr"
     grid = volume_grid(case.grid_source)
     steps = []
@@ -48,7 +48,7 @@ def plan_case(case: Case, channel_count: int) -> list[Step]:
 
 
 def write_case(dataset: Path, case: Case, steps: list[Step], link: bool = False) -> None:
-    """Carry out the ``steps`` of :func:`plan_case` in the folder ``dataset``.
+    """Write the files that :func:`plan_case` planned to the folder ``dataset``.
 
     Args:
         link: make unchanged images hard links to their sources where the file system can, in place of copies.
@@ -86,7 +86,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _renumbered(label: sitk.Image, values: Mapping[int, int] | None) -> sitk.Image:
-    """The label with each value rounded and replaced, as uint8 or, above 255, uint16."""
+    """Round and replace each value of the label, as uint8 or, above 255, uint16."""
     old = new = np.round(sitk.GetArrayViewFromImage(label))
     if values is not None:
         new = np.zeros(old.shape, np.uint16)

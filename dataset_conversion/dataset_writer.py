@@ -1,7 +1,7 @@
-"""The one writer of nnU-Net raw datasets, shared by all converters.
+"""The writer of nnU-Net raw datasets that all converters share.
 
-It checks every file before it writes any, and writes into a hidden folder that gets its name at the very end: a
-conversion that was stopped never looks like a dataset, and can simply be started again.
+It checks every file before it writes any, and writes into a hidden folder that gets its name at the very end: an
+interrupted conversion never looks like a dataset, and can be started again.
 """
 
 import csv
@@ -22,7 +22,7 @@ from nnunet_cmc.data.scan_folder import name_problem
 from nnunet_cmc.data.splits import make_splits, require_every_modality
 from nnunet_cmc.data.variables import require_set
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.case_checks import problems
+from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
 
 
@@ -37,7 +37,7 @@ def write_raw_dataset(
     licence: str = "",
     reference: str = "",
     left_out: Mapping[Path, str] | None = None,
-    faults: Sequence[str] = (),
+    errors: Sequence[str] = (),
     validation: float = 0.2,
     seed: int = 0,
     allow_empty_labels: bool = False,
@@ -57,14 +57,14 @@ def write_raw_dataset(
         labels: value of each class in the dataset; the background is 0, and may be left out.
         ct: channels that are CT, in HU, whatever their names: nnU-Net normalises as CT what it finds called CT.
         licence, reference: of the data, for ``dataset.json``.
-        left_out: files of the source that no case uses, and why; they are named on the screen.
-        faults: sentences about files that fit into no case, to be listed with what is found in the others.
-        validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
-            ``seed``; there is no such file where no subject can be spared.
+        left_out: files of the source that no case uses, and why; they are printed.
+        errors: sentences about files that fit into no case, to be listed with the problems of the others.
+        validation: fraction of the validation subjects in the one fold of ``splits_final.json``, drawn with
+            ``seed``; the file is not written where that leaves too few subjects.
         allow_empty_labels: whether a label may show no class at all.
         link: make hard links of images that are copied as they are, where the disk allows it: a change in place
             changes the source, too.
-        dry_run: check everything and print what would become of every file, but write nothing.
+        dry_run: check everything and print the planned files, but write nothing.
 
     Returns:
         the dataset's folder.
@@ -100,12 +100,12 @@ def write_raw_dataset(
     if not dry_run:
         require_writable(folder.parent)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
-    found = [*faults, *_name_problems(cases)]
+    found = [*errors, *_name_problems(cases)]
     try:
         require_every_modality(dataset_json, training, "the training part")
     except ValueError as error:
         found.append(str(error))
-    found += [problem for each in run_parallel(problems, checks, processes, "Checking") for problem in each]
+    found += [problem for each in run_parallel(find_problems, checks, processes, "Checking") for problem in each]
     if found:
         raise ValueError("\n  ".join([f"Nothing was written, for {len(found)} problem(s) in the files:", *found]))
     plans = [plan_case(case, len(channels)) for case in cases]
@@ -143,7 +143,7 @@ def _new_dataset_folder(dataset_id: int, name: str) -> Path:
 
 
 def _checked_labels(labels: dict[str, int]) -> dict[str, int]:
-    """``labels`` with the background, in the order of their values."""
+    """Return ``labels`` with the background, in the order of their values."""
     labels = dict(sorted({"background": 0, **labels}.items(), key=lambda item: item[1]))
     if list(labels.values()) != list(range(len(labels))) or len(labels) < 2:
         raise ValueError(
@@ -153,7 +153,7 @@ def _checked_labels(labels: dict[str, int]) -> dict[str, int]:
 
 
 def _name_problems(cases: Sequence[Case]) -> list[str]:
-    """A name becomes that of files: it must not lead out of their folder, nor be that of another case."""
+    """List cases whose name cannot be that of a file, or is that of another case."""
     files: dict[str, list[str]] = defaultdict(list)
     for case in cases:
         files[case.name].append(str(case.grid_source))

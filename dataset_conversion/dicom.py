@@ -1,4 +1,4 @@
-"""A folder of DICOM slices as one volume: whatever can differ between slices is compared, or applied slice by slice."""
+"""Reading a folder of DICOM slices as one volume: what can differ between slices is compared, or applied to each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ GDCM = "GDCMImageIO"
 POSITION, ORIENTATION, SPACING, SLOPE = "0020|0032", "0020|0037", "0028|0030", "0028|1053"
 GEOMETRY = {POSITION: "position", ORIENTATION: "orientation", SPACING: "pixel spacing"}
 MEANING = {"0028|0004": "photometric interpretation", "0028|1054": "rescale type", "0054|1001": "units"}
-"""Tags that say what a voxel's value means, which is one thing in all slices of a volume."""
+"""Tags that define the meaning of a voxel's value, which must be equal in all slices of a volume."""
 
 
 class Slice(NamedTuple):
-    """Header of a file with one slice: its grid (W, H, 1 voxels), and what :data:`MEANING` names."""
+    """Header of a file with one slice: its grid (W, H, 1 voxels), and the tags of :data:`MEANING`."""
 
     file: Path
     grid: Grid
@@ -28,12 +28,12 @@ class Slice(NamedTuple):
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file is DICOM by its content."""
+    """Tell whether a file is DICOM by its content."""
     return sitk.ImageFileReader.GetImageIOFromFileName(str(file)) == GDCM
 
 
-def series_in(folder: Path) -> list[list[Path]]:
-    """Files of each DICOM series in ``folder`` itself; names that begin with a dot are passed over."""
+def find_series(folder: Path) -> list[list[Path]]:
+    """Find the files of each DICOM series in ``folder`` itself; names that begin with a dot are ignored."""
     if not any(file.is_file() for file in visible(folder)):  # over which GDCM would warn on the screen
         return []
     reader = sitk.ImageSeriesReader
@@ -43,7 +43,7 @@ def series_in(folder: Path) -> list[list[Path]]:
 
 
 def read_slice(file: Path) -> Slice:
-    """Header of a DICOM file. ValueError if it is not of one slice, or has a geometry or a slope that is none."""
+    """Read the header of a DICOM file. ValueError if it is not of one slice, or its geometry or slope is unusable."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO(GDCM)
     reader.SetFileName(str(file))
@@ -64,8 +64,8 @@ def read_slice(file: Path) -> Slice:
     return Slice(file, grid, reader.GetNumberOfComponents(), {name: tags.get(tag, "") for tag, name in MEANING.items()})
 
 
-def slices_of(folder: Path) -> tuple[list[Path], Grid]:
-    """Files of the only series in ``folder``, in the order of the slices, and the grid of the volume, from headers.
+def order_slices(folder: Path) -> tuple[list[Path], Grid]:
+    """Return the files of the only series in ``folder``, in the slice order, and the volume's grid, from headers.
 
     Raises:
         ValueError: there is not one whole series, or its slices do not make a rectangular volume of one kind.
@@ -90,14 +90,14 @@ def slices_of(folder: Path) -> tuple[list[Path], Grid]:
 
 
 def read_series(folder: Path) -> sitk.Image:
-    """The volume: in each voxel the slope times the stored value plus the intercept, of its own slice.
+    """Read the volume: in each voxel the slope times the stored value plus the intercept, of its own slice.
 
     Integers stay integers, of a type that holds those of all slices; what is not whole becomes float32.
 
     Raises:
-        ValueError: see :func:`slices_of`.
+        ValueError: see :func:`order_slices`.
     """
-    files, grid = slices_of(folder)
+    files, grid = order_slices(folder)
     voxels = np.concatenate([sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=GDCM)) for file in files])
     image = sitk.GetImageFromArray(voxels.astype(np.float32) if voxels.dtype.kind == "f" else voxels)
     image.SetSpacing(grid.spacing)
@@ -107,7 +107,7 @@ def read_series(folder: Path) -> sitk.Image:
 
 
 def _require_understood(file: Path, tags: Mapping[str, str], understood: Mapping[str, ArrayLike]) -> None:
-    """Refuse a geometry in place of which GDCM takes another, such as the identity for an orientation that is none."""
+    """Refuse a geometry that GDCM replaces, such as an invalid orientation by the identity."""
     if not any(tags.get(tag) for tag in GEOMETRY):  # an enhanced file with a frame has it elsewhere
         return
     for tag, name in GEOMETRY.items():
@@ -120,7 +120,7 @@ def _require_understood(file: Path, tags: Mapping[str, str], understood: Mapping
 
 
 def _only_series(folder: Path) -> list[Path]:
-    series = series_in(folder)
+    series = find_series(folder)
     if not series:
         raise ValueError("holds no DICOM image: give the folder in which the files of the series themselves lie")
     if len(series) > 1:
@@ -136,7 +136,7 @@ def _only_series(folder: Path) -> list[Path]:
 
 
 def _ending(file: Path) -> str:
-    """Ending of a name in lower case; that of ``IM.0001`` is a number, not an ending."""
+    """Return the ending of a name in lower case; that of ``IM.0001`` is a number, not an ending."""
     return "" if file.suffix[1:].isdecimal() else file.suffix.lower()
 
 
@@ -161,7 +161,7 @@ def _require_one_kind(slices: Sequence[Slice]) -> None:
 
 
 def _require_even(slices: Sequence[Slice], along: np.ndarray) -> float:
-    """Step between slices in mm; ``along`` are their places on the normal, rising. ValueError if they are uneven."""
+    """Return the step between slices in mm; ``along`` are their positions on the normal. ValueError if uneven."""
     steps = np.diff(along)
     if steps.min() < 1e-4:
         twice = int(steps.argmin())

@@ -1,4 +1,4 @@
-"""Anybody's data: a folder of scans for each modality, and folders of labels.
+"""Conversion of any dataset: a folder of scans for each modality, and folders of labels.
 
 Files belong together by their names without suffix. Labels in one folder mean registered modalities: the files of one
 name, of all modalities that have it, are one case. Labels in a folder for each modality mean scans on grids of their
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
-from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
+from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
 from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
-from nnunet_cmc.dataset_conversion.volume import SUFFIXES, overlooked, volume_name
+from nnunet_cmc.dataset_conversion.volume import SUFFIXES, describe_unread_scan, volume_name
 
 Source = str | Path
 Sources = Mapping[str, Source]
@@ -61,21 +61,21 @@ def convert_folders(
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:
         raise ValueError("There are test labels but no test images: give both, or neither.")
-    numbers, values = numbered(classes, channels)
+    numbers, values = number_classes(classes, channels)
     if not isinstance(labels, Mapping) and any(own != values[0] for own in values):
         raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
     parts = [(images, labels, False), *([(test_images, test_labels, True)] if test_images else [])]
     cases: list[Case] = []
     left_out: dict[Path, str] = {}
-    faults: list[str] = []
+    errors: list[str] = []
     for part_images, part_labels, test in parts:
         if isinstance(labels, Mapping):
             assert part_labels is None or isinstance(part_labels, Mapping)
-            cases += _separate_scans(channels, part_images, part_labels or {}, test, values, left_out, faults)
+            cases += _separate_scans(channels, part_images, part_labels or {}, test, values, left_out, errors)
         else:
             assert not isinstance(part_labels, Mapping)
-            cases += _registered_scans(channels, part_images, part_labels, test, values, left_out, faults)
-    return write_raw_dataset(dataset_id, name, channels, numbers, cases, left_out=left_out, faults=faults, **options)
+            cases += _registered_scans(channels, part_images, part_labels, test, values, left_out, errors)
+    return write_raw_dataset(dataset_id, name, channels, numbers, cases, left_out=left_out, errors=errors, **options)
 
 
 def _registered_scans(
@@ -85,13 +85,13 @@ def _registered_scans(
     test: bool,
     values: Sequence[dict[int, int] | None],
     left_out: dict[Path, str],
-    faults: list[str],
+    errors: list[str],
 ) -> list[Case]:
-    """One case for each name, with the scans of all modalities that have it."""
-    scans = {_channel(channels, modality): _volumes(source, left_out, faults) for modality, source in images.items()}
+    """Make one case for each name, with the scans of all modalities that have it."""
+    scans = {_channel(channels, modality): _volumes(source, left_out, errors) for modality, source in images.items()}
     subjects = {name: scan.subject for files in scans.values() for name, scan in files.items()}
-    label_files = {} if labels is None else _volumes(labels, left_out, faults)
-    faults += _without_scans(label_files, subjects, f"in {' or '.join(map(str, images.values()))}")
+    label_files = {} if labels is None else _volumes(labels, left_out, errors)
+    errors += _without_scans(label_files, subjects, f"in {' or '.join(map(str, images.values()))}")
     cases = []
     for name in sorted(subjects):
         images_of_case = {channel: files[name].path for channel, files in scans.items() if name in files}
@@ -106,18 +106,18 @@ def _separate_scans(
     test: bool,
     values: Sequence[dict[int, int] | None],
     left_out: dict[Path, str],
-    faults: list[str],
+    errors: list[str],
 ) -> list[Case]:
-    """One case for each scan of each modality."""
+    """Make one case for each scan of each modality."""
     for modality in labels:
         if modality not in images:
             raise ValueError(f"There are labels but no images of {modality}: the images are of {', '.join(images)}.")
     cases = []
     for modality, source in images.items():
         channel = _channel(channels, modality)
-        scans = _volumes(source, left_out, faults)
-        label_files = _volumes(labels[modality], left_out, faults) if modality in labels else {}
-        faults += _without_scans(label_files, scans, f"in {source}")
+        scans = _volumes(source, left_out, errors)
+        label_files = _volumes(labels[modality], left_out, errors) if modality in labels else {}
+        errors += _without_scans(label_files, scans, f"in {source}")
         cases += [
             Case(
                 f"{name}_{modality}",
@@ -153,10 +153,10 @@ def _without_scans(labels: Mapping[str, Volume], scans: Iterable[str], where: st
     ]
 
 
-def _volumes(source: Source, left_out: dict[Path, str], faults: list[str]) -> dict[str, Volume]:
-    """Volumes of a source, files or DICOM folders, by the name that they share with those of other sources.
+def _volumes(source: Source, left_out: dict[Path, str], errors: list[str]) -> dict[str, Volume]:
+    """Find the volumes of a source, files or DICOM folders, by the name that they share with those of other sources.
 
-    What is no volume goes to ``left_out``, with the reason; of two volumes of one name, ``faults`` gets a sentence.
+    Other files are added to ``left_out`` with the reason; for two volumes of one name, ``errors`` gets a sentence.
     """
     if "*" not in str(source) and not Path(source).is_dir():
         raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
@@ -164,14 +164,14 @@ def _volumes(source: Source, left_out: dict[Path, str], faults: list[str]) -> di
     volumes: dict[str, Volume] = {}
     for path in pattern.paths():
         if (stem := volume_name(path)) is None:
-            if fault := overlooked(path):
-                faults.append(fault)
+            if error := describe_unread_scan(path):
+                errors.append(error)
             else:
                 left_out[path] = "not a volume"
             continue
         name, subject = pattern.name_and_subject(path, path.name.removeprefix(stem))
         if name in volumes:
-            faults.append(f"case {name}: {volumes[name].path} and {path} have the same name: remove one of them.")
+            errors.append(f"case {name}: {volumes[name].path} and {path} have the same name: remove one of them.")
         volumes.setdefault(name, Volume(path, subject))
     if not volumes:
         raise ValueError(

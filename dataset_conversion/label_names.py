@@ -1,4 +1,4 @@
-"""Names and values of classes, as files tell them and as nnU-Net numbers them."""
+"""Names and values of classes, in label files and as nnU-Net numbers them."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _ITKSNAP = re.compile(r'\s*(\d+)(?:\s+[\d.]+){6}\s+"(.*)"\s*')
 
 
 def read_classes(file: str | Path) -> dict[str, int]:
-    """Value of each class, by name: from JSON (name to value, or value to name, perhaps under "labels"), or ITK-SNAP.
+    """Read the value of each class from JSON (name to value, or value to name, perhaps under "labels") or ITK-SNAP.
 
     Raises:
         ValueError: the file is of neither kind.
@@ -39,8 +39,8 @@ def read_classes(file: str | Path) -> dict[str, int]:
     return classes
 
 
-def numbered(classes: Classes, channels: Sequence[str]) -> tuple[dict[str, int], list[dict[int, int] | None]]:
-    """Classes numbered 1, 2, 3, ... in the order of their values (of the first modality's).
+def number_classes(classes: Classes, channels: Sequence[str]) -> tuple[dict[str, int], list[dict[int, int] | None]]:
+    """Number classes 1, 2, 3, ... in the order of their values (of the first modality's).
 
     Args:
         classes: value of each class in the label files, or such a mapping for each modality.
@@ -71,7 +71,7 @@ def numbered(classes: Classes, channels: Sequence[str]) -> tuple[dict[str, int],
 
 
 def _foreground(classes: Mapping[str, int]) -> dict[str, int]:
-    """Value of each class but the background, in the order of values."""
+    """Return the value of each class but the background, in the order of values."""
     foreground = {name: value for name, value in classes.items() if (name, value) != ("background", 0)}
     values = sorted(foreground.values())
     if not values or values[0] < 1 or len(set(values)) < len(values) or "background" in foreground:

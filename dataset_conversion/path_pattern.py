@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from nnunet_cmc.dataset_conversion.volume import any_case
+from nnunet_cmc.dataset_conversion.volume import case_insensitive_pattern
 
 
 class PathPattern:
-    """A path with ``*``; none of them stands for a text with ``/``.
+    """A path with ``*``, none of which matches a ``/``.
 
     Raises:
         ValueError: two ``*`` follow each other.
@@ -37,12 +37,12 @@ class PathPattern:
         self.variables = [different.index(words) for words in before]
 
     def paths(self) -> Iterator[Path]:
-        """What is there, in the order of names."""
+        """List the matching paths in the order of names."""
         *before, last = self.literals
-        yield from map(Path, sorted(glob.glob("*".join([*map(glob.escape, before), any_case(last)]))))
+        yield from map(Path, sorted(glob.glob("*".join([*map(glob.escape, before), case_insensitive_pattern(last)]))))
 
     def name_and_subject(self, path: Path, suffix: str) -> tuple[str, str]:
-        """Name of the scan at ``path``, without ``suffix`` where the pattern ends in ``*``; and whose scan it is.
+        """Return the name of the scan at ``path``, without ``suffix`` where the pattern ends in ``*``, and its subject.
 
         Raises:
             ValueError: a ``*`` stands for nothing, or two for different texts.
@@ -69,5 +69,5 @@ class PathPattern:
 
 
 def _last_words(literal: str) -> str:
-    """What stands between the folder or the ``_`` before and a ``*``."""
+    """Return the text between the last ``/`` or ``_`` and a ``*``."""
     return re.split(r"[/_]", literal)[-1]

@@ -1,4 +1,4 @@
-"""Generated abdomens, seen by two modalities: data for the demo and the tests.
+"""Synthetic abdominal scans in two modalities, for the demo and the tests.
 
 A phantom is a small child's abdomen: fat, muscle, spine and lungs around four labelled organs, beside unlabelled
 bowel and vessels that resemble them. Subjects differ in the size, place and shape of everything. "CT" is in
@@ -41,10 +41,10 @@ INDEX = {tissue: index for index, tissue in enumerate(TISSUES)}
 def phantom(
     rng: np.random.Generator, size: Sequence[int] = (56, 56, 72), spacing: Sequence[float] = (2.5, 2.5, 2.5)
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """One subject on one grid.
+    """Generate one subject on one grid.
 
     Args:
-        rng: source of all that differs between subjects.
+        rng: source of all variation between subjects.
         size: voxels along z, y, x; the body fills about 165 x 120 mm in x and y, and is cut by the ends of z.
         spacing: mm along z, y, x.
 
@@ -63,10 +63,10 @@ def phantom(
 def generate(
     folder: str | Path, *, labeled: int, unlabeled: int = 0, test: int = 0, layout: str = "registered", seed: int = 0
 ) -> dict[str, Any]:
-    """Write phantoms as plain folders of NIfTI files.
+    """Write phantoms as folders of NIfTI files.
 
-    ``registered``: every subject has CT and MR on one grid, and one label. ``unpaired``: every subject has one scan,
-    subjects with CT and with MR take turns, grids differ, and MR is stored with two axes reversed.
+    ``registered``: every subject has CT and MR on one grid, and one label. ``unpaired``: every subject has one scan, CT
+    and MR in turn, grids differ, and MR is stored with two axes reversed.
 
     Args:
         folder: a new folder, with ``train`` and, if there are test subjects, ``test`` in it.
@@ -116,7 +116,7 @@ def generate(
 
 
 def _spacing(rng: np.random.Generator, layout: str, scans: Sequence[str]) -> tuple[float, float, float]:
-    """mm along z, y, x."""
+    """Draw the spacing in mm along z, y, x."""
     if layout == "registered":
         return (2.5, 2.5, 2.5)
     in_plane = round(rng.uniform(2.4, 2.6), 2)
@@ -124,7 +124,7 @@ def _spacing(rng: np.random.Generator, layout: str, scans: Sequence[str]) -> tup
 
 
 def _anatomy(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
-    """Index of the tissue of each voxel, (D, H, W) uint8; coordinates are mm from the middle, bent smoothly."""
+    """Draw the tissue of each voxel as its index, (D, H, W) uint8; coordinates are in mm, smoothly deformed."""
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(size, spacing, strict=True)]
     shift = rng.uniform(-4, 4, 3)
     z, y, x = (
@@ -133,7 +133,7 @@ def _anatomy(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[fl
     )
 
     def ellipsoid(centre: Sequence[float], radii: Sequence[float], tilt: float = 0.0) -> np.ndarray:
-        """Below 0 inside; centre and radii in mm along x, y, z, both varied a little; tilt shears x along z."""
+        """Compute a level set, below 0 inside; centre and radii in mm along x, y, z, varied; tilt shears x along z."""
         cx, cy, cz = np.array(centre) + rng.normal(0, 2.5, 3).clip(-5, 5)
         rx, ry, rz = np.array(radii) * rng.uniform(0.88, 1.12, 3)
         return ((x - cx - tilt * (z - cz)) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2 - 1
@@ -185,7 +185,7 @@ def _anatomy(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[fl
 
 
 def ct(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """What CT shows of ``tissues`` (D, H, W), values of :data:`INDEX`: int16 in HU."""
+    """Simulate CT of ``tissues`` (D, H, W), values of :data:`INDEX`: int16 in HU."""
     means = np.array([hu for hu, _ in TISSUES.values()]) + rng.normal(0, 6, len(TISSUES))
     image = means[tissues] + 8 * _smooth_noise(rng, tissues.shape, spacing, 3)
     image = gaussian_filter(image, 1.0 / np.array(spacing)) + rng.normal(0, 18, tissues.shape)
@@ -193,7 +193,7 @@ def ct(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) 
 
 
 def mr(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """What MR shows of ``tissues`` (D, H, W), values of :data:`INDEX`: int16 in arbitrary units."""
+    """Simulate MR of ``tissues`` (D, H, W), values of :data:`INDEX`: int16 in arbitrary units."""
     means = np.array([value for _, value in TISSUES.values()]) * rng.uniform(0.93, 1.07, len(TISSUES))
     image = means[tissues] * (1 + 0.06 * _smooth_noise(rng, tissues.shape, spacing, 3))
     image = gaussian_filter(image, np.array((3.0, 1.3, 1.3)) / spacing)  # thick slices
@@ -204,7 +204,7 @@ def mr(rng: np.random.Generator, tissues: np.ndarray, spacing: Sequence[float]) 
 
 
 def _smooth_noise(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[float], width: float) -> np.ndarray:
-    """Random field of unit standard deviation whose details are ``width`` mm wide, (D, H, W)."""
+    """Draw a random field (D, H, W) of unit standard deviation, smoothed with ``width`` mm."""
     field = gaussian_filter(rng.normal(size=tuple(size)), width / np.array(spacing))
     return (field - field.mean()) / field.std()
 

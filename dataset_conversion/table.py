@@ -1,4 +1,4 @@
-"""Anybody's data, given as a table: a CSV file with a row for each scan."""
+"""Conversion of any dataset, given as a table: a CSV file with a row for each scan."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
-from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
+from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
 
 REQUIRED = ("subject", "modality", "image")
 OPTIONAL = ("label", "part")
@@ -38,11 +38,11 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
         options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
-        ValueError: the table makes no sense, or files are bad (all of them are listed).
+        ValueError: the table is inconsistent, or files are bad (all of them are listed).
     """
     rows = _read(Path(table))
     channels = list(dict.fromkeys(row.modality for row in rows))
-    labels, values = numbered(classes, channels)
+    labels, values = number_classes(classes, channels)
     users: dict[Path, set[str]] = defaultdict(set)
     for row in rows:
         if row.label:
@@ -83,8 +83,10 @@ def _separate_cases(rows: list[Row], channels: list[str], values: Sequence[dict[
 
 
 def _read(table: Path) -> list[Row]:
-    """Rows of a table as spreadsheets write it: separated by commas, semicolons or tabs, the head in any case of
-    letters, with empty rows, and empty columns at the end.
+    """Read the rows of a table as spreadsheets write it.
+
+    Cells are separated by commas, semicolons or tabs, the head is in any case of letters, rows may be empty, and so may
+    columns at the end.
     """
     try:
         text = table.read_text(encoding="utf-8-sig")

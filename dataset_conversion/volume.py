@@ -1,4 +1,4 @@
-"""Volumes as converters meet them: NIfTI, NRRD and MetaImage files, and folders that hold one DICOM series."""
+"""Volumes that converters read: NIfTI, NRRD and MetaImage files, and folders that hold one DICOM series."""
 
 import glob
 from collections.abc import Iterator
@@ -20,27 +20,27 @@ SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
 def suffix_of(path: Path) -> str:
-    """The one of :data:`SUFFIXES` that a name ends in, in any case of letters; "" where there is none."""
+    """Return the one of :data:`SUFFIXES` that a name ends in, in any case of letters; "" where there is none."""
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
-def any_case(name: str) -> str:
-    """Pattern of glob for ``name`` with its suffix, if it ends in one, in any case of letters."""
+def case_insensitive_pattern(name: str) -> str:
+    """Return a glob pattern for ``name`` with its suffix, if it has one, in any case of letters."""
     suffix = suffix_of(Path(name))
     letters = (f"[{letter}{letter.upper()}]" if letter.isalpha() else letter for letter in suffix)
     return glob.escape(name[: len(name) - len(suffix)]) + "".join(letters)
 
 
 def volume_name(path: Path) -> str | None:
-    """Name of a volume without its suffix; None where ``path`` is neither a volume file nor a DICOM folder."""
+    """Return a volume's name without its suffix; None where ``path`` is neither a volume file nor a DICOM folder."""
     if path.is_dir():
-        return path.name if dicom.series_in(path) else None
+        return path.name if dicom.find_series(path) else None
     suffix = suffix_of(path)
     return path.name[: -len(suffix)] if suffix else None
 
 
-def overlooked(path: Path) -> str | None:
-    """A sentence where ``path``, which is no volume, holds images all the same, so that it must not be left out."""
+def describe_unread_scan(path: Path) -> str | None:
+    """Return a sentence where ``path``, which is no volume, holds images, so that it must not be left out silently."""
     if not path.is_dir():
         if not _is_other_scan(path):
             return None
@@ -58,22 +58,22 @@ def overlooked(path: Path) -> str | None:
 
 
 def volume_grid(source: Path) -> Grid:
-    """Grid of a volume file or DICOM series, read from headers.
+    """Read the grid of a volume file or DICOM series from headers.
 
     Raises:
         ValueError: it cannot be read, is not one 3-D volume, or its geometry is degenerate.
     """
     with _readable(source) as file:
         if file.is_dir():
-            return dicom.slices_of(file)[1]
+            return dicom.order_slices(file)[1]
         if not suffix_of(file) and dicom.is_dicom(file):
-            dicom.read_slice(file)  # which may have something to say
+            dicom.read_slice(file)  # raises a more specific error
             raise ValueError("is one file of a DICOM series: give the folder that holds the series, and nothing else")
         return read_grid(file)
 
 
 def pixel_type(source: Path) -> int:
-    """SimpleITK's pixel type of a volume file."""
+    """Read SimpleITK's pixel type of a volume file."""
     with _readable(source) as file:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(file))
@@ -82,7 +82,7 @@ def pixel_type(source: Path) -> int:
 
 
 def read_image(source: Path) -> sitk.Image:
-    """A volume file or DICOM series.
+    """Read a volume file or DICOM series.
 
     Raises:
         ValueError: it cannot be read, or the folder does not hold exactly one complete series.
@@ -92,7 +92,7 @@ def read_image(source: Path) -> sitk.Image:
 
 
 def read_voxels(source: Path) -> np.ndarray:
-    """All voxels of a volume file or DICOM series, in its own order of axes.
+    """Read all voxels of a volume file or DICOM series, in its own order of axes.
 
     Raises:
         ValueError: the source cannot be read, or is shorter than its header says.
@@ -104,7 +104,7 @@ def read_voxels(source: Path) -> np.ndarray:
 
 
 def resample(image: sitk.Image, grid: Grid) -> sitk.Image:
-    """``image`` on ``grid`` by world coordinates: linear, same pixel type, 0 where the grid leaves the image."""
+    """Resample ``image`` onto ``grid`` by world coordinates: linear, same pixel type, 0 outside the image."""
     return sitk.Resample(
         image, grid.size, sitk.Transform(), sitk.sitkLinear, grid.origin, grid.spacing, grid.direction, 0.0
     )
@@ -116,7 +116,7 @@ def _is_other_scan(file: Path) -> bool:
 
 @contextmanager
 def _readable(source: Path) -> Iterator[Path]:
-    """``source`` under a name and in a form that ITK reads, which knows no NIfTI-2, and hardly a suffix in capitals."""
+    """Give ``source`` under a name and in a format that ITK reads: not NIfTI-2, nor a suffix in capitals."""
     suffix = "" if source.is_dir() else suffix_of(source)
     try:
         if suffix in NIFTI and is_nifti2(source):
@@ -137,7 +137,7 @@ def _readable(source: Path) -> Iterator[Path]:
 
 
 def _as_nifti1(source: Path, folder: Path) -> Path:
-    """The same volume in a file in ``folder``, with its transforms as they are."""
+    """Write the volume as NIfTI-1 to a file in ``folder``, with unchanged transforms."""
     array = voxels.read_voxels(source)
     image = nibabel.Nifti1Image(array, None, nibabel.load(source).header, dtype=array.dtype)
     nibabel.save(image, file := folder / "volume.nii")

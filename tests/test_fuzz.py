@@ -20,7 +20,7 @@ from nnunet_cmc.data.plans_json import planned_configuration, read_plans, requir
 from nnunet_cmc.data.presence import present_channels, subject_of
 from nnunet_cmc.data.splits import hidden_cases, load_fold
 from nnunet_cmc.dataset_conversion import table
-from nnunet_cmc.dataset_conversion.label_names import numbered, read_classes
+from nnunet_cmc.dataset_conversion.label_names import number_classes, read_classes
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.networks.pretrained import load_pretrained
@@ -208,6 +208,6 @@ def test_classes(tmp_path, ending):
         file.write_bytes(content)
         classes = sentence(read_classes, file)
         if classes is not None:
-            sentence(numbered, classes, ["CT"])
+            sentence(number_classes, classes, ["CT"])
 
     check()

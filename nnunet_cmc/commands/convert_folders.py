@@ -1,4 +1,4 @@
-"""``nnunet_cmc convert folders``: anybody's data, as folders of scans or as a table."""
+"""``nnunet_cmc convert folders``: any dataset, as folders of scans or as a table."""
 
 import argparse
 from collections.abc import Sequence

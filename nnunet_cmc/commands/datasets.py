@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def raw_dataset(id_or_name: str) -> Path:
-    """Folder in nnUNet_raw of the dataset with this ID or name; a ValueError if there is not exactly one."""
+    """Return the dataset's folder in nnUNet_raw by its ID or name. ValueError if there is not exactly one."""
     folder = _folder("nnUNet_raw", id_or_name)
     if not (folder / "dataset.json").is_file():
         raise ValueError(f"There is no {folder / 'dataset.json'}: convert the dataset first.")
@@ -12,7 +12,7 @@ def raw_dataset(id_or_name: str) -> Path:
 
 
 def preprocessed_dataset(id_or_name: str) -> Path:
-    """Folder in nnUNet_preprocessed, which need not exist, of that dataset; a ValueError if it is not exactly one."""
+    """Return its folder in nnUNet_preprocessed, which need not exist. ValueError if there is not exactly one."""
     return _folder("nnUNet_preprocessed", id_or_name)
 
 

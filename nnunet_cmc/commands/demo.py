@@ -1,4 +1,4 @@
-"""``nnunet_cmc demo``: every step of the pipeline on generated scans, with the commands a user would type."""
+"""``nnunet_cmc demo``: the whole pipeline on generated scans, with the commands a user would type."""
 
 import argparse
 

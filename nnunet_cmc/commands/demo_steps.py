@@ -58,7 +58,7 @@ class Demo:
         self.started = time.monotonic()
 
     def run(self) -> dict:
-        """Run every step; returns what is written to ``demo.json``. RuntimeError if a step fails."""
+        """Run every step, and return the content of ``demo.json``. RuntimeError if a step fails."""
         print(f"Everything goes to {self.output}. nnU-Net's folders:")
         for variable in VARIABLES:
             print(f"  export {variable}={self.environment[variable]}")
@@ -89,7 +89,7 @@ class Demo:
         )  # fmt: skip
 
     def _predict(self, given: str, channels: tuple[str, ...]) -> Evaluation:
-        """Predict the test scans with only ``channels`` of them there, and judge the result."""
+        """Predict the test scans from only ``channels``, and evaluate the result."""
         cases, predictions = self.output / "new_cases" / given, self.output / "predictions" / given
         cases.mkdir(parents=True)
         for modality in channels:
@@ -141,7 +141,7 @@ class Demo:
         return CaseFiles(case, images, self.dataset / "labelsTs" / f"{case}.nii.gz", predictions)
 
     def _command(self, step: str, title: str, name: str, *arguments) -> None:
-        """Print a command, run it, and show the last line of its output as it goes."""
+        """Print a command, run it, and show its progress."""
         command = [name, *map(str, arguments)]
         print(f"\n[{self._elapsed()}] {title}\n  $ {shlex.join(command)}", flush=True)
         log = self.output / "logs" / f"{step}.txt"
@@ -177,7 +177,7 @@ def _assignments(pairs: dict) -> list[str]:
 
 
 def _script(name: str) -> str:
-    """A command of this environment, which need not be on PATH."""
+    """Find a command of this environment, which need not be on PATH."""
     script = Path(sysconfig.get_path("scripts")) / name
     found = str(script) if script.exists() else shutil.which(name)
     if found is None:
@@ -186,7 +186,7 @@ def _script(name: str) -> str:
 
 
 def _progress(line: str) -> str | None:
-    """What to show of a line of output: nnU-Net's epochs and predicted cases."""
+    """Return what to show of a line of output: nnU-Net's epochs and predicted cases."""
     message = line.rstrip().split("\r")[-1]
     for mark in ("Epoch ", "Pseudo dice", "Predicting ", "Target spacing"):
         if mark in message and "Epoch time" not in message:

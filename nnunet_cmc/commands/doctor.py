@@ -1,4 +1,4 @@
-"""``nnunet_cmc doctor``: does everything work here, and what to do about what does not."""
+"""``nnunet_cmc doctor``: check the installation, and name the remedy of each problem."""
 
 import argparse
 import importlib.metadata
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print one line per check; RuntimeError if something that this package needs or is itself is broken."""
+    """Print one line per check. RuntimeError if this package or something that it needs is broken."""
     counts = {"OK": 0, "warning": 0, "BROKEN": 0}
     for check in verdicts(args.verify) if args.verify else checks():
         print(f"{check.status:<8} {check.subject:<24} {check.finding}", flush=True)
@@ -66,7 +66,7 @@ def verdicts(files: list[Path]) -> Iterator[Check]:
 
 
 def versions() -> Iterator[Check]:
-    """Python, this package, and whether each package it requires is in the range that its metadata say."""
+    """Check Python, this package, and whether each required package is in the range of its metadata."""
     from packaging.requirements import Requirement
 
     yield Check("OK", "python", f"{platform.python_version()} ({sys.executable})")
@@ -88,7 +88,7 @@ def versions() -> Iterator[Check]:
 
 
 def classes() -> Iterator[Check]:
-    """Whether nnU-Net's own functions find each of our classes, in this process and in one that it spawns."""
+    """Check whether nnU-Net's own functions find each of our classes, in this process and in a spawned one."""
     from nnunet_cmc.registration.classes import CLASSES
     from nnunet_cmc.registration.hook import SWITCH
 
@@ -114,9 +114,9 @@ def classes() -> Iterator[Check]:
 
 
 def problems() -> dict[str | None, str]:
-    """What keeps nnU-Net from finding our classes: name -> problem, empty if all is well.
+    """Return why nnU-Net does not find our classes: name -> problem, empty if it does.
 
-    Without the hook the answer is under the key None alone: nnU-Net's own search would import all of its modules.
+    Without the hook there is one entry, of the key None: nnU-Net's own search would import all of its modules.
     """
     from nnunet_cmc.registration.classes import CLASSES
     from nnunet_cmc.registration.wrapping import MARK
@@ -181,7 +181,7 @@ def gpu() -> Check:
 
 
 def torchvision() -> Check:
-    """In a process of its own: a build that does not match torch fails in ways that stay."""
+    """Check torchvision in a process of its own, since a build that does not match torch has lasting effects."""
     process = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
     if process.returncode == 0:
         return Check("OK", "torchvision", importlib.metadata.version("torchvision"))

@@ -1,4 +1,4 @@
-"""``nnunet_cmc``: one sub-command per file of this folder, in the order in which a user meets them.
+"""``nnunet_cmc``: the command line; each sub-command is a module of this folder.
 
 The module of a sub-command has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``, and imports what is
 slow (torch, nnU-Net, SimpleITK) in functions only, since ``nnunet_cmc --help`` imports all of these modules.
@@ -28,7 +28,7 @@ EPILOG = "Planning, training and prediction are nnU-Net's commands, with -pl CMC
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns the exit code: 0, or 1 after an error, which is one sentence on stderr."""
+    """Run one sub-command and return the exit code: 0, or 1 after an error, which is one sentence on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         args = _parser(arguments).parse_args(arguments)
@@ -59,7 +59,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one sub-command with all its arguments, for the docs."""
+    """Return the parser of one sub-command with all its arguments, for the docs."""
     (subparsers,) = (action for action in _parser([name])._actions if isinstance(action, argparse._SubParsersAction))
     return subparsers.choices[name]
 
@@ -69,5 +69,5 @@ def _sentence(error: Exception) -> str:
         remedy = REMEDIES.get(error.errno or 0)
         return f"{error.filename}: {error.strerror}{f': {remedy}.' if remedy else ''}"
     if isinstance(error, MemoryError):
-        return "The memory does not suffice: use fewer processes, or smaller scans."
+        return "Out of memory: use fewer processes, or smaller scans."
     return str(error) or type(error).__name__

@@ -1,11 +1,11 @@
-"""Arguments that name a trained model as nnU-Net's own commands do, and where it lies."""
+"""Arguments that name a trained model as nnU-Net's own commands do, and the folder that they mean."""
 
 import argparse
 from pathlib import Path
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """``-d -f -p -c -device``; the trainer is the command's own."""
+    """Add ``-d -f -p -c -device``; each command adds the trainer itself."""
     parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
     parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
     parser.add_argument("-p", dest="plans", default="CMCPlans", help="plans of the model (%(default)s)")
@@ -14,7 +14,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def model_folder(args: argparse.Namespace, trainer: str) -> Path:
-    """Folder of the trained model that the arguments name.
+    """Return the folder of the trained model that the arguments name.
 
     Raises:
         ValueError: nnUNet_results is not set, the dataset is not known, or a fold is not trained to its end.

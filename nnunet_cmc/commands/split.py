@@ -92,7 +92,7 @@ def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[
 
 
 def _table(dataset_json: dict, splits: list[dict], unlabeled: dict[str, tuple[int, ...]]) -> str:
-    """Number of cases in each part of each fold, in all and of each modality."""
+    """Format the number of cases in each part of each fold, in all and of each modality."""
     from nnunet_cmc.data.presence import channel_names, present_channels
 
     def counts(cases: list[str]) -> list[int]:

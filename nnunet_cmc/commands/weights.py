@@ -1,4 +1,4 @@
-"""``nnunet_cmc weights``: make of pretrained weights what ``nnUNetv2_train -pretrained_weights`` takes."""
+"""``nnunet_cmc weights``: convert pretrained weights for ``nnUNetv2_train -pretrained_weights``."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The method's consistency losses and their schedules: pure torch, usable without nnU-Net."""
+"""The consistency losses and their schedules, in plain PyTorch and usable without nnU-Net."""
 
 from nnunet_cmc.losses.banks import MovingAverageBank
 from nnunet_cmc.losses.cac import CACLoss

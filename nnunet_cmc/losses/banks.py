@@ -1,4 +1,4 @@
-"""Moving averages of what single batches see too rarely: class prototypes and class occupancy maps."""
+"""Moving averages of class statistics that single batches contain too rarely: prototypes and occupancy maps."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MovingAverageBank(nn.Module):
-    """One moving average per entry, e.g. per modality and class, that survives in the ``state_dict``.
+    """Keep one moving average per entry, e.g. per modality and class, in the ``state_dict``.
 
     Args:
         entries: shape of the entries that are filled independently, e.g. ``(M, K)``.
@@ -30,7 +30,7 @@ class MovingAverageBank(nn.Module):
         self.register_buffer("filled", torch.zeros(*entries, dtype=torch.bool))
 
     def complete(self, totals: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's own means, with gradient, and the bank's (constant) values for entries the batch lacks.
+        """Return the batch's own means, with gradient, and the bank's (constant) values for entries the batch lacks.
 
         Args:
             totals: ``(*entries, *features)``, weighted sums over the batch.
@@ -55,7 +55,7 @@ class MovingAverageBank(nn.Module):
             dist.all_reduce(totals)
             dist.all_reduce(weights)
         means, _ = self.complete(totals, weights)
-        # a step that overflowed under float16 is skipped by the gradient scaler; it must not poison the bank either
+        # a step that overflowed under float16 is skipped by the gradient scaler; the bank must skip it as well
         finite = means.isfinite().reshape(*self.filled.shape, -1).all(-1)
         seen = (weights > 0) & finite
         moved = torch.lerp(means, self.value, self.momentum)

@@ -1,4 +1,4 @@
-"""Contrastive anatomical consistency (CAC): the modalities' predictions of unlabelled scans should agree."""
+"""Contrastive anatomical consistency (CAC): predictions of unlabelled scans are aligned between modalities."""
 
 import torch
 from torch import Tensor
@@ -12,19 +12,19 @@ EPS = 1e-6
 
 
 class CACLoss(ConsistencyLoss):
-    """CAC between every two modalities (CMC, equation 3), in one of three forms.
+    """Compute CAC between every two modalities (Zhou et al., MICCAI 2024, equation 3), in one of three forms.
 
     * ``printed``: equation (3) to the letter over the batch's cases. It does not align (see `printed`) and is 0 for a
       batch of one.
-    * ``paired``, for registered cases: a case's prediction has to find the same case's among all predictions of the
-      other modality by soft Dice; symmetric cross-entropy, plus one minus the cases' mean Dice. The Dice is the mean
-      over the foreground classes that either prediction shows, i.e. puts above chance (1 / K) somewhere; cases of
-      which neither modality shows a class are left out.
-    * ``unpaired``, for cases that share no grid: a class's occupancy of the body box, on a 16 x 16 x 16 grid, has to
-      find the same class's among all classes of the other modality by soft Dice; symmetric cross-entropy over the
-      foreground classes present in both. Background is a candidate (the only contrast of a single foreground class)
-      but has no term of its own. A bank of moving averages stands in for cells that the batch does not visit.
-      The bank follows in training mode only; under torch.distributed every rank must then call the loss equally
+    * ``paired``, for registered cases: symmetric cross-entropy over the soft Dice of all predictions of one modality
+      with all of the other, with the same case as positive pair, plus one minus the cases' mean Dice. The Dice is the
+      mean over the foreground classes that either prediction shows, i.e. puts above chance (1 / K) somewhere; cases
+      of which neither modality shows a class are left out.
+    * ``unpaired``, for cases that share no grid: a class's occupancy of the body box, on a 16 x 16 x 16 grid, is
+      compared with those of all classes of the other modality by soft Dice; symmetric cross-entropy over the
+      foreground classes present in both. Background is a negative (the only one of a single foreground class) but has
+      no term of its own. A bank of moving averages stands in for cells that the batch does not visit.
+      The bank is updated in training mode only; under torch.distributed every rank must then call the loss equally
       often, if need be with no row (B = 0) or nothing present.
 
     The loss is the mean over the pairs of present modalities.
@@ -32,9 +32,9 @@ class CACLoss(ConsistencyLoss):
     Args:
         form: ``printed``, ``paired`` or ``unpaired``.
         temperature: divides the similarities; ``printed`` has none.
-        one_sided: agreement teaches only the less certain prediction, so that a good modality is not pulled towards a
-            poor one: at every voxel (``unpaired``: cell) the prediction of higher entropy learns from the constant
-            other one, or from `joint`.
+        one_sided: only the less certain prediction gets a gradient, so that a good modality is not drawn towards a
+            poor one: at every voxel (``unpaired``: cell) the target of the prediction of higher entropy is the constant
+            other one, or `joint`.
         num_modalities, num_classes (with background): the bank's size, for ``unpaired`` only.
         momentum: the bank's.
 
@@ -64,21 +64,22 @@ class CACLoss(ConsistencyLoss):
     def forward(
         self, probabilities: Tensor, present: Tensor, positions: Tensor | None = None, joint: Tensor | None = None
     ) -> Tensor:
-        """
+        """Compute the loss.
+
         Args:
             probabilities: ``(B, M, K, D, H, W)``, softmax over K with background first; float16 and bfloat16 are
                 compared in float32.
             present: ``(B, M)`` bool; what an absent modality holds is never read.
             positions: ``(B, M, 3, D, H, W)``, every voxel's place along D, H, W in the body box, from 0 to 1; voxels
                 with a coordinate outside or NaN are ignored; ``unpaired`` only.
-            joint: ``(B, K, D, H, W)``, the prediction from all present modalities together, taken as constant: what
-                the less certain prediction learns from in the one-sided ``paired`` form instead of the other one.
+            joint: ``(B, K, D, H, W)``, the prediction from all present modalities together, taken as constant: the
+                target of the less certain prediction in the one-sided ``paired`` form, instead of the other one.
 
         Returns:
             A scalar; an exact 0 with a graph where nothing can be compared.
 
         Raises:
-            ValueError: shapes that do not fit, positions or joint missing or given in vain.
+            ValueError: shapes that do not fit, positions or joint missing or not applicable to the form.
         """
         present = check_present(present, probabilities)
         if joint is not None and not (self.form == "paired" and self.one_sided):
@@ -91,7 +92,7 @@ class CACLoss(ConsistencyLoss):
                 terms, matrices = self._compare_occupancy(probabilities, present, positions)
             else:
                 terms, matrices = self._compare_cases(probabilities, present, joint)
-            return self._finish(probabilities, terms, matrices)
+            return self._mean_of_terms(probabilities, terms, matrices)
 
     def _compare_cases(
         self, probabilities: Tensor, present: Tensor, joint: Tensor | None
@@ -137,7 +138,7 @@ class CACLoss(ConsistencyLoss):
         if self.training:
             self.occupancy.update(totals, weights)
         if self.one_sided:
-            # 0 in cells not visited: the constant bank teaches there
+            # 0 in cells not visited: the constant bank is the target there
             uncertainty = sum_per_cell(entropy(values), cells) / counts.clamp(min=1)
 
         terms, matrices = [], []
@@ -157,15 +158,15 @@ class CACLoss(ConsistencyLoss):
 
 
 def soft_dice(p: Tensor, q: Tensor) -> Tensor:
-    """``2 sum pq / (sum p^2 + sum q^2)`` of every row of p ``(..., n, v)`` with every row of q: ``(..., n, n)``."""
+    """Compute ``2 sum pq / (sum p^2 + sum q^2)`` of every row of p ``(..., n, v)`` with every row of q."""
     energy = p.square().sum(-1)[..., :, None] + q.square().sum(-1)[..., None, :]
     return 2 * (p @ q.mT) / (energy + EPS)
 
 
 def case_similarity(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean soft Dice ``(J, J)`` of cases p, q ``(J, K, voxels)`` over the foreground classes that either shows.
+    """Compute the mean soft Dice ``(J, J)`` of cases p, q ``(J, K, voxels)`` over foreground classes that either shows.
 
-    Also which cases ``(J)`` show any, in p or q. A softmax is never 0: a class is shown where it is above chance.
+    Return also which cases ``(J)`` show any, in p or q. A softmax is never 0: a class is shown where above chance.
     """
     chance = 1 / p.shape[1]
     p, q = p[:, 1:], q[:, 1:]
@@ -176,18 +177,18 @@ def case_similarity(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Entropy over the classes of ``(n, K, v)``: ``(n, 1, v)``, without gradient."""
+    """Compute the entropy over the classes of ``(n, K, v)``: ``(n, 1, v)``, without gradient."""
     return torch.special.entr(p.detach()).sum(1, keepdim=True)
 
 
 def teach_less_certain(p: Tensor, q: Tensor, entropy_p: Tensor, entropy_q: Tensor) -> tuple[Tensor, Tensor]:
-    """At every place the less certain of p and q (the student), and the other without gradient (its teacher)."""
+    """Return at every place the less certain of p and q, and as its target the other without gradient."""
     learns = entropy_p >= entropy_q
     return torch.where(learns, p, q), torch.where(learns, q, p).detach()
 
 
 def cell_indices(positions: Tensor, present: Tensor) -> Tensor:
-    """Cell ``(B, M, voxels)`` of positions ``(B, M, 3, D, H, W)``; GRID ** 3 where outside the body or absent."""
+    """Return the cell ``(B, M, voxels)`` of positions ``(B, M, 3, D, H, W)``; GRID ** 3 where outside or absent."""
     positions = full_precision(positions.detach()).flatten(3)
     inside = ((positions >= 0) & (positions <= 1)).all(2) & present[:, :, None]
     z, y, x = (positions.nan_to_num().clamp(0, 1) * GRID).long().clamp(max=GRID - 1).unbind(2)
@@ -195,6 +196,6 @@ def cell_indices(positions: Tensor, present: Tensor) -> Tensor:
 
 
 def sum_per_cell(values: Tensor, cells: Tensor) -> Tensor:
-    """Sums ``(M, n, GRID ** 3)`` of values ``(M, n, v)`` over the voxels of each cell ``(M, v)``."""
+    """Sum values ``(M, n, v)`` over the voxels of each cell ``(M, v)``: ``(M, n, GRID ** 3)``."""
     sums = values.new_zeros(*values.shape[:2], GRID**3 + 1)
     return sums.scatter_add(2, cells[:, None].expand_as(values), values)[:, :, :-1]

@@ -1,4 +1,4 @@
-"""What both consistency losses share: from matrices of similarities to one number."""
+"""The contrastive base of both consistency losses: from matrices of similarities to one scalar."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -10,14 +10,14 @@ FORMS = ("printed", "paired", "unpaired")
 
 
 class Similarity(NamedTuple):
-    """Mean similarity of partners and of all others, detached scalars; NaN where there were none to compare."""
+    """Mean similarity of positive and of negative pairs, detached scalars; NaN where there were none."""
 
     diagonal: Tensor
     off_diagonal: Tensor
 
 
 class ConsistencyLoss(nn.Module):
-    """A loss over similarity matrices ``(n, n)`` whose diagonal holds the partners, one matrix a term.
+    """Compare modalities by similarity matrices ``(n, n)`` whose diagonal holds the positive pairs, one per term.
 
     Attributes:
         similarity: `Similarity` of the last call, None before the first.
@@ -34,17 +34,18 @@ class ConsistencyLoss(nn.Module):
         self.similarity: Similarity | None = None
 
     def _cross_entropy(self, similarity: Tensor, first: int = 0) -> Tensor:
-        """Symmetric InfoNCE of ``(..., n, n)``: from `first` on each row and column has to find its partner."""
+        """Compute symmetric InfoNCE of ``(..., n, n)`` over the rows and columns from `first` on: ``(...)``."""
         logits = similarity / self.temperature
         found = [logits.log_softmax(axis).diagonal(dim1=-2, dim2=-1)[..., first:].mean(-1) for axis in (-1, -2)]
         return -(found[0] + found[1]) / 2
 
-    def _finish(self, inputs: Tensor, terms: list[Tensor], matrices: list[Tensor]) -> Tensor:
-        """Mean of the terms; an exact 0 that still has a graph when there are none.
+    def _mean_of_terms(self, inputs: Tensor, terms: list[Tensor], matrices: list[Tensor]) -> Tensor:
+        """Average the terms and store the mean similarities; an exact 0 that still has a graph when there are no terms.
 
         Args:
+            inputs: any tensor of the graph, for its device and type.
             terms: scalars or vectors.
-            matrices: of each entry of `terms` its similarities, ``(n, n)`` or one for each entry of a vector.
+            matrices: for each entry of `terms` its similarities, ``(n, n)`` or one for each entry of a vector.
         """
         with torch.no_grad():
             nothing = inputs.new_full((1,), torch.nan)
@@ -56,23 +57,25 @@ class ConsistencyLoss(nn.Module):
 
 
 def printed(similarities: Tensor) -> Tensor:
-    """Equations (1) and (3) as printed, ``sum_c -log(exp(s_c) / sum_k exp(s_k))`` for similarities ``(..., n)``.
+    """Compute equations (1) and (3) as printed, ``sum_c -log(exp(s_c) / sum_k exp(s_k))``, of ``(..., n)``.
 
-    Both sums run over partners only, so a uniform rise changes nothing: it makes similarities equal, not high.
+    Both sums run over positive pairs only, so adding a constant changes nothing: similarities become equal, not high.
     """
     return -similarities.log_softmax(-1).sum(-1)
 
 
 def modality_pairs(modalities: int) -> list[tuple[int, int]]:
+    """List the pairs (a, b), a < b, of so many modalities."""
     return list(combinations(range(modalities), 2))
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """float16 and bfloat16 become float32; float32 and float64 stay."""
+    """Convert float16 and bfloat16 to float32; float32 and float64 stay."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def check_present(present: Tensor, inputs: Tensor) -> Tensor:
+    """Return ``present`` as bool on the device of ``inputs``. ValueError if their shapes do not fit."""
     if inputs.ndim != 6 or present.shape != inputs.shape[:2]:
         raise ValueError(
             f"Expected values (B, M, channels, D, H, W) with present (B, M), "

@@ -1,4 +1,4 @@
-"""Channel-wise semantic consistency (CSC): the encoders' channels should mean the same in every modality."""
+"""Channel-wise semantic consistency (CSC): channels of the encoders are aligned between modalities."""
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +12,15 @@ EPS = 1e-6  # added to squared norms, so that constant channels have similarity 
 
 
 class CSCLoss(ConsistencyLoss):
-    """CSC between every two modalities (CMC, equation 1), in one of three forms.
+    """Compute CSC between every two modalities (Zhou et al., MICCAI 2024, equation 1), in one of three forms.
 
     * ``printed``: equation (1) to the letter, per case, summed over channels. It does not align: see `printed`.
-    * ``paired``, for registered cases: every channel, centred over space, has to find its partner among all channels
-      of the other modality by cosine; symmetric cross-entropy per case.
+    * ``paired``, for registered cases: symmetric cross-entropy per case over the cosines of all channels of one
+      modality, centred over space, with all channels of the other; the same channel is the positive pair.
     * ``unpaired``, for cases that share no grid: the same over class prototypes, the weighted means of the features
-      per modality and class. Background takes part: it is a prototype like any other and the only contrast of a
-      single foreground class. A bank of moving averages stands in for classes that the batch lacks.
-      The bank follows in training mode only; under torch.distributed every rank must then call the loss equally
+      per modality and class. Background is a prototype like any other, and the only negative of a single
+      foreground class. A bank of moving averages stands in for classes that the batch lacks.
+      The bank is updated in training mode only; under torch.distributed every rank must then call the loss equally
       often, if need be with no row (B = 0) or nothing present.
 
     The loss is the mean over the cases' (``unpaired``: the batch's) pairs of present modalities.
@@ -52,7 +52,8 @@ class CSCLoss(ConsistencyLoss):
             self.prototypes = MovingAverageBank((num_modalities, num_classes), (num_channels,), momentum)
 
     def forward(self, features: Tensor, present: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """
+        """Compute the loss.
+
         Args:
             features: ``(B, M, C, d, h, w)``, any float type; float16 and bfloat16 are compared in float32.
             present: ``(B, M)`` bool; what an absent modality holds is never read.
@@ -62,7 +63,7 @@ class CSCLoss(ConsistencyLoss):
             A scalar; an exact 0 with a graph where nothing can be compared.
 
         Raises:
-            ValueError: shapes that do not fit, class weights missing or given in vain.
+            ValueError: shapes that do not fit, class weights missing or not applicable to the form.
         """
         present = check_present(present, features)
         with torch.autocast(features.device.type, enabled=False):
@@ -77,18 +78,18 @@ class CSCLoss(ConsistencyLoss):
                 terms = [printed(s.diagonal(dim1=-2, dim2=-1)) for s in matrices]
             else:
                 terms = [self._cross_entropy(s) for s in matrices]
-            return self._finish(features, terms, matrices)
+            return self._mean_of_terms(features, terms, matrices)
 
     def _channel_similarities(self, features: Tensor, present: Tensor) -> list[Tensor]:
-        """For each pair of modalities, (n, C, C) of the n cases that have both."""
-        there = present.tolist()
+        """Compute for each pair of modalities the similarities ``(n, C, C)`` of the n cases that have both."""
+        shown = present.tolist()
         pairs = [
-            (a, b, [i for i, row in enumerate(there) if row[a] and row[b]]) for a, b in modality_pairs(present.shape[1])
+            (a, b, [i for i, row in enumerate(shown) if row[a] and row[b]]) for a, b in modality_pairs(present.shape[1])
         ]
         return [cosine(*(self._profile(features[rows, m]) for m in (a, b))) for a, b, rows in pairs if rows]
 
     def _profile(self, channels: Tensor) -> Tensor:
-        """(n, C, d, h, w) -> (n, C, voxels)."""
+        """Flatten ``(n, C, d, h, w)`` to ``(n, C, voxels)``, for registered cases centred and pooled."""
         if self.form == "paired":
             channels = channels - channels.mean((2, 3, 4), keepdim=True)
             depth, height, width = (min(size, POOLED) for size in channels.shape[2:])
@@ -96,7 +97,7 @@ class CSCLoss(ConsistencyLoss):
         return channels.flatten(2)
 
     def _class_similarities(self, features: Tensor, present: Tensor, class_weights: Tensor | None) -> list[Tensor]:
-        """One matrix per pair of modalities, over the classes known in both."""
+        """Compute one matrix per pair of modalities, over the classes known in both."""
         modalities, classes, channels = self.prototypes.value.shape
         if class_weights is None:
             raise ValueError("The unpaired CSCLoss needs class_weights (B, M, K, d, h, w).")
@@ -118,12 +119,12 @@ class CSCLoss(ConsistencyLoss):
         in_batch = present.any(0).tolist()
         for a, b in modality_pairs(modalities):
             common = known[a] & known[b]
-            if (in_batch[a] or in_batch[b]) and common.sum() > 1:  # one class alone has nothing to differ from
+            if (in_batch[a] or in_batch[b]) and common.sum() > 1:  # a single class has no negatives
                 matrices.append(cosine(prototypes[a, common], prototypes[b, common]))
         return matrices
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of every row of a ``(..., n, v)`` with every row of b ``(..., n, v)``: ``(..., n, n)``."""
+    """Compute the cosine of every row of a ``(..., n, v)`` with every row of b ``(..., n, v)``: ``(..., n, n)``."""
     a, b = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + EPS) for x in (a, b))
     return a @ b.mT

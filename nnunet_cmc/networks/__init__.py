@@ -1,4 +1,4 @@
-"""The networks: torch only, and nnU-Net's own building blocks."""
+"""The networks, in PyTorch with nnU-Net's building blocks."""
 
 from nnunet_cmc.networks.cmcnet import CMCNet, CMCOutput, presence
 from nnunet_cmc.networks.encoders import ENCODERS, ResidualEncoder, ViTPyramid, build_encoder

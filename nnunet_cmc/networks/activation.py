@@ -1,4 +1,4 @@
-"""Where a network's fused features speak for its classes: HiResCAM (Draelos and Carin 2020) of a segmentation.
+"""Class activation of the fused features: HiResCAM (Draelos and Carin 2020) of a segmentation.
 
 The score is summed over the voxels predicted as the classes asked for, as Seg-Grad-CAM does (Vinogradova et al., AAAI
 2020). Grad-CAM's mean of the gradient over space would tell channels apart but not places: a class that fills a tenth
@@ -15,7 +15,7 @@ from nnunet_cmc.networks.cmcnet import CMCNet
 
 
 def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Class activation of the fused features F, and the prediction that they led to.
+    """Compute the class activation of the fused features F, and the prediction from them.
 
     The score S is the sum, over the voxels predicted as one of ``classes`` and the present modalities' decoders, of the
     logit of that class minus the mean logit of all classes. The activation is ``relu(sum_c F_c dS/dF_c)``, interpolated

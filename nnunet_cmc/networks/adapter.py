@@ -1,14 +1,14 @@
-"""Adapters: the few parameters that turn a pretrained transformer to a new modality."""
+"""Adapters: the few parameters that fit a pretrained transformer to a new modality."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class Adapter(nn.Module):
-    """A bottleneck with two depthwise 3-D convolutions, 3^3 and 5^3, on a grid of tokens: (B, D, H, W, C) -> the same.
+    """Bottleneck with two depthwise 3-D convolutions, 3^3 and 5^3, on a grid of tokens ``(B, D, H, W, C)``.
 
-    It gives zero at the start (its last layer is zero), so that a pretrained block with an adapter beside its MLP
-    computes what it computed without.
+    The last layer is initialised to zero, so that a pretrained block with an adapter beside its MLP at first computes
+    what it computes without.
     """
 
     def __init__(self, dim: int, reduction: int = 4):
@@ -29,7 +29,7 @@ class Adapter(nn.Module):
 
 
 def freeze_all_but_adapters(encoder: nn.Module) -> None:
-    """Let only adapters and norms of ``encoder`` train. ValueError if it has no adapters."""
+    """Freeze all parameters of ``encoder`` but those of adapters and norms. ValueError if it has no adapters."""
     if not any(isinstance(module, Adapter) for module in encoder.modules()):
         raise ValueError("The encoder has no adapters to train; build it with adapters=True.")
     encoder.requires_grad_(False)

@@ -1,11 +1,11 @@
-"""The convolution block that every part outside the encoders is built from."""
+"""The convolution block of all parts outside the encoders."""
 
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 from torch import nn
 
 
 def conv_block(in_channels: int, out_channels: int, stride: int = 1, n_convs: int = 1) -> nn.Module:
-    """``n_convs`` times [3^3 convolution, instance norm, leaky ReLU], nnU-Net's own; the first one has the stride."""
+    """Build ``n_convs`` times [3^3 convolution, instance norm, leaky ReLU], as nnU-Net; the first has the stride."""
     return StackedConvBlocks(
         n_convs, nn.Conv3d, in_channels, out_channels, 3, stride,
         conv_bias=True,

@@ -1,4 +1,4 @@
-"""CMCNet: an encoder and a decoder per modality, and MIA fusion over whichever modalities a sample has."""
+"""CMCNet: an encoder and a decoder per modality, and MIA fusion over the modalities that a sample has."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ from nnunet_cmc.networks.rows import Mask, put, rows_of, take
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
 
-# Log-probability of every foreground class where a tile holds no modality at all: certain, and finite in float16.
-NOTHING_THERE = -20.0
+# Log-probability of every foreground class in a tile without any modality: close to 0, and finite in float16.
+NO_MODALITY_LOGIT = -20.0
 
 
 class CMCOutput(NamedTuple):
-    """What training sees. Entries of modalities that are absent, or not decoded, are zero.
+    """The network's output for training. Entries of modalities that are absent, or not decoded, are zero.
 
     logits: ``(B, M, K, D, H, W)``, each modality's decoder.
     features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts; float32
@@ -34,7 +34,7 @@ class CMCOutput(NamedTuple):
 
 
 def presence(x: Tensor) -> Tensor:
-    """Which modalities a sample has: ``x (B, M, D, H, W)`` -> ``(B, M)`` bool. Absent means exactly zero everywhere."""
+    """Tell which modalities a sample has: ``x (B, M, D, H, W)`` -> ``(B, M)`` bool. Absent is what is exactly zero."""
     return (x != 0).flatten(2).any(2)
 
 
@@ -47,7 +47,7 @@ class CMCNet(nn.Module):
         patch_size: (D, H, W) in voxels, a multiple of the encoder's stride.
         encoder, encoder_kwargs: a name in :data:`ENCODERS` and its arguments; every modality gets its own.
         decoder_channels: widths of the decoders, at stride 1, 2, 4, ...
-        checkpointing: whether training computes what is inside of encoders and decoders again for the backward pass,
+        checkpointing: whether training recomputes the activations of encoders and decoders in the backward pass,
             which costs a second forward pass and saves most of the memory.
 
     Raises:
@@ -79,8 +79,9 @@ class CMCNet(nn.Module):
             raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's stride {strides[-1]}.")
         self.num_classes = num_classes
         self.checkpointing = checkpointing
-        # Where both encoders are one computation: a ViT's many small operators take a GPU less time than their start
-        # takes the host. A CPU has nothing of it, and convolutions would become grouped ones, which are slower.
+        # Device on which all encoders run as one computation with stacked weights: for a ViT's many small operators a
+        # GPU is limited by the host that launches them. It does not help a CPU, nor convolutions, which would become
+        # grouped ones.
         self.stacked_on = "cuda" if encoder == "sam_med3d" else None
         self.feature_channels = channels[-1]
         self.stride = strides[-1]
@@ -92,13 +93,13 @@ class CMCNet(nn.Module):
         self.decoders = nn.ModuleList(
             decoder(channels, strides, decoder_channels, num_classes) for _ in range(input_channels)
         )
-        # How much each modality is believed about each class, in logarithms: equal at the start, a trainer sets it.
+        # Log-weight of each modality for each class when predictions are combined: equal until a trainer sets it.
         self.register_buffer("reliability", torch.zeros(input_channels, num_classes))
-        # Set in files of `nnunet_cmc weights`; it is how a trainer learns that its network is not random.
+        # Set in files of `nnunet_cmc weights`, so that a trainer knows that its network is not random.
         self.register_buffer("pretrained", torch.tensor(False))
 
     def forward(self, x: Tensor, fusion: Tensor | None = None) -> Tensor | CMCOutput:
-        """Predict, or show a trainer every modality's own view.
+        """Predict; with ``fusion`` return every modality's own prediction and features for training.
 
         Args:
             x: ``(B, M, D, H, W)``; a channel that is exactly zero is absent, and its encoder does not run.
@@ -116,10 +117,10 @@ class CMCNet(nn.Module):
         if fusion is None:
             output = self._decode(x, present, present[:, None] & present[:, :, None])
             return self.combine(output.logits, present)
-        return self._decode(x, present, fusion & present[:, None] & present[:, :, None], never_nothing=True)
+        return self._decode(x, present, fusion & present[:, None] & present[:, :, None], keep_graph=True)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
-        """As torch's. ValueError, one sentence, where weights of other plans or labels do not fit."""
+        """Load as torch does. ValueError, one sentence, where weights of other plans or labels do not fit."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
@@ -130,24 +131,24 @@ class CMCNet(nn.Module):
             ) from error
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
-        """``(B, M, K, D, H, W)`` -> ``(B, K, D, H, W)``: log-probabilities averaged by reliability over the present."""
+        """Average the present modalities' log-probabilities by reliability: ``(B, M, K, ...)`` -> ``(B, K, ...)``."""
         score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
         weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
-        background = torch.full_like(weight[:, 0], NOTHING_THERE).index_fill(1, weight.new_zeros(1).long(), 0.0)
+        background = torch.full_like(weight[:, 0], NO_MODALITY_LOGIT).index_fill(1, weight.new_zeros(1).long(), 0.0)
         combined = torch.where(present.any(1, keepdim=True), 0.0, background)[:, :, None, None, None]
         for m in range(logits.shape[1]):
             combined = combined + weight[:, m, :, None, None, None] * logits[:, m].log_softmax(1)
         return combined
 
-    def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, never_nothing: bool = False) -> CMCOutput:
-        # what every sample has and fuses decides what is computed: the one thing that the host waits for
+    def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, keep_graph: bool = False) -> CMCOutput:
+        # which modalities a sample has and fuses decides what is computed: the only synchronisation with the GPU
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
-        # (B, M), whom each decoder's fused feature is of: nobody, if the decoder does not run
-        parties = [[tuple(party) if party[m] else () for m, party in enumerate(sample[1:])] for sample in asked]
-        own: Mask = [[bool(party) for party in sample] for sample in parties]
-        if never_nothing and not any(map(any, own)):
-            return self._decode_nothing(x, present, fusion)
+        # (B, M), the modalities fused for each decoder: none, if the decoder does not run
+        fusion_groups = [[tuple(group) if group[m] else () for m, group in enumerate(sample[1:])] for sample in asked]
+        own: Mask = [[bool(group) for group in sample] for sample in fusion_groups]
+        if keep_graph and not any(map(any, own)):
+            return self._decode_without_modality(x, present, fusion)
 
         rows = rows_of(has)
         maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
@@ -155,10 +156,10 @@ class CMCNet(nn.Module):
         grid = [side // self.stride for side in x.shape[2:]]
         features = _scatter(deepest, rows, x, (self.feature_channels, *grid))
 
-        # One fused feature per sample and distinct set of modalities, however many decoders want it.
-        wanted = sorted({(b, party) for b, sample in enumerate(parties) for party in sample if party})
+        # One fused feature per sample and distinct set of modalities, however many decoders use it.
+        wanted = sorted({(b, group) for b, sample in enumerate(fusion_groups) for group in sample if group})
         number = {want: i for i, want in enumerate(wanted)}
-        members = torch.tensor([party for _, party in wanted])  # on the CPU, where it is read
+        members = torch.tensor([group for _, group in wanted])  # on the CPU, where it is read
         fused = self.mia(take(features, [b for b, _ in wanted]), members) if wanted else features[:0, 0]
 
         decoded: dict[int, list[Tensor]] = {}
@@ -166,8 +167,8 @@ class CMCNet(nn.Module):
         for m, of_m in decoders.items():
             own_maps = [take(level, [rows[m].index(b) for b in of_m]) for level in maps[m]]
             if self.skip_fusion is not None:
-                own_maps[:-1] = self.skip_fusion(own_maps[:-1], *self._joined(m, of_m, parties, maps, rows))
-            which = [number[b, parties[b][m]] for b in of_m]
+                own_maps[:-1] = self.skip_fusion(own_maps[:-1], *self._other_skips(m, of_m, fusion_groups, maps, rows))
+            which = [number[b, fusion_groups[b][m]] for b in of_m]
             decoded[m] = self._run(self.decoders[m], take(fused, which), own_maps)
         logits = []
         for i in range(max(map(len, decoded.values()), default=1)):
@@ -177,10 +178,10 @@ class CMCNet(nn.Module):
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
         return CMCOutput(logits[0], features, present, tuple(logits[1:]))
 
-    def _decode_nothing(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
-        """Decode a sample of zeros, too, and leave it out: what comes out has the type, number and graph it always has.
+    def _decode_without_modality(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
+        """Decode a sample of zeros beside ``x`` and drop it, so that the output has its usual type, number and graph.
 
-        In a distributed training every rank has to send the same tensors, and to take part in the backward pass.
+        In a distributed training every rank has to send the same tensors and to take part in the backward pass.
         """
         first = torch.arange(x.shape[1], device=x.device) == 0
         output = self._decode(
@@ -191,16 +192,16 @@ class CMCNet(nn.Module):
         return CMCOutput(output.logits[:-1], output.features[:-1], present, tuple(part[:-1] for part in output.deep))
 
     def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
-        """Each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
+        """Compute each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
         alike = len(parts) > 1 and len({part.shape for part in parts.values()}) == 1
         twice = self.checkpointing and torch.is_grad_enabled()
         if alike and not twice and next(iter(parts.values())).device.type == self.stacked_on:
             return dict(zip(parts, stacked([self.encoders[m] for m in parts], list(parts.values())), strict=True))
         return {m: self._run(self.encoders[m], part) for m, part in parts.items()}
 
-    def _joined(self, m: int, of_m: list[int], parties, maps, rows) -> tuple[dict, dict]:
-        """Of each other modality that is fused with m in a sample of ``of_m``: its skips there, and which these are."""
-        which = rows_of([[n != m and there for n, there in enumerate(parties[b][m])] for b in of_m])
+    def _other_skips(self, m: int, of_m: list[int], fusion_groups, maps, rows) -> tuple[dict, dict]:
+        """Return the skips of each other modality that is fused with m in samples ``of_m``, and in which of them."""
+        which = rows_of([[n != m and fused for n, fused in enumerate(fusion_groups[b][m])] for b in of_m])
         skips = {
             n: [take(level, [rows[n].index(of_m[i]) for i in fused]) for level in maps[n][:-1]]
             for n, fused in which.items()

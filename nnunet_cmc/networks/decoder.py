@@ -1,4 +1,4 @@
-"""From the fused feature, a modality's own feature and its own skips to that modality's logits."""
+"""Decoders: from the fused feature, a modality's own feature and its own skips to that modality's logits."""
 
 from typing import cast
 
@@ -10,7 +10,7 @@ from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
 
 
 class Predicting(nn.Module):
-    """A decoder with maps of ``widths`` at stride 1, 2, 4, ..., and what turns them into logits."""
+    """Base of the decoders: maps of ``widths`` channels at stride 1, 2, 4, ..., and the layers that give logits."""
 
     seg_layers: nn.Conv3d  # nnU-Net's name for what depends on the classes: `-pretrained_weights` leaves it out
 
@@ -20,21 +20,21 @@ class Predicting(nn.Module):
         self.deep = nn.ModuleDict({"seg_layers": nn.ModuleList()})  # the same name, for the same reason
 
     def supervise_deep(self) -> None:
-        """From now on predict from the coarser maps, too, while training."""
+        """Add layers that predict from the coarser maps, too, in training mode."""
         layers = (nn.Conv3d(width, self.seg_layers.out_channels, 1) for width in self.widths[1:])
         self.deep["seg_layers"] = nn.ModuleList(layers)
 
     def predict(self, maps: list[Tensor]) -> list[Tensor]:
-        """Logits ``(B, K, D, H, W)`` of the maps, finest first: of the first, unless deep supervision asks for all."""
+        """Compute logits ``(B, K, D, H, W)`` of the finest map, and of all, finest first, under deep supervision."""
         deep = zip(cast(nn.ModuleList, self.deep["seg_layers"]), maps[1:], strict=False) if self.training else ()
         return [self.seg_layers(maps[0]), *(layer(x) for layer, x in deep)]
 
 
 class Decoder(Predicting):
-    """A U-Net decoder that starts from two deep features instead of one.
+    """U-Net decoder of two deep features: the fused one and the modality's own.
 
-    Where the encoder has no map (a ViT has none at full resolution) there is nothing to merge, and the transposed
-    convolution alone refines: a 3^3 convolution there would cost as much as all other levels together.
+    At a stride where the encoder has no map (a ViT has none at full resolution) a level is the transposed convolution
+    with norm and activation only: a 3^3 convolution there would cost as much as all other levels together.
 
     Args:
         encoder_channels, encoder_strides: of the encoder's maps, shallow to deep.
@@ -59,7 +59,7 @@ class Decoder(Predicting):
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
 
     def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
-        """``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep -> what :meth:`predict` gives."""
+        """Decode ``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep, into logits as :meth:`predict`."""
         *skips, own = maps
         x = torch.cat([fused, own], 1)
         decoded: list[Tensor] = []
@@ -73,9 +73,9 @@ class Decoder(Predicting):
 
 
 class UniversalDecoder(Predicting):
-    """The Universal Model's own decoder, behind a 1^3 convolution that makes one deep feature of two.
+    """The Universal Model's own decoder, after a 1^3 convolution that merges the two deep features.
 
-    At the start that convolution takes the mean of the two, which is what pretrained weights of the decoder can read.
+    That convolution is initialised to the mean of the two, which fits pretrained weights of the decoder.
     The arguments are those of :class:`Decoder`; its widths are the encoder's.
     """
 
@@ -90,7 +90,7 @@ class UniversalDecoder(Predicting):
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
 
     def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
-        """As :meth:`Decoder.forward`."""
+        """Decode as :meth:`Decoder.forward`."""
         *skips, own = maps
         return self.predict(self.unet([*skips, self.merge(torch.cat([fused, own], 1))])[::-1])
 

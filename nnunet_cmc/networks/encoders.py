@@ -1,4 +1,4 @@
-"""The encoders that plans may name: each turns one modality into a pyramid of feature maps.
+"""The encoders that plans may name; each computes a pyramid of feature maps of one modality.
 
 An encoder maps ``x (B, 1, D, H, W)`` to a list of maps, shallow to deep; ``channels[i]`` and ``strides[i]`` describe
 the i-th. The strides are powers of two, each twice the one before, except that a ViT leaves out full resolution.
@@ -16,7 +16,7 @@ from nnunet_cmc.networks.universal_unet import UniversalUNetEncoder
 
 
 class ViTPyramid(nn.Module):
-    """SAM-Med3D's ViT for what is there, and a convolutional path from the input for where exactly (as in UNETR).
+    """SAM-Med3D's ViT with a convolutional path from the input for the finer resolutions, as in UNETR.
 
     The path has one stage per power of two between the input and the ViT's patch size.
 
@@ -74,7 +74,7 @@ ENCODERS: dict[str, type[Encoder]] = {
 
 
 def build_encoder(name: str, **kwargs) -> Encoder:
-    """The encoder that plans call ``name``; raises ValueError for a name that is not one of ours."""
+    """Build the encoder that plans call ``name``. ValueError if there is none of that name."""
     if name not in ENCODERS:
         raise ValueError(f"The plans ask for encoder '{name}', which is none of {sorted(ENCODERS)}; plan again.")
     return ENCODERS[name](**kwargs)

@@ -1,4 +1,4 @@
-"""Modality-independent awareness (MIA): attention per modality, and fusion over the modalities that are there."""
+"""Modality-independent awareness (MIA): attention per modality, and fusion over the present modalities."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from nnunet_cmc.networks.rows import put, rows_of, take
 
 
 class MIA(nn.Module):
-    """Modality-aware attention and fusion for any non-empty subset of modalities.
+    """Modality-aware attention and fusion of any non-empty subset of modalities.
 
     With all M modalities present this is the modality-aware module of Zhang et al. 2021 ("Modality-aware mutual
     learning"), which CMC cites: ``F = conv(cat_m F_m)``, ``A_m = sigmoid(conv(act(norm(conv(cat[F_m, F])))))``, and the
@@ -22,7 +22,7 @@ class MIA(nn.Module):
 
     def __init__(self, num_modalities: int, channels: int):
         super().__init__()
-        hidden = max(8, channels // 8)  # of F and within A_m: where to look needs fewer channels than what is there
+        hidden = max(8, channels // 8)  # of F and within A_m: attention needs fewer channels than features
         self.projections = nn.ModuleList(
             nn.Conv3d(channels, hidden, 3, padding=1, bias=False) for _ in range(num_modalities)
         )
@@ -33,11 +33,11 @@ class MIA(nn.Module):
         )
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """Fuse.
+        """Fuse the present modalities' features.
 
         Args:
             features: ``(B, M, C, d, h, w)``.
-            present: ``(B, M)`` bool, at least one per row; on the CPU, or the host waits for the GPU.
+            present: ``(B, M)`` bool, at least one per row; on the CPU, to avoid a synchronisation with the GPU.
 
         Returns:
             The fused feature ``(B, C, d, h, w)``.
@@ -55,21 +55,21 @@ class MIA(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """The mean over the present modalities: what an ablation puts in MIA's place."""
+    """The mean over the present modalities, in place of MIA in an ablation."""
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """As :meth:`MIA.forward`."""
+        """Fuse as :meth:`MIA.forward`."""
         total = _sum_over_present(lambda m, rows: take(features[:, m], rows), features, present)
         return total / _column(present.sum(1), features)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
-    """``(B)`` -> ``(B, 1, 1, 1, 1)``, of the device and type of ``like``."""
+    """Reshape ``(B)`` to ``(B, 1, 1, 1, 1)``, of the device and type of ``like``."""
     return values.to(like.device, like.dtype, non_blocking=True)[:, None, None, None, None]
 
 
 def _sum_over_present(term, features: Tensor, present: Tensor, channels: int | None = None) -> Tensor:
-    """``sum_m term(m, rows that have m)``, ``(B, channels or C, d, h, w)``; a modality of no row is not computed."""
+    """Compute ``sum_m term(m, rows that have m)``, ``(B, channels or C, d, h, w)``; a modality of no row is skipped."""
     batch, _, width, *grid = features.shape
     total = features.new_zeros(batch, channels or width, *grid)
     for m, rows in rows_of(present.tolist()).items():

@@ -25,16 +25,16 @@ Counts = dict[str, dict[str, int]]
 def load_pretrained(
     net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, modalities: Sequence[str], only: str | None = None
 ) -> tuple[str, Counts]:
-    """Load what a checkpoint has for ``net`` and mark ``net`` as pretrained; all other tensors stay as they are.
+    """Load the tensors of a checkpoint that ``net`` has, too, and mark ``net`` as pretrained; all others stay.
 
     Args:
-        checkpoint: as ``load_checkpoint`` returns it; what it is, is told from its content.
+        checkpoint: as ``load_checkpoint`` returns it; its kind is recognised by its content.
         path: its file, for error messages.
         modalities: names of the channels of ``net``.
         only: the one modality whose parts are loaded.
 
     Returns:
-        What the checkpoint is, and for each part of the network how many tensors have which of :data:`OUTCOMES`.
+        The kind of the checkpoint, and for each part of the network how many tensors have which of :data:`OUTCOMES`.
 
     Raises:
         ValueError: the checkpoint is none of these, is incomplete, or does not fit; ``only`` is not a modality.
@@ -145,7 +145,7 @@ def _is_cmcnet(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """Of the training; empty where the checkpoint does not say."""
+    """Return the modality of each channel in the training; empty where the checkpoint does not state it."""
 
     def entry(*keys: str) -> Any:
         content: Any = checkpoint
@@ -160,7 +160,7 @@ def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, targets: dict[int, str]) -> dict[str, Tensor]:
-    """Parts of modalities of the same name, wherever among its channels the checkpoint has them."""
+    """Return the parts of modalities of the same name, whatever their channels in the checkpoint."""
     names = _channel_names(checkpoint)
     sources = {name.casefold(): channel for channel, name in names.items()}
     origin = {m: sources[name.casefold()] for m, name in targets.items() if name.casefold() in sources}
@@ -187,6 +187,6 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
 
 
 def _without_classes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """What is under ``prefix``, but for the layers that depend on the classes."""
+    """Return the tensors under ``prefix`` without it, but for layers that depend on the classes."""
     mine = {k: v for k, v in state.items() if isinstance(k, str) and k.startswith(prefix)}
     return {k.removeprefix(prefix): v for k, v in mine.items() if ".seg_layers." not in k}

@@ -1,4 +1,4 @@
-"""Choosing samples of a batch, and putting them back, by rows that the host knows: nothing here waits for a GPU."""
+"""Gathering samples of a batch, and scattering them back, by rows known on the host: no synchronisation with a GPU."""
 
 import torch
 from torch import Tensor
@@ -7,18 +7,18 @@ Mask = list[list[bool]]  # (B, M)
 
 
 def rows_of(mask: Mask) -> dict[int, list[int]]:
-    """Modality -> the samples that have it, rising; modalities of no sample are left out."""
+    """Return for each modality the samples that have it, in ascending order; modalities of no sample are left out."""
     columns = {m: [b for b, there in enumerate(column) if there] for m, column in enumerate(zip(*mask, strict=True))}
     return {m: rows for m, rows in columns.items() if rows}
 
 
 def take(x: Tensor, rows: list[int]) -> Tensor:
-    """``x[rows]``; ``x`` itself where these are all of its rows in their order."""
+    """Return ``x[rows]``; ``x`` itself where these are all of its rows in their order."""
     return x if rows == list(range(len(x))) else torch.stack([x[row] for row in rows])
 
 
 def put(part: Tensor, rows: list[int], length: int) -> Tensor:
-    """``part (n, ...)`` at these n different rows of a zero tensor ``(length, ...)``."""
+    """Scatter ``part (n, ...)`` to these n different rows of a zero tensor ``(length, ...)``."""
     if rows == list(range(length)):
         return part
     zero = part.new_zeros(part.shape[1:])

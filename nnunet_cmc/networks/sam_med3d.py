@@ -14,7 +14,7 @@ from nnunet_cmc.networks.window_attention import WindowAttention
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches to tokens: (B, 1, D, H, W) -> (B, D / patch, H / patch, W / patch, C)."""
+    """Embed non-overlapping patches as tokens: (B, 1, D, H, W) -> (B, D / patch, H / patch, W / patch, C)."""
 
     def __init__(self, patch_size: int, embed_dim: int):
         super().__init__()
@@ -47,7 +47,7 @@ class Block(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        self.adapter = Adapter(dim) if adapter else None  # after the loop: it has a start of its own
+        self.adapter = Adapter(dim) if adapter else None  # after the loop: it has an initialisation of its own
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -64,7 +64,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class SamMed3DEncoder(nn.Module):
-    """The image encoder of SAM-Med3D, computing exactly what the released weights were trained with.
+    """The image encoder of SAM-Med3D, numerically equal to what the released weights were trained with.
 
     ``forward(x (B, 1, D, H, W))`` returns feature maps (B, C, D, H, W) / patch_size, shallow to deep and in x's axis
     order: the output of every global block but the last block, then the neck's. ``channels`` and ``strides`` describe
@@ -146,7 +146,7 @@ class SamMed3DEncoder(nn.Module):
     def from_checkpoint(
         cls, path: str | Path, image_size: int | None = None, axis_order: str = "zyx", adapters: bool = True
     ) -> "SamMed3DEncoder":
-        """The encoder in a SAM-Med3D checkpoint, with its weights; every size is read from its tensors.
+        """Build the encoder of a SAM-Med3D checkpoint, with its weights; every size is read from its tensors.
 
         An ``image_size`` other than the checkpoint's resizes the position embedding; the tables of global blocks stay
         and are resized as they are used. Nothing in the file is executed. FileNotFoundError without a file; ValueError,
@@ -167,7 +167,7 @@ class SamMed3DEncoder(nn.Module):
 
 
 def resize_positions(pos_embed: Tensor, grid: Sequence[int]) -> Tensor:
-    """A position embedding (1, d, h, w, C) resized trilinearly to (1, *grid, C)."""
+    """Resize a position embedding (1, d, h, w, C) trilinearly to (1, *grid, C)."""
     if tuple(pos_embed.shape[1:4]) == tuple(grid):
         return pos_embed
     resized = F.interpolate(pos_embed.movedim(-1, 1), size=tuple(grid), mode="trilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""What is in a SAM-Med3D checkpoint: the image encoder's tensors and the sizes that they imply."""
+"""The content of a SAM-Med3D checkpoint: the image encoder's tensors and the sizes that they imply."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ REMEDY = "use a file of the registry's vit_b_ori, such as sam_med3d_turbo.pth"
 
 
 def image_encoder_state(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The image encoder's tensors, by their own names, in a SAM-Med3D file or a state dict of ``SamMed3DEncoder``.
+    """Return the image encoder's tensors, by their own names, of a SAM-Med3D file or a ``SamMed3DEncoder`` state dict.
 
     ``path`` is for the error message: ValueError if the checkpoint is a 2-D SAM or holds no such tensors.
     """
@@ -32,7 +32,7 @@ def image_encoder_state(checkpoint: Mapping[str, Any], path: str | Path) -> dict
 
 
 def encoder_sizes(state: Mapping[str, Tensor], path: str | Path) -> dict[str, Any]:
-    """The arguments of ``SamMed3DEncoder`` that fit the tensors ``state``; ``path`` is for the error message.
+    """Infer the arguments of ``SamMed3DEncoder`` from the tensors ``state``; ``path`` is for the error message.
 
     A block is global if its position tables fit the grid of the position embedding. ValueError if the tensors are not
     those of such an encoder.
@@ -68,7 +68,7 @@ def encoder_sizes(state: Mapping[str, Tensor], path: str | Path) -> dict[str, An
 
 
 def check_structure(encoder: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """ValueError unless ``state`` has just the tensors of ``encoder``, in its shapes; all adapters may be missing."""
+    """Raise ValueError unless ``state`` has exactly the tensors of ``encoder``; all adapters may be missing."""
     has_adapters = any(".adapter." in key for key in state)
     own = {key: value for key, value in encoder.state_dict().items() if has_adapters or ".adapter." not in key}
     require_structure(own, state, path, WHAT, REMEDY)

@@ -1,4 +1,4 @@
-"""Fusion above the deepest feature: what one modality shows at full resolution may help another's decoder."""
+"""Fusion of skips: high-resolution features of one modality for the decoder of another."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from nnunet_cmc.networks.rows import put
 
 
 class Projections(nn.ModuleList):
-    """A 1^3 convolution for each of a modality's skips, zero at the start, for which no random number is drawn."""
+    """A 1^3 convolution for each of a modality's skips, initialised to zero without drawing a random number."""
 
     def __init__(self, channels: list[int]):
         super().__init__(nn.utils.skip_init(nn.Conv3d, width, width, 1, bias=False) for width in channels)
@@ -18,11 +18,11 @@ class Projections(nn.ModuleList):
 
 
 class SkipFusion(nn.Module):
-    """To each skip of a modality, the skips of the others that it is fused with, each through a 1^3 convolution.
+    """Add to each skip of a modality those of the others that it is fused with, each through a 1^3 convolution.
 
     MIA fuses the deepest feature, whose voxels are many millimetres wide; a detail that only the other modality shows
-    is lost there. The convolutions start from zero: until scans on one grid have taught them, and where scans are
-    never fused, a decoder has its own skips only.
+    is lost there. The convolutions are initialised to zero: before training on registered scans, and where scans are
+    never fused, a decoder uses its own skips only.
 
     Args:
         num_modalities: M.
@@ -34,7 +34,7 @@ class SkipFusion(nn.Module):
         self.projections = nn.ModuleList(Projections(channels) for _ in range(num_modalities))
 
     def forward(self, own: list[Tensor], others: dict[int, list[Tensor]], rows: dict[int, list[int]]) -> list[Tensor]:
-        """The skips of one modality, ``(B, C, d, h, w)`` each, with what the others add.
+        """Return the skips of one modality, ``(B, C, d, h, w)`` each, with those of the others added.
 
         Args:
             own: its skips, shallow to deep.

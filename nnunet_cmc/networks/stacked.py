@@ -1,4 +1,4 @@
-"""Several modules of one shape as one computation with stacked weights: a GPU is started for half as many operators."""
+"""Several modules of one architecture as one computation with stacked weights, which launches fewer GPU kernels."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def stacked(modules: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[list[Tensor]]:
-    """What ``[module(x) for module, x in zip(modules, inputs)]`` returns, but for rounding.
+    """Compute ``[module(x) for module, x in zip(modules, inputs)]``, equal but for rounding.
 
     The weights stay the modules' own, and gradients reach them there. Hooks within the modules are not called.
 

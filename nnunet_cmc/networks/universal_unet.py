@@ -57,7 +57,7 @@ class Up(nn.Module):
 
 
 class UniversalUNetEncoder(nn.Module):
-    """``forward(x (B, 1, D, H, W))`` gives four maps, shallow to deep, at strides 1, 2, 4, 8, each before its pooling.
+    """The encoder: ``x (B, 1, D, H, W)`` -> four maps, shallow to deep, at strides 1, 2, 4, 8, each before its pooling.
 
     ``channels`` are their widths, ``stem`` that of the very first convolution. Sides must be multiples of 8. The
     released weights expect CT of 1.5 mm in [0, 1], where 0 is -175 HU or less and 1 is 250 HU or more.
@@ -85,7 +85,7 @@ class UniversalUNetEncoder(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, axis_order: str = "xyz") -> "UniversalUNetEncoder":
-        """The encoder in a Universal Model file, with its weights; every width is read from its tensors.
+        """Build the encoder of a Universal Model file, with its weights; every width is read from its tensors.
 
         The released weights were trained on axes (x, y, z); ``axis_order="zyx"`` turns them for nnU-Net's arrays.
         Nothing in the file is executed. FileNotFoundError without a file; ValueError if it is not such a file.
@@ -98,7 +98,7 @@ class UniversalUNetEncoder(nn.Module):
 
 
 class UniversalUNetDecoder(nn.Module):
-    """``forward`` takes the encoder's four maps and gives the three stages' maps, deep to shallow, at strides 4, 2, 1.
+    """The decoder: the encoder's four maps -> the three stages' maps, deep to shallow, at strides 4, 2, 1.
 
     ``channels`` are the encoder's; the stage at each stride is as wide as the encoder's.
     """
@@ -120,7 +120,7 @@ class UniversalUNetDecoder(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, axis_order: str = "xyz") -> "UniversalUNetDecoder":
-        """The decoder in a Universal Model file, as :meth:`UniversalUNetEncoder.from_checkpoint`."""
+        """Build the decoder of a Universal Model file, as :meth:`UniversalUNetEncoder.from_checkpoint`."""
         state = unet_state(load_checkpoint(path), path, axis_order)
         decoder = cls(encoder_sizes(state.encoder, path)["channels"])
         require_structure(decoder.state_dict(), state.decoder, path, WHAT, REMEDY)
@@ -129,7 +129,7 @@ class UniversalUNetDecoder(nn.Module):
 
 
 def unet_state(checkpoint: Mapping[str, Any], path: str | Path, axis_order: str = "xyz") -> UNetState:
-    """The learned tensors in a Universal Model file, by their own names; ``path`` is for the error message.
+    """Return the learned tensors of a Universal Model file, by their own names; ``path`` is for the error message.
 
     ``axis_order="zyx"`` turns every kernel. Raises ValueError if there are none.
     """
@@ -148,13 +148,13 @@ def unet_state(checkpoint: Mapping[str, Any], path: str | Path, axis_order: str 
 
 
 def is_universal(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is one of the Universal Model with the U-Net; there is one with a Swin UNETR too."""
+    """Tell whether a checkpoint is one of the Universal Model with the U-Net; there is one with a Swin UNETR too."""
     state = checkpoint.get("net")
     return isinstance(state, dict) and isinstance(state.get(PREFIX + FIRST), Tensor)
 
 
 def encoder_sizes(state: Mapping[str, Tensor], path: str | Path) -> dict[str, Any]:
-    """The arguments of :class:`UniversalUNetEncoder` that fit its tensors ``state``; ValueError if none do."""
+    """Infer the arguments of :class:`UniversalUNetEncoder` from its tensors ``state``. ValueError if none fit."""
     try:
         channels = [len(state[f"down_tr{stage}.ops.1.conv1.bias"]) for stage in (64, 128, 256, 512)]
     except KeyError as error:

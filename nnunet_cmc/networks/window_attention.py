@@ -1,4 +1,4 @@
-"""Window attention of SAM-Med3D over the tokens that exist, with the padding of a window folded into one key.
+"""Window attention of SAM-Med3D over real tokens only, with the padding of a window folded into one key.
 
 The released network pads every window with zero tokens to its full size and attends over the padding too. A padding
 token's query, key and value are the biases of the qkv projection, so all padding keys of a window share one content and
@@ -16,7 +16,7 @@ Tables = tuple[Tensor, Tensor, Tensor]
 
 
 def toeplitz(table: Tensor, side: int) -> Tensor:
-    """Entries ``[i, :, j] = table[i - j + side - 1]`` (side, c, side) of a relative position table (L, c).
+    """Return the entries ``[i, :, j] = table[i - j + side - 1]`` (side, c, side) of a relative position table (L, c).
 
     A table of another length than ``2 * side - 1`` is resized linearly first.
     """
@@ -26,12 +26,12 @@ def toeplitz(table: Tensor, side: int) -> Tensor:
 
 
 def resize_table(table: Tensor, length: int) -> Tensor:
-    """A relative position table (L, c) resized linearly to (length, c)."""
+    """Resize a relative position table (L, c) linearly to (length, c)."""
     return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
 
 
 def position_terms(q: Tensor, q_pad: Tensor, tables: Tables, side: int) -> Tables:
-    """The three terms of the position bias of queries ``q`` (B, heads, D, H, W, c) in a window of ``side``^3.
+    """Compute the three terms of the position bias of queries ``q`` (B, heads, D, H, W, c) in a window of ``side``^3.
 
     The bias of query (d, h, w) and key (i, j, k) is, as the released weights were trained with it,
     ``q(d,h,w).Td[d-k+side-1] + q(d,h,i).Th[h-k+side-1] + q(d,h,j).Tw[j-k+side-1]``: the terms are indexed
@@ -49,7 +49,7 @@ def position_terms(q: Tensor, q_pad: Tensor, tables: Tables, side: int) -> Table
 
 
 def log_padding(terms: Tables, grid: tuple[int, int, int], side: int) -> Tensor | None:
-    """Logarithm of the sum of exp(position bias) over all padding keys, for each query (B, heads, D, H, W).
+    """Compute the logarithm of the sum of exp(position bias) over all padding keys, for each query (B, heads, D, H, W).
 
     The padding is three disjoint boxes of keys, in each of which the sum factorises over the key's first two indices;
     every step is a log-sum-exp of what is there, so nothing cancels. None where the grid fills the window.
@@ -71,7 +71,7 @@ def log_padding(terms: Tables, grid: tuple[int, int, int], side: int) -> Tensor 
 
 
 def folded_attention(qkv: Tensor, pad: Tensor, tables: Tables, side: int) -> Tensor:
-    """Attention within windows of ``side``^3 tokens of which the first (D, H, W) along each axis are real.
+    """Attend within windows of ``side``^3 tokens of which the first (D, H, W) along each axis are real.
 
     ``qkv`` (B, D, H, W, 3, heads, c) of the real tokens, ``pad`` (3, heads, c) of any padding token; D, H, W <= side.
     Returns (B, D, H, W, heads, c).
@@ -93,7 +93,7 @@ def folded_attention(qkv: Tensor, pad: Tensor, tables: Tables, side: int) -> Ten
 
 
 def attention_in_windows(qkv: Tensor, pad: Tensor, tables: Tables, side: int) -> Tensor:
-    """``folded_attention`` on a grid of any size, cut into windows of ``side``^3 from its origin.
+    """Apply ``folded_attention`` on a grid of any size, cut into windows of ``side``^3 from its origin.
 
     Along each axis whole windows come first and one that is part padding may follow, so there are at most eight kinds.
     """

@@ -95,7 +95,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
             PermissionError(13, "Permission denied", "/x/dataset.json"),
             "/x/dataset.json: Permission denied: change its permissions, or name another place.",
         ),
-        (MemoryError("Unable to"), "The memory does not suffice: use fewer processes, or smaller scans."),
+        (MemoryError("Unable to"), "Out of memory: use fewer processes, or smaller scans."),
         (NotADirectoryError(20, "Not a directory", "/x/y"), "/x/y: Not a directory"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_cmc.dataset_conversion.dicom import read_series, slices_of
+from nnunet_cmc.dataset_conversion.dicom import order_slices, read_series
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.dataset_conversion.volume import volume_grid, volume_name
 
@@ -145,7 +145,7 @@ def test_slices_that_make_no_volume(tmp_path, write_slices, what):
     planes, tags, sentence = REFUSED[what]
     write_slices(tmp_path / "a", planes, **tags)
     with pytest.raises(ValueError, match=sentence):
-        slices_of(tmp_path / "a")
+        order_slices(tmp_path / "a")
     with pytest.raises(ValueError, match=sentence):
         read_series(tmp_path / "a")
 
@@ -153,7 +153,7 @@ def test_slices_that_make_no_volume(tmp_path, write_slices, what):
 @pytest.mark.parametrize("drift", [0.0, 0.0009])  # mm a slice: what a scanner rounds
 def test_rounded_positions_make_a_volume(tmp_path, write_slices, drift):
     write_slices(tmp_path / "a", STORED, ImagePositionPatient=shifted(drift))
-    assert slices_of(tmp_path / "a")[1].size == (7, 6, 5)
+    assert order_slices(tmp_path / "a")[1].size == (7, 6, 5)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_a_rounded_orientation_is_no_tilt(tmp_path, write_slices, drift):
     positions = by_slice(*([10, -20 + drift * number, 40 * number] for number in range(5)))
     folder = write_slices(tmp_path / "a", STORED, ImagePositionPatient=positions, PixelSpacing=[0.5, 0.5])
     if drift < 0.04:
-        assert slices_of(folder)[1].spacing == pytest.approx((0.5, 0.5, 40))
+        assert order_slices(folder)[1].spacing == pytest.approx((0.5, 0.5, 40))
     else:
         with pytest.raises(ValueError, match=r"not stacked along their normal \(0.20 mm off"):
-            slices_of(folder)
+            order_slices(folder)
 
 
 def test_several_frames_in_a_file(tmp_path):
@@ -190,7 +190,7 @@ def test_names_that_begin_with_a_dot_are_passed_over(tmp_path, write_slices):
     (folder / "._0.dcm").write_bytes(b"\0\5\x16\7" + bytes(200))
     (folder / ".DS_Store").touch()
     shutil.copyfile(folder / "0.dcm", folder / ".0.dcm")
-    assert slices_of(folder)[1].size == (7, 6, 5)
+    assert order_slices(folder)[1].size == (7, 6, 5)
     for file in folder.glob("?.dcm"):
         file.unlink()
     assert volume_name(folder) is None
@@ -200,24 +200,24 @@ def test_a_slice_cut_short_among_names_that_end_in_numbers(tmp_path, write_slice
     folder = write_slices(tmp_path / "a", STORED)
     for file in folder.iterdir():
         file.rename(folder / f"IM.000{file.stem}")
-    assert slices_of(folder)[1].size == (7, 6, 5)
+    assert order_slices(folder)[1].size == (7, 6, 5)
     (folder / "IM.0004").write_bytes((folder / "IM.0004").read_bytes()[:300])
     with pytest.raises(ValueError, match=r"holds IM.0004, which cannot be read as DICOM: copy it again"):
-        slices_of(folder)
+        order_slices(folder)
 
 
 def test_another_series_further_down(tmp_path, write_slices):
     folder = write_slices(tmp_path / "a", STORED)
     (folder / "notes").mkdir()
     (folder / "notes" / "letter.txt").touch()
-    assert slices_of(folder)[1].size == (7, 6, 5)
+    assert order_slices(folder)[1].size == (7, 6, 5)
     write_slices(folder / "more" / "b", STORED)
     with pytest.raises(ValueError, match=r"holds a DICOM series and, further down, .*/more/b/0\.dcm: give the folder"):
-        slices_of(folder)
+        order_slices(folder)
 
 
 def test_colours(tmp_path, write_slices):
     tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "BitsAllocated": 8}
     planes = np.ones((3, 6, 7, 3), np.uint8)
     with pytest.raises(ValueError, match="has 3 values a voxel: give a series with one"):
-        slices_of(write_slices(tmp_path / "a", planes, **tags, BitsStored=8, HighBit=7))
+        order_slices(write_slices(tmp_path / "a", planes, **tags, BitsStored=8, HighBit=7))

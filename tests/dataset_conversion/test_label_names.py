@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nnunet_cmc.dataset_conversion.label_names import numbered, read_classes
+from nnunet_cmc.dataset_conversion.label_names import number_classes, read_classes
 
 ITKSNAP = """\
 ################################################
@@ -48,14 +48,16 @@ def test_another_kind_of_file(tmp_path, text):
 
 
 def test_numbers_in_the_order_of_values():
-    numbers, values = numbered({"liver": 5, "background": 0, "left kidney": 1}, ["CT", "MR"])
+    numbers, values = number_classes({"liver": 5, "background": 0, "left kidney": 1}, ["CT", "MR"])
     assert numbers == {"left kidney": 1, "liver": 2}
     assert values == [{1: 1, 5: 2}, {1: 1, 5: 2}]
-    assert numbered({"liver": 1}, ["CT"]) == ({"liver": 1}, [None])
+    assert number_classes({"liver": 1}, ["CT"]) == ({"liver": 1}, [None])
 
 
 def test_each_modality_has_values_of_its_own():
-    numbers, values = numbered({"CT": {"liver": 1, "spleen": 2}, "MR": {"spleen": 63, "liver": 126}}, ["CT", "MR"])
+    numbers, values = number_classes(
+        {"CT": {"liver": 1, "spleen": 2}, "MR": {"spleen": 63, "liver": 126}}, ["CT", "MR"]
+    )
     assert numbers == {"liver": 1, "spleen": 2}
     assert values == [None, {126: 1, 63: 2}]
 
@@ -72,4 +74,4 @@ def test_each_modality_has_values_of_its_own():
 )
 def test_classes_that_make_no_sense(classes, message):
     with pytest.raises(ValueError, match=message):
-        numbered(classes, ["CT", "MR"])
+        number_classes(classes, ["CT", "MR"])
