@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nnunet_cmc.data.pairs import PairLoader, parties
+from nnunet_cmc.data.pairs import PairLoader, fusion_groups
 
 
 class FusedAndSplitLoader(PairLoader):
@@ -29,7 +29,7 @@ class FusedAndSplitLoader(PairLoader):
             return torch.cat(parts) if isinstance(rows, Tensor) else [row for part in parts for row in part]
 
         again = {key: batch[key][several] for key in ("data", "target", "positions")}
-        again["fusion"] = torch.stack([parties(channels[row], present.shape[1], split=True) for row in several])
+        again["fusion"] = torch.stack([fusion_groups(channels[row], present.shape[1], split=True) for row in several])
         again["keys"] = [batch["keys"][row] for row in several]
         pairs = torch.where(batch["pairs"] < n_labeled, batch["pairs"], batch["pairs"] + len(several))
         return {**batch, **{key: with_second_rows(batch[key], rows) for key, rows in again.items()}, "pairs": pairs}

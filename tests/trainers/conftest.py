@@ -9,7 +9,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from plans import NETWORK, make_plans
 
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
 
 DATASET = "Dataset901_Cubes"
 SHAPE = (20, 24, 22)

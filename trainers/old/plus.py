@@ -1,8 +1,8 @@
 """Beyond the paper: what raised the Dice of validation subjects, in one trainer (docs/results.md)."""
 
-from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC
-from nnunet_cmc.trainers.copy_paste import CMCTrainerCopyPaste
-from nnunet_cmc.trainers.deep_supervision import CMCTrainerSkipFusionDeepSupervision
+from nnunet_cmc.trainers.old.ablations import CMCTrainerNoCAC
+from nnunet_cmc.trainers.old.copy_paste import CMCTrainerCopyPaste
+from nnunet_cmc.trainers.old.deep_supervision import CMCTrainerSkipFusionDeepSupervision
 
 
 class CMCTrainerPlus(CMCTrainerCopyPaste, CMCTrainerSkipFusionDeepSupervision):

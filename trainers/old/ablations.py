@@ -10,8 +10,8 @@ from torch import nn
 
 from nnunet_cmc.losses import alpha
 from nnunet_cmc.networks import CMCNet, MeanFusion
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.consistency import Consistency
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.consistency import Consistency
 
 
 class CMCTrainerNoCSC(CMCTrainer):

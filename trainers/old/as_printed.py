@@ -7,8 +7,8 @@ from torch import nn
 from nnunet_cmc.data.fused_pairs import FusedPairLoader
 from nnunet_cmc.losses import CACLoss, CSCLoss
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.consistency import Consistency
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.consistency import Consistency
 
 
 class PrintedConsistency(Consistency):

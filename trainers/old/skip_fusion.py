@@ -2,7 +2,7 @@
 
 from nnunet_cmc.data.fused_and_split import FusedAndSplitLoader
 from nnunet_cmc.networks import CMCNet, SkipFusion
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
 
 
 class CMCTrainerSkipFusion(CMCTrainer):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nnunet_cmc.data.copy_paste import CopyPasteLoader
-from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
+from nnunet_cmc.trainers.old.mean_teacher import CMCTrainerMeanTeacher
 
 
 class CMCTrainerCopyPaste(CMCTrainerMeanTeacher):

@@ -2,7 +2,7 @@
 
 from nnunet_cmc.networks import ViTPyramid
 from nnunet_cmc.networks.adapter import freeze_all_but_adapters
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
 
 
 class CMCTrainerAdapters(CMCTrainer):

@@ -1,7 +1,7 @@
 """Beyond the paper: habits of nnU-Net's own trainer that keep a network from learning few labelled scans by heart."""
 
-from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC
-from nnunet_cmc.trainers.deep_supervision import CMCTrainerSkipFusionDeepSupervision
+from nnunet_cmc.trainers.old.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC
+from nnunet_cmc.trainers.old.deep_supervision import CMCTrainerSkipFusionDeepSupervision
 
 
 class CMCTrainerFewLabels(CMCTrainerSkipFusionDeepSupervision):

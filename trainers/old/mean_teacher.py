@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nnunet_cmc.data.two_views import TwoViewLoader
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
 
 CONFIDENT = 0.9  # probability from which a voxel of the teacher's prediction is a label
 MOMENTUM = 0.99

@@ -1,6 +1,6 @@
 """CMCTrainer for fewer epochs, named as nnU-Net names its own."""
 
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
 
 
 class CMCTrainer_smoke(CMCTrainer):

@@ -7,8 +7,8 @@ from torch.nn.functional import interpolate
 
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.decoder import Predicting
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.skip_fusion import CMCTrainerSkipFusion
+from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.old.skip_fusion import CMCTrainerSkipFusion
 
 
 class CMCTrainerDeepSupervision(CMCTrainer):

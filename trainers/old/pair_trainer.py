@@ -1,0 +1,201 @@
+"""What CMCTrainer's steps are fed with: pairs of labelled and of unlabelled scans."""
+
+import os
+from os.path import join
+
+import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunet_cmc.data.cases import LabeledDataset, Stream, UnlabeledDataset, channels_of
+from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
+from nnunet_cmc.data.locating import located
+from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
+from nnunet_cmc.data.preprocessor import unlabeled_folder
+from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.raw_dataset import require_set
+from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
+from nnunet_cmc.data.splits import load_fold
+from nnunet_cmc.trainers.checks import require_supported
+
+
+class PairTrainer(nnUNetTrainer):
+    """nnU-Net's trainer, which draws its training batches from a labelled and an unlabelled stream of pairs."""
+
+    seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
+    modality_dropout = 0.5
+    pair_loader = PairLoader
+    mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)  # of (D, H, W): on canonical axes no body is upside down
+    only_modality: int | None = None  # trains on all, if None
+    is_ddp: bool
+    network: nn.Module
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
+    ):
+        require_set(nnUNet_preprocessed, nnUNet_results)
+        require_supported(plans, configuration, dataset_json, type(self).__name__)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:  # nnU-Net takes CUDA for granted, and one machine; torchrun tells each process its GPU
+            index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
+            self.device = torch.device("cuda", index) if device.type == "cuda" else device
+        if self.seed is None:
+            self.seed = seed_from_environment()
+
+    def initialize(self) -> None:
+        """As nnU-Net's, from the seed if there is one; distributed on the trainer's device, of which parts may idle."""
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+        distributed, self.is_ddp = self.is_ddp, False
+        super().initialize()
+        self.dataset_class = LabeledDataset
+        self.is_ddp = distributed
+        if distributed:
+            self._set_batch_size_and_oversample()
+            devices = [self.device] if self.device.type == "cuda" else None
+            # a modality that no row of a rank has leaves its encoder unused; tiles to predict are not equally many
+            self.network = DistributedDataParallel(
+                self.network, devices, find_unused_parameters=True, broadcast_buffers=False
+            )
+
+    @property
+    def bare_network(self) -> nn.Module:
+        """The network without the wrapper of a distributed training."""
+        return self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Labelled and validation cases of the fold; nnU-Net makes the file if there is none."""
+        if self.fold == "all" or not os.path.isfile(self._splits_file):
+            train, val = super().do_split()
+        else:
+            fold = load_fold(self._splits_file, self.fold)
+            self.print_to_log_file(
+                f"Fold {self.fold} of {self._splits_file}: {len(fold.train)} labelled and {len(fold.val)} validation "
+                f"cases, {len(fold.unlabeled)} with a hidden label."
+            )
+            train, val = fold.train, fold.val
+        return [case for case in train if self._is_used(case)], [case for case in val if self._is_used(case)]
+
+    def _is_used(self, case: str) -> bool:
+        if self.only_modality is None:
+            return True
+        dataset = self.dataset_class(str(self.preprocessed_dataset_folder), [case])
+        return self.only_modality in channels_of(dataset, case, self.dataset_json)
+
+    @property
+    def _splits_file(self) -> str:
+        return join(self.preprocessed_dataset_folder_base, "splits_final.json")
+
+    def get_streams(self) -> tuple[Stream, Stream | None, list[str]]:
+        """Labelled stream, unlabelled stream (None if there is no case for it), and the validation cases.
+
+        Raises:
+            ValueError: a case of the fold is not preprocessed, there is nothing to validate on, or a modality has no
+                labelled case.
+        """
+        train, val = self.do_split()
+        folder = str(self.preprocessed_dataset_folder)
+        hidden = [] if self.fold == "all" else load_fold(self._splits_file, self.fold).unlabeled
+        folders = dict.fromkeys(hidden, folder)
+        extra = unlabeled_folder(folder)
+        for case in UnlabeledDataset.get_identifiers(extra):
+            if case in {*train, *val, *hidden}:
+                raise ValueError(f"Case {case} is in imagesTr and in imagesUn: rename one of them, preprocess again.")
+            folders[case] = extra
+        missing = sorted({*train, *val, *hidden} - set(self.dataset_class.get_identifiers(folder)))
+        if missing:
+            raise ValueError(
+                f"Case {missing[0]} of fold {self.fold} is not in {folder} ({len(missing)} such cases): preprocess "
+                "again, or correct splits_final.json."
+            )
+        if not val:
+            raise ValueError(f"Fold {self.fold} of {self._splits_file} has no validation case: move one into its val.")
+        labeled = Stream(self.dataset_class(folder, train), self.dataset_json, self.only_modality)
+        unlabeled = Stream(UnlabeledDataset(folders), self.dataset_json, self.only_modality)
+        self._report(labeled, unlabeled)
+        return labeled, unlabeled if unlabeled.cases else None, val
+
+    def _report(self, labeled: Stream, unlabeled: Stream) -> None:
+        for modality, name in enumerate(channel_names(self.dataset_json)):
+            if self.only_modality not in (None, modality):
+                continue
+            count = labeled.count(modality)
+            if not count:
+                raise ValueError(
+                    f"Modality {name} (channel {modality}) has no labelled case in fold {self.fold}: label a case of "
+                    "it, or move one from val to train in splits_final.json."
+                )
+            self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
+        if not unlabeled.cases:
+            self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
+
+    def mirror_axes(self, labeled: Stream) -> tuple[int, ...]:
+        """``mirrored_axes``, or none where a class has a side: a mirrored body is the other side's."""
+        names = {label: name for name, label in self.dataset_json["labels"].items()}
+        sided = [names[label] for label in sided_classes(labeled.dataset)]
+        if sided:
+            classes = ", ".join(sided)
+            self.print_to_log_file(f"No mirroring: as far as one can tell, {classes} lie on one side of the body.")
+            return ()
+        axes = "left and right" if self.mirrored_axes == (LEFT_RIGHT,) else f"the axes {self.mirrored_axes}"
+        self.print_to_log_file(f"Mirroring {axes}: every class occurs on both sides of the body.")
+        return self.mirrored_axes
+
+    def get_dataloaders(self):
+        """Pairs for training, nnU-Net's patches for validation."""
+        patch_size = self.configuration_manager.patch_size
+        rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if dummy_2d:
+            raise ValueError(
+                f"The patch {patch_size} is so flat that nnU-Net would augment it in 2-D, which {type(self).__name__} "
+                "cannot: take no side longer than three times the first."
+            )
+        labeled, unlabeled, val = self.get_streams()
+        mirror_axes = self.mirror_axes(labeled)
+        self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
+        seeding = {"seed": self.seed, "rank": self.local_rank}
+        train_loader = self.pair_loader(
+            labeled,
+            unlabeled,
+            self.batch_size,
+            initial_patch_size,
+            patch_size,
+            self.label_manager,
+            self.oversample_foreground_percent,
+            self.modality_dropout,
+            located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, False), POSITION_STRIDE),
+            first_batch=self.current_epoch * self.num_iterations_per_epoch,
+            **seeding,
+        )
+        val_loader = SeededLoader(
+            self.dataset_class(self.preprocessed_dataset_folder, val),
+            self.batch_size,
+            patch_size,
+            patch_size,
+            self.label_manager,
+            self.oversample_foreground_percent,
+            transforms=self.get_validation_transforms(None),
+            first_batch=self.current_epoch * self.num_val_iterations_per_epoch,
+            **seeding,
+        )
+        workers = get_allowed_n_proc_DA()
+        return self._augmenter(train_loader, workers), self._augmenter(val_loader, workers // 2)
+
+    def _augmenter(self, loader, workers: int):
+        if workers == 0:
+            return SingleThreadedAugmenter(loader, None)
+        augmenter = NonDetMultiThreadedAugmenter(
+            loader, None, workers, max(3, workers // 2), pin_memory=self.device.type == "cuda", wait_time=0.002
+        )
+        next(augmenter)  # starts the workers
+        return augmenter

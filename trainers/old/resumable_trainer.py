@@ -1,0 +1,156 @@
+"""A training that can be stopped at any moment, and goes on as if it had not been."""
+
+import os
+import signal
+from abc import abstractmethod
+from typing import NoReturn
+
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+
+from nnunet_cmc.data.files import save_tensors
+from nnunet_cmc.networks.checkpoints import load_checkpoint
+from nnunet_cmc.trainers.old.distributed import any_rank
+from nnunet_cmc.trainers.old.pair_trainer import PairTrainer
+
+TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
+LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
+
+
+class ResumableTrainer(PairTrainer):
+    """Checkpoints appear whole or not at all; after SIGTERM (a cluster's pre-emption) the training saves and exits.
+
+    It goes on with nnU-Net's ``--c``: at the iteration after SIGTERM, else after the last epoch that was saved. With a
+    seed, on the CPU and with in-process loading the weights are the same to the bit as without the interruption.
+    """
+
+    iteration = 0  # of the epoch
+    epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
+    _terminated = False
+    _updating = False  # while it is, the state is that of no iteration
+
+    def run_training(self) -> None:
+        """As nnU-Net's, with an ear for SIGTERM."""
+        self._process = os.getpid()
+        previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            super().run_training()
+        except RuntimeError:
+            if self._updating or not self._terminated:
+                raise
+            self._save_and_exit()  # the loader's workers got the signal as well, and were missed
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        if any_rank(self._terminated, self.device):  # since its last step: what follows is long as well
+            self.print_to_log_file("SIGTERM: the training is done, its validation is not. Train with --c for that.")
+            raise SystemExit(TERMINATED)
+
+    def _on_sigterm(self, number, frame) -> None:
+        if os.getpid() != self._process:  # a worker that inherited this handler
+            os._exit(TERMINATED)
+        self._terminated = True
+
+    def on_train_epoch_start(self) -> None:
+        """As nnU-Net's."""
+        super().on_train_epoch_start()
+        self.iteration = 0
+        if self.epoch_outputs is None:
+            self.epoch_outputs = []
+
+    def train_step(self, batch: dict) -> dict:
+        """An :meth:`update`, or what it returned before the training was interrupted in this epoch."""
+        outputs = self.epoch_outputs
+        assert outputs is not None
+        if self.iteration == len(outputs):
+            self._updating = True
+            outputs.append(self.update(batch))
+            self._updating = False
+        self.iteration += 1
+        self._exit_if_terminated()
+        return outputs[self.iteration - 1]
+
+    @abstractmethod
+    def update(self, batch: dict) -> dict:
+        """One step of the optimizer; returns numbers by name."""
+
+    def validation_step(self, batch: dict) -> dict:
+        """As nnU-Net's."""
+        result = super().validation_step(batch)
+        self._exit_if_terminated()
+        return result
+
+    def on_epoch_end(self) -> None:
+        """As nnU-Net's."""
+        self.epoch_outputs = None
+        super().on_epoch_end()
+
+    def _exit_if_terminated(self) -> None:
+        if any_rank(self._terminated, self.device):
+            self._save_and_exit()
+
+    def _save_and_exit(self) -> NoReturn:
+        self.save_checkpoint(os.path.join(self.output_folder, LATEST))
+        for loader in (self.dataloader_train, self.dataloader_val):
+            if isinstance(loader, NonDetMultiThreadedAugmenter):
+                loader._finish()  # at exit, its thread would take the end of the workers for an error
+        self.print_to_log_file("SIGTERM: saved checkpoint_latest.pth. Train with --c to go on.")
+        raise SystemExit(TERMINATED)
+
+    # ---- checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's checkpoint with :meth:`own_state`."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return super().save_checkpoint(filename)
+        checkpoint = {
+            "network_weights": self.bare_network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": self.logger.get_checkpoint(),
+            "_best_ema": self._best_ema,
+            "current_epoch": self.current_epoch + (self.epoch_outputs is None),
+            "init_args": self.my_init_kwargs,
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            **self.own_state(),
+        }
+        save_tensors(filename, checkpoint)
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """As nnU-Net's, which unpickles, after a look at the file that executes nothing; and :meth:`own_state`.
+
+        Raises:
+            ValueError: the file is no checkpoint, or of another trainer, or of other plans or labels.
+        """
+        if os.path.basename(filename_or_checkpoint) == LATEST:
+            filename_or_checkpoint = self._newer_of_latest_and_best(filename_or_checkpoint)
+        if "epoch_outputs" not in (content := _load(filename_or_checkpoint)):
+            raise ValueError(
+                f"{filename_or_checkpoint} is of {content.get('trainer_name')}, which {type(self).__name__} cannot "
+                "continue: train without --c, or continue with the trainer that saved it."
+            )
+        super().load_checkpoint(filename_or_checkpoint)
+        self.load_own_state(content)
+
+    def _newer_of_latest_and_best(self, latest: str) -> str:
+        """nnU-Net goes on from ``latest``, which it writes every 50 epochs, and the best may be of an epoch since."""
+        best = os.path.join(os.path.dirname(latest), BEST)
+        if not os.path.isfile(best) or _epoch(best) <= _epoch(latest):
+            return latest
+        self.print_to_log_file(f"{BEST} is of a later epoch than {LATEST}: going on from there.")
+        return best
+
+    def own_state(self) -> dict:
+        """What a checkpoint has beside nnU-Net's entries."""
+        return {"epoch_outputs": self.epoch_outputs}
+
+    def load_own_state(self, checkpoint: dict) -> None:
+        """Take back what :meth:`own_state` gave."""
+        self.epoch_outputs = checkpoint["epoch_outputs"]
+
+
+def _epoch(checkpoint: str) -> int:
+    return _load(checkpoint).get("current_epoch", 0)
+
+
+def _load(checkpoint: str) -> dict:
+    return load_checkpoint(checkpoint, "remove it and go on from another with --c, or train without --c")
