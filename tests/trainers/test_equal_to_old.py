@@ -1,4 +1,4 @@
-"""Seeded runs of every recipe are equal to the bit to those of the trainer that it replaces; removed with the latter."""
+"""Seeded runs of every recipe are equal to the bit to those of the trainer it replaces; removed with the latter."""
 
 import importlib
 

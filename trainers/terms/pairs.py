@@ -1,6 +1,7 @@
 """Terms between modalities: which form of a consistency loss each pair of a batch gets."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -30,13 +31,11 @@ class PairTerm(LossTerm):
             n_paired, n_unpaired: numbers of pairs.
             paired, unpaired: compute the loss of each form over its pairs.
         """
-        shared = dist.is_available() and dist.is_initialized()
+        shared = self.forms if dist.is_available() and dist.is_initialized() else ()
         counts = {"paired": (n_paired, paired), "unpaired": (n_unpaired, unpaired)}
-        losses = {
-            form: (count, loss()) for form, (count, loss) in counts.items() if count or (shared and self._has(form))
-        }
+        losses = {form: (count, loss()) for form, (count, loss) in counts.items() if count or form in shared}
         unknown = inputs.new_full((1,), torch.nan)
-        seen = [self.forms[form].similarity for form in losses] or [Similarity(unknown, unknown)]
+        seen = [cast(Similarity, self.forms[form].similarity) for form in losses] or [Similarity(unknown, unknown)]
         self.similarity = Similarity(*(torch.stack(each).nanmean() for each in zip(*seen, strict=True)))
         total = sum(count * loss for count, loss in losses.values())
         return total / max(n_paired + n_unpaired, 1) if losses else inputs[:0].sum()
