@@ -22,7 +22,7 @@ from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting
-from nnunet_cmc.trainers.terms.pairs import rows_by_form
+from nnunet_cmc.trainers.terms.pair_term import rows_by_form
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nnunet_cmc.losses import Similarity
-from nnunet_cmc.trainers.terms.term import LossTerm
+from nnunet_cmc.trainers.terms.loss_term import LossTerm
 
 
 class PairTerm(LossTerm):

@@ -7,8 +7,8 @@ from torch.nn.functional import adaptive_avg_pool3d, one_hot
 from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.losses import CSCLoss
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.terms.pairs import PairTerm, rows_by_form
-from nnunet_cmc.trainers.terms.term import Setting
+from nnunet_cmc.trainers.terms.loss_term import Setting
+from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
 
 CONFIDENT = 0.9  # an unlabelled voxel stands for its class from this probability on
 

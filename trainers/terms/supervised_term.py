@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.rows import rows_of
-from nnunet_cmc.trainers.terms.term import LossTerm, Setting
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
 
 class Supervised(LossTerm):

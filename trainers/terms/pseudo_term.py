@@ -4,8 +4,8 @@ from torch import Tensor
 
 from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.terms.supervised import dice_and_ce, per_modality
-from nnunet_cmc.trainers.terms.term import LossTerm, Setting
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
+from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, per_modality
 
 
 class Pseudo(LossTerm):

@@ -7,8 +7,8 @@ from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.data.pairs import POSITION_STRIDE
 from nnunet_cmc.losses import CACLoss
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.terms.pairs import PairTerm, rows_by_form
-from nnunet_cmc.trainers.terms.term import Setting
+from nnunet_cmc.trainers.terms.loss_term import Setting
+from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
 
 
 class CAC(PairTerm):
