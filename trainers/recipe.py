@@ -94,6 +94,10 @@ class Recipe:
             raise ValueError("Teacher needs Pseudo, the term in which he teaches: add it.")
         if Supervised not in kinds:
             raise ValueError("A recipe needs Supervised, the term of the labelled scans: add it.")
+        if "printed" in [term.form for term in self.terms] and FusePairs not in kinds:
+            raise ValueError(
+                "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
+            )
         order = [type(view) for view in self.views]
         if CopyPaste in order and order.index(CopyPaste) < order.index(StrongView):
             raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")

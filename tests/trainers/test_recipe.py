@@ -111,6 +111,7 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (CopyPaste(), StrongView())},
          "put StrongView before it"),
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
+        ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (FuseSkips(), FuseSkips())}, "names FuseSkips twice"),
         ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),
     ],

@@ -1,8 +1,12 @@
 import pytest
 import torch
 
+from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.consistency import Consistency, rows_by_form
+from nnunet_cmc.trainers.terms import CAC, CSC, Setting
+from nnunet_cmc.trainers.terms.pair_term import rows_by_form
+
+SETTING = Setting(num_modalities=2, num_classes=3, num_channels=4, batch_dice=True)
 
 
 def test_pairs_get_the_form_of_their_data():
@@ -25,7 +29,9 @@ def output_of(rows: int, present: list[list[bool]]) -> CMCOutput:
 def run(output: CMCOutput, pairs: list[list[int]], labeled: int):
     target = torch.randint(0, 3, (labeled, 1, 8, 8, 8))
     positions = torch.rand(1, 3, 2, 2, 2).expand(len(output.logits), -1, -1, -1, -1)  # partners show the same place
-    return Consistency(2, 3, 4)(output, target, torch.tensor(pairs), positions)
+    data, fusion = torch.zeros(len(output.logits), 2, 8, 8, 8), torch.zeros(len(output.logits), 2, 2, dtype=torch.bool)
+    batch = Batch(data, target, fusion, torch.tensor(pairs), positions)
+    return CSC(SETTING)(output, batch), CAC(SETTING)(output, batch)
 
 
 @pytest.mark.parametrize("form", ["paired", "unpaired"])
@@ -54,7 +60,13 @@ def test_nothing_to_compare_is_an_exact_zero_with_a_graph():
     assert not output.logits.grad.any()
 
 
-def test_banks_are_the_state():
-    state = Consistency(2, 3, 4).state_dict()
-    assert any("csc.unpaired" in name for name in state)
-    assert any("cac.unpaired" in name for name in state)
+@pytest.mark.parametrize("term", [CSC, CAC])
+def test_the_bank_of_the_unpaired_form_is_the_state(term):
+    assert all(name.startswith("forms.unpaired.") for name in term(SETTING).state_dict())
+    assert term(SETTING).state_dict()
+    assert not term(SETTING, form="printed").state_dict()
+
+
+@pytest.mark.parametrize("term", [CSC, CAC])
+def test_the_printed_form_is_for_registered_pairs(term):
+    assert list(term(SETTING, form="printed").forms) == ["paired"]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nnunet_cmc.trainers.schedule import WARM_UP, WarmUpPolyLR
+from nnunet_cmc.trainers.optimizers import WARM_UP, WarmUpPolyLR
 
 
 def rates(epochs=4, iterations=100, initial=0.5):
