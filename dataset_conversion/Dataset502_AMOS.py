@@ -5,7 +5,6 @@ The archive has ``dataset.json``, ``imagesTr``, ``labelsTr``, ``imagesVa``, ``la
 validation set is the test part here.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_cmc.data.files import read_json
 from nnunet_cmc.dataset_conversion.archive import drawn, packed_folder
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.label_names import read_classes
@@ -116,7 +116,7 @@ def _plain(organ: str) -> str:
 
 def _note_missing(root: Path) -> None:
     """Say what the archive's own list names that is not there; paths in it are taken for their names alone."""
-    content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    content = read_json(root / "dataset.json", "unpack the archive again")
     listed = []
     for key, part in {"training": "Tr", "validation": "Va"}.items():
         entries = content.get(key) if isinstance(content.get(key), list) else []

@@ -3,22 +3,27 @@
 Files belong together by their names without suffix. Labels in one folder mean registered modalities: the files of one
 name, of all modalities that have it, are one case. Labels in a folder for each modality mean scans on grids of their
 own: each is a case ``NAME_MODALITY``, and scans of one name are the same patient's. A scan may be a folder that holds
-one DICOM series.
+one DICOM series. Other layouts are paths with ``*`` (:mod:`nnunet_cmc.dataset_conversion.path_pattern`).
 """
 
-import glob
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
+from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
 from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import SUFFIXES, volume_name
 
 Source = str | Path
 Sources = Mapping[str, Source]
+
+
+class Volume(NamedTuple):
+    path: Path
+    subject: str
 
 
 def convert_folders(
@@ -33,8 +38,8 @@ def convert_folders(
 ) -> Path:
     """Write the raw dataset ``Dataset{ID:03d}_{name}`` and return its folder.
 
-    A source of files is a folder, or a path with one ``*`` that stands for the scan's name, as in
-    ``scans/*_flair.nii.gz``. Scans without a label become unlabelled cases (``imagesUn``).
+    A source of files is a folder, or a path with ``*`` that stand for the scan's name, as in ``scans/*_flair.nii.gz``
+    or ``*/*_flair.nii.gz``. Scans without a label become unlabelled cases (``imagesUn``).
 
     Args:
         images: source of the scans of each modality; their order is the order of the channels.
@@ -84,13 +89,13 @@ def _registered_scans(
 ) -> list[Case]:
     """One case for each name, with the scans of all modalities that have it."""
     scans = {_channel(channels, modality): _volumes(source, left_out, faults) for modality, source in images.items()}
-    names = sorted({name for files in scans.values() for name in files})
+    subjects = {name: scan.subject for files in scans.values() for name, scan in files.items()}
     label_files = {} if labels is None else _volumes(labels, left_out, faults)
-    faults += _without_scans(label_files, names, f"in {' or '.join(map(str, images.values()))}")
+    faults += _without_scans(label_files, subjects, f"in {' or '.join(map(str, images.values()))}")
     cases = []
-    for name in names:
-        images_of_case = {channel: files[name] for channel, files in scans.items() if name in files}
-        cases.append(Case(name, name, images_of_case, label_files.get(name), test, values[0]))
+    for name in sorted(subjects):
+        images_of_case = {channel: files[name].path for channel, files in scans.items() if name in files}
+        cases.append(Case(name, subjects[name], images_of_case, _path(label_files, name), test, values[0]))
     return cases
 
 
@@ -114,8 +119,15 @@ def _separate_scans(
         label_files = _volumes(labels[modality], left_out, faults) if modality in labels else {}
         faults += _without_scans(label_files, scans, f"in {source}")
         cases += [
-            Case(f"{name}_{modality}", name, {channel: file}, label_files.get(name), test, values[channel])
-            for name, file in scans.items()
+            Case(
+                f"{name}_{modality}",
+                scan.subject,
+                {channel: scan.path},
+                _path(label_files, name),
+                test,
+                values[channel],
+            )
+            for name, scan in scans.items()
         ]
     return cases
 
@@ -126,9 +138,13 @@ def _channel(channels: Sequence[str], modality: str) -> int:
     return channels.index(modality)
 
 
-def _without_scans(labels: Mapping[str, Path], scans: Iterable[str], where: str) -> list[str]:
+def _path(volumes: Mapping[str, Volume], name: str) -> Path | None:
+    return volumes[name].path if name in volumes else None
+
+
+def _without_scans(labels: Mapping[str, Volume], scans: Iterable[str], where: str) -> list[str]:
     names = set(scans)
-    orphans = [str(file) for name, file in labels.items() if name not in names]
+    orphans = [str(label.path) for name, label in labels.items() if name not in names]
     if not orphans:
         return []
     return [
@@ -137,33 +153,27 @@ def _without_scans(labels: Mapping[str, Path], scans: Iterable[str], where: str)
     ]
 
 
-def _volumes(source: Source, left_out: dict[Path, str], faults: list[str]) -> dict[str, Path]:
+def _volumes(source: Source, left_out: dict[Path, str], faults: list[str]) -> dict[str, Volume]:
     """Volumes of a source, files or DICOM folders, by the name that they share with those of other sources.
 
     What is no volume goes to ``left_out``, with the reason; of two volumes of one name, ``faults`` gets a sentence.
     """
-    before, star, after = str(source).partition("*")
-    if "*" in after:
-        raise ValueError(f"{source} has more than one *, but one is to stand for the scan's name.")
-    if not star:
-        if not Path(source).is_dir():
-            raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
-        before = f"{Path(source)}/"
-    volumes: dict[str, Path] = {}
-    for path in sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}")):
-        if (stem := volume_name(Path(path))) is None:
-            left_out[Path(path)] = "not a volume"
+    if "*" not in str(source) and not Path(source).is_dir():
+        raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
+    pattern = PathPattern(source if "*" in str(source) else Path(source, "*"))
+    volumes: dict[str, Volume] = {}
+    for path in pattern.paths():
+        if (stem := volume_name(path)) is None:
+            left_out[path] = "not a volume"
             continue
-        suffix = Path(path).name.removeprefix(stem)
-        name = path.removeprefix(before).removesuffix(after).removesuffix(suffix)
-        if not name:
-            raise ValueError(f"The * of {source} stands for nothing in {path}: put it where the scans' names differ.")
+        name, subject = pattern.name_and_subject(path, path.name.removeprefix(stem))
         if name in volumes:
-            faults.append(f"case {name}: {volumes[name]} and {path} have the same name: remove one of them.")
-        volumes.setdefault(name, Path(path))
+            faults.append(f"case {name}: {volumes[name].path} and {path} have the same name: remove one of them.")
+        volumes.setdefault(name, Volume(path, subject))
     if not volumes:
         raise ValueError(
-            f"There is no volume in {source}: volumes end in {' '.join(SUFFIXES)}, or are folders of one DICOM series."
+            f"There is no volume in {source}: volumes end in {' '.join(SUFFIXES)}, or are folders of one DICOM series; "
+            "files that lie otherwise can be listed in a table (--table)."
         )
     return volumes
 

@@ -18,10 +18,10 @@ def read_classes(file: str | Path) -> dict[str, int]:
         ValueError: the file is of neither kind.
     """
     try:
-        text = Path(file).read_text(encoding="utf-8")
+        text = Path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a text file in UTF-8: give JSON, or labels of ITK-SNAP.") from error
-    if Path(file).suffix != ".json":
+    if Path(file).suffix.lower() != ".json":
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         matches = [_ITKSNAP.fullmatch(line) for line in lines]
         if not matches or not all(matches):

@@ -17,6 +17,7 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
 from nnunet_cmc.data.files import require_writable
+from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.presence import VERSION
 from nnunet_cmc.data.splits import make_splits, require_every_modality
@@ -32,6 +33,7 @@ def write_raw_dataset(
     labels: dict[str, int],
     cases: Sequence[Case],
     *,
+    ct: Sequence[str] = (),
     licence: str = "",
     reference: str = "",
     left_out: Mapping[Path, str] | None = None,
@@ -52,6 +54,7 @@ def write_raw_dataset(
     Args:
         channels: names of the modalities, in channel order.
         labels: value of each class in the dataset; the background is 0, and may be left out.
+        ct: channels that are CT, in HU, whatever their names: nnU-Net normalises as CT what it finds called CT.
         licence, reference: of the data, for ``dataset.json``.
         left_out: files of the source that no case uses, and why; they are named on the screen.
         faults: sentences about files that fit into no case, to be listed with what is found in the others.
@@ -68,10 +71,13 @@ def write_raw_dataset(
     """
     folder = _new_dataset_folder(dataset_id, name)
     labels = _checked_labels(labels)
+    if unknown := [channel for channel in ct if channel not in channels]:
+        raise ValueError(f"--ct names {unknown[0]}, which is none of the modalities {', '.join(channels)}: correct it.")
+    names_for_nnunet = ["CT" if channel in ct else channel for channel in channels]
     cases = sorted(cases, key=lambda case: case.name)
     dataset_json = {
         "name": folder.name,
-        "channel_names": {str(index): channel for index, channel in enumerate(channels)},
+        "channel_names": {str(index): channel for index, channel in enumerate(names_for_nnunet)},
         "labels": labels,
         "numTraining": sum(_is_training(case) for case in cases),
         "file_ending": FILE_ENDING,
@@ -80,12 +86,14 @@ def write_raw_dataset(
         **({"reference": reference} if reference else {}),
         "cmc": {
             "version": VERSION,
+            **({} if names_for_nnunet == [*channels] else {"modalities": [*channels]}),
             "present_channels": {case.name: sorted(case.images) for case in cases},
             "subjects": {case.name: case.subject for case in cases},
         },
     }
     training = [case.name for case in cases if _is_training(case)]
     _print_left_out(left_out or {}, every_one=dry_run)
+    print(describe_normalization(dataset_json))
     if not dry_run:
         require_writable(folder.parent)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]

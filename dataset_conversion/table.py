@@ -1,8 +1,10 @@
 """Anybody's data, given as a table: a CSV file with a row for each scan."""
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
 
 REQUIRED = ("subject", "modality", "image")
 OPTIONAL = ("label", "part")
+DELIMITERS = ",;\t"
 
 
 class Row(NamedTuple):
@@ -25,10 +28,11 @@ class Row(NamedTuple):
 def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classes, **options: Any) -> Path:
     """Write the raw dataset ``Dataset{ID:03d}_{name}`` from the scans of a CSV file, and return its folder.
 
-    Columns are ``subject``, ``modality``, ``image`` and, if wanted, ``label`` and ``part`` (``train``, which an empty
-    cell means too, or ``test``); paths are relative to the table's folder. Modalities become channels in the order in
-    which they appear. Where any label belongs to scans of several modalities, scans are registered, and all rows of a
-    subject are one case. Otherwise each row is a case ``SUBJECT_MODALITY`` on a grid of its own.
+    Cells are separated by commas, semicolons or tabs. Columns are ``subject``, ``modality``, ``image`` and, if wanted,
+    ``label`` and ``part`` (``train``, which an empty cell means too, or ``test``); paths are relative to the table's
+    folder. Modalities become channels in the order in which they appear. Where any label belongs to scans of several
+    modalities, scans are registered, and all rows of a subject are one case. Otherwise each row is a case
+    ``SUBJECT_MODALITY`` on a grid of its own.
 
     Args:
         options: of :func:`~nnunet_cmc.dataset_conversion.raw_dataset.write_raw_dataset`.
@@ -79,27 +83,35 @@ def _separate_cases(rows: list[Row], channels: list[str], values: Sequence[dict[
 
 
 def _read(table: Path) -> list[Row]:
+    """Rows of a table as spreadsheets write it: separated by commas, semicolons or tabs, the head in any case of
+    letters, with empty rows, and empty columns at the end.
+    """
     try:
-        with table.open(newline="", encoding="utf-8-sig") as content:
-            reader = csv.DictReader(content, strict=True)
-            columns = list(reader.fieldnames or [])
-            lines = [(reader.line_num, row) for row in reader]
+        text = table.read_text(encoding="utf-8-sig")
+        delimiter = max(DELIMITERS, key=text.strip().partition("\n")[0].count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if "".join(cells).strip()]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} cannot be read as CSV in UTF-8 ({error}): save it so.") from error
+        raise ValueError(
+            f"{table} cannot be read as CSV in UTF-8 ({error}): save it so, which spreadsheets call CSV UTF-8."
+        ) from error
+    columns = [cell.casefold() for cell in lines[0][1]] if lines else []
+    while columns and not columns[-1]:
+        columns.pop()
     if not {*REQUIRED} <= {*columns} <= {*REQUIRED, *OPTIONAL} or len(set(columns)) < len(columns):
         raise ValueError(f"{table} must have the columns {', '.join(REQUIRED + OPTIONAL)}, but has {columns}.")
     rows = []
-    for line, row in lines:
-        cells = {column: (row[column] or "").strip() for column in columns}
-        complete = all(cells[column] for column in REQUIRED) and None not in row
-        if not complete or cells.get("part", "") not in ("", "train", "test"):
+    for line, values in lines[1:]:
+        cells = dict(zip_longest(columns, values[: len(columns)], fillvalue=""))
+        part = cells.get("part", "").casefold()
+        complete = all(cells[column] for column in REQUIRED) and not any(values[len(columns) :])
+        if not complete or part not in ("", "train", "test"):
             raise ValueError(
                 f"Line {line} of {table} needs a subject, a modality, an image, and the part train or test, "
-                f"but is {','.join(cells.values())}."
+                f"but is {delimiter.join(values)}."
             )
         label = table.parent / cells["label"] if cells.get("label") else None
-        image = table.parent / cells["image"]
-        rows.append(Row(cells["subject"], cells["modality"], image, label, cells.get("part") == "test"))
+        rows.append(Row(cells["subject"], cells["modality"], table.parent / cells["image"], label, part == "test"))
     if not rows:
         raise ValueError(f"{table} has no row below its head: give it one for each scan.")
     return rows

@@ -14,6 +14,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
 from nnunet_cmc.data.files import read_json, write_json, written_whole
+from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.presence import channel_names
@@ -161,6 +162,8 @@ class CMCPlanner(ExperimentPlanner):
         }
         with written_whole(join(folder, "dataset.json")) as copy:
             shutil.copy(join(self.raw_dataset_folder, "dataset.json"), copy)
+        schemes = self.plans["configurations"]["3d_fullres"]["normalization_schemes"]
+        print(describe_normalization(self.dataset_json, schemes))
         self.save_plans(self.plans)
         return self.plans
 

@@ -18,10 +18,10 @@ from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.locating import located
 from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
 from nnunet_cmc.data.preprocessor import unlabeled_folder
-from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.presence import channel_names, listed_cases
 from nnunet_cmc.data.raw_dataset import require_set
 from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
-from nnunet_cmc.data.splits import load_fold
+from nnunet_cmc.data.splits import Fold, held_out_scans, load_fold
 from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.recipe import Recipe
 
@@ -104,10 +104,13 @@ class PairTrainer(nnUNetTrainer):
         """
         train, val = self.do_split()
         folder = str(self.preprocessed_dataset_folder)
-        hidden = [] if self.fold == "all" else load_fold(self._splits_file, self.fold).unlabeled
+        fold = Fold(train, val, []) if self.fold == "all" else load_fold(self._splits_file, self.fold)
+        hidden = fold.unlabeled
         folders = dict.fromkeys(hidden, folder)
         extra = unlabeled_folder(folder)
-        for case in UnlabeledDataset.get_identifiers(extra):
+        more = UnlabeledDataset.get_identifiers(extra)
+        self._report_held_out(fold, more)
+        for case in sorted(set(more) - set(fold.left_out)):
             if case in {*train, *val, *hidden}:
                 raise ValueError(f"Case {case} is in imagesTr and in imagesUn: rename one of them, preprocess again.")
             folders[case] = extra
@@ -123,6 +126,20 @@ class PairTrainer(nnUNetTrainer):
         unlabeled = Stream(UnlabeledDataset(folders), self.dataset_json, self.recipe.only_modality)
         self._report(labeled, unlabeled)
         return labeled, unlabeled if unlabeled.cases else None, val
+
+    def _report_held_out(self, fold: Fold, more: list[str]) -> None:
+        """Say which of the cases ``more`` of ``imagesUn`` are scans of validation or test subjects, or left out."""
+        preprocessed = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
+        test = listed_cases(self.dataset_json) - {*preprocessed, *more}
+        held_out = held_out_scans(self.dataset_json, fold.train, fold.val, test, more)
+        if trained_on := sorted(set(held_out) - set(fold.left_out)):
+            self.print_to_log_file(
+                f"Transductive: {len(trained_on)} case(s) of imagesUn are scans of validation or test subjects, and "
+                f"are trained on without a label: {', '.join(trained_on)}. `nnunet_cmc split --inductive` leaves them "
+                "out."
+            )
+        if left_out := sorted(set(more) & set(fold.left_out)):
+            self.print_to_log_file(f"Not trained on, as the fold says: {', '.join(left_out)} of imagesUn.")
 
     def _report(self, labeled: Stream, unlabeled: Stream) -> None:
         for modality, name in enumerate(channel_names(self.dataset_json)):

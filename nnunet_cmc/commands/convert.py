@@ -1,7 +1,6 @@
 """``nnunet_cmc convert``: bring scans into nnU-Net's raw format; each kind of source is a file of ``convert_from``."""
 
 import argparse
-import json
 from pathlib import Path
 
 from nnunet_cmc.commands.convert_from import amos, folders, mscmrseg, tao
@@ -53,13 +52,19 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_summary(folder: Path) -> None:
-    dataset_json = json.loads((folder / "dataset.json").read_text())
-    present = dataset_json["cmc"]["present_channels"]
-    ending = dataset_json["file_ending"]
-    print(f"\n{folder}\n{'':16}{'cases':>8}", *(f"{name:>8}" for name in dataset_json["channel_names"].values()))
+    from nnunet_cmc.data.dataset_json import read_dataset_json
+    from nnunet_cmc.data.presence import channel_names
+
+    dataset_json = read_dataset_json(folder / "dataset.json")
+    present, ending, names = (
+        dataset_json["cmc"]["present_channels"],
+        dataset_json["file_ending"],
+        channel_names(dataset_json),
+    )
+    print(f"\n{folder}\n{'':16}{'cases':>8}", *(f"{name:>8}" for name in names))
     parts = {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}
     for part, meaning in parts.items():
         files = folder.glob(f"{part}/*{ending}")
         cases = {file.name[: -len(ending) - len("_0000")] for file in files}
-        counts = (sum(int(c) in present[case] for case in cases) for c in dataset_json["channel_names"])
+        counts = (sum(channel in present[case] for case in cases) for channel in range(len(names)))
         print(f"{meaning:16}{len(cases):8}", *(f"{count:8}" for count in counts))

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
@@ -47,13 +48,13 @@ class Demo:
             # glibc hands large arrays back to the system and asks for them anew: a tenth of a CPU training's time.
             **{"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"},
             **os.environ,
+            **{variable: str(self.output / folder) for variable, folder in VARIABLES.items()},
             "NNUNET_CMC_SEED": str(seed),
             "PYTHONUNBUFFERED": "1",  # or progress would come in blocks of 8 KiB
         }
-        for variable, folder in VARIABLES.items():
-            self.environment.setdefault(variable, str(self.output / folder))
-            Path(self.environment[variable]).mkdir(parents=True, exist_ok=True)
-        self.dataset = Path(self.environment["nnUNet_raw"]) / f"Dataset{DATASET_ID:03d}_{NAME}"
+        for folder in VARIABLES.values():
+            (self.output / folder).mkdir()
+        self.dataset = self.output / VARIABLES["nnUNet_raw"] / f"Dataset{DATASET_ID:03d}_{NAME}"
         self.started = time.monotonic()
 
     def run(self) -> dict:
@@ -103,7 +104,7 @@ class Demo:
             f"evaluate_{given}", "Evaluate", "nnunet_cmc", "evaluate", "-r", self.dataset / "labelsTs",
             "-p", predictions, "-d", DATASET_ID, "-np", 1,
         )  # fmt: skip
-        dataset_json = json.loads((self.dataset / "dataset.json").read_text())
+        dataset_json = read_dataset_json(self.dataset / "dataset.json")
         return evaluate_folder(self.dataset / "labelsTs", predictions, dataset_json)
 
     def _report(self, evaluations: dict[str, Evaluation]) -> dict:

@@ -23,12 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val", type=float, default=0.2, metavar="FRACTION", help="fraction of subjects that validate (%(default)s)"
     )
+    parser.add_argument(
+        "--inductive",
+        action="store_true",
+        help="leave out of each fold the scans of imagesUn that are of its validation or of the test subjects",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.data.splits import make_folds, make_splits, write_splits
+    from nnunet_cmc.data.splits import held_out_scans, make_folds, make_splits, write_splits
 
     raw = raw_dataset(args.dataset)
     dataset_json = read_dataset_json(raw / "dataset.json")
@@ -40,10 +45,19 @@ def run(args: argparse.Namespace) -> None:
         splits = make_folds(dataset_json, cases, args.folds, args.seed)
     else:
         splits = make_splits(dataset_json, cases, labeled=args.labeled, val=args.val, seed=args.seed)
+    unlabeled, test = (_channel_files(raw / part, dataset_json["file_ending"]) for part in ("imagesUn", "imagesTs"))
+    held_out = [held_out_scans(dataset_json, fold["train"], fold["val"], test, unlabeled) for fold in splits]
+    if args.inductive:
+        splits = [{**fold, "left_out": scans} if scans else fold for fold, scans in zip(splits, held_out, strict=True)]
     files = write_splits(raw.name, splits)
 
-    unlabeled = _channel_files(raw / "imagesUn", dataset_json["file_ending"])
     print(_table(dataset_json, splits, {case: tuple(channels) for case, channels in unlabeled.items()}))
+    if any(held_out):
+        scans = ", ".join(sorted(set().union(*held_out)))
+        print(
+            f"Unlabelled scans of validation or test subjects: {scans}. "
+            + ("They are left out." if args.inductive else "They are trained on; --inductive leaves them out.")
+        )
     print("Written:", *files)
     if any(file.with_name("dataset_fingerprint.json").is_file() for file in files):
         print("Plan and preprocess again: the intensity statistics in existing plans come from the labels of before.")
@@ -87,9 +101,9 @@ def _table(dataset_json: dict, splits: list[dict], unlabeled: dict[str, tuple[in
     names = channel_names(dataset_json)
     rows = [["fold", "part", "cases", *names]]
     for fold, split in enumerate(splits):
-        hidden = split.get("unlabeled", [])
+        hidden, used = split.get("unlabeled", []), set(unlabeled) - set(split.get("left_out", []))
         rows.append([str(fold), "labelled", *map(str, counts(split["train"]))])
-        rows.append(["", "unlabelled", *map(str, counts([*hidden, *unlabeled]))])
+        rows.append(["", "unlabelled", *map(str, counts([*hidden, *used]))])
         rows.append(["", "validation", *map(str, counts(split["val"]))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -1,6 +1,7 @@
 """``nnunet_cmc stress``: what missing and misaligned modalities do to a trained model's predictions."""
 
 import argparse
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +83,37 @@ class _Predictor:
 
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
-    """Refuse a folder in which another test was begun; remember this one there."""
+    """Refuse a folder in which another test was begun; remember this one there. Files are known by their content."""
     from nnunet_cmc.data.files import read_json, write_json
 
+    checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]
+    files = [*sorted(model.glob("*.json")), *checkpoints]
+    scans = [scan for scan in Path(args.images).iterdir() if scan.is_file() and not scan.name.startswith(".")]
     settings = {
-        "model": str(model.resolve()),
+        "model": {str(file.relative_to(model)): _sha256(file) for file in files},
         "folds": args.folds,
-        "images": str(Path(args.images).resolve()),
+        "images": {scan.name: _sha256(scan) for scan in sorted(scans)},
         "disable_tta": args.disable_tta,
         "seed": args.seed,
     }
     file = Path(args.output, "settings.json")
     if file.is_file():
-        if read_json(file, f"remove {args.output}, or name another folder with -o") != settings:
-            raise ValueError(f"{args.output} has predictions of another stress test ({file}): name another with -o.")
+        before = read_json(file, f"remove {args.output}, or name another folder with -o")
+        if before != settings:
+            known = before if isinstance(before, dict) else {}
+            changed = [name for name in settings if known.get(name) != settings[name]]
+            raise ValueError(
+                f"{args.output} has predictions of another stress test, with other {', '.join(changed)} ({file}): name "
+                "another folder with -o."
+            )
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, settings)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while part := content.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -72,9 +72,13 @@ def write_text(file: str | os.PathLike, text: str) -> None:
 
 
 def read_json(file: str | os.PathLike, remedy: str) -> Any:
-    """Content of a JSON file; ``remedy`` ends the message. ValueError if it is missing or broken."""
+    """Content of a JSON file, which may begin with a byte order mark, as some editors write it.
+
+    Raises:
+        ValueError: it is missing or broken; ``remedy`` ends the message.
+    """
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
+        return json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ValueError(f"There is no {file}: {remedy}.") from error
     except (ValueError, RecursionError) as error:

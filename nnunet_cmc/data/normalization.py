@@ -1,13 +1,41 @@
-"""The intensities that foundation encoders were trained on, as normalisation schemes that plans may name.
+"""How intensities are normalised, in words, and the schemes of foundation encoders, which plans may name.
 
-Each takes one channel ``(D, H, W)`` of one case. Voxels > 0 stand for the body; a channel that has fewer than two of
-them is judged by all its voxels.
+A scheme takes one channel ``(D, H, W)`` of one case. Voxels > 0 stand for the body; a channel that has fewer than two
+of them is judged by all its voxels.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+
+from nnunet_cmc.data.presence import channel_names
 
 SMALLEST = 1e-8  # no division by less
+
+
+def describe_normalization(dataset_json: dict, schemes: Sequence[str] | None = None) -> str:
+    """A sentence on how each modality is normalised, and one on those that may be CT and are not normalised so.
+
+    Args:
+        schemes: for each channel; those that nnU-Net chooses by the channel's name, if None.
+    """
+    if schemes is None:
+        schemes = [get_normalization_scheme(str(name)).__name__ for name in dataset_json["channel_names"].values()]
+    described, doubtful = [], []
+    for name, scheme in zip(channel_names(dataset_json), schemes, strict=True):
+        as_ct = scheme.startswith("CT")
+        described.append(f"{name} {'as CT' if as_ct else 'not as CT'} ({scheme})")
+        if not as_ct and "ct" in name.casefold():
+            doubtful.append(name)
+    sentence = f"Normalisation: {', '.join(described)}."
+    if doubtful:
+        sentence += (
+            f"\n{', '.join(doubtful)}: not called CT; where the values are HU, convert with --ct {' '.join(doubtful)}, "
+            "or let channel_names in dataset.json say CT."
+        )
+    return sentence
 
 
 def _body(image: np.ndarray) -> np.ndarray:

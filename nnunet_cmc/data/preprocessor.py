@@ -7,7 +7,7 @@ from os.path import join
 
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
-from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -17,8 +17,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
-from nnunet_cmc.data.dataset_json import read_dataset_json
-from nnunet_cmc.data.files import all_written
+from nnunet_cmc.data.dataset_json import REMEDY, read_dataset_json
+from nnunet_cmc.data.files import all_written, read_json
 from nnunet_cmc.data.parallel import end_with_parent, run_parallel
 from nnunet_cmc.data.plans_json import planned_configuration, read_plans
 from nnunet_cmc.data.presence import channel_names
@@ -54,7 +54,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         """
         if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
             end_with_parent()
-        dataset_json = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
+        dataset_json = read_json(dataset_json, REMEDY) if isinstance(dataset_json, str) else dataset_json
         reader = plans_manager.image_reader_writer_class()
         data, properties = read_case(image_files, dataset_json, reader, seg_file)
         seg = None if seg_file is None else read_label(seg_file, dataset_json, reader)

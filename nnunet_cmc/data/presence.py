@@ -1,7 +1,8 @@
 """Which modalities a case has, and whose scan it is: the ``cmc`` key of ``dataset.json``.
 
 The key reads ``{"version": 1, "present_channels": {case: [0]}, "subjects": {case: id}}``. Where it is silent about a
-case, a channel is absent exactly if all its voxels are zero, and the case is its own subject.
+case, a channel is absent exactly if all its voxels are zero, and the case is its own subject. It may also list the
+names of the ``modalities``, where ``channel_names`` say to nnU-Net how to normalise them: ``["CT early", "CT late"]``.
 """
 
 from typing import Any
@@ -10,12 +11,13 @@ VERSION = 1
 
 
 def channel_names(dataset_json: dict) -> list[str]:
-    """Names of the modalities, in channel order; ``CT 0``, ``CT 1`` where the file has one name for several.
+    """Names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
 
-    nnU-Net normalises by the name, so two phases of contrast may both be called CT.
+    nnU-Net normalises by the name, so that two phases of contrast may both be called CT there. Without names in the
+    ``cmc`` key, these are ``CT 0`` and ``CT 1``.
 
     Raises:
-        ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ...
+        ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ..., or the modalities do not fit it.
     """
     names = dataset_json.get("channel_names")
     if not isinstance(names, dict) or not names or sorted(names) != sorted(str(i) for i in range(len(names))):
@@ -23,6 +25,16 @@ def channel_names(dataset_json: dict) -> list[str]:
             f'dataset.json must have "channel_names" numbered "0", "1", ... but has {names!r}: '
             "name every modality there, in the order of the files' _0000, _0001, ..."
         )
+    cmc = dataset_json.get("cmc")
+    if isinstance(cmc, dict) and "modalities" in cmc:
+        own = cmc["modalities"]
+        texts = isinstance(own, list) and all(isinstance(name, str) and name for name in own)
+        if not texts or len(own) != len(names) or len(set(own)) < len(own):
+            raise ValueError(
+                f'"modalities" in the cmc key of dataset.json must be a list of {len(names)} different names, one for '
+                f"each of channel_names, but is {own!r}: correct it, or remove it."
+            )
+        return own
     listed = [str(names[str(i)]) for i in range(len(names))]
     return [f"{name} {i}" if listed.count(name) > 1 else name for i, name in enumerate(listed)]
 
@@ -49,6 +61,11 @@ def present_channels(dataset_json: dict, case: str) -> tuple[int, ...] | None:
             f"but the dataset has {count} channel(s), numbered from 0: correct the list or channel_names."
         )
     return tuple(sorted(channels))
+
+
+def listed_cases(dataset_json: dict) -> set[str]:
+    """Cases that the ``cmc`` key names, of whatever part. ValueError: see :func:`subject_of`."""
+    return {case for key in ("present_channels", "subjects") for case in _entries(dataset_json, key)}
 
 
 def subject_of(dataset_json: dict, case: str) -> str:

@@ -1,8 +1,10 @@
 """A whole dataset in raw format: its unlabelled cases, and a look at all cases that takes seconds."""
 
+import codecs
 import os
 from collections import defaultdict
 from os.path import join
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -10,7 +12,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_cmc.data.dataset_json import REMEDY, check_dataset_json, check_listed_cases
-from nnunet_cmc.data.files import read_json
+from nnunet_cmc.data.files import read_json, write_text
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case, split_name
 
@@ -32,11 +34,22 @@ def raw_dataset_json(dataset_name_or_id: int | str, only_ours: bool = False) -> 
             f"There is not exactly one dataset with the ID {dataset_name_or_id} in {nnUNet_raw}."
         ) from error
     content = read_json(file, REMEDY)
+    for read_by_nnunet in (file, join(os.path.dirname(file), "splits_final.json")):
+        _remove_byte_order_mark(read_by_nnunet)
     if not only_ours or not isinstance(content, dict) or "cmc" in content:
         check_dataset_json(content, file)
     else:
         check_listed_cases(content, file)
     return content
+
+
+def _remove_byte_order_mark(file: str) -> None:
+    """Write ``file`` without the mark that it may begin with: nnU-Net, which reads it next, cannot read the mark."""
+    if os.path.isfile(file):
+        content = Path(file).read_bytes()
+        if content.startswith(codecs.BOM_UTF8):
+            print(f"Removing the byte order mark of {file}, which nnU-Net cannot read.")
+            write_text(file, content.decode("utf-8-sig"))
 
 
 def require_set(*paths) -> None:

@@ -2,13 +2,14 @@
 
 ``splits_final.json`` is nnU-Net's list of folds ``{"train": [...], "val": [...]}``. Ours may have a third list,
 ``unlabeled``: training cases whose label must not be used. Stock nnU-Net ignores it, and is so the supervised baseline
-on exactly the same labels. One fold is one experiment, or one part of a cross-validation.
+on exactly the same labels. One fold is one experiment, or one part of a cross-validation. A fourth list, ``left_out``,
+has cases of ``imagesUn`` that the fold does not train on.
 """
 
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ Groups = dict[tuple, list[str]]
 
 @dataclass(frozen=True)
 class Fold:
-    """Disjoint lists of cases of ``imagesTr``; ``imagesUn`` is unlabelled in every fold and not listed here."""
+    """Disjoint lists of cases of ``imagesTr``; ``imagesUn`` is unlabelled in every fold, but for what is left out."""
 
     train: list[str]
     val: list[str]
     unlabeled: list[str]
+    left_out: list[str] = field(default_factory=list)
 
 
 def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
@@ -44,13 +46,13 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
             f"{splits_file} has no fold {fold}, as its {len(splits)} are numbered from 0: give another number, or make "
             "more with `nnunet_cmc split`."
         )
-    entry = {"unlabeled": [], **splits[fold]}
+    entry = {"unlabeled": [], "left_out": [], **splits[fold]}
     owner: dict[str, str] = {}
-    for key in ("train", "val", "unlabeled"):
+    for key in ("train", "val", "unlabeled", "left_out"):
         cases = entry.get(key)
         if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
             raise ValueError(f'Fold {fold} of {splits_file} must have a list of cases "{key}", but it is {cases!r}.')
-        if not cases and key != "unlabeled":
+        if not cases and key in ("train", "val"):
             raise ValueError(f'Fold {fold} of {splits_file} has no case in "{key}": make it with `nnunet_cmc split`.')
         require_plain_names(cases, f"Fold {fold} of {splits_file}")
         for case in cases:
@@ -60,7 +62,7 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
                     "leave it in one list, once."
                 )
             owner[case] = key
-    return Fold(entry["train"], entry["val"], entry["unlabeled"])
+    return Fold(entry["train"], entry["val"], entry["unlabeled"], entry["left_out"])
 
 
 def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
@@ -146,6 +148,21 @@ def make_folds(dataset_json: dict, cases: Iterable[str], folds: int, seed: int) 
         require_every_modality(dataset_json, train, f"fold {fold} of {folds}")
         result.append({"train": train, "val": sorted(validation)})
     return result
+
+
+def held_out_scans(
+    dataset_json: dict, train: Iterable[str], val: Iterable[str], test: Iterable[str], unlabeled: Iterable[str]
+) -> list[str]:
+    """Those of the ``unlabeled`` cases that are scans of subjects of ``val`` (and not of ``train``) or of ``test``.
+
+    A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
+    """
+
+    def subjects(cases: Iterable[str]) -> set[str]:
+        return {subject_of(dataset_json, case) for case in cases}
+
+    held_out = (subjects(val) - subjects(train)) | subjects(test)
+    return sorted(case for case in unlabeled if subject_of(dataset_json, case) in held_out)
 
 
 def require_every_modality(dataset_json: dict, labeled_cases: Iterable[str], where: str) -> None:

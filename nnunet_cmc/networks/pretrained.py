@@ -146,9 +146,16 @@ def _is_cmcnet(checkpoint: Mapping[str, Any]) -> bool:
 
 def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
     """Of the training; empty where the checkpoint does not say."""
-    names: Any = checkpoint
-    for key in ("init_args", "dataset_json", "channel_names"):
-        names = names.get(key) if isinstance(names, dict) else None
+
+    def entry(*keys: str) -> Any:
+        content: Any = checkpoint
+        for key in ("init_args", "dataset_json", *keys):
+            content = content.get(key) if isinstance(content, dict) else None
+        return content
+
+    own, names = entry("cmc", "modalities"), entry("channel_names")
+    if isinstance(own, list):
+        names = dict(enumerate(own))
     return {str(channel): str(name) for channel, name in names.items()} if isinstance(names, dict) else {}
 
 

@@ -81,7 +81,8 @@ def test_classes_from_json(run, volumes, tmp_path, wrap):
     [
         (["--images", "ct"], r"--images takes NAME=FOLDER for each modality, such as .* but got 'ct'"),
         (["--images", "CT="], r"--images takes NAME=FOLDER .* but got 'CT='"),
-        (["--images", "CT=ct", "CT=mr"], r"--images names CT twice"),
+        (["--images", "CT=ct", "CT=mr"], r"--images names CT twice: .* a name of its own, .* --ct"),
+        (["--ct", "ct"], r"--ct names ct, which is none of the modalities CT: correct it"),
         (["--labels", "l", "m", "n"], r"--labels takes one folder .* but got 3 folders: put a path with a \* in"),
         (["--labels", "CT=l", "m"], r"--labels takes NAME=FOLDER .* but got 'm'"),
         (["--labels"], r"--images needs --labels"),
@@ -125,6 +126,26 @@ def test_a_table_and_what_is_said_of_the_data(run, volumes):
     assert (content["licence"], content["reference"]) == ("CC0", "Doe et al.")
     with pytest.raises(ValueError, match="A table names the labels and the test part itself"):
         run("--table", "scans.csv", "--classes", "x=1", "--labels", "l")
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_modalities_that_are_ct_under_another_name(run, volumes, capsys, table):
+    volumes("early/a", "late/a", "mr/a", "l/a")
+    modalities = ("early", "late", "mr")
+    sources = ["--images", *(f"{modality}={modality}" for modality in modalities), "--labels", "l"]
+    if table:
+        rows = [f"a,{modality},{modality}/a.nii.gz,l/a.nii.gz" for modality in modalities]
+        Path("scans.csv").write_text("\n".join(["subject,modality,image,label", *rows]))
+        sources = ["--table", "scans.csv"]
+    said = "Normalisation: early as CT (CTNormalization), late as CT (CTNormalization), mr not as CT (ZScore"
+    run(*sources, "--classes", "x=1", "--ct", "early", "late", "--dry-run")
+    assert said in capsys.readouterr().out
+    content = json.loads((run(*sources, "--classes", "x=1", "--ct", "early", "late") / "dataset.json").read_text())
+    assert content["channel_names"] == {"0": "CT", "1": "CT", "2": "mr"}
+    assert content["cmc"]["modalities"] == ["early", "late", "mr"]
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert printed.splitlines()[-4].split() == ["cases", "early", "late", "mr"]
 
 
 def test_dry_run(run, volumes, capsys):

@@ -23,3 +23,11 @@ def test_a_failing_command_is_named_with_the_end_of_its_log(tmp_path, monkeypatc
     steps = demo_steps.Demo(tmp_path / "demo", seed=0)
     with pytest.raises(RuntimeError, match=r"(?s)exit code 1.*out of luck"):
         steps._command("fail", "Fail", "python", "-c", "raise SystemExit('out of luck')")
+
+
+def test_it_keeps_to_its_folder_where_the_variables_are_set(tmp_path, nnunet_folders):
+    steps = demo_steps.Demo(tmp_path / "demo", seed=0)
+    own = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
+    assert {name: steps.environment[name] for name in own} == {n: str(tmp_path / "demo" / f) for n, f in own.items()}
+    assert steps.dataset == tmp_path / "demo" / "raw" / "Dataset999_CMCDemo"
+    assert steps.dataset.parent.is_dir()

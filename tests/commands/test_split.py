@@ -45,6 +45,28 @@ def test_one_fold_for_each_fraction(dataset, capsys, name):
     assert "Plan and preprocess again" not in said
 
 
+@pytest.mark.parametrize("kind", [("--labeled", 0.5, 1), ("--folds", 4)])
+def test_unlabelled_scans_of_validation_and_test_subjects(make_dataset, write_volume, capsys, kind):
+    one = np.ones((2, 2, 2), np.int16)
+    cases = {f"p{i}_CT": ({0: one}, one) for i in range(8)} | {f"p{i}_MR": ({1: one}, None) for i in range(12)}
+    folder = make_dataset({**cases, "m0": ({1: one}, one), "m1": ({1: one}, one)})
+    write_volume(folder / "imagesTs" / "p9_CT_0000.nii.gz", one)
+    content = json.loads((folder / "dataset.json").read_text())
+    content["cmc"]["subjects"] = {case: case.split("_")[0] for case in [*cases, "p9_CT"]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+    run("-d", 1, *kind)
+    assert all("left_out" not in fold for fold in json.loads((folder / "splits_final.json").read_text()))
+    assert "They are trained on; --inductive leaves them out." in capsys.readouterr().out
+
+    run("-d", 1, *kind, "--inductive")
+    for fold in json.loads((folder / "splits_final.json").read_text()):
+        of_val = [case.replace("CT", "MR") for case in fold["val"] if case.startswith("p")]
+        assert fold["left_out"] == sorted([*of_val, "p9_MR"])
+    said = capsys.readouterr().out
+    assert "They are left out." in said
+
+
 def test_cross_validation(dataset):
     run("-d", 1, "--folds", 5)
     splits = json.loads((dataset / "splits_final.json").read_text())

@@ -1,5 +1,6 @@
 """``nnunet_cmc stress`` with nnU-Net's predictor and a tiny network of random weights."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from evil import Evil
 from plans import make_plans
 
 from nnunet_cmc.commands.main import main
+from nnunet_cmc.commands.stress import _resume
 
 
 def stress(dataset, output, *more):
@@ -35,7 +37,27 @@ def test_predicts_judges_and_draws(dataset, tmp_path, capsys):
     assert stress(dataset, output) == 0
     assert (output / "stress.json").read_text() == before
     assert stress(dataset, output, "--seed", "1") == 1
-    assert "has predictions of another stress test" in capsys.readouterr().err
+    assert "has predictions of another stress test, with other seed (" in capsys.readouterr().err
+
+
+def test_a_model_or_scans_that_have_changed_are_another_test(dataset, tmp_path):
+    arguments = argparse.Namespace(
+        folds=["0"], images=str(dataset / "imagesTs"), disable_tta=True, seed=0, output=str(tmp_path / "out")
+    )
+    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
+    _resume(arguments, model)
+    _resume(arguments, model)
+    for file, what in (
+        (model / "fold_0" / "checkpoint_final.pth", "model"),
+        (model / "plans.json", "model"),
+        (dataset / "imagesTs" / "x_0001.nii.gz", "images"),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # of the same size
+        with pytest.raises(ValueError, match=rf"another stress test, with other {what} \(.*settings.json\)"):
+            _resume(arguments, model)
+        file.write_bytes(before)
+    _resume(arguments, model)
 
 
 @pytest.mark.parametrize("part", ["plans.json", "fold_0/checkpoint_final.pth"])

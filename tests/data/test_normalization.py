@@ -67,3 +67,14 @@ def test_a_channel_without_positive_voxels_is_judged_by_all(scheme, ct):
     result = run(scheme, image)
     assert np.ptp(result) > 0.9
     np.testing.assert_allclose(result, run(scheme, image + 1e4), rtol=1e-3, atol=1e-3)
+
+
+def test_how_each_modality_is_normalised_in_words():
+    dataset_json = {"channel_names": {"0": "ct", "1": "MR", "2": "NCCT", "3": "CT"}}
+    dataset_json["cmc"] = {"version": 1, "modalities": ["CT early", "MR", "NCCT", "late"]}
+    first, doubt = normalization.describe_normalization(dataset_json).splitlines()
+    assert first == (
+        "Normalisation: CT early as CT (CTNormalization), MR not as CT (ZScoreNormalization), "
+        "NCCT not as CT (ZScoreNormalization), late as CT (CTNormalization)."
+    )
+    assert doubt.startswith("NCCT: not called CT; where the values are HU, convert with --ct NCCT, or")

@@ -35,6 +35,16 @@ def test_channels_of_one_name_are_told_apart():
     assert channel_names({"channel_names": names}) == ["CT 0", "MR", "CT 2"]
 
 
+def test_modalities_of_the_cmc_key_have_names_of_their_own():
+    names = {"0": "CT", "1": "CT"}
+    dataset = {"channel_names": names, "cmc": {"version": 1, "modalities": ["early", "late"]}}
+    assert channel_names(dataset) == ["early", "late"]
+    for wrong in (["early"], ["early", "early"], ["early", ""], ["early", 1], {"0": "early", "1": "late"}, None):
+        dataset["cmc"]["modalities"] = wrong
+        with pytest.raises(ValueError, match=r'"modalities" in the cmc key .* list of 2 different names'):
+            channel_names(dataset)
+
+
 @pytest.mark.parametrize("names", [None, {}, {"0": "CT", "2": "MR"}, ["CT", "MR"]])
 def test_channel_names_must_be_numbered(names):
     with pytest.raises(ValueError, match=r"channel_names"):

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
 
 VOLUME = np.ones((3, 4, 5), np.float32)
@@ -85,3 +86,17 @@ def test_every_bad_case_is_listed(make_dataset, write_volume):
     assert "Case both: dataset.json says that it has channel 1 (MR)" in lines[4]
     assert "Case good is both in imagesTr and in" in lines[5]
     assert "stray.nii.gz has no channel number" in lines[6]
+
+
+def test_a_byte_order_mark_is_read_and_removed_before_nnunet_reads_the_file(make_dataset, capsys):
+    folder = make_dataset({"a": ({0: VOLUME}, VOLUME)})
+    content = (folder / "dataset.json").read_bytes()
+    for name, text in (("dataset.json", content), ("splits_final.json", b"[]")):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + text)
+    assert read_dataset_json(folder / "dataset.json") == json.loads(content)
+    assert raw_dataset_json(1) == json.loads(content)
+    assert (folder / "dataset.json").read_bytes() == content
+    assert (folder / "splits_final.json").read_bytes() == b"[]"
+    assert f"Removing the byte order mark of {folder / 'dataset.json'}" in capsys.readouterr().out
+    raw_dataset_json(1)
+    assert "byte order mark" not in capsys.readouterr().out

@@ -212,6 +212,8 @@ def test_no_file(tmp_path):
         ('[{"train": ["a"', "is not JSON"),
         ('[{"train": ["../a"], "val": ["b"]}]', r"Fold 0 of .*json has the case '../a', which is no name of a file"),
         ('[{"train": ["a"], "val": ["b"], "unlabeled": ["/a/b"]}]', "has the case '/a/b', which is no name of a file"),
+        ('[{"train": ["a"], "val": ["b"], "left_out": ["b"]}]', 'Case b is in "val" and again in "left_out"'),
+        ('[{"train": ["a"], "val": ["b"], "left_out": "u"}]', "list of cases \"left_out\", but it is 'u'"),
         ('[{"train": ["a"], "val": [".."]}]', "has the case '..', which is no name of a file"),
     ],
 )

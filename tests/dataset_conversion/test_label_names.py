@@ -34,6 +34,12 @@ def test_itksnap(tmp_path):
     assert read_classes(tmp_path / "classes.label") == {"left kidney": 1, "liver": 5}
 
 
+@pytest.mark.parametrize(("name", "text"), [("c.json", '{"left kidney": 1, "liver": 5}'), ("c.label", ITKSNAP)])
+def test_a_byte_order_mark(tmp_path, name, text):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_classes(tmp_path / name) == {"left kidney": 1, "liver": 5}
+
+
 @pytest.mark.parametrize("text", ["", "liver 1", '1 255 0 0 1 1 1 "liver"\nspleen'])
 def test_another_kind_of_file(tmp_path, text):
     (tmp_path / "classes.txt").write_text(text)

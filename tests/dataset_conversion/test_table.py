@@ -60,6 +60,40 @@ def test_rows_that_share_a_label_are_one_case(table, nnunet_folders):
     assert cmc(folder)["present_channels"] == {"a": [0, 1], "b": [1]}
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_as_a_spreadsheet_writes_it(table, nnunet_folders, write_volume, delimiter):
+    rows = [
+        ["\ufeff"],
+        ["Subject", " Modality", "IMAGE", "Label", "Part", "", ""],
+        ["a", "CT", "a.nii.gz", "l.nii.gz", "Train", "", ""],
+        ["", "", "", "", "", "", ""],
+        ["b", "CT", '"b; c,\td.nii.gz"', "", "TEST", "", ""],
+        ["c", "CT", "c.nii.gz"],
+        ["", " ", "", "", "", "", ""],
+        [],
+    ]
+    file = table("\r")
+    for name in ("a.nii.gz", "l.nii.gz", "b; c,\td.nii.gz", "c.nii.gz"):
+        write_volume(file.with_name(name), np.resize(np.array([1, 0], np.uint8), (3, 3, 3)))
+    file.write_text("\r\n".join(map(delimiter.join, rows)), encoding="utf-8", newline="")
+    folder = convert_table(3, "X", file, CLASSES)
+    parts = {part: names(folder / part) for part in ("imagesTr", "labelsTr", "imagesTs", "imagesUn")}
+    assert parts == {
+        "imagesTr": ["a_CT_0000"],
+        "labelsTr": ["a_CT"],
+        "imagesTs": ["b_CT_0000"],
+        "imagesUn": ["c_CT_0000"],
+    }
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_that_is_not_in_utf_8(table, nnunet_folders, encoding):
+    file = table("subject,modality,image")
+    file.write_bytes("subject,modality,image\nMüller,CT,a.nii.gz\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"table.csv cannot be read as CSV in UTF-8 \(.*save it so, .* CSV UTF-8"):
+        convert_table(3, "X", file, CLASSES)
+
+
 def test_classes_for_each_modality(table, nnunet_folders):
     rows = ["subject,modality,image,label", "a,CT,a1.nii.gz,l1.nii.gz", "a,MR,a2.nii.gz,l2.nii.gz"]
     with pytest.raises(ValueError, match=r"a_MR, .*l2.nii.gz: has the label value\(s\) \[1\], but the classes are"):
@@ -73,6 +107,10 @@ def test_classes_for_each_modality(table, nnunet_folders):
         (["subject,modality,image,mask", "a,CT,a,b"], r"must have the columns"),
         (["subject,modality,image"], "has no row below its head"),
         (["subject,modality,image", "a,,a.nii.gz"], "Line 2 of .*table.csv needs a subject, a modality, an image"),
+        (["", ",,", ""], r"must have the columns .* but has \[\]"),
+        (["subject,,modality,image", "a,,CT,a.nii.gz"], "must have the columns"),
+        (["Subject,subject,modality,image", "a,a,CT,a.nii.gz"], "must have the columns"),
+        (["subject;modality;image", "a;CT;a.nii.gz", "", "b;CT;b.nii.gz;x"], "Line 4 of .* but is b;CT;b.nii.gz;x"),
         (["subject,modality,image,part", "a,CT,a.nii.gz,val"], "Line 2 .* the part train or test, but is a,CT"),
         (
             ["subject,modality,image,label", "../../x,CT,a.nii.gz,l.nii.gz"],

@@ -104,8 +104,10 @@ def test_one_modality_only(encoder, file):
 @pytest.mark.parametrize("encoder", NETWORKS)
 def test_a_cmcnet_fills_modalities_of_the_same_name_but_nothing_of_classes(encoder):
     source = build(encoder, modalities=3, classes=5, seed=7)
-    names = {"0": "mr", "1": "PET", "2": "CT"}
-    checkpoint = {"network_weights": source.state_dict(), "init_args": {"dataset_json": {"channel_names": names}}}
+    dataset_json = {"channel_names": {"0": "mr", "1": "PET", "2": "CT"}}
+    if encoder == "residual":
+        dataset_json = {"channel_names": dict.fromkeys("012", "CT"), "cmc": {"modalities": ["mr", "PET", "CT"]}}
+    checkpoint = {"network_weights": source.state_dict(), "init_args": {"dataset_json": dataset_json}}
     net = build(encoder)
     what, counts = load(net, "net.pth", checkpoint=checkpoint)
     assert what == "a CMCNet"

@@ -103,6 +103,16 @@ def test_each_planner_plans_the_intensities_of_its_encoder(dataset, planner, exp
     assert (data[1] == 0).all(), "an absent channel stays zero"
 
 
+def test_says_how_each_modality_is_normalised(dataset, capsys):
+    raw, _ = dataset
+    content = read(raw / "dataset.json")
+    content["cmc"]["modalities"], content["channel_names"] = ["early", "late"], {"0": "CT", "1": "CT"}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    CMCPlanner(1).plan_experiment()
+    expected = ", ".join(f"{name} as CT (CTPositiveZScoreNormalization)" for name in ("early", "late"))
+    assert f"Normalisation: {expected}." in capsys.readouterr().out
+
+
 def test_channels_that_ask_for_a_scheme_of_nnunet_get_it(dataset):
     raw, _ = dataset
     dataset_json = read(raw / "dataset.json")

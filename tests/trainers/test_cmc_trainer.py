@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import re
 from collections import defaultdict
@@ -267,6 +268,34 @@ def test_scans_without_a_label_file_are_unlabelled_in_every_fold(registered):
     registered.add_unlabeled("case0", [0])
     with pytest.raises(ValueError, match="Case case0 is in imagesTr and in imagesUn"):
         trainer.get_streams()
+
+
+def test_unlabelled_scans_of_validation_and_test_subjects(registered):
+    for case in ("of_val", "of_test", "of_train", "of_nobody"):
+        registered.add_unlabeled(case, [0])
+    (fold,) = json.loads((registered.folder / "splits_final.json").read_text())
+    cmc = registered.dataset_json["cmc"]
+    cmc["subjects"] = {
+        "of_val": fold["val"][0],
+        "of_test": "tested",
+        "test_case": "tested",
+        "of_train": fold["train"][0],
+    }
+    trainer = registered.trainer()
+    trainer.initialize()
+    assert {"of_val", "of_test", "of_train", "of_nobody"} <= set(trainer.get_streams()[1].cases)
+    log = Path(trainer.log_file)
+    assert "Transductive: 2 case(s) of imagesUn" in log.read_text()
+    assert "trained on without a label: of_test, of_val. `nnunet_cmc split --inductive`" in log.read_text()
+
+    splits = [{**fold, "left_out": ["of_test", "of_val"]}]
+    (registered.folder / "splits_final.json").write_text(json.dumps(splits))
+    log.write_text("")
+    cases = set(trainer.get_streams()[1].cases)
+    assert {"of_train", "of_nobody"} <= cases
+    assert not {"of_test", "of_val"} & cases
+    assert "Transductive" not in log.read_text()
+    assert "Not trained on, as the fold says: of_test, of_val of imagesUn." in log.read_text()
 
 
 @pytest.mark.parametrize(

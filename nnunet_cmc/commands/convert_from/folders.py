@@ -15,8 +15,11 @@ Registered scans, all of a patient on one grid: one folder of labels. Files of t
 Separate scans, each on its own grid or of its own patient: a folder of labels for each modality.
   nnunet_cmc convert folders -d 502 --name Abdomen --images CT=ct/ MR=mr/ --labels CT=ct_labels/ MR=mr_labels/ \\
       --classes liver=1 spleen=2
-A scan without a label is used as an unlabelled one. Instead of a folder, a path with one * (in quotes) may be given,
+A scan without a label is used as an unlabelled one. Instead of a folder, a path with a * (in quotes) may be given,
 which stands for the name: --images FLAIR='scans/*_flair.nii.gz' T1='scans/*_t1.nii.gz' --labels 'scans/*_label.nii.gz'
+Several * stand for the same text, as in BraTS: T1C='scans/*/*-t1c.nii.gz'. After words of their own they stand for
+texts of their own, as in BIDS: T1='sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz' (cases 01_pre, 01_post of subject 01).
+Modalities that are CT, but not named so: --images CTart=arterial/ CTven=venous/ --ct CTart CTven
 A table instead of folders: a CSV file with the columns subject, modality, image, label, part (train or test).
   nnunet_cmc convert folders -d 502 --name Abdomen --table scans.csv --classes labels.json
 """
@@ -41,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="value of each class in the labels; or a file of them, JSON (as in a dataset.json) or ITK-SNAP's; or "
         "NAME=FILE for each modality, where their values differ",
     )
+    parser.add_argument(
+        "--ct",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="modalities that are CT, in HU, under another name, such as phases of contrast: nnU-Net normalises by the "
+        "name, and takes only what is named CT for it",
+    )
     parser.add_argument("--test-images", nargs="+", metavar="NAME=FOLDER", help="scans of the test part")
     parser.add_argument("--test-labels", nargs="+", metavar="[NAME=]FOLDER", help="labels of the test part")
     parser.add_argument("--licence", default="", help="licence of the data, for dataset.json")
@@ -51,7 +62,7 @@ def convert(args: argparse.Namespace, options: dict[str, Any]) -> Path:
     from nnunet_cmc.dataset_conversion.folders import convert_folders
     from nnunet_cmc.dataset_conversion.table import convert_table
 
-    options = {"licence": args.licence, "reference": args.reference, **options}
+    options = {"ct": args.ct, "licence": args.licence, "reference": args.reference, **options}
     classes = _classes(args.classes)
     if args.table:
         if args.labels or args.test_images or args.test_labels:
@@ -78,7 +89,10 @@ def _pairs(entries: Sequence[str], option: str) -> dict[str, str]:
         if not (name and equals and value):
             raise ValueError(f"{option} takes NAME=FOLDER for each modality, such as CT=scans/ct, but got {entry!r}.")
         if name in pairs:
-            raise ValueError(f"{option} names {name} twice.")
+            raise ValueError(
+                f"{option} names {name} twice: give each modality a name of its own, and list "
+                "those that are CT in --ct."
+            )
         pairs[name] = value
     return pairs
 
