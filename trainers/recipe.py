@@ -1,5 +1,6 @@
 """A recipe: everything in which two trainers differ, as one frozen value."""
 
+import re
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -139,5 +140,5 @@ def _listed(parts: tuple) -> str:
 
 
 def _short(part: object) -> str:
-    text = repr(part)
-    return text.removesuffix("()")
+    rounded = re.sub(r"\d\.\d{4,}", lambda number: f"{float(number[0]):.3g}", repr(part))
+    return rounded.removesuffix("()")
