@@ -8,7 +8,6 @@ generated, the others are links to them. Prints the time and the memory of the l
 """
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
+from nnunet_cmc.data.files import write_json
 
 CLASSES = 13
 DISTINCT = 4
@@ -50,7 +51,7 @@ def generate(reference: Path, prediction: Path, cases: int, side: int) -> None:
     for folder in (reference, prediction):
         folder.mkdir()
     content = {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
-    (prediction / "dataset.json").write_text(json.dumps(content))
+    write_json(prediction / "dataset.json", content)
     z, y, x = np.indices((side,) * 3, dtype=np.float32) / side
     for number in range(cases):
         names = [folder / f"case_{number:03d}.nii.gz" for folder in (reference, prediction)]

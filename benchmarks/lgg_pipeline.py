@@ -27,6 +27,7 @@ import SimpleITK as sitk
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 
+from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
 
 DATASET = "Dataset950_LGG"
@@ -57,8 +58,8 @@ def main() -> None:
     again = run.weights()
     report["weights_unchanged_by_garbage"] = all(trained[name].equal(again[name]) for name in trained)
     report["seconds"] = run.seconds
-    (args.output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    write_json(args.output / "report.json", report)
+    print((args.output / "report.json").read_text())
     require(report)
 
 
@@ -113,7 +114,7 @@ class Run:
                      "--labels", *labels, "--classes", "tumour=1")  # fmt: skip
         cases = [self._case(number, subject) for number, subject in enumerate(self.train_subjects)]
         fold = {"train": sorted(cases[:4]), "val": sorted(cases[12:]), "unlabeled": sorted(cases[4:12])}
-        (self.raw / "splits_final.json").write_text(json.dumps([fold]))
+        write_json(self.raw / "splits_final.json", [fold])
         self.hidden = fold["unlabeled"]
 
     def _case(self, number: int, subject: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_cmc.data.files import write_json
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.dataset_conversion.phantom import generate
@@ -53,9 +54,9 @@ class Workspace:
             "shapes_after_crop": [image.GetSize()[::-1] for image in images],
             "median_relative_size_after_cropping": 1.0,
         }
-        (self.preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+        write_json(self.preprocessed / "dataset_fingerprint.json", fingerprint)
         for folder in (self.raw, self.preprocessed):
-            (folder / "splits_final.json").write_text(json.dumps([fold]))
+            write_json(folder / "splits_final.json", [fold])
 
     def images(self, case: str) -> list[str]:
         """Its channel files."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_cmc.data.files import visible_below
 from nnunet_cmc.dataset_conversion.archive import drawn
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
@@ -118,7 +119,7 @@ def _patients(
         raise ValueError(f"There is no folder {archive}: unpack the archive, and give its folder.")
     scans: dict[tuple[str, str], Path] = {}
     labels: dict[tuple[str, str], Path] = {}
-    for file in sorted(path for path in archive.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    for file in visible_below(archive):
         match = _NAME.fullmatch(volume_name(file) or "")
         if match is None:
             left_out[file] = "not named as a scan or label of MS-CMRSeg"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cmc.data.files import read_json
+from nnunet_cmc.data.files import read_json, visible
 from nnunet_cmc.dataset_conversion.archive import drawn, packed_folder
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.label_names import read_classes
@@ -129,12 +129,12 @@ def _note_missing(root: Path) -> None:
 def _scans(root: Path, part: str, left_out: dict[Path, str], faults: list[str]) -> dict[str, Path]:
     """Scans of ``images{part}`` by name."""
     scans: dict[str, Path] = {}
-    for file in sorted((root / f"images{part}").glob("*")):
+    for file in visible(root / f"images{part}"):
         name = volume_name(file)
         if name and re.fullmatch(r"amos_\d+", name):
             _channel(name)
             _add(scans, name, file, faults)
-        elif not file.name.startswith("."):
+        else:
             left_out[file] = "not named as a scan of AMOS"
     return scans
 
@@ -144,11 +144,11 @@ def _labels(
 ) -> dict[str, Path]:
     """Label file of each scan of a part."""
     labels: dict[str, Path] = {}
-    for file in sorted((root / f"labels{part}").glob("*")):
+    for file in visible(root / f"labels{part}"):
         name = volume_name(file)
         if name in scans:
             _add(labels, name, file, faults)
-        elif not file.name.startswith("."):
+        else:
             left_out[file] = "a label without a scan"
     if without := [str(scans[name]) for name in scans if name not in labels]:
         raise ValueError(

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_cmc.data.files import visible
 from nnunet_cmc.dataset_conversion.archive import drawn
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
-from nnunet_cmc.dataset_conversion.volume import volume_name
+from nnunet_cmc.dataset_conversion.volume import overlooked, volume_name
 
 DATASET_ID, NAME = 503, "TAO"
 CHANNELS = ("T1", "T1c")
@@ -51,7 +52,7 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
     left_out: dict[Path, str] = {}
     faults: list[str] = []
     patients: dict[str, list[Case]] = {}
-    for path in sorted(path for path in root.iterdir() if not path.name.startswith(".")):
+    for path in visible(root):
         cases = _cases(path, left_out, faults) if path.is_dir() else []
         if cases:
             patients[path.name] = cases
@@ -81,9 +82,12 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
 def _cases(folder: Path, left_out: dict[Path, str], faults: list[str]) -> list[Case]:
     """A case for each scan of the patient whose ``folder`` it is."""
     files: dict[str, Path] = {}
-    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+    names = [f"{modality}{kind}" for modality in CHANNELS for kind in ("", "_label")]
+    for path in visible(folder):
         name = volume_name(path)
-        if name not in [f"{modality}{kind}" for modality in CHANNELS for kind in ("", "_label")]:
+        if path.name.split(".")[0] in names and name is None and (fault := overlooked(path)):
+            faults.append(fault)
+        elif name not in names:
             left_out[path] = "neither T1 or T1c nor a label of them"
         elif name in files:
             faults.append(f"{files[name]} and {path} are both {name} of {folder.name}: remove one of them.")

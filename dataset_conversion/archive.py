@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_cmc.data.files import visible
+
 
 def packed_folder(archive: str | Path, inside: str) -> Path:
     """The folder that holds ``inside``: ``archive``, or the one folder in it that does.
@@ -15,7 +17,7 @@ def packed_folder(archive: str | Path, inside: str) -> Path:
     root = Path(archive)
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}: unpack the archive, and give its folder.")
-    found = [folder for folder in (root, *sorted(root.iterdir())) if (folder / inside).exists()]
+    found = [folder for folder in (root, *visible(root)) if (folder / inside).exists()]
     if not found or (len(found) > 1 and found[0] != root):
         where = f"{len(found)} folders with {inside} in them" if found else f"no {inside}"
         raise ValueError(f"{root} has {where}: give the folder of the unpacked archive.")

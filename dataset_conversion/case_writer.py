@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.grid import Grid
+from nnunet_cmc.data.grid import Grid, is_nifti2
 from nnunet_cmc.data.voxels import write_volume
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.volume import read_image, resample, volume_grid
+from nnunet_cmc.dataset_conversion.volume import pixel_type, read_image, resample, suffix_of, volume_grid
 
 FILE_ENDING = ".nii.gz"
 UNCHANGED, REWRITTEN, RESAMPLED, ZEROS = "unchanged", "rewritten", "resampled", "zeros"
@@ -40,24 +40,28 @@ def plan_case(case: Case, channel_count: int) -> list[Step]:
     if case.label is not None:
         how = _how(case.label, grid)
         if how == UNCHANGED and (
-            case.label_values is not None or _pixel_type(case.label) not in (sitk.sitkUInt8, sitk.sitkUInt16)
+            case.label_values is not None or pixel_type(case.label) not in (sitk.sitkUInt8, sitk.sitkUInt16)
         ):
             how = REWRITTEN
         steps.append(Step(f"labels{part}/{case.name}{FILE_ENDING}", case.label, how))
     return steps
 
 
-def write_case(dataset: Path, case: Case, steps: list[Step]) -> None:
-    """Carry out the ``steps`` of :func:`plan_case` in the folder ``dataset``."""
+def write_case(dataset: Path, case: Case, steps: list[Step], link: bool = False) -> None:
+    """Carry out the ``steps`` of :func:`plan_case` in the folder ``dataset``.
+
+    Args:
+        link: make unchanged images hard links to their sources where the file system can, in place of copies.
+    """
     grid = volume_grid(case.grid_source)
     for target, source, how in steps:
         file = dataset / target
         if source is None:
             _write(sitk.Image(grid.size, sitk.sitkUInt8), grid, file)
-        elif how == UNCHANGED and source == case.label:
-            shutil.copyfile(source, file)  # people correct labels in place, and the archive's must not change with them
-        elif how == UNCHANGED:
+        elif how == UNCHANGED and link and source != case.label:
             _link_or_copy(source, file)
+        elif how == UNCHANGED:
+            shutil.copyfile(source, file)  # what is changed in place here must not change in the archive
         elif source == case.label:
             _write(_renumbered(read_image(source), case.label_values), grid, file)
         elif how == RESAMPLED:
@@ -70,14 +74,8 @@ def _how(source: Path, grid: Grid) -> str:
     own = volume_grid(source)
     if own.differences(grid):
         return RESAMPLED
-    return UNCHANGED if own == grid and source.name.endswith(FILE_ENDING) else REWRITTEN
-
-
-def _pixel_type(file: Path) -> int:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    return reader.GetPixelID()
+    unchanged = own == grid and suffix_of(source) == FILE_ENDING and not source.is_dir() and not is_nifti2(source)
+    return UNCHANGED if unchanged else REWRITTEN
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -88,9 +86,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _renumbered(label: sitk.Image, values: Mapping[int, int] | None) -> sitk.Image:
-    """The label with each value replaced, as uint8 or, above 255, uint16."""
-    old = sitk.GetArrayViewFromImage(label)
-    new = old
+    """The label with each value rounded and replaced, as uint8 or, above 255, uint16."""
+    old = new = np.round(sitk.GetArrayViewFromImage(label))
     if values is not None:
         new = np.zeros(old.shape, np.uint16)
         for value, number in values.items():

@@ -11,6 +11,8 @@ from nnunet_cmc.data.voxels import beyond_memory, count_not_finite
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
 
+ROUNDING = 1e-3  # as far as a label may be off a whole number, which it becomes: what a header's slope leaves
+
 
 def problems(case: Case, label_values: Collection[int], allow_empty_labels: bool = False) -> list[str]:
     """Everything wrong with the files of ``case``, a sentence each.
@@ -75,11 +77,15 @@ def _image_problem(voxels: np.ndarray) -> str | None:
 
 def _label_problem(voxels: np.ndarray, label_values: Collection[int], allow_empty: bool) -> str | None:
     values = np.unique(voxels)
-    if len(strange := values[~np.isfinite(values) | (values != np.rint(values))]):
-        return f"has values that are not integers, such as {strange[0]:g}: labels are integers"
-    if unknown := sorted({int(value) for value in values} - set(label_values)):
+    rounded = np.round(values)
+    if len(strange := values[~(np.abs(values - rounded) <= ROUNDING)]):
+        return (
+            f"has values that are not integers, such as {strange[0]:g}: give the label as it was drawn, or resample "
+            "it by nearest neighbours"
+        )
+    if unknown := sorted({int(value) for value in rounded} - set(label_values)):
         return f"has the label value(s) {unknown}, but the classes are {sorted(label_values)}: name every value"
-    if not values.any() and not allow_empty:
+    if not rounded.any() and not allow_empty:
         return (
             "shows no class at all: leave it out if the scan is not labelled; if it is, and nothing is to be seen, "
             "convert with --allow-empty-labels"

@@ -15,7 +15,7 @@ from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.label_names import Classes, numbered
 from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
 from nnunet_cmc.dataset_conversion.raw_dataset import write_raw_dataset
-from nnunet_cmc.dataset_conversion.volume import SUFFIXES, volume_name
+from nnunet_cmc.dataset_conversion.volume import SUFFIXES, overlooked, volume_name
 
 Source = str | Path
 Sources = Mapping[str, Source]
@@ -164,7 +164,10 @@ def _volumes(source: Source, left_out: dict[Path, str], faults: list[str]) -> di
     volumes: dict[str, Volume] = {}
     for path in pattern.paths():
         if (stem := volume_name(path)) is None:
-            left_out[path] = "not a volume"
+            if fault := overlooked(path):
+                faults.append(fault)
+            else:
+                left_out[path] = "not a volume"
             continue
         name, subject = pattern.name_and_subject(path, path.name.removeprefix(stem))
         if name in volumes:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from nnunet_cmc.dataset_conversion.volume import any_case
+
 
 class PathPattern:
     """A path with ``*``; none of them stands for a text with ``/``.
@@ -36,7 +38,8 @@ class PathPattern:
 
     def paths(self) -> Iterator[Path]:
         """What is there, in the order of names."""
-        yield from map(Path, sorted(glob.glob("*".join(map(glob.escape, self.literals)))))
+        *before, last = self.literals
+        yield from map(Path, sorted(glob.glob("*".join([*map(glob.escape, before), any_case(last)]))))
 
     def name_and_subject(self, path: Path, suffix: str) -> tuple[str, str]:
         """Name of the scan at ``path``, without ``suffix`` where the pattern ends in ``*``; and whose scan it is.
@@ -47,7 +50,8 @@ class PathPattern:
         text = str(path) if self.literals[-1] else str(path).removesuffix(suffix)
         expression, seen = re.escape(self.literals[0]), set()
         for variable, literal in zip(self.variables, self.literals[1:], strict=True):
-            expression += (f"(?P=_{variable})" if variable in seen else f"(?P<_{variable}>[^/]*)") + re.escape(literal)
+            expression += f"(?P=_{variable})" if variable in seen else f"(?P<_{variable}>[^/]*)"
+            expression += f"(?i:{re.escape(literal)})"  # endings may be in capitals
             seen.add(variable)
         if not (match := re.fullmatch(expression, text)):
             raise ValueError(

@@ -5,9 +5,7 @@ conversion that was stopped never looks like a dataset, and can simply be starte
 """
 
 import csv
-import json
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +14,13 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
-from nnunet_cmc.data.files import require_writable
+from nnunet_cmc.data.files import atomic_write, require_writable, write_json
 from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.presence import VERSION
+from nnunet_cmc.data.scan_folder import name_problem
 from nnunet_cmc.data.splits import make_splits, require_every_modality
+from nnunet_cmc.data.variables import require_set
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
 from nnunet_cmc.dataset_conversion.checks import problems
@@ -41,6 +41,7 @@ def write_raw_dataset(
     validation: float = 0.2,
     seed: int = 0,
     allow_empty_labels: bool = False,
+    link: bool = False,
     dry_run: bool = False,
     processes: int = default_num_processes,
 ) -> Path:
@@ -48,8 +49,8 @@ def write_raw_dataset(
 
     Labelled cases go to ``imagesTr`` and ``labelsTr``, with exactly-zero volumes for absent channels; unlabelled ones
     to ``imagesUn`` and test cases to ``imagesTs`` and ``labelsTs``, with the present channels alone. Images keep their
-    data type and voxels, and are hard links to their sources (copies, where that is impossible) if they are compressed
-    NIfTI files on the case's grid already; labels become uint8 or uint16. ``manifest.csv`` has the source of each file.
+    data type and voxels, and are copied as they are if they are compressed NIfTI files on the case's grid already;
+    labels become uint8 or uint16. ``manifest.csv`` has the source of each file.
 
     Args:
         channels: names of the modalities, in channel order.
@@ -61,6 +62,8 @@ def write_raw_dataset(
         validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
             ``seed``; there is no such file where no subject can be spared.
         allow_empty_labels: whether a label may show no class at all.
+        link: make hard links of images that are copied as they are, where the disk allows it: a change in place
+            changes the source, too.
         dry_run: check everything and print what would become of every file, but write nothing.
 
     Returns:
@@ -110,35 +113,28 @@ def write_raw_dataset(
         _print_plans(folder, plans)
         return folder
 
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a conversion that was killed
-    try:
+    with atomic_write(folder) as unfinished:
         for part in {"imagesTr", "labelsTr", *(step.target.split("/")[0] for plan in plans for step in plan)}:
             (unfinished / part).mkdir(parents=True)
-        jobs = [(unfinished, case, plan) for case, plan in zip(cases, plans, strict=True)]
+        jobs = [(unfinished, case, plan, link) for case, plan in zip(cases, plans, strict=True)]
         run_parallel(write_case, jobs, processes, "Writing")
         _write_manifest(unfinished / "manifest.csv", cases, plans)
         try:
             splits = make_splits(dataset_json, training, labeled=[1], val=validation, seed=seed)
-            (unfinished / "splits_final.json").write_text(json.dumps(splits, indent=4) + "\n")
+            write_json(unfinished / "splits_final.json", splits)
         except ValueError as error:
             print(f"There is no splits_final.json. {error}")
-        (unfinished / "dataset.json").write_text(json.dumps(dataset_json, indent=4) + "\n")
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        write_json(unfinished / "dataset.json", dataset_json)
     return folder
 
 
 def _new_dataset_folder(dataset_id: int, name: str) -> Path:
-    root = nnUNet_raw.get()
-    if root is None:
-        raise ValueError("nnUNet_raw is not set: set this variable to the folder of nnU-Net's raw datasets.")
+    require_set(nnUNet_raw)
     if not 1 <= dataset_id <= 999:
         raise ValueError(f"The dataset ID must be from 1 to 999, but is {dataset_id}.")
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"The dataset name may have letters, digits, _ and - only, but is {name!r}.")
-    folder = Path(root, f"Dataset{dataset_id:03d}_{name}")
+    folder = Path(nnUNet_raw, f"Dataset{dataset_id:03d}_{name}")
     if folder.exists():
         raise ValueError(f"{folder} exists already: delete it, or choose another ID.")
     if taken := [other for other in find_candidate_datasets(dataset_id) if other != folder.name]:
@@ -165,6 +161,9 @@ def _name_problems(cases: Sequence[Case]) -> list[str]:
         f"case {name!r}, {', '.join(of_case)}: cannot be the name of a file: use letters, digits, _ and -."
         for name, of_case in files.items()
         if not re.fullmatch(r"[^\s./\\][^/\\\x00-\x1f]*", name)
+    ]
+    found += [
+        f"case {name}, {', '.join(of_case)}: {why}" for name, of_case in files.items() if (why := name_problem(name))
     ]
     return found + [
         f"case {name}, {', '.join(of_case)}: exists more than once, perhaps in the training and in the test part: "

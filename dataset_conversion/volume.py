@@ -1,24 +1,60 @@
 """Volumes as converters meet them: NIfTI, NRRD and MetaImage files, and folders that hold one DICOM series."""
 
-from collections.abc import Sequence
-from os.path import basename
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data import voxels
-from nnunet_cmc.data.grid import Grid, read_grid, reason
+from nnunet_cmc.data.files import visible_below
+from nnunet_cmc.data.grid import NIFTI, Grid, is_nifti2, read_grid, reason
+from nnunet_cmc.data.scan_folder import SCAN
+from nnunet_cmc.dataset_conversion import dicom
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+def suffix_of(path: Path) -> str:
+    """The one of :data:`SUFFIXES` that a name ends in, in any case of letters; "" where there is none."""
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+
+
+def any_case(name: str) -> str:
+    """Pattern of glob for ``name`` with its suffix, if it ends in one, in any case of letters."""
+    suffix = suffix_of(Path(name))
+    letters = (f"[{letter}{letter.upper()}]" if letter.isalpha() else letter for letter in suffix)
+    return glob.escape(name[: len(name) - len(suffix)]) + "".join(letters)
 
 
 def volume_name(path: Path) -> str | None:
     """Name of a volume without its suffix; None where ``path`` is neither a volume file nor a DICOM folder."""
     if path.is_dir():
-        return path.name if _series(path) else None
-    suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
-    return path.name.removesuffix(suffix) if suffix else None
+        return path.name if dicom.series_in(path) else None
+    suffix = suffix_of(path)
+    return path.name[: -len(suffix)] if suffix else None
+
+
+def overlooked(path: Path) -> str | None:
+    """A sentence where ``path``, which is no volume, holds images all the same, so that it must not be left out."""
+    if not path.is_dir():
+        if not _is_other_scan(path):
+            return None
+        return (
+            f"{path} looks like a scan, but is neither a volume ({' '.join(SUFFIXES)}) nor a folder of one DICOM "
+            "series: convert it to NIfTI, put its series into a folder of its own, or remove it."
+        )
+    for file in visible_below(path):
+        if suffix_of(file) or _is_other_scan(file):
+            return (
+                f"{path} is no DICOM series, but holds images such as {file}: give the folder in which the files of "
+                "one series themselves lie, or a volume."
+            )
+    return None
 
 
 def volume_grid(source: Path) -> Grid:
@@ -27,12 +63,22 @@ def volume_grid(source: Path) -> Grid:
     Raises:
         ValueError: it cannot be read, is not one 3-D volume, or its geometry is degenerate.
     """
-    if source.is_dir():
-        image = read_image(source)
-        if image.GetNumberOfComponentsPerPixel() != 1:
-            raise ValueError(f"has {image.GetNumberOfComponentsPerPixel()} values a voxel: give a series with one")
-        return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return read_grid(source)
+    with _readable(source) as file:
+        if file.is_dir():
+            return dicom.slices_of(file)[1]
+        if not suffix_of(file) and dicom.is_dicom(file):
+            dicom.read_slice(file)  # which may have something to say
+            raise ValueError("is one file of a DICOM series: give the folder that holds the series, and nothing else")
+        return read_grid(file)
+
+
+def pixel_type(source: Path) -> int:
+    """SimpleITK's pixel type of a volume file."""
+    with _readable(source) as file:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        reader.ReadImageInformation()
+        return reader.GetPixelID()
 
 
 def read_image(source: Path) -> sitk.Image:
@@ -41,12 +87,8 @@ def read_image(source: Path) -> sitk.Image:
     Raises:
         ValueError: it cannot be read, or the folder does not hold exactly one complete series.
     """
-    try:
-        if source.is_dir():
-            return sitk.ReadImage(_series_files(source))
-        return sitk.ReadImage(str(source))
-    except RuntimeError as error:
-        raise ValueError(f"cannot be read ({reason(error)})") from error
+    with _readable(source) as file:
+        return dicom.read_series(file) if file.is_dir() else sitk.ReadImage(str(file))
 
 
 def read_voxels(source: Path) -> np.ndarray:
@@ -55,7 +97,10 @@ def read_voxels(source: Path) -> np.ndarray:
     Raises:
         ValueError: the source cannot be read, or is shorter than its header says.
     """
-    return sitk.GetArrayFromImage(read_image(source)) if source.is_dir() else voxels.read_voxels(source)
+    if source.is_dir():
+        return sitk.GetArrayFromImage(read_image(source))
+    with _readable(source) as file:
+        return voxels.read_voxels(file)
 
 
 def resample(image: sitk.Image, grid: Grid) -> sitk.Image:
@@ -65,34 +110,35 @@ def resample(image: sitk.Image, grid: Grid) -> sitk.Image:
     )
 
 
-def _series(folder: Path) -> Sequence[str]:
-    return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+def _is_other_scan(file: Path) -> bool:
+    return bool(SCAN.fullmatch(file.name)) or dicom.is_dicom(file)
 
 
-def _series_files(folder: Path) -> Sequence[str]:
-    """Files of the only series in ``folder``, ordered along its slices, which must be whole and evenly spaced."""
-    if not (series := _series(folder)):
-        raise ValueError("holds no DICOM image")
-    if len(series) > 1:
-        raise ValueError(f"holds {len(series)} DICOM series, but must hold one: put each into a folder of its own")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    names = {basename(file) for file in files}
-    suffixes = {Path(name).suffix for name in names}
-    for file in sorted(folder.iterdir()):  # GDCM passes over what it cannot read
-        if file.is_file() and file.suffix in suffixes and file.name not in {*names, "DICOMDIR"}:
-            raise ValueError(f"holds {file.name}, which cannot be read as DICOM: copy it again, or remove it")
-    positions = []
-    for file in files:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(file)
-        reader.ReadImageInformation()
-        positions.append(reader.GetOrigin())
-    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    # A missing slice doubles a step; a scanner's rounding does not come near to a tenth of it.
-    if len(steps) and np.ptp(steps) > 0.1 * np.median(steps):
-        worst = int(np.argmax(np.abs(steps - np.median(steps))))
-        raise ValueError(
-            f"is a DICOM series with uneven slices ({steps[worst]:.2f} mm after {basename(files[worst])}, "
-            f"{np.median(steps):.2f} mm elsewhere): add the missing slices, or remove those that are there twice"
-        )
-    return files
+@contextmanager
+def _readable(source: Path) -> Iterator[Path]:
+    """``source`` under a name and in a form that ITK reads, which knows no NIfTI-2, and hardly a suffix in capitals."""
+    suffix = "" if source.is_dir() else suffix_of(source)
+    try:
+        if suffix in NIFTI and is_nifti2(source):
+            with TemporaryDirectory() as folder:
+                yield _as_nifti1(source, Path(folder))
+        elif not source.name.endswith(suffix):
+            with TemporaryDirectory() as folder:
+                name = source.name[: -len(suffix)]
+                for voxel_file in source.parent.glob(f"{glob.escape(name)}.*raw"):  # of .MHD
+                    Path(folder, voxel_file.name).symlink_to(voxel_file.resolve())
+                file = Path(folder, name + suffix)
+                file.symlink_to(source.resolve())
+                yield file
+        else:
+            yield source
+    except (RuntimeError, *voxels.NIBABEL) as error:
+        raise ValueError(f"cannot be read ({reason(error)})") from error
+
+
+def _as_nifti1(source: Path, folder: Path) -> Path:
+    """The same volume in a file in ``folder``, with its transforms as they are."""
+    array = voxels.read_voxels(source)
+    image = nibabel.Nifti1Image(array, None, nibabel.load(source).header, dtype=array.dtype)
+    nibabel.save(image, file := folder / "volume.nii")
+    return file

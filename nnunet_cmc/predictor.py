@@ -1,7 +1,6 @@
 """A trained model that stays in memory and answers from many threads: ``nnunet_cmc.Predictor``."""
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,11 +13,11 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import require_writable, unfinished_folder, write_json
+from nnunet_cmc.data.files import require_writable, write_json
 from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.data.raw_case import scans_of, split_name
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
-from nnunet_cmc.registration.hook import require_supported_nnunet
+from nnunet_cmc.data.scan_folder import by_case, case_of, scans_of
+from nnunet_cmc.registration.version import require_supported_nnunet
 from nnunet_cmc.trained_model import TrainedModel
 
 AT_ONCE = 2  # cases in memory: one in the network, one before or behind it
@@ -87,7 +86,7 @@ class Predictor:
         properties = {"spacing": [float(step) for step in spacing]}
         with self._memory_is_free:
             arguments = self._stacked(volumes), None, properties, *self._managers, self.dataset_json
-            return self._predict(*self._preprocessor.run_case_npy(*arguments))[0]
+            return self._predict(None, *self._preprocessor.run_case_npy(*arguments))[0]
 
     def predict_files(self, files: Sequence[str | os.PathLike], output: str | os.PathLike | None = None) -> sitk.Image:
         """Label map of a case given as files ``CASE_000N``, N being the channel, on the grid of these files.
@@ -103,8 +102,9 @@ class Predictor:
         if output is not None:
             self._require_writable(Path(output))
         with self._memory_is_free:
-            case = self._preprocessor.run_case(list(map(str, files)), None, *self._managers, self.dataset_json)
-            labels, properties = self._predict(*case)
+            paths = list(map(str, files))
+            preprocessed = self._preprocessor.run_case(paths, None, *self._managers, self.dataset_json)
+            labels, properties = self._predict(case_of(paths[0], self.dataset_json["file_ending"]), *preprocessed)
             with TemporaryDirectory() as temporary:
                 target = output or Path(temporary, "labels" + self.dataset_json["file_ending"])
                 return self._writer.write_seg(labels, str(target), properties)
@@ -123,17 +123,16 @@ class Predictor:
             for each case that failed why, in one sentence; these are printed at the end, too.
 
         Raises:
-            ValueError: there is no folder ``images``, or no volume in it.
+            ValueError: there is no folder ``images``, no volume in it, or a file that looks like one and is none that
+                this model reads.
         """
         ending = self.dataset_json["file_ending"]
-        cases = self._cases(Path(images), ending)
+        cases = by_case(scans_of(images, ending), ending)
         output = Path(output)
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "dataset.json", self.dataset_json)  # as nnUNetv2_predict leaves them, for what comes after
         write_json(output / "plans.json", self.plans)
         waiting = [case for case in cases if overwrite or not (output / (case + ending)).is_file()]
-        for case in set(cases) - set(waiting):  # killed just before it had tidied up
-            shutil.rmtree(unfinished_folder(output / (case + ending)), ignore_errors=True)
 
         def problem(case: str) -> str | None:
             try:
@@ -154,9 +153,10 @@ class Predictor:
     def _managers(self) -> tuple:
         return self._predictor.plans_manager, self._predictor.configuration_manager
 
-    def _predict(self, data: np.ndarray, _: np.ndarray, properties: dict) -> tuple[np.ndarray, dict]:
+    def _predict(self, case: str | None, data: np.ndarray, _: np.ndarray, properties: dict) -> tuple[np.ndarray, dict]:
         """Label map ``(D, H, W)`` on the input's grid of a preprocessed case, and its properties."""
         with self._network_is_free:  # nnU-Net loads each fold's weights into the one network
+            self._predictor.cases = [case] if case else []
             logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
         labels = convert_predicted_logits_to_segmentation_with_correct_shape(
             logits, *self._managers, self._predictor.label_manager, properties, num_threads_torch=self._threads
@@ -190,13 +190,3 @@ class Predictor:
         if not output.parent.is_dir():
             raise ValueError(f"There is no folder {output.parent} for {output.name}: make it, or name another one.")
         require_writable(output.parent)
-
-    @staticmethod
-    def _cases(folder: Path, ending: str) -> dict[str, list[Path]]:
-        """Files of each case; one without a channel number is a case of its own, which fails."""
-        cases: dict[str, list[Path]] = {}
-        for file in map(Path, scans_of(folder, ending)):
-            if not file.name.startswith("."):
-                case, _ = split_name(file.name, ending) or (file.name.removesuffix(ending), None)
-                cases.setdefault(case, []).append(file)
-        return cases

@@ -12,8 +12,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint, require_structure
+from nnunet_cmc.resolved_names import check_plans_names
 from nnunet_cmc.trainers.build import build_network
-from nnunet_cmc.trainers.checks import require_supported
+from nnunet_cmc.trainers.checks import require_device, require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.windows import WindowPredictor
 
@@ -22,6 +23,7 @@ class TrainedModel:
     """Plans, ``dataset.json`` and checkpoints of a model of ours, checked against each other.
 
     Attributes:
+        checkpoints: files, one for each fold.
         network: with the weights of the first fold.
         weights: of each fold.
         mirroring_axes: along which the training mirrored, of (D, H, W); None for none.
@@ -39,11 +41,16 @@ class TrainedModel:
         self.plans = read_plans(folder / "plans.json")
         self.dataset_json = read_dataset_json(folder / "dataset.json")
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
+        self.checkpoints = list(map(str, files))
         checkpoints = [load_checkpoint(file, "copy or export the model again") for file in files]
         first = _description(checkpoints[0], files[0])
         self.configuration, self.mirroring_axes = first[1:]
         self.trainer = _trainer(first[0], files[0])
         require_supported(self.plans, self.configuration, self.dataset_json, first[0])
+        try:
+            check_plans_names(self.plans)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'plans.json'}: {error}") from error
         self.network = build_network(self.trainer, self.plans, self.configuration, self.dataset_json)
         self.weights = []
         for file, content in zip(files, checkpoints, strict=True):
@@ -56,8 +63,10 @@ class TrainedModel:
         self.network.load_state_dict(self.weights[0])
 
     def predictor(self, **options: Any) -> WindowPredictor:
-        """A predictor with this model; ``options`` are those of nnU-Net's."""
+        """A predictor with this model; ``options`` are those of nnU-Net's. ValueError if there is no such device."""
         predictor = WindowPredictor(**options)
+        require_device(predictor.device)
+        predictor.checkpoints = self.checkpoints
         manager = PlansManager(self.plans)
         predictor.manual_initialization(
             self.network,

@@ -1,6 +1,5 @@
 """Does a file that somebody sent execute code when nnU-Net loads it? It unpickles checkpoints, and cannot ask."""
 
-import json
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -8,27 +7,23 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.postprocessing import remove_connected_components
-from torch import nn
 
+from nnunet_cmc.data.files import read_json
 from nnunet_cmc.data.pickles import NUMPY, HarmlessUnpickler
-from nnunet_cmc.data.plans_json import NETWORK, check_plans
+from nnunet_cmc.data.plans_json import check_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint
+from nnunet_cmc.resolved_names import check_dataset_names, check_plans_names
 
-# What plans may have nnU-Net import, by the very names that planners write: through a module one reaches all that it
-# has imported, such as torch.os.system.
-NETWORKS = (NETWORK, *(f"{cls.__module__}.{cls.__name__}" for cls in (PlainConvUNet, ResidualEncoderUNet)))
-LAYERS = (
-    *(nn.Conv2d, nn.Conv3d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d),
-    *(nn.Dropout2d, nn.Dropout3d, nn.LeakyReLU, nn.ReLU),
-)
-ARGUMENTS = (None, *(f"{module}.{layer.__name__}" for layer in LAYERS for module in ("torch.nn", layer.__module__)))
 HARMLESS = {  # what nnU-Net's postprocessing.pkl names
     (remove_connected_components.__name__, "remove_all_but_largest_component_from_segmentation"),
     *NUMPY,
 }
+LOADED = ("plans.json", "dataset.json", "postprocessing.pkl")
 DATA = (".json", ".csv", ".txt", ".md", ".png", ".pdf", ".nii.gz")  # nothing of these is executed
+RATIO, ALLOWANCE = 20, 2**26  # how many times a file may grow when it is unpacked (weights hardly do), and bytes beside
+ENTRIES = 10_000  # in a zip file
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others, zipfile unpacks any amount at once
 
 
 class Verdict(NamedTuple):
@@ -51,7 +46,7 @@ def verify(file: Path) -> Iterator[Verdict]:
     elif file.suffix == ".zip":
         yield from _archive(file)
     else:
-        yield Verdict(str(file), _problem(load_checkpoint, file))
+        yield Verdict(str(file), _problem(_checkpoint, file))
 
 
 def _archive(file: Path) -> Iterator[Verdict]:
@@ -61,12 +56,30 @@ def _archive(file: Path) -> Iterator[Verdict]:
         yield Verdict(str(file), f"it cannot be read as a zip file ({error}): export or copy it again")
         return
     with archive, TemporaryDirectory() as folder:
+        if problem := _problem(_require_sizes, archive, file.stat().st_size):
+            yield Verdict(str(file), problem)
+            return
         for member in archive.infolist():
             path = PurePosixPath(member.filename)
             if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
                 yield Verdict(member.filename, "its path leads out of the folder that it is extracted to")
             elif not member.is_dir():
                 yield Verdict(member.filename, _problem(_member, archive, member, Path(folder)))
+
+
+def _require_sizes(archive: zipfile.ZipFile, size: int) -> None:
+    """ValueError if the archive, a file of ``size`` bytes, unpacks to much more than a model, by what its entries say.
+
+    None yields more than it says: zipfile stops there, and then finds that the checksum is wrong.
+    """
+    if len(archive.infolist()) > ENTRIES:
+        raise ValueError(f"it has {len(archive.infolist())} entries, and a model has a few: do not unpack it")
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > RATIO * size + ALLOWANCE:
+        raise ValueError(
+            f"its {size / 2**20:.1f} MiB would unpack to {unpacked / 2**20:.0f} MiB, and a model does not shrink so "
+            "much: do not unpack it"
+        )
 
 
 def _problem(check, *arguments) -> str | None:
@@ -79,38 +92,44 @@ def _problem(check, *arguments) -> str | None:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
     name = PurePosixPath(member.filename).name
+    if member.compress_type not in METHODS:
+        raise ValueError("it is compressed by a method that nnU-Net does not use: export the model again")
     if _is_loaded(name):
         with archive.open(member) as source, open(folder / name, "wb") as target:
             shutil.copyfileobj(source, target)
-        _load(folder / name)
+        try:
+            _load(folder / name)
+        finally:
+            (folder / name).unlink()
     elif not name.endswith(DATA):
         raise ValueError("it is of no kind that a model has")
 
 
 def _is_loaded(name: str) -> bool:
-    return name.endswith(".pth") or name in ("plans.json", "postprocessing.pkl")
+    name = name.lower()  # as some file systems find it
+    return name.endswith(".pth") or name in LOADED
 
 
 def _load(file: Path) -> None:
-    if file.name == "plans.json":
-        _plans(json.loads(file.read_text(encoding="utf-8")))
-    elif file.name == "postprocessing.pkl":
+    name = file.name.lower()
+    if name == "plans.json":
+        _plans(read_json(file, "export or copy it again"))
+    elif name == "dataset.json":
+        check_dataset_names(read_json(file, "export or copy it again"))
+    elif name == "postprocessing.pkl":
         with open(file, "rb") as content:
             HarmlessUnpickler(content, HARMLESS).load()
     else:
-        load_checkpoint(file)
+        _checkpoint(file)
+
+
+def _checkpoint(file: Path) -> None:
+    if zipfile.is_zipfile(file):  # as torch saves them, but not compressed
+        with zipfile.ZipFile(file) as archive:
+            _require_sizes(archive, file.stat().st_size)
+    load_checkpoint(file)
 
 
 def _plans(plans: Any) -> None:
     check_plans(plans)
-    for name, configuration in plans["configurations"].items():
-        architecture = configuration.get("architecture")
-        if architecture is None:
-            continue
-        try:
-            network, kwargs = architecture["network_class_name"], architecture["arch_kwargs"]
-            imports = [kwargs[key] for key in architecture["_kw_requires_import"]]
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"its configuration {name} has an architecture that describes no network") from error
-        if network not in NETWORKS or not all(argument in ARGUMENTS for argument in imports):
-            raise ValueError(f"its configuration {name} would import {', '.join(map(str, [network, *imports]))}")
+    check_plans_names(plans)

@@ -1,25 +1,32 @@
 """nnU-Net's sliding window with several windows in one forward pass of the network."""
 
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from torch import Tensor
+
+from nnunet_cmc.checked_predictor import CheckedPredictor, require_numbers
 
 AT_ONCE = 2  # on a CPU a batch of two costs about what one window alone does
 
 
-class WindowPredictor(nnUNetPredictor):
+class WindowPredictor(CheckedPredictor):
     """Predicts what nnU-Net's predictor does; memory is that of the result and of :data:`AT_ONCE` windows."""
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(self, data: Tensor, slicers: list, do_on_device: bool = True):
-        """Logits ``(K, D, H, W)`` float16 of ``data (M, D, H, W)``, blended by Gaussian weights as nnU-Net does."""
+        """Logits ``(K, D, H, W)`` float16 of ``data (M, D, H, W)``, blended as nnU-Net does.
+
+        Raises:
+            LogitsError: one of them is NaN or infinite.
+        """
         device = self.device if do_on_device else torch.device("cpu")
         data = data.to(device)
         logits = data.new_zeros((self.label_manager.num_segmentation_heads, *data.shape[1:]), dtype=torch.half)
         total = data.new_zeros(data.shape[1:], dtype=torch.half)
         patch_size = tuple(self.configuration_manager.patch_size)
-        weight: Tensor = compute_gaussian(patch_size, sigma_scale=1 / 8, value_scaling_factor=10, device=device)
+        weight: Tensor | int = 1
+        if self.use_gaussian:
+            weight = compute_gaussian(patch_size, sigma_scale=1 / 8, value_scaling_factor=10, device=device)
         for start in range(0, len(slicers), AT_ONCE):
             boxes = slicers[start : start + AT_ONCE]
             windows = torch.stack([data[box] for box in boxes]).to(self.device)
@@ -27,6 +34,4 @@ class WindowPredictor(nnUNetPredictor):
                 logits[box] += predicted.to(device) * weight
                 total[box[1:]] += weight
         logits /= total
-        if logits.isinf().any():
-            raise RuntimeError("The network's logits are beyond the range of float16: train again at a lower rate.")
-        return logits
+        return require_numbers(logits)

@@ -13,14 +13,14 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
-from nnunet_cmc.data.files import read_json, write_json, written_whole
+from nnunet_cmc.data.files import atomic_write, read_json, write_json
 from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
-from nnunet_cmc.data.splits import hidden_cases
+from nnunet_cmc.data.splits import hidden_cases, splits_in_force
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.planners.spacing import isotropic_spacing
 
@@ -100,6 +100,7 @@ class CMCPlanner(ExperimentPlanner):
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
         read_json(fingerprint, f"run nnUNetv2_extract_fingerprint -d {dataset_name_or_id} --clean")
+        splits_in_force(name)  # nnU-Net would stop at files that disagree as well, without a word
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,
@@ -135,9 +136,9 @@ class CMCPlanner(ExperimentPlanner):
         """
         check_dataset(self.raw_dataset_folder, self.dataset_json)
         folder = join(nnUNet_preprocessed, self.dataset_name)
-        raw_splits = join(self.raw_dataset_folder, "splits_final.json")
-        splits_file = raw_splits if isfile(raw_splits) else join(folder, "splits_final.json")
-        statistics = intensity_statistics(self.dataset, self.dataset_json, hidden_cases(splits_file))
+        splits_file = splits_in_force(self.dataset_name)
+        hidden = set() if splits_file is None else hidden_cases(splits_file)
+        statistics = intensity_statistics(self.dataset, self.dataset_json, hidden)
 
         spacing, reason = self._spacing_and_reason()
         print(f"Target spacing: {reason}")
@@ -160,8 +161,8 @@ class CMCPlanner(ExperimentPlanner):
             "spacing_reason": reason,
             "memory_reason": memory,
         }
-        with written_whole(join(folder, "dataset.json")) as copy:
-            shutil.copy(join(self.raw_dataset_folder, "dataset.json"), copy)
+        with atomic_write(join(folder, "dataset.json")) as copy:
+            shutil.copyfile(join(self.raw_dataset_folder, "dataset.json"), copy)
         schemes = self.plans["configurations"]["3d_fullres"]["normalization_schemes"]
         print(describe_normalization(self.dataset_json, schemes))
         self.save_plans(self.plans)

@@ -2,31 +2,33 @@
 
 from os.path import join
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor as stock
-from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_cmc.data.dataset_json import require_plain_labels
-from nnunet_cmc.data.files import is_json
+from nnunet_cmc.data.files import is_json, read_json
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
 
 
 class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
-    """nnU-Net's own, which for a dataset with our ``cmc`` key looks at all files first, and for others if it fails.
+    """nnU-Net's own; of a dataset with our ``cmc`` key it looks at all files first.
 
     ``nnUNetv2_plan_and_preprocess`` extracts the fingerprint before it meets our planner, and answers a missing or
     unlike channel with an IndexError or an empty RuntimeError.
     """
 
-    only_ours = True  # whether a dataset without the key is left to nnU-Net at first
+    def __new__(cls, dataset_name_or_id, num_processes=8, verbose=False) -> Any:
+        """For any other dataset than ours an extractor of nnU-Net's own class, with which we have nothing to do."""
+        if cls is DatasetFingerprintExtractor and not _is_ours(dataset_name_or_id):
+            return stock.DatasetFingerprintExtractor(dataset_name_or_id, num_processes, verbose)
+        return super().__new__(cls)
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
-        raw_dataset_json(dataset_name_or_id, self.only_ours)
-        try:
-            super().__init__(dataset_name_or_id, num_processes, verbose)
-        except KeyError:
-            raw_dataset_json(dataset_name_or_id)
-            raise
+        raw_dataset_json(dataset_name_or_id)
+        super().__init__(dataset_name_or_id, num_processes, verbose)
 
     def run(self, overwrite_existing: bool = False) -> dict:
         """The fingerprint, also written to ``dataset_fingerprint.json``.
@@ -34,17 +36,21 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
         Raises:
             ValueError: a case lacks a file or is not on one grid.
         """
-        if not self.only_ours or "cmc" in self.dataset_json:
-            check_dataset(self.input_folder, self.dataset_json)
+        check_dataset(self.input_folder, self.dataset_json)
         file = join(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         try:
             return super().run(overwrite_existing or not is_json(file))  # a killed process may have left half of it
-        except Exception:
-            check_dataset(self.input_folder, self.dataset_json)
-            raise
         finally:
             if not is_json(file):
                 Path(file).unlink(missing_ok=True)
+
+
+def _is_ours(dataset_name_or_id: int | str) -> bool:
+    try:
+        content = read_json(join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json"), "")
+    except (ValueError, RuntimeError, OSError):  # nnU-Net has its own words for it
+        return False
+    return isinstance(content, dict) and "cmc" in content
 
 
 class CMCFingerprintExtractor(DatasetFingerprintExtractor):
@@ -52,8 +58,6 @@ class CMCFingerprintExtractor(DatasetFingerprintExtractor):
 
     Our planners gather intensity statistics of their own, so nothing is lost. It looks at the files of any dataset.
     """
-
-    only_ours = False
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
         super().__init__(dataset_name_or_id, num_processes, verbose)

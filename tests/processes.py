@@ -25,6 +25,11 @@ def clean_process(source: str, **values) -> multiprocessing.Process:
     return process
 
 
+def execute_rank(rank: int, source: str, values: dict) -> None:
+    """For ``torch.multiprocessing.spawn``: execute ``source``, in which ``rank`` and ``values`` have their names."""
+    exec(source, {"rank": rank, **values})
+
+
 def _execute(source: str, values: dict, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -57,13 +62,13 @@ def kill_with_workers(process: int, workers: int, ready=lambda: True, may_stay: 
     found = children(process)
     os.kill(process, signal.SIGKILL)
     try:
-        wait_for(lambda: sum(map(_runs, found)) <= may_stay, 30)
+        wait_for(lambda: sum(map(runs, found)) <= may_stay, 30)
     finally:
-        for pid in filter(_runs, found):
+        for pid in filter(runs, found):
             os.kill(pid, signal.SIGKILL)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
     return (_state(pid) or "Z")[0] != "Z"
 
 

@@ -68,6 +68,15 @@ def transform_without_numbers(file):
     with_header(file, 280, np.float32([0, 0, 0, 0, np.nan, 0, 0, 0, 0, 0, 1, 0]))
 
 
+def sheared(file):
+    nibabel.Nifti1Image(VOLUME.T, [[1, 0, 0.3, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).to_filename(file)
+
+
+def uncompressed(file):
+    whole(file.with_name("plain.nii"))
+    file.with_name("plain.nii").rename(file)
+
+
 def constant(file, value):
     write(file, np.full(SHAPE, value, np.float32))
 
@@ -86,6 +95,11 @@ DAMAGES = {
         transform_without_numbers,
         "has NaN or infinity in its transform (0, 0, 0, 0, nan, 0, 0, 0, 0, 0, 1,",
     ),
+    "sheared": (
+        sheared,
+        "has axes that are not at right angles (1, 0, 0.3, 0, 1, 0, 0, 0, 1): resample it onto an upright grid",
+    ),
+    "uncompressed": (uncompressed, "is not compressed, though its name ends in .gz: compress it with gzip, or name it"),
     "offset": (lambda file: with_header(file, 108, np.float32([200])), "cannot be read (vox offset 200 too"),
     "negative offset": (lambda file: with_header(file, 108, np.float32([-400])), "cannot be read (vox offset -400 too"),
     "infinite offset": (
@@ -110,7 +124,7 @@ OTHER_SENTENCES = {  # where a stage notices something else first, or expects so
     ("evaluate", "NaN"): "has the label value(s) nan, but dataset.json knows 0, 1, 2",
     ("evaluate", "slope"): "has the label value(s) 1e+38, 2e+38, 3e+38",
     ("evaluate", "infinite"): "has the label value(s) inf, but dataset.json knows 0, 1, 2",
-    ("evaluate", "enormous"): "the size of the prediction",
+    ("evaluate", "enormous"): "is not on the grid of the reference",
 }
 
 

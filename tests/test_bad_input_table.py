@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("nnunet_cmc", "dataset_conversion", "planners", "trainers")
-COMMANDS = {"convert", "split", "plan", "preprocess", "weights", "train", "predict", "evaluate"}
+COMMANDS = {"convert", "split", "plan", "preprocess", "weights", "train", "predict", "evaluate", "doctor"}
 
 
 class Row(NamedTuple):

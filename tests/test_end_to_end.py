@@ -189,10 +189,10 @@ def test_a_prediction_that_cannot_be_written_fails(demo, predict, tmp_path):
     (tmp_path / "cases").mkdir()
     shutil.copy(next((demo.dataset / "imagesTs").glob("*_0000.nii.gz")), tmp_path / "cases" / "ct_0000.nii.gz")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".ct.nii.gz.unfinished").touch()  # where the writer wants a folder
+    (tmp_path / "out" / "ct.nii.gz").mkdir()
     output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, fails=True)
-    assert "FileExistsError" in output
-    assert not list((tmp_path / "out").glob("ct*"))
+    assert f"IsADirectoryError: [Errno 21] Is a directory: '{tmp_path / 'out' / 'ct.nii.gz'}'" in output
+    assert not list((tmp_path / "out" / "ct.nii.gz").iterdir())
 
 
 def test_a_modality_that_the_model_has_not_is_refused(demo, predict, tmp_path):

@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
+from nnunet_cmc.data.files import atomic_write, save_figure
+
 LINEAR = ("similarity",)  # panels whose values share one scale
 
 
@@ -62,7 +64,7 @@ class SeriesLogger(LocalLogger):
             panel.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         rate.set_xlabel("epoch")
         rate.xaxis.get_major_locator().set_params(integer=True)
-        figure.savefig(join(output_folder, "progress.png"))
+        save_figure(figure, join(output_folder, "progress.png"))
         plt.close(figure)
 
     def _save_csv(self, file: str) -> None:
@@ -73,7 +75,7 @@ class SeriesLogger(LocalLogger):
                 columns |= {f"{name}/class_{i + 1}": list(values) for i, values in enumerate(zip(*series, strict=True))}
             else:
                 columns[name] = series
-        with open(file, "w", newline="", encoding="utf-8") as stream:
+        with atomic_write(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(["epoch", *columns])
             writer.writerows([epoch, *row] for epoch, row in enumerate(zip(*columns.values(), strict=True)))

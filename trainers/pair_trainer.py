@@ -1,13 +1,12 @@
 """What CMCTrainer's steps are fed with: pairs of labelled and of unlabelled scans."""
 
 import os
-from os.path import join
 from typing import ClassVar
 
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
@@ -21,8 +20,8 @@ from nnunet_cmc.data.preprocessor import unlabeled_folder
 from nnunet_cmc.data.presence import channel_names, listed_cases
 from nnunet_cmc.data.raw_dataset import require_set
 from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
-from nnunet_cmc.data.splits import Fold, held_out_scans, load_fold
-from nnunet_cmc.trainers.checks import require_supported
+from nnunet_cmc.data.splits import Fold, held_out_scans, load_fold, splits_in_force
+from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
 
 
@@ -44,6 +43,8 @@ class PairTrainer(nnUNetTrainer):
     ):
         require_set(nnUNet_preprocessed, nnUNet_results)
         require_supported(plans, configuration, dataset_json, type(self).__name__)
+        require_device(device)
+        require_preprocessed(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_ddp:  # nnU-Net takes CUDA for granted, and one machine; torchrun tells each process its GPU
             index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
@@ -73,27 +74,40 @@ class PairTrainer(nnUNetTrainer):
         return self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """Labelled and validation cases of the fold; nnU-Net makes the file if there is none."""
-        if self.fold == "all" or not os.path.isfile(self._splits_file):
+        """Labelled and validation cases of the fold."""
+        fold = self.fold_cases()
+        return [case for case in fold.train if self._is_used(case)], [case for case in fold.val if self._is_used(case)]
+
+    def fold_cases(self) -> Fold:
+        """The fold, which nnU-Net draws from all labelled cases if there is no ``splits_final.json`` anywhere.
+
+        Raises:
+            ValueError: see :func:`splits_in_force` and :func:`load_fold`.
+        """
+        if self.fold == "all":
             train, val = super().do_split()
-        else:
-            fold = load_fold(self._splits_file, self.fold)
+            return Fold(train, val, [])
+        dataset = self.plans_manager.dataset_name
+        if splits_in_force(dataset) is None:
             self.print_to_log_file(
-                f"Fold {self.fold} of {self._splits_file}: {len(fold.train)} labelled and {len(fold.val)} validation "
-                f"cases, {len(fold.unlabeled)} with a hidden label."
+                f"There is no splits_final.json of {dataset}, neither in nnUNet_preprocessed ({nnUNet_preprocessed}) "
+                f"nor in nnUNet_raw ({nnUNet_raw.get() or 'not set'}): nnU-Net draws random folds, with every label."
             )
-            train, val = fold.train, fold.val
-        return [case for case in train if self._is_used(case)], [case for case in val if self._is_used(case)]
+            super().do_split()  # writes them
+        file = splits_in_force(dataset)
+        assert file is not None
+        return load_fold(file, self.fold)
+
+    def extra_cases(self, fold: Fold) -> list[str]:
+        """The cases of ``imagesUn`` that ``fold`` does not leave out."""
+        cases = UnlabeledDataset.get_identifiers(unlabeled_folder(str(self.preprocessed_dataset_folder)))
+        return [case for case in cases if case not in fold.left_out]
 
     def _is_used(self, case: str) -> bool:
         if self.recipe.only_modality is None:
             return True
         dataset = self.dataset_class(str(self.preprocessed_dataset_folder), [case])
         return self.recipe.only_modality in channels_of(dataset, case, self.dataset_json)
-
-    @property
-    def _splits_file(self) -> str:
-        return join(self.preprocessed_dataset_folder_base, "splits_final.json")
 
     def get_streams(self) -> tuple[Stream, Stream | None, list[str]]:
         """Labelled stream, unlabelled stream (None if there is no case for it), and the validation cases.
@@ -103,17 +117,19 @@ class PairTrainer(nnUNetTrainer):
                 labelled case.
         """
         train, val = self.do_split()
-        folder = str(self.preprocessed_dataset_folder)
-        fold = Fold(train, val, []) if self.fold == "all" else load_fold(self._splits_file, self.fold)
+        folder, fold = str(self.preprocessed_dataset_folder), self.fold_cases()
         hidden = fold.unlabeled
+        file = "all cases" if self.fold == "all" else splits_in_force(self.plans_manager.dataset_name)
+        self.print_to_log_file(
+            f"Fold {self.fold} of {file}: {len(train)} labelled and {len(val)} validation cases, {len(hidden)} with a "
+            "hidden label."
+        )
+        self._report_held_out(fold)
         folders = dict.fromkeys(hidden, folder)
-        extra = unlabeled_folder(folder)
-        more = UnlabeledDataset.get_identifiers(extra)
-        self._report_held_out(fold, more)
-        for case in sorted(set(more) - set(fold.left_out)):
+        for case in self.extra_cases(fold):
             if case in {*train, *val, *hidden}:
                 raise ValueError(f"Case {case} is in imagesTr and in imagesUn: rename one of them, preprocess again.")
-            folders[case] = extra
+            folders[case] = unlabeled_folder(folder)
         missing = sorted({*train, *val, *hidden} - set(self.dataset_class.get_identifiers(folder)))
         if missing:
             raise ValueError(
@@ -121,14 +137,15 @@ class PairTrainer(nnUNetTrainer):
                 "again, or correct splits_final.json."
             )
         if not val:
-            raise ValueError(f"Fold {self.fold} of {self._splits_file} has no validation case: move one into its val.")
+            raise ValueError(f"Fold {self.fold} has no validation case: move one into val in splits_final.json.")
         labeled = Stream(self.dataset_class(folder, train), self.dataset_json, self.recipe.only_modality)
         unlabeled = Stream(UnlabeledDataset(folders), self.dataset_json, self.recipe.only_modality)
         self._report(labeled, unlabeled)
         return labeled, unlabeled if unlabeled.cases else None, val
 
-    def _report_held_out(self, fold: Fold, more: list[str]) -> None:
-        """Say which of the cases ``more`` of ``imagesUn`` are scans of validation or test subjects, or left out."""
+    def _report_held_out(self, fold: Fold) -> None:
+        """Say which of the cases of ``imagesUn`` are scans of validation or test subjects, or left out."""
+        more = UnlabeledDataset.get_identifiers(unlabeled_folder(str(self.preprocessed_dataset_folder)))
         preprocessed = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
         test = listed_cases(self.dataset_json) - {*preprocessed, *more}
         held_out = held_out_scans(self.dataset_json, fold.train, fold.val, test, more)

@@ -5,11 +5,13 @@ modalities fused; the student sees the strong view, each modality by itself, and
 is confident (FixMatch, Sohn et al. 2020).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.data.views import NOT_PASTED
@@ -20,7 +22,7 @@ class Teacher:
     """A mean teacher of a recipe.
 
     Attributes:
-        momentum: of the average, for each step.
+        momentum: of the average, for each step; before as many steps as that takes, he is the mean of all students.
         confidence: probability from which a voxel of his prediction is a label.
     """
 
@@ -37,7 +39,7 @@ class MeanTeacher(AveragedModel):
     """
 
     def __init__(self, student: nn.Module, teacher: Teacher):
-        super().__init__(student, multi_avg_fn=get_ema_multi_avg_fn(teacher.momentum))
+        super().__init__(student, multi_avg_fn=partial(follow, momentum=teacher.momentum))
         self.confidence = teacher.confidence
         self.requires_grad_(False).eval()
 
@@ -59,3 +61,11 @@ class MeanTeacher(AveragedModel):
             targets = torch.where(batch.pasted == NOT_PASTED, targets, batch.pasted)
         student_sees = torch.cat([batch.data[: batch.n_labeled], batch.strong])
         return replace(batch, data=student_sees, pseudo_targets=targets)
+
+
+def follow(teacher: Sequence[Tensor], student: Sequence[Tensor], updates: Tensor | int, momentum: float) -> None:
+    """Move ``teacher`` to ``m teacher + (1 - m) student`` with ``m = min(1 - 1 / (t + 1), momentum)`` after t updates.
+
+    A constant m would keep of the random weights that a training begins with ``m ** t``, for hundreds of iterations.
+    """
+    torch._foreach_lerp_(list(teacher), list(student), max(1 / (int(updates) + 1), 1 - momentum))

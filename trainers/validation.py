@@ -49,7 +49,8 @@ def updated_reliability(reliability: Tensor, confusion: np.ndarray) -> Tensor:
     """How much each modality is to be believed about each class, as logarithms of weights.
 
     It follows from the Dice of that modality alone on labelled validation patches, which the network does not train on:
-    on its training patches a modality of pure noise may look as good as any, having learned them by heart. Nearly all
+    on its training patches a modality of pure noise may look as good as any, having learned them by heart. So what
+    modalities predict together is fitted to the validation cases, and their Dice is slightly optimistic. Nearly all
     background is easy, so it gets the mean of the other classes, and so does a class of which nothing is known.
 
     Args:

@@ -7,7 +7,6 @@ are made, turned and stretched at random; 4 patients test, the others train. Wha
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from sources import AMOS
 
+from nnunet_cmc.data.files import write_json
 from nnunet_cmc.dataset_conversion.phantom import INDEX, ct, mr
 
 COPIES, TESTED = 3, 4
@@ -48,7 +48,7 @@ def main() -> None:
         "train_order": [_name(patient, copy) for copy in range(COPIES) for patient in train],
         "test": [_name(patient, copy) for patient in test for copy in range(COPIES)],
     }
-    (args.output / "split.json").write_text(json.dumps(split, indent=2) + "\n")
+    write_json(args.output / "split.json", split)
     print(f"{len(split['train_order'])} training and {len(split['test'])} test subjects in {args.output}")
 
 

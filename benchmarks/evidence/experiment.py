@@ -13,6 +13,7 @@ from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from sources import Source
 from systems import PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
 
+from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
 from nnunet_cmc.evaluation.results import CaseResult, Statistic
 
@@ -55,7 +56,7 @@ class Bench:
             splits = folds_with_pseudo_labels(splits)
         elif not raw.is_dir():
             convert(run.dataset, self.scans, self.subjects, self.work, lambda *a: self.command(f"{log}-convert", *a))
-        (raw / "splits_final.json").write_text(json.dumps(splits))
+        write_json(raw / "splits_final.json", splits)
         number = self._number(run)
         spacing = [] if self.profile.spacing is None else ["-overwrite_target_spacing", *[self.profile.spacing] * 3]
         stock = run.planner in STOCK_PLANNERS
@@ -92,7 +93,7 @@ class Bench:
             seconds = self.train(run)
             found = [self.judge(run, given, seconds) for given in run.inputs]
             done.parent.mkdir(exist_ok=True)
-            done.write_text(json.dumps(found))
+            write_json(done, found)
         return json.loads(done.read_text())
 
     def train(self, run: Run) -> float:
@@ -112,7 +113,7 @@ class Bench:
             finally:
                 spent += time.perf_counter() - started
                 model.mkdir(parents=True, exist_ok=True)
-                clock.write_text(json.dumps(spent))
+                write_json(clock, spent)
         return spent
 
     def judge(self, run: Run, given: str, seconds: float) -> dict:

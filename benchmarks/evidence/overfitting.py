@@ -88,8 +88,8 @@ def main() -> None:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         found = list(pool.map(dice, runs))
-    print(markdown((f"{INPUT} alone", "validation Dice"),
-                   [[recipe.purpose, f"{value:.1f}"] for (recipe, _), value in zip(STEPS.values(), found, strict=True)]))  # fmt: skip
+    rows = [[recipe.purpose, f"{value:.1f}"] for (recipe, _), value in zip(STEPS.values(), found, strict=True)]
+    print(markdown((f"{INPUT} alone", "validation Dice"), rows))
 
 
 def command(name: str) -> None:

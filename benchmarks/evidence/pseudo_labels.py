@@ -6,6 +6,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from nnunet_cmc.data.files import write_json
+
 
 def make_dataset(teacher_raw: Path, predicted: Path, raw: Path) -> None:
     """The teacher's raw dataset, with its predictions in place of the labels of the cases that it predicted.
@@ -19,7 +21,7 @@ def make_dataset(teacher_raw: Path, predicted: Path, raw: Path) -> None:
     for file in predicted.glob("*.nii.gz"):
         sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(file)), sitk.sitkUInt8), str(raw / "labelsTr" / file.name))
     description = json.loads((raw / "dataset.json").read_text())
-    (raw / "dataset.json").write_text(json.dumps(description | {"name": raw.name}))
+    write_json(raw / "dataset.json", description | {"name": raw.name})
 
 
 def folds_with_pseudo_labels(folds: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from nnunet_cmc.data.files import to_json, write_text
+
 FILE = Path(__file__).resolve().parents[2] / "docs" / "results.json"
 # what makes two records the same experiment, whose later run replaces the earlier
 KEY = ("dataset", "arrangement", "shift_mm", "trainer", "recipe", "planner", "channels", "labels", "seed", "test_input",
@@ -18,10 +20,8 @@ def save(new: list[dict], file: Path = FILE) -> None:
     """Add records, each in place of an earlier one of the same experiment."""
     records = {key(record): record for record in load(file)}
     records |= {key(record): record for record in new}
-    lines = ",\n".join(json.dumps(records[k], sort_keys=True) for k in sorted(records, key=str))
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(f"[\n{lines}\n]\n")
-    temporary.replace(file)
+    lines = ",\n".join(to_json(records[k], sort_keys=True) for k in sorted(records, key=str))
+    write_text(file, f"[\n{lines}\n]\n")
 
 
 def key(record: dict) -> tuple:

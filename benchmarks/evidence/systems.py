@@ -9,6 +9,8 @@ import numpy as np
 from arrangements import ARRANGEMENTS
 from sources import AMOS, LGG, Source
 
+from nnunet_cmc.data.files import write_json
+
 STOCK_TRAINER = "nnUNetTrainer"
 Candidate = tuple[str, str]
 # What was tried when the headline of CMCTrainer missed its target, all on the residual encoder.
@@ -316,7 +318,7 @@ def reduce_plans(file: Path, reduced: Reduced) -> None:
     else:
         arguments["features_per_stage"] = narrowed(arguments["features_per_stage"], reduced.stock_width)
     configuration["batch_size"] = reduced.batch
-    file.write_text(json.dumps(plans, indent=2) + "\n")
+    write_json(file, plans)
 
 
 def narrowed(channels: list[int], width: float) -> list[int]:

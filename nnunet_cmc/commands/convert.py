@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         source.add_arguments(own)
         own.add_argument("--dry-run", action="store_true", help="check, and say what would become of every file")
         own.add_argument("--allow-empty-labels", action="store_true", help="accept labels that show no class at all")
+        own.add_argument(
+            "--link",
+            action="store_true",
+            help="hard links to scans that need no change, not copies: they take no space, but are the same files",
+        )
         own.add_argument("--seed", type=int, default=0, help="of everything that is drawn; default: %(default)s")
         own.add_argument("-np", dest="processes", type=int, help="processes; default: nnUNet_def_n_proc or the cores")
 
@@ -43,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     options = {
         "dry_run": args.dry_run,
         "allow_empty_labels": args.allow_empty_labels,
+        "link": args.link,
         "seed": args.seed,
         "processes": args.processes or min(default_num_processes, os.cpu_count() or 1),
     }
@@ -53,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _print_summary(folder: Path) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
+    from nnunet_cmc.data.files import visible
     from nnunet_cmc.data.presence import channel_names
 
     dataset_json = read_dataset_json(folder / "dataset.json")
@@ -64,7 +71,6 @@ def _print_summary(folder: Path) -> None:
     print(f"\n{folder}\n{'':16}{'cases':>8}", *(f"{name:>8}" for name in names))
     parts = {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}
     for part, meaning in parts.items():
-        files = folder.glob(f"{part}/*{ending}")
-        cases = {file.name[: -len(ending) - len("_0000")] for file in files}
+        cases = {file.name[: -len(ending) - len("_0000")] for file in visible(folder / part)}
         counts = (sum(channel in present[case] for case in cases) for channel in range(len(names)))
         print(f"{meaning:16}{len(cases):8}", *(f"{count:8}" for count in counts))

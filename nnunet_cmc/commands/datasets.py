@@ -20,9 +20,9 @@ def _folder(variable: str, id_or_name: str) -> Path:
     from nnunetv2 import paths
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    root = getattr(paths, variable).get()
-    if root is None:
-        raise ValueError(f"{variable} is not set: set this variable to nnU-Net's folder of that name.")
+    from nnunet_cmc.data.variables import require_set
+
+    require_set(root := getattr(paths, variable))
     try:
         return Path(root, str(maybe_convert_to_dataset_name(id_or_name)))
     except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines

@@ -1,6 +1,5 @@
 """The demo's pipeline: generated scans through our commands and nnU-Net's, ending with a table and a picture."""
 
-import json
 import os
 import shlex
 import shutil
@@ -11,6 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from nnunet_cmc.data.dataset_json import read_dataset_json
+from nnunet_cmc.data.files import write_json
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
 from nnunet_cmc.evaluation.evaluate import evaluate_folder
@@ -120,7 +120,7 @@ class Demo:
             "seed": self.seed,
             "seconds": round(time.monotonic() - self.started, 1),
         }
-        (self.output / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+        write_json(self.output / "demo.json", result)
         picture = self.output / "demo.png"
         save_overview(picture, [self._files(case.case) for case in evaluations["both"].cases[:3]], CLASSES)
 

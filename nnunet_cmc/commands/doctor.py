@@ -89,7 +89,8 @@ def versions() -> Iterator[Check]:
 
 def classes() -> Iterator[Check]:
     """Whether nnU-Net's own functions find each of our classes, in this process and in one that it spawns."""
-    from nnunet_cmc.registration.hook import CLASSES, SWITCH
+    from nnunet_cmc.registration.classes import CLASSES
+    from nnunet_cmc.registration.hook import SWITCH
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         spawned = pool.submit(problems)
@@ -117,7 +118,8 @@ def problems() -> dict[str | None, str]:
 
     Without the hook the answer is under the key None alone: nnU-Net's own search would import all of its modules.
     """
-    from nnunet_cmc.registration.hook import CLASSES, FUNCTION
+    from nnunet_cmc.registration.classes import CLASSES
+    from nnunet_cmc.registration.wrapping import MARK
 
     try:
         import nnunetv2
@@ -125,8 +127,8 @@ def problems() -> dict[str | None, str]:
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     except Exception as error:
         return dict.fromkeys(CLASSES, f"nnU-Net does not load ({_in_one_line(error)})")
-    find_class: Any = getattr(find_class_by_name, FUNCTION, None)
-    if not hasattr(find_class, "nnunet_cmc_classes"):
+    find_class: Any = find_class_by_name.recursive_find_python_class
+    if not hasattr(find_class, MARK):
         return {None: "no hook"}
 
     found: dict[str | None, str] = {}
@@ -145,10 +147,15 @@ def problems() -> dict[str | None, str]:
 
 
 def folders() -> Iterator[Check]:
+    from nnunet_cmc.data.variables import expanded
+
     for variable, content in PATHS.items():
         folder = os.environ.get(variable)
         if not folder:
             yield Check("warning", variable, f"not set: export {variable}=FOLDER, the folder for {content}")
+        elif (whole := expanded(folder)) != folder:
+            remedy = f"export {variable}={whole}; mkdir -p {whole}"
+            yield Check("warning", variable, f"{folder} is taken as it stands, nothing in it is expanded: {remedy}")
         elif not os.path.isdir(folder):
             yield Check("warning", variable, f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew")
         elif not os.access(folder, os.W_OK):

@@ -76,13 +76,11 @@ def _asked(names: list[str] | None, classes: dict) -> dict:
 
 def _cases(args: argparse.Namespace, dataset_json: dict) -> dict[str, dict[int, str]]:
     """Channel files, by channel, of the wanted cases."""
-    from nnunet_cmc.data.raw_case import check_case, split_name
+    from nnunet_cmc.data.raw_case import check_case
+    from nnunet_cmc.data.scan_folder import numbered_cases
 
     folder = Path(args.images)
-    files: dict[str, list[str]] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if found := split_name(file.name, dataset_json["file_ending"]):
-            files.setdefault(found[0], []).append(str(file))
+    files = numbered_cases(folder, dataset_json["file_ending"])
     wanted = args.cases or list(files)
     if missing := [case for case in wanted if case not in files]:
         raise ValueError(

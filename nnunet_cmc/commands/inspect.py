@@ -59,12 +59,14 @@ def _draw(file, cases, modalities, classes):
 def _write_page(output: Path, title: str, table: str, pictures: list[str]) -> Path:
     from html import escape
 
+    from nnunet_cmc.data.files import write_text
+
     images = "".join(f'<p><img src="pictures/{name}" alt="" loading="lazy"></p>\n' for name in pictures)
     page = output / "index.html"
-    page.write_text(
+    write_text(
+        page,
         f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         f"<style>body {{ font-family: sans-serif; margin: 2em; }} img {{ max-width: 100%; }}</style>\n"
         f"<h1>{escape(title)}</h1>\n<pre>{escape(table)}</pre>\n{images}</html>\n",
-        encoding="utf-8",
     )
     return page

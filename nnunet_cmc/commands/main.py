@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import nnunet_cmc
-from nnunet_cmc.registration.hook import require_supported_nnunet
+from nnunet_cmc.registration.version import require_supported_nnunet
 
 COMMANDS = (
     "demo", "convert", "inspect", "split", "weights", "train", "evaluate", "stress", "explain", "doctor",

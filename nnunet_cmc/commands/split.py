@@ -65,11 +65,12 @@ def run(args: argparse.Namespace) -> None:
 
 def _channel_files(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
     """Files of each case in ``folder``, by channel."""
-    cases: dict[str, dict[int, Path]] = {}
-    for file in sorted(folder.glob(f"*_[0-9][0-9][0-9][0-9]{file_ending}")):
-        case, channel = file.name.removesuffix(file_ending).rsplit("_", 1)
-        cases.setdefault(case, {})[int(channel)] = file
-    return cases
+    from nnunet_cmc.data.scan_folder import numbered_cases, split_name
+
+    return {
+        case: {found[1]: Path(file) for file in files if (found := split_name(file, file_ending))}
+        for case, files in numbered_cases(folder, file_ending).items()
+    }
 
 
 def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[int, Path]]) -> dict[str, Any]:

@@ -41,9 +41,11 @@ def run(args: argparse.Namespace) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
     from nnunet_cmc.networks.checkpoints import load_checkpoint
+    from nnunet_cmc.trainers.checks import require_device
 
     if found.pretrained_weights is not None:
         load_checkpoint(found.pretrained_weights)  # nnU-Net unpickles it, and would execute code in there
+    require_device(torch.device(found.device))
     if found.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if found.device == "cuda" else "gloo")

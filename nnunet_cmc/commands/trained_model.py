@@ -22,8 +22,9 @@ def model_folder(args: argparse.Namespace, trainer: str) -> Path:
     from nnunetv2.paths import nnUNet_results
     from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-    if not nnUNet_results.is_set():
-        raise ValueError("nnUNet_results is not set: set this variable to the folder of nnU-Net's trained models.")
+    from nnunet_cmc.data.variables import require_set
+
+    require_set(nnUNet_results)
     try:
         model = Path(get_output_folder(args.dataset, trainer, args.plans, args.configuration))
     except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from nnunet_cmc.data.pairs import POSITION_STRIDE
 from nnunet_cmc.data.two_views import TwoViewLoader
 
 SIDE = 2 / 3  # of the patch, along each axis
@@ -14,7 +15,8 @@ class CopyPasteLoader(TwoViewLoader):
 
     ``pasted``: ``(N_unlabeled, 1, D, H, W)`` int16, the label in the cuboid and :data:`NOT_PASTED` elsewhere. The
     labelled row has every modality of the unlabelled one; where there is no such row in the batch, nothing is pasted.
-    A modality that the unlabelled row lacks stays absent.
+    A modality that the unlabelled row lacks stays absent. ``positions`` of the unlabelled row are NaN wherever the
+    cuboid touches a block that has one: what lies there is anatomy of another place, which CAC must not learn from.
     """
 
     def make_batch(self) -> dict:
@@ -28,9 +30,11 @@ class CopyPasteLoader(TwoViewLoader):
             donors = (present[:n_labeled] | ~has).all(1).nonzero()[:, 0].tolist()
             if donors:
                 donor = int(np.random.choice(donors))
-                cuboid = (slice(None), *_cuboid(strong.shape[2:]))
+                sides = _cuboid(strong.shape[2:])
+                cuboid = (slice(None), *sides)
                 strong[row][cuboid] = batch["data"][donor][cuboid] * has[:, None, None, None]
                 pasted[row][cuboid] = batch["target"][donor][cuboid]
+                batch["positions"][n_labeled + row][(slice(None), *map(_blocks, sides))] = torch.nan
         return {**batch, "pasted": pasted}
 
 
@@ -39,3 +43,8 @@ def _cuboid(shape: tuple[int, ...]) -> list[slice]:
     sides = [max(1, round(SIDE * length)) for length in shape]
     corner = [np.random.randint(length - side + 1) for length, side in zip(shape, sides, strict=True)]
     return [slice(start, start + side) for start, side in zip(corner, sides, strict=True)]
+
+
+def _blocks(side: slice) -> slice:
+    """Blocks of POSITION_STRIDE voxels that a side of the cuboid touches."""
+    return slice(side.start // POSITION_STRIDE, -(-side.stop // POSITION_STRIDE))

@@ -1,32 +1,85 @@
 """Files that appear whole or not at all, and JSON that is read with a sentence where it is broken."""
 
+import glob
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 
 @contextmanager
-def written_whole(file: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(file: str | os.PathLike) -> Iterator[Path]:
     """A path of the same name to write to; what is there at the end becomes ``file``, and after an error nothing does.
 
-    It lies in a hidden folder beside ``file``, so that nothing which a killed process leaves looks like a result.
+    Any number of processes and threads may write one file at once: the last of them wins, and a reader always finds a
+    whole one, even after a loss of power. A folder may be made there just as well, if there is no ``file`` yet.
     """
-    file, folder = Path(file), unfinished_folder(file)
-    folder.mkdir(exist_ok=True)
+    file = Path(file)
     try:
-        yield folder / file.name
-        os.replace(folder / file.name, file)
+        with hidden_folder(file.parent) as folder:
+            yield folder / file.name
+            _sync(folder / file.name)
+            os.replace(folder / file.name, file)
+            with suppress(OSError):  # not every system can do that with a folder
+                _sync(file.parent)
     except OSError as error:
-        if error.filename is None:  # a write to an open file does not say to which
-            error.filename = str(file)
+        if error.filename is None or error.filename2 is not None:  # a write to an open file does not say to which
+            error.filename, error.filename2 = str(file), None
         raise
+
+
+@contextmanager
+def hidden_folder(parent: str | os.PathLike) -> Iterator[Path]:
+    """A new folder in ``parent`` for what is not finished; it is removed at the end.
+
+    Its name begins with a dot, so that nothing in it is taken for a result. Where a process is killed, its folder stays
+    until the next one is made there.
+    """
+    suffix = f"-{_machine()}"
+    for left in Path(parent).glob(f".unfinished-*{glob.escape(suffix)}"):
+        if not _runs(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    prefix = f".unfinished-{os.getpid()}-"
+    try:
+        folder = TemporaryDirectory(suffix, prefix, parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        error.filename = str(parent)
+        raise
+    with folder:
+        yield Path(folder.name)
+
+
+def _machine() -> str:
+    """Within what no two processes have one number: a machine or, on Linux, a container, even one of the same name."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{platform.node()}-{namespace.stat().st_ino if namespace.exists() else 0}"
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Have the system write to the disk what it still holds of a file, or of the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -47,27 +100,56 @@ def require_writable(folder: str | os.PathLike) -> None:
         pass
 
 
+def save_figure(figure: Any, file: str | os.PathLike, **options: Any) -> None:
+    """matplotlib's ``figure.savefig``; ``file`` appears whole or not at all."""
+    with atomic_write(file) as temporary:
+        figure.savefig(temporary, **options)
+
+
 def save_tensors(file: str | os.PathLike, content: dict[str, Any]) -> None:
     """``torch.save``; ``file`` appears whole or not at all. OSError if it cannot be written."""
     import torch
 
-    with written_whole(file) as temporary, all_written(file, RuntimeError):
+    with atomic_write(file) as temporary, all_written(file, RuntimeError):
         torch.save(content, temporary)
 
 
-def unfinished_folder(file: str | os.PathLike) -> Path:
-    """Where :func:`written_whole` keeps ``file`` until it is whole."""
-    return Path(file).with_name(f".{Path(file).name}.unfinished")
+def visible(folder: str | os.PathLike) -> list[Path]:
+    """What a folder holds, sorted, but for names that begin with a dot, as macOS' ``._*``; nothing if not there."""
+    path = Path(folder)
+    return sorted(entry for entry in path.iterdir() if entry.name[0] != ".") if path.is_dir() else []
 
 
-def write_json(file: str | os.PathLike, content: Any) -> None:
-    """Write JSON; a reader sees the old file or the new one, never half of one."""
-    write_text(file, json.dumps(content, indent=4) + "\n")
+def visible_below(folder: str | os.PathLike) -> list[Path]:
+    """Files of a folder and of all folders in it, sorted, but for names that begin with a dot."""
+    return [file for entry in visible(folder) for file in (visible_below(entry) if entry.is_dir() else [entry])]
+
+
+def write_json(file: str | os.PathLike, content: Any, sort_keys: bool = False) -> None:
+    """Write :func:`to_json`; a reader sees the old file or the new one, never half of one."""
+    write_text(file, to_json(content, indent=4, sort_keys=sort_keys) + "\n")
+
+
+def to_json(content: Any, **options: Any) -> str:
+    """``json.dumps``, but a number that is NaN or infinite, for which JSON has no word, becomes null.
+
+    nnU-Net's own files do hold ``NaN``, and :func:`read_json` takes it.
+    """
+    return json.dumps(_finite(content), allow_nan=False, **options)
+
+
+def _finite(content: Any) -> Any:
+    """``content`` with None in place of each number that is not finite."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def write_text(file: str | os.PathLike, text: str) -> None:
     """Write a text in UTF-8, whole or not at all."""
-    with written_whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

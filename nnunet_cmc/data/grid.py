@@ -11,7 +11,10 @@ import numpy as np
 import SimpleITK
 
 NIFTI = (".nii", ".nii.gz")
+HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # NIfTI-1, NIfTI-2
+GZIP = b"\x1f\x8b"
 
+RIGHT_ANGLE = 1e-3  # largest cosine between axes that are at right angles, as far as headers are rounded
 TOLERANCE = 0.1  # of a voxel: as far as the corners of two volumes may lie apart and still share a grid
 
 
@@ -34,10 +37,14 @@ class Grid(NamedTuple):
             distance = np.linalg.norm(self.corners() - other.corners(), axis=1).max()
             if distance <= TOLERANCE * min(other.spacing):
                 return []
+        for digits in (3, 6, 9):  # enough to show a difference
+            mine, theirs = ([_rounded(field, digits) for field in grid] for grid in (self, other))
+            if mine != theirs:
+                break
         return [
-            f"{name} {_rounded(mine)} instead of {_rounded(theirs)}"
-            for name, mine, theirs in zip(self._fields, self, other, strict=True)
-            if _rounded(mine) != _rounded(theirs)
+            f"{name} {own} instead of {its}"
+            for name, own, its in zip(self._fields, mine, theirs, strict=True)
+            if own != its
         ]
 
 
@@ -47,9 +54,10 @@ def read_grid(file: str | PathLike) -> Grid:
     Raises:
         ValueError: the file cannot be read, is not a 3-D volume with one value a voxel, or its geometry is degenerate.
     """
-    header = _nifti_header(file) if str(file).endswith(NIFTI) else None
+    header = _nifti_header(file) if is_nifti(file) else None
     if header is not None:
         _require_finite_transform(header)  # over some that are not, ITK never comes to an end
+        _require_right_angles(header)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -58,6 +66,8 @@ def read_grid(file: str | PathLike) -> Grid:
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from error
     except RuntimeError as error:
+        if header is not None and "orthonormal" in str(error):  # ITK's tolerance is smaller than ours
+            raise _sheared(header.get_best_affine()[:3, :3]) from error
         raise ValueError(f"cannot be read ({reason(error)})") from error
     if reader.GetDimension() != 3:
         size = " x ".join(map(str, reader.GetSize()))
@@ -73,9 +83,19 @@ def read_grid(file: str | PathLike) -> Grid:
     if not np.isfinite([*grid.spacing, *grid.origin, *grid.direction]).all() or min(grid.spacing) <= 0:
         raise ValueError(f"has the voxel spacing {_text(grid.spacing)} and origin {_text(grid.origin)}: correct them")
     axes = np.reshape(grid.direction, (3, 3))
-    if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
-        raise ValueError(f"has axes that are not at right angles ({_text(grid.direction)}): correct its header")
+    if not np.allclose(axes.T @ axes, np.eye(3), atol=RIGHT_ANGLE):
+        raise _sheared(axes)
     return grid
+
+
+def is_nifti(file: str | PathLike) -> bool:
+    """Whether a file is named as NIfTI, in small letters or in capitals."""
+    return str(file).lower().endswith(NIFTI)
+
+
+def is_nifti2(file: str | PathLike) -> bool:
+    """Whether a file that is named as NIfTI is NIfTI-2. ValueError if it cannot be read."""
+    return HEADER_SIZES.get(_start(file)[:4]) == 540
 
 
 def reason(error: Exception) -> str:
@@ -84,14 +104,51 @@ def reason(error: Exception) -> str:
 
 
 def _nifti_header(file: str | PathLike) -> nibabel.Nifti1Header:
+    start = _start(file)
+    if HEADER_SIZES.get(start[:4]) == 540:
+        raise ValueError("is NIfTI-2, which ITK does not read: write it as NIfTI-1, as `nnunet_cmc convert` does")
     try:
-        with (gzip.open if str(file).endswith(".gz") else open)(file, "rb") as content:
-            start = content.read(nibabel.Nifti1Header.sizeof_hdr)
         return nibabel.Nifti1Header(start, check=False)  # nibabel's check would repair it
+    except (nibabel.wrapstruct.WrapStructError, nibabel.spatialimages.HeaderDataError) as error:
+        raise ValueError(f"cannot be read ({reason(error)})") from error
+
+
+def _start(file: str | PathLike) -> bytes:
+    """The first bytes of a NIfTI file, as many as a header of NIfTI-1 has."""
+    size = nibabel.Nifti1Header.sizeof_hdr
+    compressed = str(file).lower().endswith(".gz")
+    try:
+        with open(file, "rb") as content:
+            start = content.read(size)
+        if compressed and start[:4] in HEADER_SIZES:
+            raise ValueError("is not compressed, though its name ends in .gz: compress it with gzip, or name it .nii")
+        if not compressed:
+            if start.startswith(GZIP):
+                raise ValueError("is compressed, though its name does not end in .gz: name it .nii.gz")
+            return start
+        with gzip.open(file, "rb") as content:
+            return content.read(size)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or reason(error)})") from error
-    except (EOFError, zlib.error, nibabel.wrapstruct.WrapStructError, nibabel.spatialimages.HeaderDataError) as error:
+    except (EOFError, zlib.error) as error:
         raise ValueError(f"cannot be read ({reason(error)})") from error
+
+
+def _require_right_angles(header: nibabel.Nifti1Header) -> None:
+    """Refuse an sform of scanner coordinates that is sheared, in place of which ITK would take the qform, if any."""
+    axes = header.get_sform()[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if header["sform_code"] in (1, 2) and lengths.all():  # 3 and 4 are those of a template
+        cosines = axes / lengths
+        if not np.allclose(cosines.T @ cosines, np.eye(3), atol=RIGHT_ANGLE):
+            raise _sheared(axes)
+
+
+def _sheared(axes: np.ndarray) -> ValueError:
+    return ValueError(
+        f"has axes that are not at right angles ({_text(axes.ravel())}): resample it onto an upright grid, for example "
+        "with nibabel.processing.resample_to_output, or correct its header"
+    )
 
 
 def _require_finite_transform(header: nibabel.Nifti1Header) -> None:
@@ -106,5 +163,5 @@ def _text(values: tuple[float, ...] | np.ndarray) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _rounded(values: tuple) -> tuple:
-    return tuple(round(value, 3) + 0 for value in values)  # + 0: no -0.0
+def _rounded(values: tuple, digits: int) -> tuple:
+    return tuple(round(value, digits) + 0 for value in values)  # + 0: no -0.0

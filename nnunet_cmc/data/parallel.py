@@ -1,6 +1,9 @@
 """One function over many cases, in processes and with a progress bar as nnU-Net has them."""
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +13,8 @@ from threading import Thread
 from typing import Any
 
 from tqdm import tqdm
+
+_SET_DEATH_SIGNAL, _GET_DEATH_SIGNAL = 1, 2  # of prctl(2)
 
 
 def run_parallel(
@@ -48,6 +53,18 @@ def run_parallel(
 def process_pool(processes: int) -> ProcessPoolExecutor:
     """Spawned; unlike multiprocessing.Pool it raises, and does not hang, when one is killed for its memory."""
     return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
+def terminate_with_parent() -> None:
+    """Let this process get SIGTERM, not SIGINT, when its parent dies, if ``torch.multiprocessing.spawn`` started it.
+
+    Torch asks Linux for SIGINT (a KeyboardInterrupt, at which nothing is saved), for the thread that calls this.
+    """
+    if sys.platform == "linux":
+        asked_for, linux = ctypes.c_int(), ctypes.CDLL(None)
+        linux.prctl(_GET_DEATH_SIGNAL, ctypes.byref(asked_for))
+        if asked_for.value == signal.SIGINT:
+            linux.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def end_with_parent() -> None:

@@ -18,7 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
 from nnunet_cmc.data.dataset_json import REMEDY, read_dataset_json
-from nnunet_cmc.data.files import all_written, read_json
+from nnunet_cmc.data.files import all_written, atomic_write, read_json
 from nnunet_cmc.data.parallel import end_with_parent, run_parallel
 from nnunet_cmc.data.plans_json import planned_configuration, read_plans
 from nnunet_cmc.data.presence import channel_names
@@ -135,6 +135,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         raw_dataset_json(dataset_name_or_id)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
+        _add_missing_copies(raw, preprocessed)
         dataset_json = read_dataset_json(join(preprocessed, "dataset.json"))
         check_dataset(raw, dataset_json)
         plans = read_plans(join(preprocessed, plans_identifier + ".json"))
@@ -169,6 +170,16 @@ class CMCPreprocessor(DefaultPreprocessor):
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
         require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))
+
+
+def _add_missing_copies(raw: str, preprocessed: str) -> None:
+    """Copy what a planner copies, and plans that were moved from another dataset or machine came without."""
+    for name in ("dataset.json", "splits_final.json"):
+        source, copy = join(raw, name), join(preprocessed, name)
+        if os.path.isfile(source) and os.path.isdir(preprocessed) and not os.path.exists(copy):
+            with atomic_write(copy) as file:
+                shutil.copyfile(source, file)
+            print(f"Copied {source} to {preprocessed}, where there was none.")
 
 
 def _empty(folder: str) -> None:

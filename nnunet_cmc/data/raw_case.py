@@ -1,9 +1,9 @@
 """Reading a case of nnU-Net's raw format of which some channel files may not exist."""
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -11,37 +11,20 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.scan_folder import by_case, scans_of, split_name
 from nnunet_cmc.data.voxels import beyond_memory, count_not_finite, read_voxels
 
 
-def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
-    """``folder/CASE_0001.nii.gz`` -> ``("CASE", 1)``; None where the name has no four-digit channel number."""
-    match = re.fullmatch(r"(.+)_(\d{4})" + re.escape(file_ending), os.path.basename(image_file))
-    return (match[1], int(match[2])) if match else None
-
-
-def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """Files of a folder that have the ending of the dataset's, in the order of their names.
-
-    Raises:
-        ValueError: there is no such folder, or no such file in it.
-    """
-    if not os.path.isdir(folder):
-        raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
-    files = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(file_ending)]
-    if not files:
-        raise ValueError(f"{folder} has no file that ends in {file_ending}: give the folder of the scans.")
-    return files
-
-
-def check_names(folder: str | os.PathLike, dataset_json: dict) -> None:
-    """Look at the names of the files of a folder of scans, each of which is to be ``CASE_000N``.
+def named_cases(folder: str | os.PathLike, dataset_json: dict) -> dict[str, list[str]]:
+    """Files of each case of a folder of scans, each of which is to be named ``CASE_000N``.
 
     Raises:
         ValueError: see :func:`scans_of`; or a file has no channel number, or one that the dataset has not.
     """
-    for file in scans_of(folder, dataset_json["file_ending"]):
+    files = scans_of(folder, dataset_json["file_ending"])
+    for file in files:
         _case_and_channel(file, dataset_json)
+    return by_case(files, dataset_json["file_ending"])
 
 
 def check_case(
@@ -77,7 +60,7 @@ def check_case(
             )
         if not os.path.isfile(label_file):
             raise ValueError(f"Case {case}: its label {label_file} is missing: add it, or move the images to imagesUn.")
-    _require_one_grid(case, [*files.values(), *([label_file] if label_file else [])])
+    require_one_grid(case, [*files.values(), *([label_file] if label_file else [])])
     return case, dict(sorted(files.items()))
 
 
@@ -115,8 +98,8 @@ def read_case(
     return data, properties
 
 
-def shown_channels(data: np.ndarray) -> list[int]:
-    """Channels of ``data (M, D, H, W)`` that have a voxel other than exactly zero."""
+def shown_channels(data: Any) -> list[int]:
+    """Channels of ``data (M, D, H, W)``, an array or a tensor, that have a voxel other than exactly zero."""
     return [channel for channel in range(len(data)) if data[channel].any()]
 
 
@@ -184,7 +167,8 @@ def whole_voxels(case: str, file: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"Case {case}: {file} {error}: copy or write it again.") from error
 
 
-def _require_one_grid(case: str, files: Sequence[str]) -> None:
+def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
+    """ValueError if a file of ``case`` cannot be read, or does not lie where the first one does."""
     grids = []
     for file in files:
         try:

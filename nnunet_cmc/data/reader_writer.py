@@ -4,7 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
-from nnunet_cmc.data.files import written_whole
+from nnunet_cmc.data.files import atomic_write
 from nnunet_cmc.data.voxels import read_written
 
 
@@ -17,6 +17,6 @@ class CMCReaderWriter(SimpleITKIOWithReorient):
 
     def write_seg(self, seg: np.ndarray, output_fname: str, properties: dict) -> sitk.Image:
         """Write ``seg (D, H, W)`` on the input's own grid, and return it as read again. OSError if it cannot be."""
-        with written_whole(output_fname) as file:
+        with atomic_write(output_fname) as file:
             super().write_seg(seg, str(file), properties)
             return read_written(file)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,7 +37,8 @@ class SeededLoader(nnUNetDataLoader):
 
     Args:
         args, kwargs: nnUNetDataLoader's.
-        seed: None leaves nnU-Net's behaviour.
+        seed: None draws one for every process that makes batches. nnU-Net seeds numpy alone there, and all workers, and
+            all ranks, draw the same mirroring and the same transforms from torch.
         rank: of this process in a distributed training.
         first_batch: i of the first batch, when a training resumes.
     """
@@ -56,7 +58,7 @@ class SeededLoader(nnUNetDataLoader):
         """The next batch."""
         index, self.batch_index = self.batch_index, self.batch_index + 1
         if self.seed is None:
-            return self.make_batch()
+            self.seed = secrets.randbits(64)  # the operating system's, whatever was seeded or forked
         with seeded(self.seed, self.rank, self.thread_id, index):
             return self.make_batch()
 

@@ -8,7 +8,7 @@ has cases of ``imagesUn`` that the fold does not train on.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunet_cmc.data.files import read_json, require_plain_names, write_json
 from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 
+NAME = "splits_final.json"
 REMEDY = "make it again with `nnunet_cmc split`"
 Groups = dict[tuple, list[str]]
 
@@ -30,6 +31,48 @@ class Fold:
     val: list[str]
     unlabeled: list[str]
     left_out: list[str] = field(default_factory=list)
+
+
+def splits_in_force(dataset_name: str) -> Path | None:
+    """Find the ``splits_final.json`` of a dataset: the preprocessed one, else the raw one, else None.
+
+    nnU-Net copies the raw file when it plans. Where the plans come from elsewhere there is no copy, and the labels that
+    the raw file hides are hidden all the same. As nnU-Net has it, the preprocessed file may have further folds.
+
+    Raises:
+        ValueError: a fold of the raw file is another one in the preprocessed file, or a file is malformed.
+    """
+    raw, copy = (
+        Path(root.get(), dataset_name, NAME) if root.get() else None for root in (nnUNet_raw, nnUNet_preprocessed)
+    )
+    if raw is None or not raw.is_file():
+        return copy if copy is not None and copy.is_file() else None
+    if copy is None or not copy.is_file():
+        return raw
+    copied = _read(copy)
+    for number, fold in enumerate(_read(raw)):
+        moved = moved_case(_lists(fold), _lists(copied[number]) if number < len(copied) else {})
+        if moved is not None:
+            case, in_raw, in_copy = moved
+            raise ValueError(
+                f"Fold {number} of {raw} is another one in {copy} (case {case} is in {in_raw}, and in {in_copy}): copy "
+                "the file that is meant over the other, or make both with `nnunet_cmc split`."
+            )
+    return copy
+
+
+def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable[str]]) -> tuple[str, str, str] | None:
+    """Find the first case that two folds have in unlike lists; None where they are equal but for the order.
+
+    Returns:
+        the case, and in words the lists that it is in before and after.
+    """
+    first, second = ({(case, key) for key, cases in fold.items() for case in cases} for fold in (before, after))
+    case = min((case for case, _ in first ^ second), default=None)
+    if case is None:
+        return None
+    in_first, in_second = (sorted(f'"{key}"' for name, key in fold if name == case) for fold in (first, second))
+    return case, " and ".join(in_first) or "no list", " and ".join(in_second) or "no list"
 
 
 def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
@@ -193,7 +236,7 @@ def write_splits(dataset_name: str, splits: list[dict]) -> list[Path]:
     folders = [Path(root, dataset_name)]
     if nnUNet_preprocessed.is_set() and (preprocessed := Path(nnUNet_preprocessed, dataset_name)).is_dir():
         folders.append(preprocessed)
-    files = [folder / "splits_final.json" for folder in folders]
+    files = [folder / NAME for folder in folders]
     for file in files:
         write_json(file, splits)
     return files
@@ -204,6 +247,11 @@ def _read(splits_file: str | os.PathLike) -> list[dict]:
     if not isinstance(splits, list) or not all(isinstance(fold, dict) for fold in splits):
         raise ValueError(f"{splits_file} must be a list of folds: {REMEDY}.")
     return splits
+
+
+def _lists(fold: dict) -> dict[str, list[str]]:
+    """The lists of cases of a fold, whatever else a file has there."""
+    return {key: list(map(str, cases)) for key, cases in fold.items() if isinstance(cases, list)}
 
 
 def _present(dataset_json: dict, case: str) -> tuple[int, ...]:

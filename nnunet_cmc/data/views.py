@@ -47,7 +47,8 @@ class CopyPaste:
     copy-paste, Bai et al., CVPR 2023; here one way, labelled into unlabelled).
 
     The labelled row has every modality of the unlabelled one; where there is no such row in the batch, nothing is
-    pasted. A modality that the unlabelled row lacks stays absent.
+    pasted. A modality that the unlabelled row lacks stays absent. ``positions`` of the unlabelled row become NaN
+    wherever the cuboid touches a cell: what lies there is anatomy of another place, which CAC must not learn from.
 
     Args:
         side: of the cuboid, as a share of the patch along each axis.
@@ -56,19 +57,24 @@ class CopyPaste:
     side: float = 2 / 3
 
     def __call__(self, batch: Batch) -> Batch:
-        """``batch`` with ``pasted`` and changed ``strong``. ValueError: it has no strong views."""
+        """``batch`` with ``pasted``, and changed ``strong`` and ``positions``. ValueError: it has no strong views."""
         if batch.strong is None:
             raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
-        n_labeled, present, strong = batch.n_labeled, batch.present, batch.strong.clone()
+        n_labeled, present = batch.n_labeled, batch.present
+        strong, positions = batch.strong.clone(), batch.positions.clone()
+        stride = [side // cells for side, cells in zip(strong.shape[2:], positions.shape[2:], strict=True)]
         pasted = torch.full((len(strong), 1, *strong.shape[2:]), NOT_PASTED, dtype=torch.int16)
         for row, has in enumerate(present[n_labeled:]):
             donors = (present[:n_labeled] | ~has).all(1).nonzero()[:, 0].tolist()
             if donors:
                 donor = int(np.random.choice(donors))
-                cuboid = (slice(None), *self._cuboid(strong.shape[2:]))
+                sides = self._cuboid(strong.shape[2:])
+                cuboid = (slice(None), *sides)
                 strong[row][cuboid] = batch.data[donor][cuboid] * has[:, None, None, None]
                 pasted[row][cuboid] = batch.target[donor][cuboid]
-        return replace(batch, strong=strong, pasted=pasted)
+                touched = (slice(s.start // n, -(-s.stop // n)) for s, n in zip(sides, stride, strict=True))
+                positions[n_labeled + row][(slice(None), *touched)] = torch.nan
+        return replace(batch, strong=strong, pasted=pasted, positions=positions)
 
     def _cuboid(self, shape: torch.Size) -> list[slice]:
         """At a random place within ``shape``."""

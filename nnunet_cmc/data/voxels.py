@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data.files import all_written
-from nnunet_cmc.data.grid import NIFTI, read_grid, reason
+from nnunet_cmc.data.grid import is_nifti, read_grid, reason
 
 NIBABEL = nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError
 NOT_WRITTEN = RuntimeError, ValueError  # ITK does not notice when a NIfTI file fills the disk: reading it does
@@ -24,7 +24,7 @@ def read_voxels(file: str | PathLike) -> np.ndarray:
         ValueError: the file cannot be read, or is shorter than its header says.
     """
     try:
-        if not str(file).endswith(NIFTI):
+        if not is_nifti(file):
             return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
         return np.asanyarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
     except (RuntimeError, OSError, EOFError, ValueError, OverflowError, zlib.error, *NIBABEL) as error:

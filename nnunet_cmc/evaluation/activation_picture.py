@@ -10,6 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.evaluate import mask_of
 from nnunet_cmc.evaluation.explain import FULL
 from nnunet_cmc.evaluation.results import Label
@@ -73,4 +74,4 @@ def save_activations(
     )
     handles = [Line2D([], [], color=colors[name], label=name) for name in classes]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False)
-    figure.savefig(file, dpi=150)
+    save_figure(figure, file, dpi=150)

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from nnunet_cmc.evaluation.results import Evaluation, Statistic
+from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean
 
 COMPARED = ("Dice", "ASSD")
 """The metrics that the paper reports."""
-
-AVERAGE = "average"
-"""Stands for the mean over the classes, where a class could be named."""
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
@@ -24,8 +21,8 @@ class Cell:
     """One number of the paper's Table 1.
 
     Attributes:
-        mean: over cases; for :data:`AVERAGE` over the classes' means.
-        std: sample standard deviation over cases; for :data:`AVERAGE` of the cases' own averages over classes.
+        mean: over cases; for the average over the classes' means.
+        std: sample standard deviation over cases; for the average of the cases' own averages over classes.
         n: cases in which the metric is defined.
         undefined: cases in which only one of reference and prediction has the class, so that a distance has no value
             and is not in the mean.
@@ -58,6 +55,8 @@ class PairedTest:
 class Comparison:
     """Evaluations of the same reference cases by the name of their prediction; all are tested against the first.
 
+    ``cells`` and ``tests`` are by prediction, group of modalities, metric, and class or ``average``.
+
     Args:
         subjects: patient of each case; cases of one patient are not independent, so bootstrap and test draw patients.
         seed: of the bootstrap.
@@ -70,7 +69,8 @@ class Comparison:
         first = next(iter(self.evaluations.values()))
         self.classes = list(first.classes)
         self.groups = first.groups
-        self.columns = [*self.classes, AVERAGE] if len(self.classes) > 1 else self.classes
+        self.average = name_of_mean(self.classes)
+        self.columns = [*self.classes, self.average] if len(self.classes) > 1 else self.classes
         self.cells = {
             (name, group, metric, column): cell
             for name, evaluation in self.evaluations.items()
@@ -92,7 +92,7 @@ class Comparison:
         return list(self.evaluations)
 
     def as_json(self) -> dict:
-        """Every cell and test: ``[prediction][group][metric][class or "average"]``."""
+        """Every cell and test: ``[prediction][group][metric][class or average]``."""
         result: dict = {"first": self.names[0], "confidence": CONFIDENCE, "seed": self.seed, "predictions": {}}
         for (name, group, metric, column), cell in self.cells.items():
             entry = vars(cell) | {}
@@ -107,12 +107,12 @@ class Comparison:
         statistics = {name: evaluation.statistic(name, metric, group) for name in self.classes}
         undefined = {name: evaluation.undefined(name, metric, group) for name in self.classes}
         own = Statistic.of(Statistic.of(case.metrics[name][metric] for name in self.classes).mean for case in cases)
-        statistics[AVERAGE] = Statistic(evaluation.mean(metric, group).mean, own.std, own.n)
-        undefined[AVERAGE] = sum(undefined.values())
+        statistics[self.average] = Statistic(evaluation.mean(metric, group).mean, own.std, own.n)
+        undefined[self.average] = sum(undefined.values())
         low, high = self._intervals(*self._sums(evaluation, group, metric))
         return {
             column: Cell(**vars(statistics[column]), undefined=undefined[column], low=float(start), high=float(end))
-            for column, start, end in zip([*self.classes, AVERAGE], low, high, strict=True)
+            for column, start, end in zip([*self.classes, self.average], low, high, strict=True)
         }
 
     def _sums(self, evaluation: Evaluation, group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +162,7 @@ class Comparison:
             ours, theirs = (np.divide(*self._sums(one, group, metric)) for one in (evaluation, first))
         differences = ours - theirs  # NaN where either is undefined
         averages = [Statistic.of(row).mean for row in differences]  # over the classes that both have
-        return dict(zip([*self.classes, AVERAGE], map(_test, [*differences.T, np.array(averages)]), strict=True))
+        return dict(zip([*self.classes, self.average], map(_test, [*differences.T, np.array(averages)]), strict=True))
 
 
 def _test(differences: np.ndarray) -> PairedTest:

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from nnunet_cmc.data.files import visible
 from nnunet_cmc.data.grid import read_grid, reason
 from nnunet_cmc.data.parallel import process_pool
 from nnunet_cmc.data.presence import channel_names, present_channels
@@ -108,29 +109,21 @@ def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
     """File of each case in ``folder``, sorted. Raises ValueError if there is no such folder."""
     if not Path(folder).is_dir():
         raise ValueError(f"There is no folder {folder}: give the folder that holds the label maps.")
-    files = sorted(file for file in Path(folder).iterdir() if file.name.endswith(ending) and file.name[0] != ".")
-    return {file.name.removesuffix(ending): file for file in files}
+    return {file.name.removesuffix(ending): file for file in visible(folder) if file.name.endswith(ending)}
 
 
 def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> None:
-    headers = []
+    grids = []
     for file in (reference_file, prediction_file):
         try:
-            headers.append(read_grid(file)._asdict())
+            grids.append(read_grid(file))
         except ValueError as error:
             raise ValueError(f"Case {case}: {file} {error}.") from error
-    for name, expected in headers[0].items():
-        found = headers[1][name]
-        # NIfTI keeps single precision, so equal grids differ in the last digits.
-        if len(expected) != len(found) or not np.allclose(expected, found, rtol=1e-5, atol=1e-3):
-            raise ValueError(
-                f"Case {case}: the {name} of the prediction {prediction_file} is {_short(found)}, but that of the "
-                f"reference {reference_file} is {_short(expected)}: bring the prediction onto the reference's grid."
-            )
-
-
-def _short(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value + 0.0:.6g}" for value in values) + ")"
+    if differences := grids[1].differences(grids[0]):
+        raise ValueError(
+            f"Case {case}: the prediction {prediction_file} is not on the grid of the reference {reference_file} "
+            f"({', '.join(differences)}): bring it onto that grid."
+        )
 
 
 def _run(judge, tasks: list, processes: int) -> Iterator[CaseResult]:

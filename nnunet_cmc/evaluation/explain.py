@@ -9,9 +9,10 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import insert_crop_into_image
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 
+from nnunet_cmc.checked_predictor import CheckedPredictor, are_numbers
+from nnunet_cmc.data.scan_folder import case_of
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.activation import fused_activation
 
@@ -20,7 +21,7 @@ FULL = 100
 
 
 def explain_case(
-    predictor: nnUNetPredictor, files: Sequence[str], classes: Sequence[int], output: Mapping[str, str | PathLike]
+    predictor: CheckedPredictor, files: Sequence[str], classes: Sequence[int], output: Mapping[str, str | PathLike]
 ) -> None:
     """Write the activation of one case in percent of its largest value, and its label map.
 
@@ -31,7 +32,8 @@ def explain_case(
         output: files to write: ``activation`` and ``prediction``.
 
     Raises:
-        ValueError: the model's network has no fused features, or see :meth:`CMCPreprocessor.run_case`.
+        ValueError: the model's network has no fused features, or its logits are no numbers; or see
+            :meth:`CMCPreprocessor.run_case`.
     """
     network, plans, configuration = predictor.network, predictor.plans_manager, predictor.configuration_manager
     if not isinstance(network, CMCNet):
@@ -47,6 +49,8 @@ def explain_case(
         network.load_state_dict(weights)
         parts.append(_whole_case(predictor, torch.from_numpy(data), classes))
     activation, logits = (torch.stack(own).mean(0) for own in zip(*parts, strict=True))
+    if not are_numbers(logits):
+        raise predictor.refusal(case_of(str(files[0]), predictor.dataset_json["file_ending"]))
     labels = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits, plans, configuration, predictor.label_manager, properties
     )
@@ -59,7 +63,7 @@ def explain_case(
 
 
 def _whole_case(
-    predictor: nnUNetPredictor, data: torch.Tensor, classes: Sequence[int]
+    predictor: CheckedPredictor, data: torch.Tensor, classes: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Activation ``(D, H, W)`` and logits ``(K, D, H, W)`` of preprocessed ``data (M, D, H, W)``."""
     patch = tuple(predictor.configuration_manager.patch_size)

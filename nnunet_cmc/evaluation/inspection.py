@@ -8,7 +8,8 @@ import numpy as np
 
 from nnunet_cmc.data.grid import Grid, read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
-from nnunet_cmc.data.raw_case import split_name
+from nnunet_cmc.data.raw_case import require_one_grid
+from nnunet_cmc.data.scan_folder import files_of, split_name
 from nnunet_cmc.data.voxels import read_voxels
 from nnunet_cmc.evaluation.evaluate import mask_of
 from nnunet_cmc.evaluation.results import Label
@@ -53,7 +54,7 @@ def find_cases(folder: Path, dataset_json: dict) -> list[RawCase]:
     cases = []
     for part, title in PARTS.items():
         found: dict[str, dict[str, Path]] = {}
-        for file in sorted(folder.glob(f"images{part}/*{ending}")):
+        for file in map(Path, files_of(folder / f"images{part}", ending)):
             case, channel = split_name(file.name, ending) or (None, 0)
             if case is None or channel >= len(names):
                 raise ValueError(f"{file} is not named as a channel of a case: rename or remove it.")
@@ -70,7 +71,8 @@ def find_cases(folder: Path, dataset_json: dict) -> list[RawCase]:
 
 
 def look(case: RawCase, classes: Mapping[str, Label]) -> Facts:
-    """Read all files of a case. ValueError if one cannot be read, or all scans are zero everywhere."""
+    """Read all files of a case. ValueError if one cannot be read, their grids differ, or all scans are zero."""
+    require_one_grid(case.name, [*case.images.values(), *([case.label] if case.label else [])])
     grid = read_grid(next(iter(case.images.values())))
     ranges = {}
     for modality, file in case.images.items():

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.evaluate import mask_of
 from nnunet_cmc.evaluation.inspection import Facts
 from nnunet_cmc.evaluation.results import Label
@@ -74,7 +75,7 @@ def save_cases(
                 _draw_scan(axis, row, modality, classes, colors)
     handles = [Patch(color=color, label=name) for name, color in colors.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), _LEGEND_COLUMNS), frameon=False)
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file, dpi=110)
 
 
 def _row(facts: Facts, classes: Mapping[str, Label]) -> _Row:

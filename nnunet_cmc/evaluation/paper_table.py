@@ -1,12 +1,11 @@
 """A comparison as the table of a paper: a row per prediction, per modality its classes and their average."""
 
-import json
 from collections.abc import Callable, Sequence
 from math import isnan
 from os import PathLike
 from pathlib import Path
 
-from nnunet_cmc.data.files import write_text
+from nnunet_cmc.data.files import write_json, write_text
 from nnunet_cmc.evaluation.comparison import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
@@ -141,13 +140,13 @@ def averages_markdown(comparison: Comparison) -> str:
 
 def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> list[Path]:
     """Write ``STEM.md`` and ``.tex``, and of several predictions all numbers as ``.json``; returns the files."""
-    texts = {".md": to_markdown(comparison), ".tex": to_latex(comparison)}
-    if len(comparison.names) > 1:
-        texts[".json"] = json.dumps(comparison.as_json(), indent=2) + "\n"
-    files = {Path(folder, stem + ending): text for ending, text in texts.items()}
-    for file, text in files.items():
-        write_text(file, text)
-    return list(files)
+    files = [Path(folder, stem + ending) for ending in (".md", ".tex", ".json")]
+    write_text(files[0], to_markdown(comparison))
+    write_text(files[1], to_latex(comparison))
+    if len(comparison.names) == 1:
+        return files[:2]
+    write_json(files[2], comparison.as_json())
+    return files
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.evaluate import mask_of
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
@@ -105,7 +106,7 @@ def save_overview(
         patches |= {f"difference: {kind}": color for kind, color in _ERRORS.items()}
     handles = [*(Patch(color=color, label=name) for name, color in patches.items()), outline]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), _LEGEND_COLUMNS), frameon=False)
-    figure.savefig(file, dpi=150)
+    save_figure(figure, file, dpi=150)
 
 
 def _cut(case: CaseFiles, classes: Mapping[str, Label]) -> _Slice:

@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.comparison import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES
 
@@ -38,7 +39,7 @@ def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     if len(comparison.names) > 1:
         _legend(figure, axes[0, 0])
-    figure.savefig(file, dpi=DPI)
+    save_figure(figure, file, dpi=DPI)
 
 
 def _boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> None:
@@ -88,7 +89,7 @@ def save_comparison(file: str | PathLike, comparison: Comparison) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     if len(axes[0, 0].get_legend_handles_labels()[1]) > 0:
         _legend(figure, axes[0, 0])
-    figure.savefig(file, dpi=DPI)
+    save_figure(figure, file, dpi=DPI)
 
 
 def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:

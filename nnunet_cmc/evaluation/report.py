@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunet_cmc.data.files import write_text
 from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.raw_case import split_name
+from nnunet_cmc.data.scan_folder import files_of, split_name
 from nnunet_cmc.evaluation.comparison import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, averages_notes, averages_title, notes, table_rows
 from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
@@ -45,12 +45,12 @@ def find_scans(
         references: reference file of each case.
 
     Raises:
-        ValueError: a case has no scan there, or one that is not on the grid of its reference.
+        ValueError: a case has no scan there, or one that is not on the grid of its reference, or a file looks like a
+            scan and would not be read.
     """
     folder, names = Path(image_folder), channel_names(dataset_json)
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
     scans: dict[str, dict[str, Path]] = {case: {} for case in references}
-    for file in files:
+    for file in map(Path, files_of(folder, dataset_json["file_ending"])):
         case, channel = split_name(file.name, dataset_json["file_ending"]) or ("", 0)
         if case in scans and channel in (present_channels(dataset_json, case) or range(len(names))):
             _require_grid(case, file, references[case])

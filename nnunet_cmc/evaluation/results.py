@@ -1,12 +1,17 @@
 """What an evaluation found: metrics per case and class, and their statistics per group of modalities."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 Label = int | tuple[int, ...]
 """The value of a class in a label map, or the values that make up a region."""
+
+
+def name_of_mean(classes: Collection[str], usual: str = "average") -> str:
+    """What stands for the mean over the classes where a class could be named: the usual, or else what none is named."""
+    return name_of_mean(classes, f"{usual} of all") if usual in classes else usual
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """How a model's predictions suffer when modalities are missing, or one is misaligned with the others."""
 
 import csv
-import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -11,13 +9,15 @@ from functools import partial
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from nnunet_cmc.data.files import atomic_write, hidden_folder, write_json
 from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.raw_case import check_case, split_name
+from nnunet_cmc.data.raw_case import check_case
+from nnunet_cmc.data.scan_folder import numbered_cases
+from nnunet_cmc.data.voxels import write_volume
 from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.misalignment import misalign, random_direction
@@ -35,7 +35,7 @@ class Condition:
     """What is done to every case that it applies to.
 
     Attributes:
-        name: also of the folder of its predictions.
+        name: of which :attr:`folder` is made.
         given: the only channels shown, others are zero; None for all that the case has.
         moved: channel that is misaligned, or None.
         millimetres, degrees: how far it is shifted or turned.
@@ -47,6 +47,11 @@ class Condition:
     millimetres: float = 0.0
     degrees: float = 0.0
 
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its predictions."""
+        return self.name.replace(" ", "_").replace("/", "-")
+
     def applies_to(self, present: Sequence[int]) -> bool:
         """Whether it makes a difference for a case that has the channels ``present``."""
         if self.given is not None:
@@ -55,13 +60,22 @@ class Condition:
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:
-    """All that a stress test of modalities of these names consists of; the first leaves the cases as they are."""
+    """All that a stress test of modalities of these names consists of; the first leaves the cases as they are.
+
+    ValueError if two would have one name, and each the predictions of the other.
+    """
     channels = range(len(names))
     subsets = [subset for size in reversed(channels) for subset in combinations(channels, size) if subset]
     result = [Condition("all"), *(Condition("+".join(names[c] for c in subset), subset) for subset in subsets)]
     for channel in channels:
         result += [Condition(f"{names[channel]} {d:g} mm", moved=channel, millimetres=d) for d in MILLIMETRES]
         result += [Condition(f"{names[channel]} {a:g} degrees", moved=channel, degrees=a) for a in DEGREES]
+    folders = [condition.folder for condition in result]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise ValueError(
+            f"With modalities of the names {', '.join(names)}, two conditions of the stress test would both be "
+            f"{twice[0]}: rename one in the dataset.json of the model."
+        )
     return result
 
 
@@ -77,10 +91,7 @@ def find_cases(
         ValueError: a case is malformed (see :func:`check_case`), none has several modalities, or one lacks a reference.
     """
     folder, ending = Path(image_folder), dataset_json["file_ending"]
-    files: dict[str, list[str]] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if found := split_name(file.name, ending):
-            files.setdefault(found[0], []).append(str(file))
+    files = numbered_cases(folder, ending)
     cases = {}
     for case, images in files.items():
         by_channel = check_case(images, dataset_json)[1]
@@ -136,19 +147,17 @@ def stress_test(
     ):
         for condition, concerned in todo.items():
             bar.set_description(condition.name)
-            folder = output / "predictions" / condition.name.replace(" ", "_").replace("/", "-")
-            unfinished = folder / ".unfinished"
-            unfinished.mkdir(parents=True, exist_ok=True)
+            folder = output / "predictions" / condition.folder
+            folder.mkdir(parents=True, exist_ok=True)
             waiting = [case for case in concerned if not (folder / (case + ending)).exists()]
             bar.update(len(concerned) - len(waiting))
             for part in (waiting[i : i + at_once] for i in range(0, len(waiting), at_once)):
-                with TemporaryDirectory(dir=output) as made, redirect_stdout(log):
-                    prepare = partial(_inputs, condition, len(names), ending, Path(made), seed)
-                    predict([prepare(case, cases[case]) for case in part], [str(unfinished / case) for case in part])
+                with hidden_folder(output) as made, hidden_folder(folder) as predicted, redirect_stdout(log):
+                    prepare = partial(_inputs, condition, len(names), ending, made, seed)
+                    predict([prepare(case, cases[case]) for case in part], [str(predicted / case) for case in part])
                     for case in part:  # what lies in the folder is whole, even after a kill
-                        os.replace(unfinished / (case + ending), folder / (case + ending))
+                        os.replace(predicted / (case + ending), folder / (case + ending))
                 bar.update(len(part))
-            shutil.rmtree(unfinished)
             evaluations[condition] = evaluate_folder(
                 reference_folder, folder, dataset_json, processes, cases=concerned, progress=False
             )
@@ -165,11 +174,11 @@ def _inputs(
         new = made / f"{case}_{channel:04d}{ending}"
         if channel not in given:
             some = sitk.ReadImage(next(iter(files.values())))
-            sitk.WriteImage(some * 0, str(new))
+            write_volume(some * 0, new)
         elif channel == condition.moved:
             direction = random_direction(seed, channel, *case.encode())
             scan = sitk.ReadImage(files[channel])
-            sitk.WriteImage(misalign(scan, direction, condition.millimetres, condition.degrees), str(new))
+            write_volume(misalign(scan, direction, condition.millimetres, condition.degrees), new)
         result.append(str(new) if new.exists() else files[channel])
     return result
 
@@ -177,7 +186,7 @@ def _inputs(
 def save_stress(evaluations: Mapping[Condition, Evaluation], dataset_json: dict, output: str | PathLike) -> list[Path]:
     """Write ``stress.csv``, a row per condition, case and class, and ``stress.json``, means; returns both files."""
     names, files = channel_names(dataset_json), [Path(output, f"stress.{ending}") for ending in ("csv", "json")]
-    with open(files[0], "w", newline="", encoding="utf-8") as stream:
+    with atomic_write(files[0]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["condition", "given", "moved", "mm", "degrees", "case", "class", *METRICS])
         for condition, evaluation in evaluations.items():
@@ -200,7 +209,7 @@ def save_stress(evaluations: Mapping[Condition, Evaluation], dataset_json: dict,
         }
         for condition, evaluation in evaluations.items()
     ]
-    files[1].write_text(json.dumps({"conditions": entries}, indent=2) + "\n", encoding="utf-8")
+    write_json(files[1], {"conditions": entries})
     return files
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnunet_cmc.data.files import read_json
+from nnunet_cmc.data.files import read_json, save_figure
 from nnunet_cmc.evaluation.comparison import COMPARED
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
@@ -51,7 +51,7 @@ class StressRuns:
         for file, figure in zip(files, (self._missing(), self._misalignment()), strict=True):
             handles, labels = figure.axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
-            figure.savefig(file, dpi=DPI)
+            save_figure(figure, file, dpi=DPI)
         return files
 
     def _missing(self) -> Figure:
@@ -103,6 +103,8 @@ def _conditions(file: Path) -> list[dict]:
     conditions = content.get("conditions") if isinstance(content, dict) else None
     if not (isinstance(conditions, list) and conditions and all(map(_is_condition, conditions))):
         raise ValueError(f"{file} has no conditions as nnunet_cmc stress writes them: {REMEDY}.")
+    for entry in conditions:
+        entry["mean"] |= {metric: float("nan") for metric in COMPARED if entry["mean"][metric] is None}
     return conditions
 
 
@@ -110,10 +112,12 @@ def _is_condition(entry: Any) -> bool:
     try:
         names = isinstance(entry["condition"], str) and isinstance(entry["moved"], str)
         counts = [entry["cases"], *(c[metric]["undefined"] for c in entry["classes"].values() for metric in COMPARED)]
-        numbers = [entry["mm"], entry["degrees"], *(entry["mean"][metric] for metric in COMPARED)]
+        numbers = [entry["mm"], entry["degrees"]]
+        means = [entry["mean"][metric] for metric in COMPARED]
     except (AttributeError, KeyError, TypeError):
         return False
-    return names and all(type(n) is int for n in counts) and all(type(n) in (int, float) for n in numbers)
+    numeric = all(type(n) in (int, float) for n in [*numbers, *(mean for mean in means if mean is not None)])
+    return names and numeric and all(type(n) is int for n in counts)
 
 
 def _flattered(entry: dict, metric: str) -> bool:

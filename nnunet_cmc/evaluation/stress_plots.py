@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.comparison import COMPARED
 from nnunet_cmc.evaluation.paper_table import TITLES
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
-from nnunet_cmc.evaluation.results import Evaluation
+from nnunet_cmc.evaluation.results import Evaluation, name_of_mean
 from nnunet_cmc.evaluation.stress import Condition
 
 _HOLLOW = "hollow: a class was missed or invented in some case, which is not in the mean, so the point flatters"
@@ -26,8 +27,8 @@ def save_stress_figures(
         names: of the modalities, by channel.
     """
     files = [Path(output, "missing.png"), Path(output, "misalignment.png")]
-    _missing(evaluations).savefig(files[0], dpi=DPI)
-    _misalignment(evaluations, names).savefig(files[1], dpi=DPI)
+    save_figure(_missing(evaluations), files[0], dpi=DPI)
+    save_figure(_misalignment(evaluations, names), files[1], dpi=DPI)
     return files
 
 
@@ -45,7 +46,8 @@ def _missing(evaluations: Mapping[Condition, Evaluation]) -> Figure:
         if len(classes) > 1:
             means = [evaluations[subset].mean(metric).mean for subset in subsets]
             flattered = [_flattered(evaluations[subset], metric) for subset in subsets]
-            hollow |= _line(axis, range(len(subsets)), means, flattered, metric, "average", "black", linewidth=2.5)
+            average = name_of_mean(classes)
+            hollow |= _line(axis, range(len(subsets)), means, flattered, metric, average, "black", linewidth=2.5)
         axis.set_xticks(range(len(subsets)), [condition.name for condition in subsets])
         axis.set_xlabel("modalities given")
         axis.margins(x=0.1)

@@ -1,14 +1,13 @@
 """An evaluation as text for the screen, as nnU-Net's ``summary.json`` and as CSV."""
 
 import csv
-import json
 from collections import Counter
 from math import isnan
 from os import PathLike
 
-from nnunet_cmc.data.files import write_text, written_whole
+from nnunet_cmc.data.files import atomic_write, write_json
 from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.results import Evaluation, Statistic
+from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean
 
 COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
@@ -31,7 +30,8 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
     for name in evaluation.classes:
         rows.append([name, *(_cell(metric, evaluation.statistic(name, metric, group)) for metric in METRICS)])
     means = [evaluation.mean(metric, group) for metric in METRICS]
-    rows.append(["mean of classes", *(_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True))])
+    numbers = [_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True)]
+    rows.append([name_of_mean(evaluation.classes, "mean of classes"), *numbers])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     rule = "-" * max(map(len, lines))
@@ -106,12 +106,12 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
         "foreground_mean": {metric: evaluation.mean(metric).mean for metric in measured},
         "cmc": {"nsd_tolerance_mm": evaluation.tolerance, "labels": keys, "groups": groups},
     }
-    write_text(file, json.dumps(summary, indent=4, sort_keys=True) + "\n")
+    write_json(file, summary, sort_keys=True)
 
 
 def save_csv(evaluation: Evaluation, file: str | PathLike) -> None:
     """Write a row per case and class; an undefined metric is ``nan``."""
-    with written_whole(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["case", "modalities", "class", "label", *METRICS, *COUNTS])
         for case in evaluation.cases:

@@ -21,7 +21,8 @@ class CMCOutput(NamedTuple):
     """What training sees. Entries of modalities that are absent, or not decoded, are zero.
 
     logits: ``(B, M, K, D, H, W)``, each modality's decoder.
-    features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts.
+    features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts; float32
+        under autocast, too.
     present: ``(B, M)`` bool.
     deep: logits at coarser strides, finest first, of a training with deep supervision.
     """
@@ -115,7 +116,7 @@ class CMCNet(nn.Module):
         if fusion is None:
             output = self._decode(x, present, present[:, None] & present[:, :, None])
             return self.combine(output.logits, present)
-        return self._decode(x, present, fusion & present[:, None] & present[:, :, None])
+        return self._decode(x, present, fusion & present[:, None] & present[:, :, None], never_nothing=True)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """As torch's. ValueError, one sentence, where weights of other plans or labels do not fit."""
@@ -138,13 +139,15 @@ class CMCNet(nn.Module):
             combined = combined + weight[:, m, :, None, None, None] * logits[:, m].log_softmax(1)
         return combined
 
-    def _decode(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
+    def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, never_nothing: bool = False) -> CMCOutput:
         # what every sample has and fuses decides what is computed: the one thing that the host waits for
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
         # (B, M), whom each decoder's fused feature is of: nobody, if the decoder does not run
         parties = [[tuple(party) if party[m] else () for m, party in enumerate(sample[1:])] for sample in asked]
         own: Mask = [[bool(party) for party in sample] for sample in parties]
+        if never_nothing and not any(map(any, own)):
+            return self._decode_nothing(x, present, fusion)
 
         rows = rows_of(has)
         maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
@@ -171,7 +174,21 @@ class CMCNet(nn.Module):
             of_scale = {m: scales[i] for m, scales in decoded.items()}
             shape = (self.num_classes, *(side // 2**i for side in x.shape[2:]))
             logits.append(_scatter(of_scale, decoders, x, shape))
+        features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
         return CMCOutput(logits[0], features, present, tuple(logits[1:]))
+
+    def _decode_nothing(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
+        """Decode a sample of zeros, too, and leave it out: what comes out has the type, number and graph it always has.
+
+        In a distributed training every rank has to send the same tensors, and to take part in the backward pass.
+        """
+        first = torch.arange(x.shape[1], device=x.device) == 0
+        output = self._decode(
+            torch.cat([x, torch.zeros_like(x[:1])]),
+            torch.cat([present, first[None]]),
+            torch.cat([fusion, (first & first[:, None])[None]]),
+        )
+        return CMCOutput(output.logits[:-1], output.features[:-1], present, tuple(part[:-1] for part in output.deep))
 
     def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """Each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""

@@ -6,10 +6,10 @@ from nnunet_cmc.networks.rows import put
 
 
 class Projections(nn.ModuleList):
-    """A 1^3 convolution for each of a modality's skips, zero at the start."""
+    """A 1^3 convolution for each of a modality's skips, zero at the start, for which no random number is drawn."""
 
     def __init__(self, channels: list[int]):
-        super().__init__(nn.Conv3d(width, width, 1, bias=False) for width in channels)
+        super().__init__(nn.utils.skip_init(nn.Conv3d, width, width, 1, bias=False) for width in channels)
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 

@@ -19,7 +19,7 @@ from systems import CANDIDATES, PROFILES, TABLES, Run, choose, finalists, table_
 from table import Results
 from term_shares import shares
 
-from nnunet_cmc.registration.hook import CLASSES
+from nnunet_cmc.registration.classes import CLASSES
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,14 @@ def test_separate_with_a_test_part(run, volumes):
     assert sorted(file.name for file in (folder / "labelsTr").iterdir()) == ["a_CT.nii.gz", "b_MR.nii.gz"]
 
 
+@pytest.mark.parametrize("words", [[], ["--link"]])
+def test_scans_are_copied_unless_links_are_asked_for(run, volumes, words):
+    volumes("ct/a", "labels/a")
+    folder = run("--images", "CT=ct", "--labels", "labels", "--classes", "x=1", *words)
+    assert (folder / "imagesTr" / "a_0000.nii.gz").samefile("ct/a.nii.gz") == bool(words)
+    assert not (folder / "labelsTr" / "a.nii.gz").samefile("labels/a.nii.gz")
+
+
 def test_star_patterns(run, volumes):
     volumes("all/a_t1", "all/a_seg")
     folder = run("--images", "T1=all/*_t1.nii.gz", "--labels", "all/*_seg.nii.gz", "--classes", "x=1")

@@ -11,6 +11,7 @@ import torch
 from nnunet_cmc.commands import doctor
 from nnunet_cmc.commands.doctor import Check
 from nnunet_cmc.registration import hook
+from nnunet_cmc.registration.classes import CLASSES
 
 
 def run_doctor(**environment: str) -> subprocess.CompletedProcess:
@@ -23,7 +24,7 @@ def test_an_installation_that_works(tmp_path):
     process = run_doctor(nnUNet_raw=str(tmp_path), nnUNet_results=str(tmp_path / "missing"))
     assert process.returncode == 0, process.stdout + process.stderr
     status = {subject: found for found, subject in re.findall(r"^(\w+) +(\w+) ", process.stdout, re.MULTILINE)}
-    for subject in ("python", "torch", "nnunetv2", "SimpleITK", "nnUNet_raw", *hook.CLASSES):
+    for subject in ("python", "torch", "nnunetv2", "SimpleITK", "nnUNet_raw", *CLASSES):
         assert status[subject] == "OK"
     assert status["nnUNet_results"] == "warning"
     assert "BROKEN" not in process.stdout
@@ -41,7 +42,7 @@ def test_without_the_hook_it_fails_and_says_why():
 
 
 def test_a_class_that_does_not_load_is_broken(monkeypatch):
-    monkeypatch.setitem(hook.CLASSES, "CMCPlanner", "nnunet_cmc.planners.missing")
+    monkeypatch.setitem(CLASSES, "CMCPlanner", "nnunet_cmc.planners.missing")
     assert doctor.problems() == {
         "CMCPlanner": "ModuleNotFoundError: No module named 'nnunet_cmc.planners.missing'",
     }
@@ -92,6 +93,19 @@ def test_folders_that_are_unset_missing_or_there(monkeypatch, tmp_path):
     assert "export nnUNet_raw=" in raw.finding
     assert f"mkdir -p {tmp_path / 'missing'}" in preprocessed.finding
     assert results == Check("OK", "nnUNet_results", str(tmp_path))
+
+
+def test_the_remedy_for_a_folder_that_no_shell_expanded_works(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("nnUNet_raw", "~/raw")
+    before = doctor.folders()
+    found = next(before)
+    assert found.status == "warning"
+    assert found.finding.startswith("~/raw is taken as it stands")
+    _, _, remedy = found.finding.partition(": ")
+    script = f'{remedy}; python -c "from nnunet_cmc.commands.doctor import folders; print(next(folders()))"'
+    after = subprocess.run(script, shell=True, capture_output=True, text=True, check=True).stdout
+    assert after.strip() == repr(Check("OK", "nnUNet_raw", str(tmp_path / "raw")))
 
 
 def test_gpus_are_named(monkeypatch):

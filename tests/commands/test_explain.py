@@ -99,3 +99,20 @@ def test_nothing_in_a_model_is_executed_and_what_is_broken_is_named(dataset, cap
     assert not Path("executed").exists()
     (model / "dataset.json").write_text("{")
     assert "dataset.json is not JSON" in refusal(dataset, capsys)
+
+
+def test_a_network_that_predicts_no_numbers_explains_nothing(dataset, tmp_path, capsys):
+    (file,) = (dataset.parents[1] / "results" / dataset.name).rglob("checkpoint_final.pth")
+    checkpoint = torch.load(file)
+    weights = checkpoint["network_weights"]
+    weights |= {name: weight * np.nan for name, weight in weights.items() if name.startswith("decoders")}
+    torch.save(checkpoint, file)
+    assert explain(dataset, tmp_path / "out", "--cases", "x") == 1
+    assert f"Case x, predicted with {file}: the network's logits are NaN" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/**/*.*"))
+
+
+def test_a_scan_of_another_ending_is_named(dataset, tmp_path, capsys):
+    (dataset / "imagesTs" / "x_0001.nii.gz").rename(dataset / "imagesTs" / "x_0001.NII.GZ")
+    assert explain(dataset, tmp_path / "out") == 1
+    assert "x_0001.NII.GZ looks like a scan, but is no file that ends in .nii.gz" in capsys.readouterr().err

@@ -97,6 +97,18 @@ def test_datasets_that_cannot_be_looked_at(make_dataset, run):
     assert all(text in line for text, line in zip(expected, found, strict=True))
 
 
+@pytest.mark.parametrize("shift", [0.05, 0.5])  # of voxels of 1 mm: within and beyond the one tolerance
+def test_a_label_beside_its_scan(make_dataset, run, write_volume, shift):
+    folder = make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: scan(1)}, label(1))})
+    write_volume(folder / "imagesTs" / "t_0001.nii.gz", scan(1))
+    write_volume(folder / "labelsTs" / "t.nii.gz", label(1), origin=(shift, 0.0, 0.0))
+    if shift < 0.1:
+        run()
+    else:
+        with pytest.raises(ValueError, match=r"Case t: .*labelsTs/t.nii.gz is not on the grid of .*origin \(0.5, 0"):
+            run()
+
+
 def test_files_that_break_off(make_dataset, run):
     folder = make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: scan(1)}, label(1))})
     file = folder / "imagesTr" / "b_0001.nii.gz"

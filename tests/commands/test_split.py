@@ -68,12 +68,24 @@ def test_unlabelled_scans_of_validation_and_test_subjects(make_dataset, write_vo
 
 
 def test_cross_validation(dataset):
+    (dataset / "imagesTr" / "._both0_0000.nii.gz").write_bytes(b"\0\5\x16\7")
     run("-d", 1, "--folds", 5)
     splits = json.loads((dataset / "splits_final.json").read_text())
     assert sorted(case for fold in splits for case in fold["val"]) == sorted(
         [*(f"both{i}" for i in range(10)), *(f"ct{i}" for i in range(5))]
     )
     assert all("unlabeled" not in fold for fold in splits)
+
+
+def test_files_beside_the_scans(dataset):
+    """Those that macOS adds are passed over; what looks like a scan is named."""
+    (dataset / "imagesTr" / "._ct0_0000.nii.gz").touch()
+    run("-d", 1, "--folds", 2)
+    splits = json.loads((dataset / "splits_final.json").read_text())
+    assert not [case for fold in splits for case in fold["train"] if case.startswith(".")]
+    (dataset / "imagesUn" / "un0_0000.nii").touch()
+    with pytest.raises(ValueError, match=r"un0_0000\.nii looks like a scan, but is no file that ends in \.nii\.gz"):
+        run("-d", 1, "--folds", 2)
 
 
 def test_refreshes_the_preprocessed_copy_and_says_what_is_stale(dataset, nnunet_folders, capsys):

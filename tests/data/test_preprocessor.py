@@ -231,6 +231,22 @@ def test_nothing_half_written_is_left(planned, labeled_folder, write_volume):
     assert {path.name for path in preprocessed.iterdir()} == {"dataset.json", "CMCPlans.json"}
 
 
+def test_plans_that_were_moved_take_what_the_raw_dataset_has(planned, labeled_folder, capsys):
+    """nnU-Net moves the plans alone, and reads the dataset.json and the split in the preprocessed folder."""
+    raw, preprocessed = planned
+    (preprocessed / "dataset.json").unlink()
+    (raw / "splits_final.json").write_text("[]")
+    preprocess()
+    printed = capsys.readouterr().out
+    for name in ("dataset.json", "splits_final.json"):
+        assert (preprocessed / name).read_bytes() == (raw / name).read_bytes()
+        assert f"Copied {raw / name} to {preprocessed}, where there was none." in printed
+    labeled_folder.rmdir()
+    (preprocessed / "splits_final.json").write_text("[{}]")
+    preprocess()
+    assert (preprocessed / "splits_final.json").read_text() == "[{}]", "what is there stays"
+
+
 def test_what_is_unfinished_looks_so_at_every_moment(planned, labeled_folder, monkeypatch):
     """A kill may come before any removal: half of a folder must never pass for all of it."""
     unfinished = planned[1] / "CMCPlans_3d_fullres_unlabeled.unfinished"

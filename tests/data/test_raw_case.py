@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
-from nnunet_cmc.data.raw_case import check_case, read_case, read_label, split_name
+from nnunet_cmc.data.raw_case import check_case, read_case, read_label
 
 READER = SimpleITKIOWithReorient()
 RNG = np.random.default_rng(0)
@@ -25,22 +25,6 @@ def write(tmp_path, write_volume):
         return str(tmp_path / name)
 
     return write
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("a_0000.nii.gz", ("a", 0)),
-        ("x/a_b_0013.nii.gz", ("a_b", 13)),
-        ("a_0001_0000.nii.gz", ("a_0001", 0)),
-        ("a.nii.gz", None),
-        ("a_000.nii.gz", None),
-        ("_0000.nii.gz", None),
-        ("a_0000.nrrd", None),
-    ],
-)
-def test_split_name(name, found):
-    assert split_name(name, ".nii.gz") == found
 
 
 def test_the_channel_comes_from_the_name(write, dataset_json):

@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
+from nnunetv2.utilities import utils
 
 from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
@@ -100,3 +102,35 @@ def test_a_byte_order_mark_is_read_and_removed_before_nnunet_reads_the_file(make
     assert f"Removing the byte order mark of {folder / 'dataset.json'}" in capsys.readouterr().out
     raw_dataset_json(1)
     assert "byte order mark" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["imagesTr", "labelsTr", "imagesUn"])
+def test_a_file_of_another_ending_is_named(make_dataset, part):
+    folder = make_dataset({"a": ({0: VOLUME}, VOLUME), "u": ({0: VOLUME}, None)})
+    file = folder / part / "u_0001.NII.gz"
+    file.touch()
+    with pytest.raises(ValueError, match=rf"^{file} looks like a scan, but is no file that ends in \.nii\.gz, so"):
+        check_dataset(str(folder), read_json(folder))
+
+
+@pytest.mark.parametrize("names", [["p_seg"], ["p", "p_seg"]])
+def test_names_that_nnunet_takes_for_its_own_labels_are_refused(make_dataset, names):
+    for label in (VOLUME, None):
+        folder = make_dataset({"a": ({0: VOLUME}, VOLUME)} | {name: ({0: VOLUME}, label) for name in names})
+        with pytest.raises(ValueError, match=r"^Case p_seg ends in _seg, as the names .*: rename its files\.$"):
+            check_dataset(str(folder), read_json(folder))
+        shutil.rmtree(folder)
+
+
+def test_files_that_begin_with_a_dot_are_passed_over_by_us_and_nnunet(make_dataset):
+    """As macOS adds them to disks of other systems."""
+    folder = make_dataset({"a": ({0: VOLUME}, VOLUME), "u": ({0: VOLUME}, None)})
+    for file in list(folder.glob("*/*.nii.gz")):
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
+        (file.parent / ".DS_Store").touch()
+    dataset_json = read_json(folder)
+    check_dataset(str(folder), dataset_json)
+    assert set(unlabeled_cases(str(folder), ".nii.gz")) == {"u"}
+    assert set(utils.get_filenames_of_train_images_and_targets(str(folder), dataset_json)) == {"a"}
+    del dataset_json["cmc"]  # what is not ours is left to nnU-Net
+    assert set(utils.get_filenames_of_train_images_and_targets(str(folder), dataset_json)) == {"a", "._a"}

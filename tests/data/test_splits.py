@@ -7,7 +7,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nnunet_cmc.data.splits import Fold, hidden_cases, load_fold, make_folds, make_splits, require_every_modality
+from nnunet_cmc.data.splits import (
+    Fold,
+    hidden_cases,
+    load_fold,
+    make_folds,
+    make_splits,
+    require_every_modality,
+    splits_in_force,
+)
 from nnunet_cmc.data.splits import write_splits as write
 
 FRACTIONS = [0.1, 0.3, 0.5, 1.0]
@@ -222,3 +230,49 @@ def test_a_file_that_cannot_be_trusted(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
         load_fold(file, 0)
+
+
+@pytest.fixture
+def both_files(tmp_path, monkeypatch):
+    files = []
+    for root in ("raw", "preprocessed"):
+        monkeypatch.setenv(f"nnUNet_{root}", str(tmp_path / root))
+        files.append(tmp_path / root / "Dataset502_X" / "splits_final.json")
+        files[-1].parent.mkdir(parents=True)
+    return files
+
+
+FOLD = {"train": ["a", "b"], "val": ["c"], "unlabeled": ["d"]}
+
+
+@pytest.mark.parametrize("there", [(), (0,), (1,), (0, 1)])
+def test_the_raw_file_holds_where_there_is_no_preprocessed_one(both_files, there, monkeypatch):
+    for number in there:
+        both_files[number].write_text(json.dumps([FOLD]))
+    assert splits_in_force("Dataset502_X") == (both_files[max(there)] if there else None)
+    monkeypatch.delenv("nnUNet_raw")
+    assert splits_in_force("Dataset502_X") == (both_files[1] if 1 in there else None)
+
+
+@pytest.mark.parametrize(
+    ("copy", "says"),
+    [
+        ([{**FOLD, "train": ["b", "a"]}], None),
+        ([FOLD, {"train": ["d"], "val": ["c"]}], None),  # nnU-Net allows the copy further folds
+        ([{"train": ["a", "b", "d"], "val": ["c"]}], 'case d is in "unlabeled", and in "train"'),
+        ([{"train": ["a", "b"], "val": ["c"]}], 'case d is in "unlabeled", and in no list'),
+        ([{**FOLD, "val": ["c", "d"]}], 'case d is in "unlabeled", and in "unlabeled" and "val"'),
+        ([], 'case a is in "train", and in no list'),
+    ],
+)
+def test_two_files_that_disagree_are_named(both_files, copy, says):
+    raw, preprocessed = both_files
+    raw.write_text(json.dumps([FOLD]))
+    preprocessed.write_text(json.dumps(copy))
+    if says is None:
+        assert splits_in_force("Dataset502_X") == preprocessed
+        return
+    with pytest.raises(ValueError, match=r"Fold 0 of .* is another one in .*: copy the file that is meant") as error:
+        splits_in_force("Dataset502_X")
+    for part in (str(raw), str(preprocessed), says):
+        assert part in str(error.value)

@@ -3,6 +3,7 @@
 import locale
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
@@ -101,3 +102,45 @@ def volume():
 def label():
     """``label(file, values, dtype)`` -> file of a label map that shows these values; geometry as ``volume``."""
     return _label
+
+
+def _write_slices(folder, stored, **tags):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, plane in enumerate(stored):
+        header = {
+            "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+            "SOPInstanceUID": f"1.2.3.4.{number + 1}",
+            "StudyInstanceUID": "1.2.3.1",
+            "SeriesInstanceUID": "1.2.3.1.1",
+            "Modality": "CT",
+            "InstanceNumber": number + 1,
+            "ImagePositionPatient": [10, -20, 30 + 2 * number],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "PixelSpacing": [1.5, 1.5],
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "BitsAllocated": 16,
+            "BitsStored": 16,
+            "HighBit": 15,
+            "PixelRepresentation": int(plane.dtype.kind == "i"),
+            **{tag: value for tag, value in tags.items() if not isinstance(value, dict)},
+            **{tag: values[number] for tag, values in tags.items() if isinstance(values, dict) and number in values},
+        }
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.Rows, data.Columns = plane.shape[:2]
+        for tag, value in header.items():
+            setattr(data, tag, value)
+        data.PixelData = plane.tobytes()
+        data.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture
+def write_slices():
+    """``write_slices(folder, planes, Tag=value, Tag={slice number: value})`` -> folder of a series, a file for each.
+
+    Planes are (H, W) int16 or uint16, of 1.5 x 1.5 mm, 2 mm apart; tags are pydicom's names of them.
+    """
+    return _write_slices

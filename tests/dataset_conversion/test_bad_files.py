@@ -62,7 +62,8 @@ def test_bad_image_is_named_and_nothing_is_written(tmp_path, pair, nnunet_folder
 BAD_LABELS = {
     "unknown value": ((0, 1, 3, 9), np.uint8, {}, r"value\(s\) \[3, 9\], but the classes are \[0, 1, 2\]"),
     "negative": ((0, -1), np.int16, {}, r"value\(s\) \[-1\]"),
-    "fraction": ((0, 1.5), np.float32, {}, "values that are not integers, such as 1.5"),
+    "fraction": ((0, 1.5), np.float32, {}, "not integers, such as 1.5: give the label as it was drawn, or resample"),
+    "nearly": ((0, 1.01), np.float32, {}, "values that are not integers, such as 1.01: give the label"),
     "NaN": ((0, np.nan), np.float32, {}, "not integers, such as nan"),
     "empty": ((0,), np.uint8, {}, "l.nii.gz: shows no class at all: leave it out"),
     "shifted": ((1,), np.uint8, {"origin": (10.5, -20, 30)}, r"l.nii.gz: is not on the grid of .*_ct.nii.gz \(origin"),

@@ -336,6 +336,68 @@ def test_a_dicom_series_with_a_slice_that_was_cut_short(tmp_path, nnunet_folders
     assert not list((nnunet_folders / "raw").iterdir())
 
 
+ENDINGS = [".NII.GZ", ".nii.GZ", ".Nii.Gz", ".NII", ".Nrrd", ".MHA", ".Mhd"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_endings_in_any_case_of_letters(tmp_path, nnunet_folders, ending):
+    folders = {}
+    for name, make in (("ct", scans), ("labels", labels)):
+        folders[name] = make(tmp_path / name, "a", "b", ending=ending.lower())
+        file = folders[name] / f"a{ending.lower()}"
+        file.rename(file.with_name(f"a{ending}"))
+    whole = convert_folders(3, "X", {"CT": folders["ct"]}, folders["labels"], CLASSES)
+    pattern = {name: folder / f"*{ending.lower()}" for name, folder in folders.items()}
+    by_pattern = convert_folders(4, "X", {"CT": pattern["ct"]}, pattern["labels"], CLASSES)
+    for folder in (whole, by_pattern):
+        assert sorted(file.name for file in (folder / "labelsTr").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+        for part, name in (("imagesTr", "_0000"), ("labelsTr", "")):
+            first, second = (sitk.ReadImage(str(folder / part / f"{case}{name}.nii.gz")) for case in "ab")
+            np.testing.assert_array_equal(sitk.GetArrayFromImage(first), sitk.GetArrayFromImage(second))
+
+
+def test_images_further_down_are_a_fault(tmp_path, nnunet_folders, write_series, capsys):
+    ct = scans(tmp_path / "ct", "a", "b", "c")
+    write_series(ct / "d" / "study" / "series", np.ones((4, 4, 4), np.int16))
+    scans(ct / "e", "nested", ending=".nii")
+    (ct / "notes" / "old").mkdir(parents=True)
+    (ct / "notes" / "old" / "letter.txt").write_text("Dear colleague")
+    scans(ct / ".hidden", "scan")
+    with pytest.raises(ValueError, match="for 2 problem") as error:
+        convert_folders(3, "X", {"CT": ct}, labels(tmp_path / "labels", "a", "b", "c"), CLASSES)
+    for line, folder, file in zip(
+        str(error.value).splitlines()[1:], (ct / "d", ct / "e"), ("study/series/6.dcm", "nested.nii"), strict=True
+    ):
+        assert line.startswith(f"  {folder} is no DICOM series, but holds images such as {folder / file}: give the")
+    assert f"Left out, not a volume: {ct / 'notes'} (1)" in capsys.readouterr().out
+    assert not list((nnunet_folders / "raw").iterdir())
+
+
+def test_scans_of_other_formats_are_a_fault(tmp_path, nnunet_folders, write_series):
+    ct = scans(tmp_path / "ct", "a")
+    scans(ct, "b", ending=".hdr")  # and its .img
+    series = write_series(tmp_path / "c", np.ones((4, 4, 4), np.int16))
+    shutil.copyfile(series / "9.dcm", ct / "c")  # DICOM without an ending
+    (ct / "d.MGZ").touch()
+    (ct / "._e.mgz").touch()
+    with pytest.raises(ValueError, match="for 4 problem") as error:
+        convert_folders(3, "X", {"CT": ct}, labels(tmp_path / "labels", "a"), CLASSES)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split(" looks like a scan, but is neither")[0] for line in lines] == [
+        f"  {ct / name}" for name in ("b.hdr", "b.img", "c", "d.MGZ")
+    ]
+
+
+def test_files_that_begin_with_a_dot_are_passed_over(tmp_path, nnunet_folders, capsys):
+    ct, label = scans(tmp_path / "ct", "a"), labels(tmp_path / "labels", "a")
+    for folder in (ct, label):
+        (folder / "._a.nii.gz").write_bytes(b"\0\5\x16\7" + bytes(200))
+        (folder / ".DS_Store").touch()
+    folder = convert_folders(3, "X", {"CT": ct}, label, CLASSES)
+    assert files(folder) == ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"]
+    assert "Left out" not in capsys.readouterr().out
+
+
 def test_classes_for_each_modality(tmp_path, nnunet_folders):
     images = {"CT": scans(tmp_path / "ct", "a"), "MR": scans(tmp_path / "mr", "a")}
     label = {"CT": labels(tmp_path / "ct_l", "a"), "MR": tmp_path / "mr_l"}

@@ -169,6 +169,7 @@ def test_names_and_values_of_later_releases(tmp_path, nnunet_folders, capsys):
             label = np.resize(np.array((0, 1, 2, 3), np.uint8), SHAPE)
             write(root / folder / "labels" / f"subject{number}_{sequence}_manual.nii.gz", label, grid)
     write(root / "train" / "labels" / "subject2_DE_scribble.nii.gz", label, grid)
+    write(root / ".Trash" / "subject2_DE.nii.gz", scan, grid)
     folder = convert_mscmrseg(root)
     assert names(folder / "labelsTr") == ["subject2_LGE", "subject2_bSSFP", "subject7_LGE", "subject7_bSSFP"]
     np.testing.assert_array_equal(read(folder / "labelsTr" / "subject2_LGE.nii.gz"), np.resize([0, 3, 1, 2], SHAPE))

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -70,10 +71,18 @@ def test_absent_channel_is_exactly_zero_on_the_grid_of_the_case(pair, nnunet_fol
 
 def test_nothing_is_rewritten_that_need_not_change(pair, nnunet_folders):
     folder = write(pair)
-    assert (folder / "imagesTr" / "a_0001.nii.gz").samefile(pair[0].images[1])
-    written = folder / "labelsTr" / "a.nii.gz"
-    assert written.read_bytes() == pair[0].label.read_bytes()
-    assert not written.samefile(pair[0].label)  # labels are corrected in place
+    for file, source in (("imagesTr/a_0001.nii.gz", pair[0].images[1]), ("labelsTr/a.nii.gz", pair[0].label)):
+        assert (folder / file).read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_change_in_place_reaches_the_source_of_a_linked_scan_alone(pair, nnunet_folders, link):
+    folder, sources = write(pair, link=link), [pair[0].images[1], pair[0].label]
+    before = [source.read_bytes() for source in sources]
+    for file in ("imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"):  # labels are corrected in place: never linked
+        with (folder / file).open("r+b") as content:
+            content.write(b"changed")
+    assert [source.read_bytes() == content for source, content in zip(sources, before, strict=True)] == [not link, True]
 
 
 def test_copies_where_links_are_impossible(pair, nnunet_folders, monkeypatch):
@@ -81,7 +90,7 @@ def test_copies_where_links_are_impossible(pair, nnunet_folders, monkeypatch):
         raise OSError("cross-device link")
 
     monkeypatch.setattr(case_writer.os, "link", refuse)
-    folder = write(pair)
+    folder = write(pair, link=True)
     written = folder / "imagesTr" / "a_0001.nii.gz"
     assert written.read_bytes() == pair[0].images[1].read_bytes()
     assert not written.samefile(pair[0].images[1])
@@ -105,6 +114,47 @@ def test_manifest_leads_back_to_every_source(tmp_path, pair, nnunet_folders, lab
     assert by_file["imagesTr/b_0001.nii.gz"]["how"] == "zeros"
     assert by_file["imagesTr/b_0001.nii.gz"]["source"] == ""
     assert by_file["imagesTr/n_0000.nii.gz"]["how"] == by_file["labelsTr/n.nii.gz"]["how"] == "rewritten"
+
+
+@pytest.mark.parametrize("values", [None, {1: 2, 2: 1}])
+def test_labels_that_are_nearly_whole_are_rounded(tmp_path, pair, nnunet_folders, label, values):
+    file = label(tmp_path / "l.nii.gz", (0, 1.00002, 1.99998, 2.00004), np.float32)
+    folder = write([*pair, Case("c", "c", pair[0].images, file, label_values=values)])
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "labelsTr" / "c.nii.gz")))
+    one, two = (1, 2) if values is None else (2, 1)
+    np.testing.assert_array_equal(found, np.resize(np.array([0, one, two, two], np.uint8), found.shape))
+    assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["n.nii", "n.nii.gz"])
+def test_nifti_2_is_written_as_nifti_1(tmp_path, pair, nnunet_folders, name):
+    voxels = np.random.default_rng(0).normal(100, 30, (7, 6, 5)).astype(np.float32)
+    transform = np.array([[1, 0, 0, -10], [0, 1.5, 0, 20], [0, 0, 2, 30], [0, 0, 0, 1]], float)
+    for file, array in ((name, voxels), (f"l_{name}", (voxels > 100).astype(np.uint8))):
+        image = nibabel.Nifti2Image(array, transform)
+        image.set_qform(transform, 1)
+        nibabel.save(image, tmp_path / file)
+    folder = write([*pair, Case("c", "c", {0: tmp_path / name}, tmp_path / f"l_{name}")])
+    for file, array in (("imagesTr/c_0000.nii.gz", voxels), ("labelsTr/c.nii.gz", voxels > 100)):
+        written = nibabel.load(folder / file)
+        assert isinstance(written, nibabel.Nifti1Image)
+        np.testing.assert_array_equal(written.get_fdata(), array)
+        np.testing.assert_allclose(written.affine, transform)
+    assert f"{tmp_path / name},rewritten" in (folder / "manifest.csv").read_text()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "sheared", "4-D"])
+def test_nifti_2_that_is_no_volume(tmp_path, pair, nnunet_folders, damage):
+    transform = np.eye(4)
+    transform[0, 2] = 0.5 * (damage == "sheared")
+    shape = (7, 6, 5, 2) if damage == "4-D" else (7, 6, 5)
+    nibabel.save(nibabel.Nifti2Image(np.ones(shape, np.int16), transform), file := tmp_path / "n.nii")
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-50])
+    sentence = {"truncated": "cannot be read", "sheared": "not at right angles", "4-D": "has 4 dimensions"}[damage]
+    with pytest.raises(ValueError, match=rf"case c, .*n\.nii: {sentence}" if damage != "sheared" else sentence):
+        write([*pair, Case("c", "c", {0: file}, None)])
+    assert names(nnunet_folders / "raw") == []
 
 
 def test_label_values_are_replaced(tmp_path, nnunet_folders, label, volume):
@@ -256,6 +306,12 @@ def test_case_in_two_parts(pair, nnunet_folders):
         write([*pair, Case("a", "a", pair[0].images, test=True)])
 
 
+def test_a_case_that_nnunet_would_take_for_a_label(pair, nnunet_folders):
+    with pytest.raises(ValueError, match=r"case a_seg, .*/a_ct.nii.gz: ends in _seg, .*: rename its files"):
+        write([*pair, Case("a_seg", "a", pair[0].images, test=True)])
+    assert not list((nnunet_folders / "raw").iterdir())
+
+
 def test_never_over_an_existing_dataset(pair, nnunet_folders):
     folder = write(pair)
     before = (folder / "dataset.json").read_bytes()
@@ -272,6 +328,14 @@ def test_variable_unset(pair, monkeypatch):
         write(pair)
 
 
+def test_no_folder_is_made_that_is_named_tilde(pair, nnunet_folders, monkeypatch):
+    monkeypatch.chdir(nnunet_folders)
+    monkeypatch.setenv("nnUNet_raw", "~/raw")
+    with pytest.raises(ValueError, match=r"nnUNet_raw is ~/raw, which nnU-Net does not expand: export nnUNet_raw="):
+        write(pair)
+    assert not Path("~").exists()
+
+
 def test_labels_without_a_class_if_allowed(tmp_path, pair, nnunet_folders, label):
     case = Case("c", "c", pair[0].images, label(tmp_path / "l.nii.gz", (0,)))
     folder = write([*pair, case], allow_empty_labels=True)
@@ -281,19 +345,15 @@ def test_labels_without_a_class_if_allowed(tmp_path, pair, nnunet_folders, label
 def test_a_stopped_conversion_leaves_nothing_and_can_be_repeated(pair, nnunet_folders, monkeypatch):
     write_case = raw_dataset.write_case
 
-    def stop_at_second(dataset, case, steps):
+    def stop_at_second(dataset, case, *arguments):
         if case.name == "b":
             raise KeyboardInterrupt
-        write_case(dataset, case, steps)
+        write_case(dataset, case, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(raw_dataset, "write_case", stop_at_second)
         with pytest.raises(KeyboardInterrupt):
             write(pair)
     assert names(nnunet_folders / "raw") == []
-    leftover = nnunet_folders / "raw" / ".Dataset007_X.unfinished"  # as a killed process leaves it
-    (leftover / "imagesTr").mkdir(parents=True)
-    (leftover / "imagesTr" / "stale_0000.nii.gz").touch()
     folder = write(pair)
-    assert not Path(folder, "imagesTr", "stale_0000.nii.gz").exists()
     assert names(folder.parent) == ["Dataset007_X"]

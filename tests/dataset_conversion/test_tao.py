@@ -71,6 +71,17 @@ def test_a_dicom_series_of_a_patient(make_patients, nnunet_folders, write_series
     np.testing.assert_array_equal(sitk.GetArrayFromImage(written), array)
 
 
+def test_a_dicom_series_further_down(make_patients, nnunet_folders, write_series):
+    root = make_patients(2)
+    (root / "patient_01" / "T1.nii.gz").unlink()
+    (root / "patient_01" / "T1_label.nii.gz").unlink()
+    write_series(root / "patient_01" / "T1" / "series", np.ones(SHAPES["T1"], np.int16))
+    with pytest.raises(
+        ValueError, match=r"patient_01/T1 is no DICOM series, but holds images such as .*/series/6\.dcm"
+    ):
+        convert_tao(root)
+
+
 def test_folders_that_make_no_sense(make_patients, nnunet_folders, tmp_path, capsys):
     root = make_patients(3)
     (root / "notes").mkdir()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from nnunet_cmc.evaluation.comparison import AVERAGE, Comparison
+from nnunet_cmc.evaluation.comparison import Comparison
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
 CLASSES = {"liver": 1, "spleen": 2}
@@ -41,7 +41,7 @@ def two_sided_p(differences):
 def test_means_and_deviations():
     table = np.array([[0.9, 0.5], [0.8, 0.7], [0.4, 0.6]])
     cells = compare(table).cells
-    liver, average = cells["a", "CT", "ASSD", "liver"], cells["a", "CT", "ASSD", AVERAGE]
+    liver, average = cells["a", "CT", "ASSD", "liver"], cells["a", "CT", "ASSD", "average"]
     assert (liver.mean, liver.std) == pytest.approx((0.7, np.std([0.9, 0.8, 0.4], ddof=1)))
     assert (liver.n, liver.undefined) == (3, 0)
     assert (average.mean, average.std) == pytest.approx((0.65, np.std([0.7, 0.75, 0.5], ddof=1)))
@@ -49,12 +49,12 @@ def test_means_and_deviations():
 
 def test_undefined_values_are_left_out_and_counted():
     comparison = compare([[1.0, np.nan], [2.0, 4.0], [3.0, np.nan]], [[1.5, 3.0], [2.5, 5.0], [3.5, 3.0]])
-    spleen, average = (comparison.cells["a", "CT", "ASSD", column] for column in ("spleen", AVERAGE))
+    spleen, average = (comparison.cells["a", "CT", "ASSD", column] for column in ("spleen", "average"))
     assert (spleen.mean, spleen.n, spleen.undefined) == (4.0, 1, 2)
     assert np.isnan(spleen.std)
     assert (average.mean, average.undefined) == (3.0, 2)
     assert comparison.cells["a", "CT", "Dice", "spleen"].undefined == 0
-    spleen, average = (comparison.tests["b", "CT", "ASSD", column] for column in ("spleen", AVERAGE))
+    spleen, average = (comparison.tests["b", "CT", "ASSD", column] for column in ("spleen", "average"))
     assert (spleen.difference, spleen.n) == (1.0, 1)
     assert (average.difference, average.n) == (pytest.approx((0.5 + 0.75 + 0.5) / 3), 3)  # over the classes both have
 
@@ -64,7 +64,7 @@ def test_p_is_that_of_all_possible_signs(seed):
     rng = np.random.default_rng(seed)
     first, other = rng.normal(3, 1, (2, 9, 2))
     tests = compare(first, other).tests
-    for column, values in {"liver": (other - first)[:, 0], AVERAGE: (other - first).mean(1)}.items():
+    for column, values in {"liver": (other - first)[:, 0], "average": (other - first).mean(1)}.items():
         test = tests["b", "CT", "ASSD", column]
         assert (test.p, test.difference, test.n) == pytest.approx((two_sided_p(values), values.mean(), 9))
 
@@ -99,7 +99,7 @@ def test_the_interval_is_that_of_drawn_subjects(subjects):
     cell = comparison.cells["a", "CT", "ASSD", "liver"]
     low, high = drawn_interval(table[:, 0], subjects)
     assert (cell.low, cell.high) == pytest.approx((low, high), abs=0.05 * (high - low))
-    average = comparison.cells["a", "CT", "ASSD", AVERAGE]
+    average = comparison.cells["a", "CT", "ASSD", "average"]
     low, high = drawn_interval(table.mean(1), subjects)
     assert (average.low, average.high) == pytest.approx((low, high), abs=0.05 * (high - low))
 
@@ -111,10 +111,10 @@ def test_the_interval_is_reproducible():
 
 @pytest.mark.filterwarnings("error")
 def test_one_subject_or_draws_without_a_value_have_no_interval():
-    assert np.isnan(compare([[1.0, 2.0]]).cells["a", "CT", "ASSD", AVERAGE].low)
+    assert np.isnan(compare([[1.0, 2.0]]).cells["a", "CT", "ASSD", "average"].low)
     cells = compare([[1.0, np.nan], [2.0, np.nan], [3.0, 1.0]]).cells
     assert np.isnan(cells["a", "CT", "ASSD", "spleen"].high)
-    assert cells["a", "CT", "ASSD", AVERAGE].high > 1
+    assert cells["a", "CT", "ASSD", "average"].high > 1
 
 
 def test_json_has_every_number():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.evaluation.evaluate import NOT_STATED, classes_of, evaluate_folder, modalities_of
 from nnunet_cmc.evaluation.metrics import compute_metrics
 
@@ -82,23 +83,33 @@ def test_missing_predictions_are_listed(folders, dataset_json):
 
 
 @pytest.mark.parametrize(
-    ("name", "geometry", "found"),
+    ("geometry", "found"),
     [
-        ("spacing", {"spacing": (1, 1.5, 3.01)}, "(1, 1.5, 3.01)"),
-        ("origin", {"origin": (5, -7, 3)}, "(5, -7, 3)"),
-        ("direction", {"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}, "(-1, 0, 0, 0, -1, 0, 0, 0, 1)"),
+        ({"spacing": (1, 1.5, 3.03)}, "spacing (1.0, 1.5, 3.03) instead of (1.0, 1.5, 3.0)"),
+        ({"origin": (5, -7, 3)}, "origin (5.0, -7.0, 3.0) instead of (5.0, -7.0, 2.0)"),
+        (
+            {"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)},
+            "direction (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0) inst",
+        ),
     ],
 )
-def test_another_grid_is_refused(folders, dataset_json, write_labels, blocks, name, geometry, found):
+def test_another_grid_is_refused(folders, dataset_json, write_labels, blocks, geometry, found):
     write_labels(folders[1] / "c.nii.gz", blocks(), **geometry)
     text = refusal(folders, dataset_json)
-    assert text.startswith(f"Case c: the {name} of the prediction {folders[1] / 'c.nii.gz'} is {found}")
-    assert str(folders[0] / "c.nii.gz") in text
+    assert text.startswith(f"Case c: the prediction {folders[1] / 'c.nii.gz'} is not on the grid of the reference ")
+    assert f"{folders[0] / 'c.nii.gz'} ({found}" in text
+
+
+@pytest.mark.parametrize("origin", [(5.005, -7, 2), (5.09, -7, 2)])
+def test_a_tenth_of_a_voxel_is_one_grid_here_as_everywhere(folders, dataset_json, write_labels, blocks, origin):
+    write_labels(folders[1] / "c.nii.gz", blocks(2), origin=origin)
+    assert read_grid(folders[1] / "c.nii.gz").differences(read_grid(folders[0] / "c.nii.gz")) == []
+    assert len(evaluate_folder(*folders, dataset_json).cases) == 4
 
 
 def test_another_size_is_refused(folders, dataset_json, write_labels, blocks):
     write_labels(folders[1] / "a.nii.gz", blocks()[:-1])
-    assert "Case a: the size of the prediction" in refusal(folders, dataset_json)
+    assert "(size (14, 12, 5) instead of (14, 12, 6))" in refusal(folders, dataset_json)
 
 
 def test_the_rounding_of_nifti_headers_is_not_another_grid(folders, dataset_json, write_labels, blocks):

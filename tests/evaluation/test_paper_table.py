@@ -1,5 +1,6 @@
 """The table of a paper as Markdown and LaTeX."""
 
+import json
 import re
 import shutil
 
@@ -26,6 +27,41 @@ def test_dice_in_percent_and_distances_in_mm():
     assert cell_text("ASSD", Cell(*[float("nan")] * 2, 0, 0, *[float("nan")] * 2)) == "-"
     assert number("Dice", -0.05, "+") == "-5.0"
     assert number("ASSD", 0.05, "+") == "+0.05"
+
+
+def test_classes_that_are_named_as_their_mean(folders, dataset_json, tmp_path):
+    dataset_json["labels"] = {"background": 0, "average": 1, "average of all": 2}
+    reference, prediction = folders
+    judged = evaluate_folder(reference, prediction, dataset_json)
+    first, second = (judged.statistic(name, "Dice", "CT").mean for name in judged.classes)
+    both = Comparison({"a": judged, "b": judged}, {case: case for case in "abcd"})
+    columns = ["average", "average of all", "average of all of all"]
+    expected = dict(zip(columns, (first, second, (first + second) / 2), strict=True))
+    assert first > second > 0
+    assert {column: both.cells["a", "CT", "Dice", column].mean for column in both.columns} == pytest.approx(expected)
+    assert {column: both.tests["b", "CT", "Dice", column].n for column in both.columns} == dict.fromkeys(columns, 2)
+
+    save_tables(both, tmp_path, "comparison")
+    found = json.loads((tmp_path / "comparison.json").read_text())["predictions"]["a"]["CT"]["Dice"]
+    assert {column: found[column]["mean"] for column in columns} == pytest.approx(expected)
+    header, _, row = markdown_rows((tmp_path / "comparison.md").read_text())[:3]
+    assert header[1:4] == [f"CT: {column}" for column in columns]
+    assert [float(cell.split()[0].strip("*")) for cell in row[1:4]] == pytest.approx(
+        [100 * value for value in expected.values()], abs=0.06
+    )
+    assert " & ".join(columns) in (tmp_path / "comparison.tex").read_text()
+    assert averages(both)[1][0][3] == f"{100 * expected['average of all of all']:.1f}"
+
+
+def test_json_is_json_where_numbers_are_undefined(comparison, tmp_path):
+    def no_constant(name):
+        raise ValueError(f"{name} is not JSON")
+
+    *_, file = save_tables(comparison, tmp_path, "comparison")
+    found = json.loads(file.read_text(), parse_constant=no_constant)
+    assert file.name == "comparison.json"
+    assert found["predictions"]["perfect"]["MR"]["Dice"]["spleen"]["mean"] is None
+    assert found["predictions"]["perfect"]["MR"]["Dice"]["liver"]["mean"] == 1
 
 
 def markdown_rows(text):

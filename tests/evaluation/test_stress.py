@@ -3,14 +3,18 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_cmc.evaluation.metrics import compute_metrics
+from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 from nnunet_cmc.evaluation.stress import conditions, find_cases, save_stress, stress_test
-from nnunet_cmc.evaluation.stress_plots import save_stress_figures
+from nnunet_cmc.evaluation.stress_comparison import StressRuns
+from nnunet_cmc.evaluation.stress_plots import _missing, save_stress_figures
 
 RADIUS = 20.0  # mm
 DATASET_JSON = {
@@ -32,7 +36,8 @@ class Stub:
         for files, output in zip(inputs, outputs, strict=True):
             images = [sitk.ReadImage(file) for file in files]
             volumes = [sitk.GetArrayFromImage(image) for image in images]
-            self.given[output.replace("/.unfinished/", "/")] = [bool(volume.any()) for volume in volumes]
+            folder = Path(output).parent.parent  # of a hidden one, until the case is done
+            self.given[str(folder / Path(output).name)] = [bool(volume.any()) for volume in volumes]
             used = 1 if volumes[1].any() else 0
             sitk.WriteImage(images[used] > 50.0, output + ".nii.gz")
 
@@ -132,6 +137,31 @@ def test_files_hold_the_numbers(tested):
     assert entries["MR 20 mm"]["classes"]["ball"]["Dice"]["n"] == 2
 
 
+@pytest.mark.parametrize("names", [["all", "MR"], ["CT", "CT"], ["T 1", "T_1"], ["CT", "MR", "CT+MR"]])
+def test_modalities_whose_conditions_would_have_one_name(names):
+    with pytest.raises(ValueError, match=r"two conditions of the stress test would both be .*: rename one in the"):
+        conditions(names)
+
+
+def test_json_is_json_where_numbers_are_undefined(tmp_path):
+    def no_constant(name):
+        raise ValueError(f"{name} is not JSON")
+
+    missed = CaseResult("a", "CT+MR", "r", "p", {"ball": compute_metrics(np.ones(1, bool), np.zeros(1, bool), [1.0])})
+    save_stress({conditions(["CT", "MR"])[0]: Evaluation({"ball": 1}, 2.0, [missed], [])}, DATASET_JSON, tmp_path)
+    (entry,) = json.loads((tmp_path / "stress.json").read_text(), parse_constant=no_constant)["conditions"]
+    assert (entry["mean"]["Dice"], entry["mean"]["ASSD"]) == (0, None)
+    assert np.isnan(StressRuns({"x": tmp_path}).runs["x"]["all"]["mean"]["ASSD"])
+
+
+def test_figure_of_a_class_that_is_named_as_the_mean():
+    mask = np.ones(1, bool)
+    case = CaseResult("a", "CT+MR", "r", "p", dict.fromkeys(("average", "ball"), compute_metrics(mask, mask, [1.0])))
+    judged = Evaluation({"average": 1, "ball": 2}, 2.0, [case], [])
+    figure = _missing(dict.fromkeys(conditions(["CT", "MR"])[:3], judged))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "ball", "average of all"]
+
+
 def test_figures_show_curves_of_both_modalities(tested):
     evaluations, _, output = tested
     missing, misaligned = save_stress_figures(evaluations, ["CT", "MR"], output)
@@ -157,3 +187,6 @@ def test_only_cases_of_several_modalities_count(folders, tmp_path):
         find_cases(images, references, silent)
     with pytest.raises(ValueError, match="nowhere has no case"):
         find_cases(tmp_path / "nowhere", references, silent)
+    (images / "b_0001.nii.gz").rename(images / "b_0001.nii")
+    with pytest.raises(ValueError, match=r"b_0001\.nii looks like a scan, but is no file that ends in \.nii\.gz"):
+        find_cases(images, references, silent)

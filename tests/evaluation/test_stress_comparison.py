@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.plots import COLORS
 from nnunet_cmc.evaluation.stress import conditions
@@ -31,8 +32,20 @@ def save_run(folder, loss, cases=4, undefined=0):
                 "classes": {"liver": statistics},
             }
         )
-    (folder / "stress.json").write_text(json.dumps({"conditions": entries}))
+    write_json(folder / "stress.json", {"conditions": entries})
     return folder
+
+
+def test_a_mean_that_is_undefined(tmp_path):
+    """nnU-Net's NaN, which older versions wrote, and JSON's null: there is no bar, but all others."""
+    for spelling in ("null", "NaN"):
+        folder = save_run(tmp_path / spelling, 0.1)
+        content = json.loads((folder / "stress.json").read_text())
+        content["conditions"][1]["mean"]["ASSD"] = None
+        (folder / "stress.json").write_text(json.dumps(content).replace("null", spelling))
+        runs = StressRuns({"x": folder})
+        assert np.isnan(runs.runs["x"]["CT"]["mean"]["ASSD"])
+        assert runs.save_figures(folder)[0].is_file()
 
 
 def painted(picture, colour):

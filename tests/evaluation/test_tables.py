@@ -1,6 +1,7 @@
 """The screen table, the summary that nnU-Net must be able to read, and the CSV."""
 
 import csv
+import json
 import re
 from math import isnan
 from multiprocessing.pool import ThreadPool
@@ -31,18 +32,27 @@ def test_summary_is_read_by_nnunet_and_holds_its_numbers(evaluation, folders, tm
         for label in (1, 2):
             ours = entry["metrics"][label]
             assert set(ours) == {*theirs["metrics"][label], "ASSD", "HD95", "NSD"}
-            assert {key: ours[key] for key in theirs["metrics"][label]} == pytest.approx(
-                {key: float(value) for key, value in theirs["metrics"][label].items()}, nan_ok=True
-            )
+            for key, value in theirs["metrics"][label].items():
+                assert ours[key] == (None if isnan(value) else pytest.approx(float(value)))
     for label, means in summary["mean"].items():
         for metric, mean in means.items():
             values = [entry["metrics"][label][metric] for entry in summary["metric_per_case"]]
-            defined = [value for value in values if not isnan(value)]
+            defined = [value for value in values if value is not None]
             assert mean == pytest.approx(sum(defined) / len(defined))
     assert set(summary["foreground_mean"]) == set(summary["mean"][1])
     assert summary["foreground_mean"]["Dice"] == pytest.approx(sum(summary["mean"][k]["Dice"] for k in (1, 2)) / 2)
     assert summary["cmc"]["groups"]["CT"]["spleen"]["ASSD"]["n"] == 1
     assert summary["cmc"]["nsd_tolerance_mm"] == 2
+
+
+def test_summary_is_json_where_metrics_are_undefined(evaluation, tmp_path):
+    def no_constant(name):
+        raise ValueError(f"{name} is not JSON")
+
+    save_summary(evaluation, tmp_path / "summary.json")
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=no_constant)
+    assert summary["metric_per_case"][1]["metrics"]["2"]["Dice"] is None
+    assert summary["cmc"]["groups"]["MR"]["spleen"]["ASSD"] == {"mean": None, "std": None, "n": 0}
 
 
 def test_nnunet_determines_postprocessing_from_the_summary(folders, dataset_json, write_labels, monkeypatch):
@@ -98,6 +108,13 @@ def test_table_shows_every_group_with_its_numbers(evaluation):
     spleen_in_mr = re.findall(r"^spleen .*$", text, re.MULTILINE)[1]
     assert spleen_in_mr.split() == ["spleen", *["-", "(0)"] * 5]
     assert re.findall(r"^mean of classes +(\S+)", text, re.MULTILINE)[3] == f"{evaluation.mean('Dice').mean:.3f}"
+
+
+def test_table_of_a_class_that_is_named_as_the_mean(folders, dataset_json):
+    dataset_json["labels"] = {"background": 0, "liver": 1, "mean of classes": 2}
+    lines = format_table(evaluate_folder(*folders, dataset_json)).splitlines()
+    names = [line.split("  ")[0] for line in lines[2:8] if not line.startswith("--")]
+    assert names == ["class", "liver", "mean of classes", "mean of classes of all"]
 
 
 def test_table_names_what_was_missed_and_what_invented(evaluation, folders, dataset_json):

@@ -7,11 +7,14 @@ import shutil
 import sys
 from io import StringIO
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+from nnunet_cmc.checked_predictor import CheckedPredictor
 from nnunet_cmc.data.voxels import read_voxels
 from nnunet_cmc.predictor import Predictor
 
@@ -47,6 +50,89 @@ def test_nnunet_is_told_of_a_modality_that_the_model_has_not(tiny, tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
+def with_nan(tiny, tmp_path, fold=0):
+    """A copy of the model of which one fold has weights that are NaN."""
+    model = model_of(tiny, tmp_path)
+    checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    weights = checkpoint["network_weights"]
+    weights |= {name: weight * np.nan for name, weight in weights.items() if name.startswith("decoders")}
+    (model / f"fold_{fold}").mkdir(exist_ok=True)
+    torch.save(checkpoint, model / f"fold_{fold}" / "checkpoint_final.pth")
+    return model
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_logits_that_are_nan_are_no_background(tiny, tmp_path, fold, capsys):
+    model, out = with_nan(tiny, tmp_path, fold), tmp_path / "out"
+    out.mkdir()
+    files = [[str(tiny.new / f"{name}.nii.gz")] for name in ("ct_0000", "mr_0001")]
+    sentence = f"Case ct, predicted with {model}/fold_{fold}/checkpoint_final.pth: the network's logits are NaN, or"
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False)
+    predictor.initialize_from_trained_model_folder(str(model), [*range(fold + 1)])
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        predictor.predict_from_files_sequential(files, [str(out / "ct"), str(out / "mr")])
+    ours = Predictor(model, device="cpu")
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        ours.predict_files(files[0], out / "ct.nii.gz")
+    with pytest.raises(ValueError, match=r"The case, predicted with"):
+        ours.predict({"CT": np.ones((16, 16, 16))}, (1, 1, 1))
+    failures = ours.predict_folder(tiny.new, out)
+    assert failures["ct"].startswith(sentence)
+    assert len(failures) == len({path.name[:-12] for path in tiny.new.iterdir()})
+    assert not list(out.glob("*.nii.gz"))
+
+
+def test_nor_in_nnunets_validation_of_a_training(tiny, tmp_path):
+    """Which gives its predictor the network, and each case without its name."""
+    source = stock(with_nan(tiny, tmp_path))
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    managers = source.plans_manager, source.configuration_manager
+    predictor.manual_initialization(source.network, *managers, None, source.dataset_json, "CMCTrainer", None)
+    with pytest.raises(ValueError, match="the network's logits are NaN"):
+        predictor.predict_sliding_window_return_logits(torch.ones(2, 16, 16, 16))
+
+
+def test_without_a_gpu_one_is_told_of_the_cpu(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    predictor = nnUNetPredictor(device=torch.device("cuda"), allow_tqdm=False)
+    with pytest.raises(ValueError, match=r"finds no GPU here \(cuda\): compute on the CPU, with -device cpu"):
+        predictor.initialize_from_trained_model_folder(str(tiny.model), ["0"])
+    with pytest.raises(ValueError, match=r"finds no GPU here \(cuda\): .* Python device=\"cpu\""):
+        Predictor(tiny.model, device="cuda")
+
+
+def test_each_case_says_what_it_is_predicted_from(tiny, tmp_path, capsys):
+    cases = tmp_path / "cases"
+    shutil.copytree(tiny.new, cases, ignore=shutil.ignore_patterns("small*", "oblique*", "mirrored*"))
+    shutil.copy(cases / "mr_0001.nii.gz", cases / "zero_0001.nii.gz")
+    mr = sitk.ReadImage(str(cases / "mr_0001.nii.gz"))
+    sitk.WriteImage(mr * 0, str(cases / "zero_0000.nii.gz"))
+    (cases / "._mr_0001.nii.gz").write_bytes(b"\0\5\x16\7")  # as macOS writes them
+    expected = {"both": "CT, MR", "ct": "CT", "mr": "MR", "zero": "MR"}
+    predictor = stock(tiny.model)
+    predictor.predict_from_files_sequential(str(cases), str(tmp_path))
+    printed = capsys.readouterr().out
+    assert re.findall(r"^Case (\w+) is predicted from (.*)\.$", printed, re.MULTILINE) == list(expected.items())
+    Predictor(tiny.model, device="cpu").predict_folder(cases, tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert dict(re.findall(r"^Case (\w+) is predicted from (.*)\.$", printed, re.MULTILINE)) == expected
+    assert {file.name for file in tmp_path.glob("*.nii.gz")} == {f"{case}.nii.gz" for case in expected}
+
+
+def of_another_ending(tiny, folder):
+    shutil.copy(tiny.new / "both_0001.nii.gz", folder)
+    shutil.copy(tiny.new / "both_0000.nii.gz", folder / "both_0000.NII.GZ")
+    return "both_0000.NII.GZ looks like a scan, but is no file that ends in .nii.gz, so it would be left out"
+
+
+def test_a_file_of_another_ending_stops_a_folder(tiny, tmp_path):
+    (tmp_path / "cases").mkdir()
+    sentence = of_another_ending(tiny, tmp_path / "cases")
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Predictor(tiny.model, device="cpu").predict_folder(tmp_path / "cases", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def without_number(tiny, folder):
     shutil.copy(tiny.new / "ct_0000.nii.gz", folder / "patient.nii.gz")
     return "patient.nii.gz has no channel number: name it CASE_0000.nii.gz for CT, and so on."
@@ -72,7 +158,8 @@ def not_there(tiny, folder):
 
 
 @pytest.mark.parametrize(
-    "fault", [without_number, without_number_beside_a_case, of_another_channel, without_scans, not_there]
+    "fault",
+    [without_number, without_number_beside_a_case, of_another_channel, of_another_ending, without_scans, not_there],
 )
 def test_nnunet_is_told_of_a_folder_that_holds_no_cases(tiny, tmp_path, fault):
     (tmp_path / "cases").mkdir()
@@ -101,7 +188,13 @@ def test_models_of_others_and_lists_of_files_are_left_to_nnunet(in_tiny, tmp_pat
     predictor = stock(in_tiny.model)
     files, _, _ = predictor._manage_input_and_output_lists([["x.nii.gz"]], str(tmp_path))
     assert files == [["x.nii.gz"]]
-    predictor.configuration_manager.configuration["preprocessor_name"] = "DefaultPreprocessor"
+    assert type(predictor) is CheckedPredictor
+    model = model_of(in_tiny, tmp_path)
+    plans = json.loads((model / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["preprocessor_name"] = "DefaultPreprocessor"
+    (model / "plans.json").write_text(json.dumps(plans))
+    predictor = stock(model)
+    assert type(predictor) is nnUNetPredictor
     files, _, _ = predictor._manage_input_and_output_lists(str(tmp_path), str(tmp_path))
     assert files == []
 

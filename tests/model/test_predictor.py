@@ -214,6 +214,11 @@ def change_plans(model, **changes):
     (model / "plans.json").write_text(json.dumps(plans))
 
 
+def change_entry(model, **changes):
+    plans = json.loads((model / "plans.json").read_text())
+    (model / "plans.json").write_text(json.dumps(plans | changes))
+
+
 def change_labels(model):
     dataset_json = json.loads((model / "dataset.json").read_text())
     dataset_json["labels"]["more"] = 2
@@ -245,6 +250,10 @@ DAMAGES = {
     "arguments": (
         lambda m: change_plans(m, arch_kwargs={"patch_size": [16] * 3, "what": 1}),
         "do not describe a network .*TypeError",
+    ),
+    "a call by name": (
+        lambda m: change_entry(m, label_manager="load_pickle"),
+        "plans.json: the plans have 'load_pickle' as label_manager, which nnU-Net would look up and call",
     ),
     "code": (lambda m: change_checkpoint(m, extra=Evil(m / "executed")), "a Python object .*mkdir.* are never loaded"),
 }

@@ -98,6 +98,11 @@ def hostile_plans(network="os.path.join", kwargs=None, imports=()):
     return json.dumps({"configurations": {"3d_fullres": {"architecture": architecture}}}).encode()
 
 
+def named(key, name, configuration="3d_fullres"):
+    plans = {"configurations": {configuration: {key: name}}} if configuration else {"configurations": {}, key: name}
+    return lambda _: json.dumps(plans).encode()
+
+
 UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 
 
@@ -138,6 +143,41 @@ HOSTILE = {
         "its configuration x has an architecture that describes no network",
     ),
     "a folder elsewhere": ("m/plans.json", lambda _: b'{"configurations": {}, "plans_name": "../x"}', "no name of a"),
+    "a resampling": ("m/plans.json", named("resampling_fn_data", "load_pickle"), "'load_pickle' as resampling_fn_data"),
+    "a resampling of labels": ("m/plans.json", named("resampling_fn_seg", "zoom"), "'zoom' as resampling_fn_seg"),
+    "a resampling of probabilities": (
+        "m/plans.json",
+        named("resampling_fn_probabilities", "os"),
+        "its configuration 3d_fullres has 'os' as resampling_fn_probabilities, which nnU-Net would look up and call",
+    ),
+    "an argument of resampling": (
+        "m/plans.json",
+        named("resampling_fn_data_kwargs", {"order": 3, "preprocessor": 1}),
+        "'preprocessor' as resampling_fn_data_kwargs",
+    ),
+    "an argument that is no plain value": (
+        "m/plans.json",
+        named("resampling_fn_seg_kwargs", {"order": {"x": 1}}),
+        "{'x': 1} as resampling_fn_seg_kwargs",
+    ),
+    "a preprocessor": ("m/plans.json", named("preprocessor_name", "Pool"), "'Pool' as preprocessor_name"),
+    "a normalization": (
+        "m/plans.json",
+        named("normalization_schemes", ["CTNormalization", "join"]),
+        "'join' as normalization_schemes",
+    ),
+    "a mask": ("m/plans.json", named("use_mask_for_norm", ["x"]), "'x' as use_mask_for_norm"),
+    "a reader": ("m/plans.json", named("image_reader_writer", "sitk", None), "the plans have 'sitk' as image_reader"),
+    "a label manager": ("m/plans.json", named("label_manager", "abc", None), "'abc' as label_manager"),
+    "a planner": ("m/plans.json", named("experiment_planner_used", "join", None), "'join' as experiment_planner_used"),
+    "a list as a name": ("m/plans.json", named("label_manager", [["x"]], None), "['x'] as label_manager"),
+    "a reader of the dataset": (
+        "m/dataset.json",
+        lambda _: b'{"overwrite_image_reader_writer": "load_pickle"}',
+        "dataset.json has 'load_pickle' as overwrite_image_reader_writer",
+    ),
+    "no dataset": ("m/dataset.json", lambda _: b"[]", "dataset.json must hold an object"),
+    "plans that some systems find": ("m/Plans.JSON", named("label_manager", "abc", None), "'abc' as label_manager"),
     "a script": ("m/run.py", lambda _: b"", "it is of no kind that a model has"),
 }
 
@@ -147,7 +187,7 @@ def test_a_hostile_archive_is_told_before_nnunet_sees_it(tmp_path, capsys, monke
     monkeypatch.chdir(tmp_path)
     name, content, sentence = HOSTILE[kind]
     with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
-        archive.writestr("m/dataset.json", "{}")
+        archive.writestr("m/dataset_fingerprint.json", "{}")
         archive.writestr(name, content(tmp_path))
     assert main(["doctor", "--verify", "model.zip"]) == 1
     said = capsys.readouterr()
@@ -173,6 +213,34 @@ def test_plans_of_nnunet_are_sound(planner, tmp_path, monkeypatch, capsys, in_ti
         archive.writestr("plans.json", json.dumps(plans))
     assert main(["doctor", "--verify", "model.zip"]) == 0, capsys.readouterr().out
     assert {"2d", "3d_fullres"} <= plans["configurations"].keys()
+
+
+@pytest.mark.parametrize("kind", ["declared", "many", "in a checkpoint", "by another method", "more than declared"])
+def test_archives_that_would_fill_the_disk(tmp_path, capsys, kind):
+    """200 MiB of zeros are 200 KiB, unpacked nowhere."""
+    file, method = tmp_path / "model.zip", zipfile.ZIP_LZMA if kind == "by another method" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(file, "w", method) as archive:
+        if kind == "many":
+            for number in range(10_001):
+                archive.writestr(f"{number}.txt", "")
+        with archive.open(
+            "archive/data.pkl" if kind == "in a checkpoint" else "fold_0/checkpoint_final.pth", "w"
+        ) as pth:
+            for _ in range(200 if kind in ("declared", "in a checkpoint") else 1):
+                pth.write(bytes(2**20))
+    if kind == "in a checkpoint":
+        file = file.rename(tmp_path / "checkpoint_final.pth")
+    if kind == "more than declared":
+        file.write_bytes(file.read_bytes().replace((2**20).to_bytes(4, "little"), (2**10).to_bytes(4, "little")))
+    assert main(["doctor", "--verify", str(file)]) == 1
+    told = {
+        "declared": "its 0.2 MiB would unpack to 200 MiB, and a model does not shrink so much: do not unpack it",
+        "many": "it has 10002 entries, and a model has a few: do not unpack it",
+        "in a checkpoint": "its 0.2 MiB would unpack to 200 MiB",
+        "by another method": "it is compressed by a method that nnU-Net does not use: export the model again",
+        "more than declared": "Bad CRC-32 for file 'fold_0/checkpoint_final.pth'",
+    }
+    assert told[kind] in capsys.readouterr().out
 
 
 def test_archives_that_cannot_be_read(tmp_path, capsys):

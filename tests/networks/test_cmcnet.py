@@ -137,6 +137,39 @@ def test_absent_modality_costs_nothing_and_changes_nothing():
     assert not ran
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_what_training_sees_is_of_one_kind_whatever_there_is(encoder, half):
+    """Ranks of a distributed training send it to each other, and one of them may have patches of air alone."""
+    network = build(encoder)
+    network.stacked_on = "cpu"  # encoders of as many samples each are one computation, others are not
+    for decoder in network.decoders:
+        decoder.supervise_deep()
+    one, nothing = scan(), torch.zeros(2, 2, 16, 16, 16)
+    one[:, 0] = 0
+    kinds = []
+    for x, fusion in (
+        (scan(), everything),
+        (one, alone),
+        (nothing, everything),
+        (scan(), lambda x: everything(x) & False),
+    ):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            output = network(x, fusion(x))
+        parts = (output.logits, output.features, *output.deep)
+        kinds.append([(part.dtype, part.shape, part.requires_grad) for part in parts])
+        if x is nothing:
+            assert not output.present.any()
+            assert not any(part.any() for part in parts)
+            sum(part.float().sum() for part in parts).backward()
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            assert gradients, "a distributed training waits for the gradient of some weight"
+            assert not any(gradient.any() for gradient in gradients)
+    assert all(kind == kinds[0] for kind in kinds)
+    assert len(kinds[0]) > 2, "deep supervision is among it"
+    assert all(requires for _, _, requires in kinds[0])
+
+
 def test_a_modality_on_its_own_cannot_see_the_other():
     net, x = build(), scan(2)
     output = net(x, alone(x))

@@ -139,6 +139,14 @@ def test_hidden_cases_are_left_out(dataset, where, capsys):
         assert read(dataset[1] / "splits_final.json") == [fold]
 
 
+def test_splits_that_disagree_stop_it(dataset):
+    fold = {"train": ["ct"], "val": ["ct"]}
+    (dataset[0] / "splits_final.json").write_text(json.dumps([{**fold, "unlabeled": ["mr"]}]))
+    (dataset[1] / "splits_final.json").write_text(json.dumps([fold]))
+    with pytest.raises(ValueError, match=r'is another one in .*\(case mr is in "unlabeled", and in no list\)'):
+        CMCPlanner(1)
+
+
 def test_given_spacing_wins(dataset):
     plans = CMCPlanner(1, overwrite_target_spacing=[3.0, 1.0, 2.0], plans_name="Mine").plan_experiment()
     configuration = read(dataset[1] / "Mine.json")["configurations"]["3d_fullres"]

@@ -80,6 +80,26 @@ def test_a_variable_that_is_not_set(registered, monkeypatch, variable):
         registered.trainer()
 
 
+def test_a_dataset_that_was_not_preprocessed(registered):
+    registered.images.rename(registered.folder / "CMCTinyPlans_2d")
+    with pytest.raises(ValueError) as caught:
+        registered.trainer()
+    assert str(caught.value) == (
+        f"There is no {registered.images}: run nnUNetv2_preprocess -d Dataset901_Cubes -plans_name CMCTinyPlans "
+        "-c 3d_fullres first."
+    )
+    assert not registered.results.exists()
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there(registered, monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=rf"finds no GPU here \({device}\): compute on the CPU, with -device cpu"):
+        registered.trainer(device=device)
+    assert not registered.results.exists()
+
+
 def test_one_case_only(registered):
     """Where there is nothing to validate on: fold all trains and validates on the one."""
     for file in registered.images.iterdir():

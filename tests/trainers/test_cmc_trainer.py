@@ -364,3 +364,29 @@ def test_seed_from_the_environment(registered, monkeypatch):
     monkeypatch.setenv("NNUNET_CMC_SEED", "lucky")
     with pytest.raises(ValueError, match="NNUNET_CMC_SEED is 'lucky'"):
         registered.trainer(CMCTrainer)
+
+
+def test_hidden_labels_of_the_raw_split_stay_hidden_without_a_preprocessed_one(registered, monkeypatch):
+    """Plans that were moved from another dataset come without a copy of the split."""
+    raw = registered.preprocessed.with_name("raw") / registered.folder.name
+    raw.mkdir(parents=True)
+    hidden = registered.hidden()
+    (registered.folder / "splits_final.json").rename(raw / "splits_final.json")
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    trainer = registered.trainer()
+    trainer.initialize()
+    labeled, unlabeled, _ = trainer.get_streams()
+    assert unlabeled.cases == hidden
+    assert not {*labeled.cases} & {*hidden}
+    assert f"Fold 0 of {raw / 'splits_final.json'}" in log_of(trainer)
+
+
+def test_without_any_split_the_folds_are_random_and_the_log_says_so(registered, monkeypatch):
+    (registered.folder / "splits_final.json").unlink()
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    trainer = registered.trainer()
+    trainer.initialize()
+    labeled, unlabeled, val = trainer.get_streams()
+    assert unlabeled is None
+    assert len(labeled.cases) + len(val) == 6
+    assert re.search(r"neither in nnUNet_preprocessed \(.*\) nor in nnUNet_raw \(not set\): .* random", log_of(trainer))

@@ -1,7 +1,10 @@
 import pytest
 import torch
+from torch.nn.functional import max_pool3d
 
+from nnunet_cmc.data.pairs import POSITION_STRIDE
 from nnunet_cmc.trainers.copy_paste import CMCTrainerCopyPaste
+from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 from nnunet_cmc.trainers.plus import CMCTrainerPlus
 
 
@@ -43,6 +46,28 @@ def test_a_cuboid_of_a_labelled_row_lies_in_the_strong_view_with_its_label(cubes
             assert not strong.equal(batch["data"][n_labeled + row])
             places.add(tuple(there[0].tolist()))
     assert len(places) > 4
+
+
+def test_what_is_pasted_has_no_place_in_the_body_and_teaches_cac_nothing(unpaired):
+    """It is another patient's anatomy: at the host's positions, it would teach that organs lie elsewhere."""
+    host, trainer = (
+        unpaired.trainer(type("Seeded", (cls,), {"seed": 0})) for cls in (CMCTrainerMeanTeacher, CMCTrainerCopyPaste)
+    )
+    compared = 0
+    for plain, batch in zip(batches_of(host, 6), batches_of(trainer, 6), strict=True):
+        n_labeled = len(batch["target"])
+        assert batch["positions"][:n_labeled].equal(plain["positions"][:n_labeled])
+        touched = max_pool3d((batch["pasted"] >= 0).float(), POSITION_STRIDE).bool().expand(-1, 3, -1, -1, -1)
+        expected = plain["positions"][n_labeled:].masked_fill(touched, torch.nan)
+        torch.testing.assert_close(batch["positions"][n_labeled:], expected, rtol=0, atol=0, equal_nan=True)
+
+        output = trainer.network(torch.cat([batch["data"][:n_labeled], batch["strong"]]), batch["fusion"])
+        _, cac = trainer.consistency(output, batch["target"], batch["pairs"], batch["positions"])
+        (gradient,) = torch.autograd.grad(cac, output.logits)
+        gradient = gradient[n_labeled:].abs().sum((1, 2))[:, None]
+        assert not gradient[batch["pasted"] >= 0].any()
+        compared += int(gradient.any())
+    assert compared > 1
 
 
 def test_true_labels_teach_where_there_are_some_and_the_teacher_elsewhere(registered):

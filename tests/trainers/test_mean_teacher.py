@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
-from nnunet_cmc.trainers.mean_teacher import MOMENTUM, CMCTrainerMeanTeacher, MeanTeacherTrainer
+from nnunet_cmc.trainers.mean_teacher import MOMENTUM, CMCTrainerMeanTeacher, MeanTeacherTrainer, follow
 
 
 class Quiet(CMCTrainerMeanTeacher):
@@ -50,19 +51,36 @@ def test_it_trains_and_the_network_is_a_cmcnet_like_any_other(cubes, cls):
     assert (checkpoint["logging"]["alpha"][1] == 0) == (checkpoint["logging"]["beta"][1] == 0) == alone
 
 
-def test_the_teacher_is_the_moving_average_of_its_student(registered):
+def test_the_teacher_is_the_mean_of_the_first_students(registered):
     trainer = started(registered.trainer(Quiet))
-    expected = weights(trainer.network)
-    assert all(value.equal(trainer.teacher.module.state_dict()[name]) for name, value in expected.items())
+    students = [weights(trainer.network)]
+    assert all(value.equal(trainer.teacher.module.state_dict()[name]) for name, value in students[0].items())
     for _ in range(3):
         trainer.train_step(next(trainer.dataloader_train))
-        for name, value in trainer.network.state_dict().items():
-            if value.is_floating_point():
-                expected[name] = MOMENTUM * expected[name] + (1 - MOMENTUM) * value
+        students.append(weights(trainer.network))
+    expected = {
+        name: torch.stack([each[name] for each in students]).mean(0) if value.is_floating_point() else value
+        for name, value in students[-1].items()
+    }
     teacher = trainer.teacher.module.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(teacher[name], value, rtol=1e-5, atol=1e-7)
     assert not teacher["mia.bias"].equal(trainer.network.state_dict()["mia.bias"])
+
+
+def test_the_random_weights_are_forgotten_and_then_the_average_moves():
+    """Student t is worth 1 / 100 of the teacher after 99 updates, and 0.99 times as much after each one more."""
+    student = torch.nn.Linear(1, 1, bias=False)
+    teacher = AveragedModel(student, multi_avg_fn=follow)
+    students = torch.randn(151)
+    for updates, value in enumerate(students):
+        student.weight.data.fill_(value)
+        teacher.update_parameters(student)
+        share = torch.full((updates + 1,), 1 / min(updates + 1, 100))
+        share *= MOMENTUM ** (updates - torch.arange(updates + 1).clamp(min=99)).clamp(min=0)
+        assert share.sum() == pytest.approx(1, abs=1e-4)
+        torch.testing.assert_close(teacher.module.weight.sum(), share @ students[: updates + 1], rtol=1e-4, atol=1e-5)
+    assert share[0] < 0.01
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(registered):

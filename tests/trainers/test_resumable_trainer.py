@@ -1,10 +1,12 @@
 """Training that is stopped, by SIGTERM or at once, and started again."""
 
+import json
 import multiprocessing
 import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,57 @@ def test_the_newer_of_latest_and_best_is_continued(unpaired):
         resumed.load_checkpoint(latest(first))
         assert resumed.current_epoch == expected
         assert (resumed.epoch_outputs is None) == (saved > other), "within an epoch is later than its start"
+
+
+def swap(cubes) -> None:
+    """Another split of the fold: a training case validates, and the other way round."""
+    (fold,) = json.loads((cubes.folder / "splits_final.json").read_text())
+    fold["train"][0], fold["val"][0] = fold["val"][0], fold["train"][0]
+    cubes.split(**fold)
+
+
+@pytest.mark.parametrize("change", [swap, lambda cubes: cubes.add_unlabeled("more", [0])])
+def test_a_checkpoint_of_another_split_is_neither_continued_nor_validated(registered, change):
+    first = registered.trainer(Quiet)
+    first.num_epochs = 1
+    first.run_training()
+    change(registered)
+    resumed = registered.trainer(Quiet)
+    resumed.load_checkpoint(str(Path(first.output_folder) / "checkpoint_final.pth"))
+    case, words = ("case0", '"train", and is in "val"') if change is swap else ("more", 'no list, and is in "imagesUn"')
+    message = f"Fold 0 is another split than .* was trained on: case {case} was in {words}: restore the files"
+    with pytest.raises(ValueError, match=message):
+        resumed.run_training()
+    if change is swap:  # what is validated has not changed otherwise
+        for trainer in (first, resumed):
+            with pytest.raises(ValueError, match=message):
+                trainer.perform_actual_validation()
+
+
+def test_a_checkpoint_that_does_not_know_its_split_says_so(registered):
+    first = registered.trainer(Quiet)
+    first.num_epochs = 1
+    first.run_training()
+    file = Path(first.output_folder) / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    assert content.pop("cases")["unlabeled"] == registered.hidden()
+    torch.save(content, file)
+    resumed = registered.trainer(Quiet)
+    resumed.load_checkpoint(str(file))
+    resumed.get_dataloaders()
+    assert "does not say which cases it was trained on" in Path(resumed.log_file).read_text()
+
+
+def test_outside_of_the_main_thread(registered):
+    """As in a program that trains in the background: signals are the main thread's."""
+    trainer = registered.trainer(Quiet)
+    trainer.num_epochs = 1
+    handler = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(trainer.run_training).result()
+    assert trainer.current_epoch == 1
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert "outside of the main thread: after SIGTERM nothing is saved" in Path(trainer.log_file).read_text()
 
 
 def test_workers_that_die_are_an_error(unpaired, monkeypatch):

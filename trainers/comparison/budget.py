@@ -18,7 +18,7 @@ import os
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_cmc.registration.hook import BUDGET, CLASSES
+from nnunet_cmc.registration.classes import BUDGET, CLASSES
 
 EPOCHS = "NNUNET_CMC_EPOCHS"
 ITERATIONS = "NNUNET_CMC_ITERATIONS"
@@ -28,7 +28,9 @@ class Budget:
     """Mixin for a trainer: the number of epochs and of iterations per epoch come from the environment.
 
     One validation iteration is run per five training iterations, which is nnU-Net's own proportion (50 to 250), at most
-    the trainer's own number and at least one. They only choose ``checkpoint_best``; no weight is learned from them.
+    the trainer's own number and at least one. No gradient comes from them, but they choose ``checkpoint_best`` and, in
+    our trainers, calibrate how much each modality is believed: Dice on validation cases is slightly optimistic where
+    modalities are combined. Test cases are never used.
     The number of threads on a CPU is that of ``OMP_NUM_THREADS``, if it is set.
 
     Raises ValueError if one of the variables is unset or no positive integer.

@@ -27,8 +27,9 @@ class CMCTrainerNoCAC(CMCTrainer):
 class CMCTrainerNoMIA(CMCTrainer):
     """The mean of the present modalities' features in place of attention and convolutions."""
 
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
+    @classmethod
+    def modify_network(cls, network: CMCNet) -> None:
+        super().modify_network(network)
         network.mia = MeanFusion()
 
 
@@ -43,18 +44,16 @@ class CMCTrainerModalityEncoders(CMCTrainerNoCSC, CMCTrainerNoCAC, CMCTrainerNoM
 class CMCTrainerBaseline(CMCTrainerModalityEncoders):
     """The same with one encoder for all modalities."""
 
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
-        CMCTrainerModalityEncoders.modify_network(network)
+    @classmethod
+    def modify_network(cls, network: CMCNet) -> None:
+        super().modify_network(network)
         network.encoders = nn.ModuleList([network.encoders[0]] * len(network.encoders))
 
 
 class CMCTrainerCorrectedSchedules(CMCTrainer):
     """Both weights rise: the printed beta is highest while predictions are noise, and gone when they are good."""
 
-    def consistency_weights(self) -> dict[str, float]:
-        weight = alpha(self.current_epoch, self.num_epochs)
-        return {"alpha": weight, "beta": weight}
+    schedules = (alpha, alpha)
 
 
 class OneSidedConsistency(Consistency):
@@ -66,12 +65,12 @@ class CMCTrainerOneSided(CMCTrainer):
 
     consistency_losses = OneSidedConsistency
 
-    def update(self, batch: dict) -> dict:
+    def completed(self, batch: dict) -> dict:
         """CMCTrainer's, with what all modalities together predict in ``joint``, without gradient."""
-        data = batch["data"][len(batch["target"]) :].to(self.device)
+        batch = super().completed(batch)
         with torch.no_grad(), self._precision():
-            joint = self.bare_network(data).softmax(1)
-        return super().update({**batch, "joint": joint})
+            joint = self.bare_network(batch["data"][len(batch["target"]) :]).softmax(1)
+        return {**batch, "joint": joint}
 
 
 class OneModality(CMCTrainer):
@@ -79,6 +78,7 @@ class OneModality(CMCTrainer):
 
     @classmethod
     def modify_network(cls, network: CMCNet) -> None:
+        super().modify_network(network)
         network.register_forward_pre_hook(cls._show_one_modality)
 
     @classmethod

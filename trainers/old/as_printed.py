@@ -38,14 +38,14 @@ class CMCTrainerAsPrinted(CMCTrainer):
     rate = 1e-5
 
     def configure_optimizers(self):
-        """Adam at a constant rate."""
+        """Adam at a constant rate, in place of what CMCTrainer would take."""
+        super().configure_optimizers()  # where another part may freeze weights
         self.initial_lr = self.rate
         optimizer = torch.optim.Adam(self.network.parameters(), self.rate)
         return optimizer, ConstantRate()
 
-    def on_train_start(self) -> None:
-        """nnU-Net's, without a learning rate that depends on the weights."""
-        super(CMCTrainer, self).on_train_start()
+    def choose_rate(self) -> None:
+        """Nothing to choose: the rate does not depend on the weights."""
         self.print_to_log_file(f"Training as printed: Adam at a constant {self.rate:g}.")
 
     def calibrate(self, confusion: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.losses import alpha, beta
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.rows import rows_of
+from nnunet_cmc.trainers.checks import require_no_lost_part
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of
 from nnunet_cmc.trainers.old.consistency import Consistency, rows_by_form
@@ -89,9 +90,13 @@ class CMCTrainer(ResumableTrainer):
         cls.modify_network(network)
         return network
 
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
-        """Nothing; an ablation changes the plans' network here, for training and prediction alike."""
+    @classmethod
+    def modify_network(cls, network: CMCNet) -> None:
+        """Nothing; a part changes the plans' network here, for training and prediction alike, after its ``super()``."""
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        require_no_lost_part(cls, CMCTrainer)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Nothing to switch."""
@@ -126,8 +131,12 @@ class CMCTrainer(ResumableTrainer):
         return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
 
     def on_train_start(self) -> None:
-        """As nnU-Net's; by now all weights are loaded, and the learning rate follows from where they are from."""
+        """As nnU-Net's; by now all weights are loaded."""
         super().on_train_start()
+        self.choose_rate()
+
+    def choose_rate(self) -> None:
+        """Let the learning rate follow from where the weights are from."""
         rate = self.fine_tuning_rate if self.bare_network.pretrained else None
         if rate is None:
             origin = "pretrained weights" if self.bare_network.pretrained else "scratch"
@@ -155,6 +164,7 @@ class CMCTrainer(ResumableTrainer):
             key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) and key != "pairs" else value
             for key, value in batch.items()
         }  # the host reads the pairs
+        batch = self.completed(batch)
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
             output = self.network(batch["data"], batch["fusion"])
@@ -179,6 +189,10 @@ class CMCTrainer(ResumableTrainer):
             "unpaired": len(others) // 2,
         }
 
+    def completed(self, batch: dict) -> dict:
+        """The batch, on the device, with what a term of the loss needs beside: nothing here."""
+        return batch
+
     def _precision(self):
         half = self.half_precision
         return dummy_context() if half is None else autocast(self.device.type, half)
@@ -198,10 +212,13 @@ class CMCTrainer(ResumableTrainer):
         csc, cac = self.consistency(output, *(batch.get(key) for key in ("target", "pairs", "positions", "joint")))
         return {"supervised": self._supervised(output, batch), "csc": csc, "cac": cac}
 
+    schedules = (alpha, beta)  # the paper's, of the weights of CSC and of CAC
+
     def consistency_weights(self) -> dict[str, float]:
-        """By name, the paper's ``alpha`` (of CSC) and ``beta`` (of CAC) at this epoch."""
+        """By name, ``alpha`` (of CSC) and ``beta`` (of CAC) at this epoch."""
+        of_csc, of_cac = type(self).schedules
         epoch, last = self.current_epoch, self.num_epochs
-        return {"alpha": alpha(epoch, last), "beta": beta(epoch, last)}
+        return {"alpha": of_csc(epoch, last), "beta": of_cac(epoch, last)}
 
     def _supervised(self, output: CMCOutput, batch: dict) -> Tensor:
         n_labeled = len(batch["target"])

@@ -17,8 +17,9 @@ class CMCTrainerDeepSupervision(CMCTrainer):
     nnU-Net's weights halve likewise, but leave the coarsest resolution out.
     """
 
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
+    @classmethod
+    def modify_network(cls, network: CMCNet) -> None:
+        super().modify_network(network)
         for decoder in network.decoders:
             cast(Predicting, decoder).supervise_deep()
 
@@ -34,8 +35,3 @@ class CMCTrainerDeepSupervision(CMCTrainer):
 
 class CMCTrainerSkipFusionDeepSupervision(CMCTrainerSkipFusion, CMCTrainerDeepSupervision):
     """Both: of ours the best so far (docs/results.md)."""
-
-    @staticmethod
-    def modify_network(network: CMCNet) -> None:
-        CMCTrainerDeepSupervision.modify_network(network)
-        CMCTrainerSkipFusion.modify_network(network)

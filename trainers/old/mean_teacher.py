@@ -9,7 +9,7 @@ from math import exp
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from nnunet_cmc.data.two_views import TwoViewLoader
 from nnunet_cmc.networks import CMCOutput
@@ -17,8 +17,17 @@ from nnunet_cmc.trainers.old.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC
 from nnunet_cmc.trainers.old.cmc_trainer import CMCTrainer
 
 CONFIDENT = 0.9  # probability from which a voxel of the teacher's prediction is a label
-MOMENTUM = 0.99
+Tensors = list[Tensor] | tuple[Tensor, ...]
+MOMENTUM = 0.99  # of the teacher; before as many updates as that takes, it is the mean of all its students
 RISE = 0.4  # share of the training in which the weight of the pseudo-labels rises to 1
+
+
+def follow(teacher: Tensors, student: Tensors, updates: Tensor | int) -> None:
+    """Move ``teacher`` to ``m teacher + (1 - m) student`` with ``m = min(1 - 1 / (t + 1), MOMENTUM)`` after t updates.
+
+    A constant m would keep of the random weights that a training begins with ``m ** t``, for hundreds of iterations.
+    """
+    torch._foreach_lerp_(teacher, student, max(1 / (int(updates) + 1), 1 - MOMENTUM))
 
 
 class CMCTrainerMeanTeacher(CMCTrainer):
@@ -35,7 +44,7 @@ class CMCTrainerMeanTeacher(CMCTrainer):
     def initialize(self) -> None:
         """As CMCTrainer's, and the teacher."""
         super().initialize()
-        self.teacher = AveragedModel(self.bare_network, multi_avg_fn=get_ema_multi_avg_fn(MOMENTUM))
+        self.teacher = AveragedModel(self.bare_network, multi_avg_fn=follow)
         self.teacher.requires_grad_(False).eval()
         self.pseudo_loss = self.dice_and_ce(ignore_label=self.label_manager.num_segmentation_heads)
 

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import threading
 from abc import abstractmethod
+from pathlib import Path
 from typing import NoReturn
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
 from nnunet_cmc.data.files import save_tensors
+from nnunet_cmc.data.parallel import terminate_with_parent
+from nnunet_cmc.data.splits import moved_case
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.trainers.old.distributed import any_rank
 from nnunet_cmc.trainers.old.pair_trainer import PairTrainer
@@ -25,13 +29,20 @@ class ResumableTrainer(PairTrainer):
 
     iteration = 0  # of the epoch
     epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
+    cases: dict[str, list[str]] | None = None  # of the split that is trained on, by the list that they are in
     _terminated = False
     _updating = False  # while it is, the state is that of no iteration
 
     def run_training(self) -> None:
         """As nnU-Net's, with an ear for SIGTERM."""
         self._process = os.getpid()
-        previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        # only the main thread may handle signals
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread:
+            previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        else:
+            self.print_to_log_file("Training outside of the main thread: after SIGTERM nothing is saved.")
+        terminate_with_parent()  # of -num_gpus
         try:
             super().run_training()
         except RuntimeError:
@@ -39,7 +50,8 @@ class ResumableTrainer(PairTrainer):
                 raise
             self._save_and_exit()  # the loader's workers got the signal as well, and were missed
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            if in_main_thread:
+                signal.signal(signal.SIGTERM, previous)
         if any_rank(self._terminated, self.device):  # since its last step: what follows is long as well
             self.print_to_log_file("SIGTERM: the training is done, its validation is not. Train with --c for that.")
             raise SystemExit(TERMINATED)
@@ -95,6 +107,55 @@ class ResumableTrainer(PairTrainer):
         self.print_to_log_file("SIGTERM: saved checkpoint_latest.pth. Train with --c to go on.")
         raise SystemExit(TERMINATED)
 
+    # ---- the split
+
+    def get_dataloaders(self):
+        """As PairTrainer's.
+
+        Raises:
+            ValueError: the checkpoint that the training goes on from is of another split.
+        """
+        fold = self.fold_cases()
+        cases = {**vars(fold), "imagesUn": self.extra_cases(fold)}
+        self._require_same(cases)
+        self.cases = cases
+        return super().get_dataloaders()
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """As nnU-Net's, whose mean is over all files that it finds: here over the validation cases.
+
+        Raises:
+            ValueError: the checkpoint, or the training until now, is of another split.
+        """
+        self._require_same(vars(self.fold_cases()))
+        if self.local_rank == 0:
+            _, val = self.do_split()
+            self._remove_stale_predictions(set(val))
+        super().perform_actual_validation(save_probabilities)
+
+    def _require_same(self, cases: dict[str, list[str]]) -> None:
+        """ValueError if one of these lists is another one than the training began with."""
+        if self.cases is None:
+            return
+        moved = moved_case({key: self.cases.get(key, []) for key in cases}, cases)
+        if moved is not None:
+            case, before, now = moved
+            raise ValueError(
+                f"Fold {self.fold} is another split than {self.output_folder} was trained on: case {case} was in "
+                f"{before}, and is in {now}: restore the files as they were, or train anew, without --c and --val."
+            )
+
+    def _remove_stale_predictions(self, val: set[str]) -> None:
+        """Remove an earlier training's predictions of other cases than ``val``, and its summary."""
+        folder = Path(self.output_folder, "validation")
+        (folder / "summary.json").unlink(missing_ok=True)
+        endings = (self.dataset_json["file_ending"], ".npz", ".pkl")
+        stale = [f for ending in endings for f in folder.glob(f"*{ending}") if f.name.removesuffix(ending) not in val]
+        if stale:
+            self.print_to_log_file(f"Removing {len(stale)} files of an earlier split from {folder}.")
+        for file in stale:
+            file.unlink(missing_ok=True)
+
     # ---- checkpoints
 
     def save_checkpoint(self, filename: str) -> None:
@@ -141,11 +202,16 @@ class ResumableTrainer(PairTrainer):
 
     def own_state(self) -> dict:
         """What a checkpoint has beside nnU-Net's entries."""
-        return {"epoch_outputs": self.epoch_outputs}
+        return {"epoch_outputs": self.epoch_outputs, "cases": self.cases}
 
     def load_own_state(self, checkpoint: dict) -> None:
         """Take back what :meth:`own_state` gave."""
         self.epoch_outputs = checkpoint["epoch_outputs"]
+        self.cases = checkpoint.get("cases")
+        if self.cases is None:
+            self.print_to_log_file(
+                "The checkpoint does not say which cases it was trained on: the split is not checked."
+            )
 
 
 def _epoch(checkpoint: str) -> int:

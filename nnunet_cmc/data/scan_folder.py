@@ -1,0 +1,99 @@
+"""A folder of scans: which of its files are read, which must not be passed over, and whose they are.
+
+A modality may be missing, so a file that is not read would change the result without a word.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+
+from nnunet_cmc.data.files import visible
+
+# Any format of volumes, packed or not.
+SCAN = re.compile(
+    r".*\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|dicom|ima|gipl|mgh|mgz|mnc|tiff?)(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE
+)
+# Of other formats, and without an ending, what has the number of a channel.
+NUMBERED = re.compile(r".+_0\d{3}(\.(png|jpe?g|bmp|gz|zip))?", re.IGNORECASE)
+COMPANIONS = {".hdr": ".img", ".img": ".hdr"}  # of a file with the first ending, that with the second is read as well
+
+
+def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
+    """``folder/CASE_0001.nii.gz`` -> ``("CASE", 1)``; None where the name has no four-digit channel number."""
+    match = re.fullmatch(r"(.+)_(\d{4})" + re.escape(file_ending), os.path.basename(image_file))
+    return (match[1], int(match[2])) if match else None
+
+
+def case_of(image_file: str, file_ending: str) -> str:
+    """Whose scan a file is; without a channel number, what its name begins with."""
+    found = split_name(image_file, file_ending)
+    return found[0] if found else os.path.basename(image_file).removesuffix(file_ending)
+
+
+def visible_files(folder: str | os.PathLike, ending: str = "") -> list[str]:
+    """Paths in a folder, in the order of their names, without those that begin with a dot, as macOS adds them.
+
+    Returns:
+        those that end in ``ending``; none if there is no such folder.
+    """
+    return [str(path) for path in visible(folder) if path.name.endswith(ending)]
+
+
+def looks_like_a_scan(name: str) -> bool:
+    """Whether a file or folder of this name is likely to be meant for a scan of a case, read or not."""
+    return bool(SCAN.fullmatch(name) or NUMBERED.fullmatch(name))
+
+
+def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """A sentence for each file, or folder, that looks like a scan or a label and is no file of this ending."""
+    read = (file_ending, COMPANIONS.get(file_ending, file_ending))
+    return [
+        f"{path} looks like a scan, but is no file that ends in {file_ending}, so it would be left out: "
+        f"convert it to {file_ending}, or move it to another folder."
+        for path in visible_files(folder)
+        if looks_like_a_scan(os.path.basename(path)) and not (path.endswith(read) and os.path.isfile(path))
+    ]
+
+
+def files_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """Paths of the files of this ending in a folder, in the order of their names; none where there is no such folder.
+
+    Raises:
+        ValueError: something in it looks like a scan, and would not be read.
+    """
+    if unread := unread_scans(folder, file_ending):
+        raise ValueError("\n".join(unread))
+    return visible_files(folder, file_ending)
+
+
+def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """As :func:`files_of`, of a folder that must have some.
+
+    Raises:
+        ValueError: there is no such folder, no such file in it, or something that looks like a scan is not read.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
+    if not (files := files_of(folder, file_ending)):
+        raise ValueError(f"{folder} has no file that ends in {file_ending}: give the folder of the scans.")
+    return files
+
+
+def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
+    """Files of each case; one without a channel number makes a case of its own, which ``check_case`` refuses."""
+    cases: dict[str, list[str]] = {}
+    for file in files:
+        cases.setdefault(case_of(file, file_ending), []).append(file)
+    return cases
+
+
+def numbered_cases(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:
+    """Files of each case in a folder, without those that have no channel number. ValueError: see :func:`files_of`."""
+    return by_case((file for file in files_of(folder, file_ending) if split_name(file, file_ending)), file_ending)
+
+
+def name_problem(case: str) -> str | None:
+    """Why a case of a dataset cannot have this name, if it cannot."""
+    if case.endswith("_seg"):
+        return "ends in _seg, as the names that nnU-Net gives to preprocessed labels: rename its files."
+    return None

@@ -1,0 +1,67 @@
+"""What is done to modules of nnU-Net once they have been imported; all but our datasets and models is left to it."""
+
+import functools
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from nnunet_cmc.registration.classes import BUDGET, CLASSES, STOCK_NAMES
+from nnunet_cmc.registration.version import require_supported_nnunet, unsupported_nnunet
+
+MARK = "nnunet_cmc_hook"  # what a function has that is wrapped
+
+
+def _find_class(original, *args, **kwargs):
+    """Answer the names in :data:`CLASSES`, in place of nnU-Net's search for a class of a name in a folder."""
+    name = str(args[1] if len(args) > 1 else kwargs.get("class_name"))
+    module = CLASSES.get(name)
+    if name.endswith(BUDGET) and name.removesuffix(BUDGET) in CLASSES:
+        module = CLASSES["nnUNetTrainer_cmcbudget"]
+    if module is None or (name in STOCK_NAMES and unsupported_nnunet()):
+        return original(*args, **kwargs)
+    require_supported_nnunet()
+    return getattr(import_module(module), name)
+
+
+def _list_cases(original, raw_dataset_folder, dataset_json=None):
+    """Leave out, in a dataset of ours, the files beside the scans whose names begin with a dot, as macOS adds them."""
+    cases = original(raw_dataset_folder, dataset_json)
+    ours = "cmc" in (dataset_json or {})
+    return {case: files for case, files in cases.items() if not case.startswith(".")} if ours else cases
+
+
+def _initialize(original, self, *args, **kwargs):
+    """Let nnU-Net's predictor, once it has a model of ours, look at what it is given and at what it predicts."""
+    original(self, *args, **kwargs)
+    if self.configuration_manager.preprocessor_name == "CMCPreprocessor":
+        import_module("nnunet_cmc.checked_predictor").check(self, original, *args, **kwargs)
+
+
+# module of nnU-Net -> class in it or "", function -> what is called in its place, with the original as first argument
+WRAPPED: dict[str, dict[tuple[str, str], Callable]] = {
+    "nnunetv2.utilities.find_class_by_name": {("", "recursive_find_python_class"): _find_class},
+    "nnunetv2.utilities.utils": {("", "get_filenames_of_train_images_and_targets"): _list_cases},
+    "nnunetv2.inference.predict_from_raw_data": {
+        ("nnUNetPredictor", "initialize_from_trained_model_folder"): _initialize,
+        ("nnUNetPredictor", "manual_initialization"): _initialize,
+    },
+}
+
+
+def wrap(module) -> None:
+    """Wrap what :data:`WRAPPED` names in ``module``, once, and in the modules that have imported it from there."""
+    for (cls, name), around in WRAPPED[module.__name__].items():
+        owner = getattr(module, cls, None) if cls else module
+        original = getattr(owner, name, None)
+        if original is None or hasattr(original, MARK):
+            continue
+        wrapper = _wrapped(original, around)
+        for other in (owner, *(found for key, found in list(sys.modules.items()) if key.startswith("nnunetv2."))):
+            if getattr(other, name, None) is original:
+                setattr(other, name, wrapper)
+
+
+def _wrapped(original: Callable, around: Callable) -> Callable:
+    wrapper = functools.wraps(original)(lambda *args, **kwargs: around(original, *args, **kwargs))
+    setattr(wrapper, MARK, True)
+    return wrapper
