@@ -28,6 +28,13 @@ OVERRIDES = {
     "nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor:DatasetFingerprintExtractor": {
         "nnunet_cmc.planners.fingerprint:DatasetFingerprintExtractor": ["__init__", "run"]
     },
+    "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor": {
+        "nnunet_cmc.checked_predictor:CheckedPredictor": [
+            "predict_logits_from_preprocessed_data",
+            "_internal_predict_sliding_window_return_logits",
+        ],
+        "nnunet_cmc.windows:WindowPredictor": ["_internal_predict_sliding_window_return_logits"],
+    },
     "nnunetv2.preprocessing.preprocessors.default_preprocessor:DefaultPreprocessor": {
         "nnunet_cmc.data.preprocessor:CMCPreprocessor": ["run_case", "run_case_npy", "_normalize", "run"]
     },
@@ -89,6 +96,15 @@ CALLS = {
     "nnunetv2.preprocessing.cropping.cropping:create_nonzero_mask": ["data"],
     "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor": [
         "tile_step_size", "use_gaussian", "use_mirroring", "perform_everything_on_device", "device", "allow_tqdm",
+    ],
+    "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor._manage_input_and_output_lists": [
+        "list_of_lists_or_source_folder",
+    ],
+    "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor.initialize_from_trained_model_folder": [
+        "model_training_output_dir", "use_folds", "checkpoint_name",
+    ],
+    "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor.auto_detect_available_folds": [
+        "model_training_output_dir", "checkpoint_name",
     ],
     "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor.manual_initialization": [
         "network", "plans_manager", "configuration_manager", "parameters", "dataset_json", "trainer_name",

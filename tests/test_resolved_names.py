@@ -14,7 +14,7 @@ from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization impo
 from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
 
 from nnunet_cmc import resolved_names
-from nnunet_cmc.registration.hook import CLASSES
+from nnunet_cmc.registration.classes import CLASSES
 from nnunet_cmc.resolved_names import OF_CONFIGURATION, check_dataset_names, check_plans_names
 
 

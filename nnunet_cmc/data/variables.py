@@ -1,11 +1,10 @@
 """nnU-Net's variables ``nnUNet_raw``, ``nnUNet_preprocessed`` and ``nnUNet_results``, which name its folders."""
 
 import os
+from typing import Any
 
-from nnunetv2.paths import _EnvPath
 
-
-def require_set(*variables: _EnvPath) -> None:
+def require_set(*variables: Any) -> None:
     """ValueError if one of the ``variables``, of ``nnunetv2.paths``, is not set, or names a folder as no program can.
 
     nnU-Net takes a ~ or a $HOME for the name of a folder, as do we, since both must mean the same folder.
