@@ -47,4 +47,12 @@ def trainer_class(name: str) -> type:
         length = replace(length, epochs=int(said["epochs"]))
     recipe = replace(RECIPES[base], length=length)
     bases = (Budget, CMCTrainer) if "budget" in said else (CMCTrainer,)
-    return type(name, bases, {"recipe": recipe, "__doc__": recipe.purpose, "__module__": CMCTrainer.__module__})
+    return type(name, bases, {"recipe": recipe, "__doc__": recipe.purpose, "__module__": __name__})
+
+
+def __getattr__(name: str) -> type:
+    """Find a trainer as an attribute of this module, which is how it is imported and unpickled."""
+    try:
+        return trainer_class(name)
+    except ValueError as error:
+        raise AttributeError(str(error)) from error

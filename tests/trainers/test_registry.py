@@ -1,7 +1,10 @@
 """Trainers are made from names: of a recipe, and how long to train."""
 
+import pickle
+
 import pytest
 
+from nnunet_cmc.trainers import registry
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.comparison.budget import Budget, nnUNetTrainer_cmcbudget
 from nnunet_cmc.trainers.recipes import RECIPES
@@ -15,6 +18,13 @@ def test_every_recipe_is_a_trainer_of_its_name():
         assert issubclass(cls, CMCTrainer)
         assert trainer_class(name) is cls
     assert trainer_class("CMCTrainer") is CMCTrainer
+
+
+def test_a_trainer_is_imported_and_unpickled_by_its_name():
+    from nnunet_cmc.trainers.registry import CMCTrainerPaper_5epochs
+
+    assert pickle.loads(pickle.dumps(CMCTrainerPaper_5epochs)) is trainer_class("CMCTrainerPaper_5epochs")
+    assert not hasattr(registry, "CMCTrainerBetter")
 
 
 @pytest.mark.parametrize(
