@@ -2,9 +2,14 @@
 
 from dataclasses import replace
 
+from nnunet_cmc.data.views import StrongView
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.recipe import Length, Recipe
-from nnunet_cmc.trainers.recipes import RECIPES
+from nnunet_cmc.trainers.recipes import PAPER, RECIPES, WITH_PSEUDO
+from nnunet_cmc.trainers.teacher import Teacher
+
+# every term and a teacher
+TAUGHT = replace(PAPER, terms=(*PAPER.terms, WITH_PSEUDO), views=(StrongView(),), teacher=Teacher())
 
 
 def short(recipe: str | Recipe, epochs: int = 2, iterations: int = 2, validation: int = 1, **attributes) -> type:

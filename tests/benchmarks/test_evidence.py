@@ -19,7 +19,7 @@ from systems import CANDIDATES, PROFILES, TABLES, Run, choose, finalists, table_
 from table import Results
 from term_shares import shares
 
-from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.trainers import registry
 
 
 @pytest.fixture(scope="module")
@@ -304,15 +304,14 @@ def test_steps_against_overfitting_are_found_by_nnunets_commands(monkeypatch):
     found = []
 
     def entry_point():
-        found.extend(recursive_find_python_class("", f"{step.__name__}_cmcbudget", "") for step in overfitting.STEPS)
+        found.extend(recursive_find_python_class("", step, "") for step in overfitting.STEPS)
 
     select = {"select": lambda name: [SimpleNamespace(load=lambda: entry_point)]}
     nnunet = SimpleNamespace(entry_points=SimpleNamespace(**select))
     monkeypatch.setattr(overfitting, "distribution", lambda name: nnunet)
-    for step in overfitting.STEPS:
-        monkeypatch.setitem(CLASSES, step.__name__, "forgotten after the test")
+    monkeypatch.setattr(registry, "trainer_class", registry.trainer_class)  # restored after the test
     with pytest.raises(SystemExit):
         overfitting.command("nnUNetv2_train")
-    assert [(cls.mirrored_axes, cls.batch_dice, cls.rate) for cls in found] == [
+    assert [(cls.recipe.mirrored_axes, cls.recipe.batch_dice, cls.rate) for cls in found] == [
         ((2,), None, 4e-3), ((0, 1, 2), None, 4e-3), ((0, 1, 2), False, 4e-3), ((0, 1, 2), False, 1e-3),
     ]  # fmt: skip
