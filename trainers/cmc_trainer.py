@@ -153,7 +153,14 @@ class CMCTrainer(ResumableTrainer):
         return {**super().own_state(), **state, "teacher_state": self.teacher and self.teacher.state_dict()}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Take back what :meth:`own_state` gave."""
+        """Take back what :meth:`own_state` gave. ValueError: the checkpoint is of another recipe."""
+        recipe = self.recipe.rows()
+        for what, value in checkpoint["recipe"].items():
+            if recipe.get(what) != value:
+                raise ValueError(
+                    f"{self.output_folder} was trained with another recipe than {type(self).__name__} has now ({what}: "
+                    f"{value}, and now: {recipe.get(what)}): train anew, without --c."
+                )
         super().load_own_state(checkpoint)
         self.terms.load_state_dict(checkpoint["terms_state"])
         self.gradients = checkpoint["gradients"]

@@ -140,6 +140,15 @@ def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
     assert all(f"{what}: {value}" in log for what, value in recipe.rows().items())
 
 
+def test_a_checkpoint_of_another_recipe_is_not_continued(registered, tmp_path):
+    trainer_of(registered, PLAIN).save_checkpoint(str(tmp_path / "x.pth"))
+    changed = replace(PLAIN, mirrored_axes=(0, 1, 2))
+    with pytest.raises(
+        ValueError, match=r"another recipe than Composed has now \(mirrored axes: 2, and now: 0, 1, 2\)"
+    ):
+        trainer_of(registered, changed).load_checkpoint(str(tmp_path / "x.pth"))
+
+
 def test_a_recipe_reads_as_a_table():
     assert RECIPES["CMCTrainerAsPrinted"].rows() == {
         "terms": "supervised; alpha = 0.1 exp(-5 (1 - r)), rising: csc (printed); "
