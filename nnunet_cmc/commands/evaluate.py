@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunet_cmc.data.files import require_writable
     from nnunet_cmc.data.presence import subject_of
-    from nnunet_cmc.evaluation.comparison import Comparison
-    from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps, matched_files
+    from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
+    from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
     from nnunet_cmc.evaluation.tables import format_table, save_csv, save_summary
 

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.presence import channel_names, present_channels
     from nnunet_cmc.evaluation.activation_picture import save_activations
-    from nnunet_cmc.evaluation.evaluate import classes_of, label_maps
+    from nnunet_cmc.evaluation.folder_evaluation import classes_of, label_maps
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
     dataset_json = read_dataset_json(next(iter(models.values())) / "dataset.json")

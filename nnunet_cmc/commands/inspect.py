@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.parallel import run_parallel
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.data.raw_dataset import check_dataset
-    from nnunet_cmc.evaluation.evaluate import classes_of
+    from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import find_cases, overview
 
     folder = raw_dataset(args.dataset)

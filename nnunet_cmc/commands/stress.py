@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.presence import channel_names
-    from nnunet_cmc.evaluation.stress import find_cases, save_stress, stress_test
     from nnunet_cmc.evaluation.stress_plots import save_stress_figures
+    from nnunet_cmc.evaluation.stress_testing import find_cases, save_stress, stress_test
     from nnunet_cmc.verify import verify
 
     model = model_folder(args, args.trainer)

@@ -11,7 +11,7 @@ from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 from nnunet_cmc.data.raw_case import require_one_grid
 from nnunet_cmc.data.scan_folder import files_of, split_name
 from nnunet_cmc.data.voxels import read_voxels
-from nnunet_cmc.evaluation.evaluate import mask_of
+from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 
 PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}

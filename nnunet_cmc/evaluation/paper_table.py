@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from nnunet_cmc.data.files import write_json, write_text
-from nnunet_cmc.evaluation.comparison import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
+from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
 _BETTER = {"Dice": max, "ASSD": min}

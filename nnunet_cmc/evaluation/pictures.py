@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from nnunet_cmc.data.files import save_figure
-from nnunet_cmc.evaluation.evaluate import mask_of
+from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
 

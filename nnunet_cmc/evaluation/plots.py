@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunet_cmc.data.files import save_figure
-from nnunet_cmc.evaluation.comparison import COMPARED, Comparison
+from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES
 
 COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from nnunet_cmc.data.files import write_text
 from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.scan_folder import files_of, split_name
-from nnunet_cmc.evaluation.comparison import COMPARED, Comparison
+from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, averages_notes, averages_title, notes, table_rows
 from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
 from nnunet_cmc.evaluation.plots import save_comparison, save_distributions

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib import colormaps
 
-from nnunet_cmc.evaluation.evaluate import mask_of
+from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunet_cmc.data.files import read_json, save_figure
-from nnunet_cmc.evaluation.comparison import COMPARED
+from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
 

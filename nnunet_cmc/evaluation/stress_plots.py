@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunet_cmc.data.files import save_figure
-from nnunet_cmc.evaluation.comparison import COMPARED
+from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.paper_table import TITLES
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
 from nnunet_cmc.evaluation.results import Evaluation, name_of_mean
-from nnunet_cmc.evaluation.stress import Condition
+from nnunet_cmc.evaluation.stress_testing import Condition
 
 _HOLLOW = "hollow: a class was missed or invented in some case, which is not in the mean, so the point flatters"
 

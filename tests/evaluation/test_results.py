@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.results import Statistic
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import SimpleITK as sitk
 
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.tables import format_table, one_sided, save_csv, save_summary
 

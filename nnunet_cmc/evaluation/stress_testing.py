@@ -18,7 +18,7 @@ from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case
 from nnunet_cmc.data.scan_folder import numbered_cases
 from nnunet_cmc.data.voxels import write_volume
-from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.misalignment import misalign, random_direction
 from nnunet_cmc.evaluation.results import Evaluation

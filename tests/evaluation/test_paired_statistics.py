@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from nnunet_cmc.evaluation.comparison import Comparison
+from nnunet_cmc.evaluation.paired_statistics import Comparison
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
 CLASSES = {"liver": 1, "spleen": 2}

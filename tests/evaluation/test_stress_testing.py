@@ -12,9 +12,9 @@ import SimpleITK as sitk
 
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
-from nnunet_cmc.evaluation.stress import conditions, find_cases, save_stress, stress_test
 from nnunet_cmc.evaluation.stress_comparison import StressRuns
 from nnunet_cmc.evaluation.stress_plots import _missing, save_stress_figures
+from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, save_stress, stress_test
 
 RADIUS = 20.0  # mm
 DATASET_JSON = {
