@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     references = label_maps(args.reference, dataset_json["file_ending"])
     if args.report:
         from nnunet_cmc.evaluation.report import find_scans, save_report
-        from nnunet_cmc.evaluation.stress_comparison import StressRuns
+        from nnunet_cmc.evaluation.stress_figures import StressRuns
 
         stress = StressRuns(_named_folders(args.stress, "--stress")) if args.stress else None
         scans = find_scans(args.images or _images_beside(args.reference), dataset_json, references)

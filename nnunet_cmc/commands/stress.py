@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.presence import channel_names
-    from nnunet_cmc.evaluation.stress_plots import save_stress_figures
-    from nnunet_cmc.evaluation.stress_testing import find_cases, save_stress, stress_test
+    from nnunet_cmc.evaluation.stress_figures import save_stress_figures
+    from nnunet_cmc.evaluation.stress_results import save_stress, summarize
+    from nnunet_cmc.evaluation.stress_testing import find_cases, stress_test
     from nnunet_cmc.verify import verify
 
     model = model_folder(args, args.trainer)
@@ -50,8 +51,9 @@ def run(args: argparse.Namespace) -> None:
         processes=processes,
         seed=args.seed,
     )
-    written = save_stress(evaluations, dataset_json, args.output)
-    written += save_stress_figures(evaluations, channel_names(dataset_json), args.output)
+    names = channel_names(dataset_json)
+    written = save_stress(evaluations, names, args.output)
+    written += save_stress_figures(summarize(evaluations, names), names, args.output)
     print(f"\n{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}")
     for condition, evaluation in evaluations.items():
         dice, assd = (evaluation.mean(metric).mean for metric in ("Dice", "ASSD"))

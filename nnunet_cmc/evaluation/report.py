@@ -13,10 +13,10 @@ from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.scan_folder import files_of, split_name
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, averages_notes, averages_title, notes, table_rows
-from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
 from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
+from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Statistic
-from nnunet_cmc.evaluation.stress_comparison import StressRuns
+from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
 
 _WORST, _BEST = 3, 2

@@ -1,6 +1,5 @@
 """How a model's predictions suffer when modalities are missing, or one is misaligned with the others."""
 
-import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -13,13 +12,12 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import atomic_write, hidden_folder, write_json
+from nnunet_cmc.data.files import hidden_folder
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case
 from nnunet_cmc.data.scan_folder import numbered_cases
 from nnunet_cmc.data.voxels import write_volume
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps
-from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.misalignment import misalign, random_direction
 from nnunet_cmc.evaluation.results import Evaluation
 
@@ -181,43 +179,3 @@ def _inputs(
             write_volume(misalign(scan, direction, condition.millimetres, condition.degrees), new)
         result.append(str(new) if new.exists() else files[channel])
     return result
-
-
-def save_stress(evaluations: Mapping[Condition, Evaluation], dataset_json: dict, output: str | PathLike) -> list[Path]:
-    """Write ``stress.csv``, a row per condition, case and class, and ``stress.json``, means; returns both files."""
-    names, files = channel_names(dataset_json), [Path(output, f"stress.{ending}") for ending in ("csv", "json")]
-    with atomic_write(files[0]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["condition", "given", "moved", "mm", "degrees", "case", "class", *METRICS])
-        for condition, evaluation in evaluations.items():
-            start = list(_describe(condition, names).values())
-            for case in evaluation.cases:
-                for name, metrics in case.metrics.items():
-                    writer.writerow([*start, case.case, name, *(metrics[metric] for metric in METRICS)])
-    entries = [
-        {
-            **_describe(condition, names),
-            "cases": len(evaluation.cases),
-            "mean": {metric: evaluation.mean(metric).mean for metric in METRICS},
-            "classes": {
-                name: {
-                    metric: vars(evaluation.statistic(name, metric)) | {"undefined": evaluation.undefined(name, metric)}
-                    for metric in METRICS
-                }
-                for name in evaluation.classes
-            },
-        }
-        for condition, evaluation in evaluations.items()
-    ]
-    write_json(files[1], {"conditions": entries})
-    return files
-
-
-def _describe(condition: Condition, names: Sequence[str]) -> dict:
-    return {
-        "condition": condition.name,
-        "given": "all" if condition.given is None else "+".join(names[c] for c in condition.given),
-        "moved": "" if condition.moved is None else names[condition.moved],
-        "mm": condition.millimetres,
-        "degrees": condition.degrees,
-    }

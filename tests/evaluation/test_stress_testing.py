@@ -12,9 +12,9 @@ import SimpleITK as sitk
 
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
-from nnunet_cmc.evaluation.stress_comparison import StressRuns
-from nnunet_cmc.evaluation.stress_plots import _missing, save_stress_figures
-from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, save_stress, stress_test
+from nnunet_cmc.evaluation.stress_figures import StressRuns, _missing, save_stress_figures
+from nnunet_cmc.evaluation.stress_results import save_stress, summarize
+from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, stress_test
 
 RADIUS = 20.0  # mm
 DATASET_JSON = {
@@ -123,7 +123,7 @@ def test_interrupted_work_resumes_and_the_screen_stays_clean(tested, balls, caps
 
 def test_files_hold_the_numbers(tested):
     evaluations, _, output = tested
-    save_stress(evaluations, DATASET_JSON, output)
+    save_stress(evaluations, ["CT", "MR"], output)
     with open(output / "stress.csv", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["condition"] == "MR 20 mm"]
     described = [(row["given"], row["moved"], row["mm"], row["degrees"]) for row in rows]
@@ -148,7 +148,7 @@ def test_json_is_json_where_numbers_are_undefined(tmp_path):
         raise ValueError(f"{name} is not JSON")
 
     missed = CaseResult("a", "CT+MR", "r", "p", {"ball": compute_metrics(np.ones(1, bool), np.zeros(1, bool), [1.0])})
-    save_stress({conditions(["CT", "MR"])[0]: Evaluation({"ball": 1}, 2.0, [missed], [])}, DATASET_JSON, tmp_path)
+    save_stress({conditions(["CT", "MR"])[0]: Evaluation({"ball": 1}, 2.0, [missed], [])}, ["CT", "MR"], tmp_path)
     (entry,) = json.loads((tmp_path / "stress.json").read_text(), parse_constant=no_constant)["conditions"]
     assert (entry["mean"]["Dice"], entry["mean"]["ASSD"]) == (0, None)
     assert np.isnan(StressRuns({"x": tmp_path}).runs["x"]["all"]["mean"]["ASSD"])
@@ -158,13 +158,13 @@ def test_figure_of_a_class_that_is_named_as_the_mean():
     mask = np.ones(1, bool)
     case = CaseResult("a", "CT+MR", "r", "p", dict.fromkeys(("average", "ball"), compute_metrics(mask, mask, [1.0])))
     judged = Evaluation({"average": 1, "ball": 2}, 2.0, [case], [])
-    figure = _missing(dict.fromkeys(conditions(["CT", "MR"])[:3], judged))
+    figure = _missing(summarize(dict.fromkeys(conditions(["CT", "MR"])[:3], judged), ["CT", "MR"]))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "ball", "average of all"]
 
 
 def test_figures_show_curves_of_both_modalities(tested):
     evaluations, _, output = tested
-    missing, misaligned = save_stress_figures(evaluations, ["CT", "MR"], output)
+    missing, misaligned = save_stress_figures(summarize(evaluations, ["CT", "MR"]), ["CT", "MR"], output)
     assert missing.name == "missing.png"
     picture = matplotlib.image.imread(misaligned)[..., :3]
     for colour in ((0.122, 0.467, 0.706), (1.0, 0.498, 0.055)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
+from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
 
 CLASSES = {"liver": 1, "spleen": 2}
 

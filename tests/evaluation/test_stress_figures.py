@@ -9,7 +9,7 @@ import pytest
 from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.plots import COLORS
-from nnunet_cmc.evaluation.stress_comparison import StressRuns
+from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.stress_testing import conditions
 
 
