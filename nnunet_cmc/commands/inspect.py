@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.raw_dataset import check_dataset
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import find_cases, overview
+    from nnunet_cmc.evaluation.pages import write_page
 
     folder = raw_dataset(args.dataset)
     dataset_json = read_dataset_json(folder / "dataset.json")
@@ -43,8 +44,10 @@ def run(args: argparse.Namespace) -> None:
     processes = args.processes or min(default_num_processes, os.cpu_count() or 1)
     facts = [fact for page in run_parallel(_draw, jobs, processes, "Looking") for fact in page]
     table = overview(facts, modalities, classes)
-    page = _write_page(output, folder.name, table, [job[0].name for job in jobs])
-    print(f"\n{table}\n\nWritten: {page}")
+    write_page(
+        output / "index.html", "inspection", title=folder.name, table=table, pictures=[job[0].name for job in jobs]
+    )
+    print(f"\n{table}\n\nWritten: {output / 'index.html'}")
 
 
 def _draw(file, cases, modalities, classes):
@@ -54,19 +57,3 @@ def _draw(file, cases, modalities, classes):
     facts = [look(case, classes) for case in cases]
     save_cases(file, facts, modalities, classes)
     return facts
-
-
-def _write_page(output: Path, title: str, table: str, pictures: list[str]) -> Path:
-    from html import escape
-
-    from nnunet_cmc.data.files import write_text
-
-    images = "".join(f'<p><img src="pictures/{name}" alt="" loading="lazy"></p>\n' for name in pictures)
-    page = output / "index.html"
-    write_text(
-        page,
-        f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f"<style>body {{ font-family: sans-serif; margin: 2em; }} img {{ max-width: 100%; }}</style>\n"
-        f"<h1>{escape(title)}</h1>\n<pre>{escape(table)}</pre>\n{images}</html>\n",
-    )
-    return page

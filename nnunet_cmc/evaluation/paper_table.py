@@ -1,9 +1,10 @@
 """A comparison as the table of a paper: a row per prediction, per modality its classes and their average."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import isnan
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from nnunet_cmc.data.files import write_json, write_text
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
@@ -38,17 +39,21 @@ def best(comparison: Comparison, group: str, metric: str, column: str) -> set[st
     return {name for name in cells if values[name] == _BETTER[metric](defined) and not cells[name].undefined}
 
 
-def table_rows(comparison: Comparison, metric: str, bold: Callable[[str], str]) -> list[list[str]]:
-    """A row per prediction: its name, then the cells of all columns of all groups."""
-    rows = []
-    for name in comparison.names:
-        row = [name]
-        for group in comparison.groups:
-            for column in comparison.columns:
-                text = cell_text(metric, comparison.cells[name, group, metric, column])
-                row.append(bold(text) if name in best(comparison, group, metric, column) else text)
-        rows.append(row)
-    return rows
+class TableCell(NamedTuple):
+    """A number of the table, and whether it is the best of its column."""
+
+    text: str
+    best: bool
+
+
+def table_rows(comparison: Comparison, metric: str) -> list[tuple[str, list[TableCell]]]:
+    """Return a row per prediction: its name, and the cells of all columns of all groups."""
+    columns = [(group, metric, column) for group in comparison.groups for column in comparison.columns]
+    winners = {column: best(comparison, *column) for column in columns}
+    return [
+        (name, [TableCell(cell_text(metric, comparison.cells[(name, *key)]), name in winners[key]) for key in columns])
+        for name in comparison.names
+    ]
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -126,7 +131,10 @@ def to_markdown(comparison: Comparison) -> str:
     columns = [f"{group}: {column}" for group in comparison.groups for column in comparison.columns]
     parts = []
     for metric in COMPARED:
-        rows = table_rows(comparison, metric, lambda text: f"**{text}**")
+        rows = [
+            [name, *(f"**{cell.text}**" if cell.best else cell.text for cell in cells)]
+            for name, cells in table_rows(comparison, metric)
+        ]
         parts.append(f"## {TITLES[metric]}\n\n{_markdown_table(['prediction', *columns], rows)}")
     parts.append("  \n".join(notes(comparison)))
     return "\n\n".join([*parts, averages_markdown(comparison)]) + "\n"
@@ -175,8 +183,9 @@ def to_latex(comparison: Comparison) -> str:
     for metric in COMPARED:
         title = rf"\textit{{{_latex(TITLES[metric])}}}"
         lines += [r"\midrule", rf"\multicolumn{{{1 + width * len(groups)}}}{{l}}{{{title}}} \\"]
-        for name, *cells in table_rows(comparison, metric, lambda text: rf"\textbf{{{text}}}"):
-            texts = [cell.replace(" ± ", r" $\pm$ ").replace(MARK, r"$^\dagger$") for cell in cells]
+        for name, cells in table_rows(comparison, metric):
+            texts = [rf"\textbf{{{cell.text}}}" if cell.best else cell.text for cell in cells]
+            texts = [text.replace(" ± ", r" $\pm$ ").replace(MARK, r"$^\dagger$") for text in texts]
             lines.append(" & ".join([_latex(name), *texts]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 

@@ -159,7 +159,7 @@ def test_figure_of_a_class_that_is_named_as_the_mean():
     case = CaseResult("a", "CT+MR", "r", "p", dict.fromkeys(("average", "ball"), compute_metrics(mask, mask, [1.0])))
     judged = Evaluation({"average": 1, "ball": 2}, 2.0, [case], [])
     figure = _missing(summarize(dict.fromkeys(conditions(["CT", "MR"])[:3], judged), ["CT", "MR"]))
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "ball", "average of all"]
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["average", "ball", "average of all"]
 
 
 def test_figures_show_curves_of_both_modalities(tested):
