@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
-    from nnunet_cmc.evaluation.tables import format_table, save_csv, save_summary
+    from nnunet_cmc.evaluation.tables import format_table, save_summary, save_summary_csv
 
     predictions = _named_folders(args.prediction)
     if args.stress and not args.report:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         own = output / name if several else output
         own.mkdir(parents=True, exist_ok=True)
         save_summary(evaluation, own / "summary.json")
-        save_csv(evaluation, own / "summary.csv")
+        save_summary_csv(evaluation, own / "summary.csv")
         written += [own / "summary.json", own / "summary.csv"]
     written += save_tables(comparison, output, "comparison" if several else "summary")
     if args.report:

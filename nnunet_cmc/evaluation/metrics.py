@@ -22,6 +22,7 @@ import numpy as np
 from scipy import ndimage
 
 METRICS = ("Dice", "IoU", "ASSD", "HD95", "NSD")
+COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
 NSD_TOLERANCE = 2.0
 """Default tolerance of NSD in mm; the right one is the disagreement between human readers on the structure."""
 

@@ -1,18 +1,36 @@
 """What a stress test found, as files: ``stress.csv`` and ``stress.json``."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.data.files import atomic_write, read_json, write_json
+import pandas as pd
+
+from nnunet_cmc.data.files import read_json, write_json
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.paired_statistics import COMPARED
-from nnunet_cmc.evaluation.results import Evaluation
+from nnunet_cmc.evaluation.results import Evaluation, ordered, save_csv
 from nnunet_cmc.evaluation.stress_testing import Condition
 
 REMEDY = "name the output folder of a finished nnunet_cmc stress"
+
+
+def stress_table(evaluations: Mapping[Condition, Evaluation], names: Sequence[str]) -> pd.DataFrame:
+    """Return the long table of :attr:`Evaluation.table` for all conditions, with what describes them before it.
+
+    Args:
+        names: of the modalities, by channel.
+
+    Returns:
+        columns ``condition``, ``given`` and ``moved`` (names of modalities), ``mm``, ``degrees``, then those of
+        :attr:`Evaluation.table`.
+    """
+    parts = [one.table.assign(**_describe(condition, names)) for condition, one in evaluations.items()]
+    table = pd.concat(parts, ignore_index=True)
+    table = table.astype({column: ordered(table[column].unique()) for column in ("condition", "case", "class")})
+    described = ["condition", "given", "moved", "mm", "degrees"]
+    return table[described + [column for column in table if column not in described]]
 
 
 def save_stress(
@@ -24,14 +42,8 @@ def save_stress(
         names: of the modalities, by channel.
     """
     files = [Path(output, f"stress.{ending}") for ending in ("csv", "json")]
-    with atomic_write(files[0]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["condition", "given", "moved", "mm", "degrees", "case", "class", *METRICS])
-        for condition, evaluation in evaluations.items():
-            start = list(_describe(condition, names).values())
-            for case in evaluation.cases:
-                for name, metrics in case.metrics.items():
-                    writer.writerow([*start, case.case, name, *(metrics[metric] for metric in METRICS)])
+    columns = ["condition", "given", "moved", "mm", "degrees", "case", "class"]
+    save_csv(stress_table(evaluations, names), columns, METRICS, files[0])
     write_json(files[1], {"conditions": summarize(evaluations, names)})
     return files
 
@@ -41,17 +53,11 @@ def summarize(evaluations: Mapping[Condition, Evaluation], names: Sequence[str])
     return [
         {
             **_describe(condition, names),
-            "cases": len(evaluation.cases),
-            "mean": {metric: evaluation.mean(metric).mean for metric in METRICS},
-            "classes": {
-                name: {
-                    metric: vars(evaluation.statistic(name, metric)) | {"undefined": evaluation.undefined(name, metric)}
-                    for metric in METRICS
-                }
-                for name in evaluation.classes
-            },
+            "cases": len(one.cases),
+            "mean": {metric: one.mean(metric).mean for metric in METRICS},
+            "classes": {name: one.statistics.loc[name].loc[list(METRICS)].to_dict("index") for name in one.classes},
         }
-        for condition, evaluation in evaluations.items()
+        for condition, one in evaluations.items()
     ]
 
 

@@ -1,15 +1,13 @@
 """An evaluation as text for the screen, as nnU-Net's ``summary.json`` and as CSV."""
 
-import csv
 from collections import Counter
 from math import isnan
 from os import PathLike
 
-from nnunet_cmc.data.files import atomic_write, write_json
-from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean
+from nnunet_cmc.data.files import write_json
+from nnunet_cmc.evaluation.metrics import COUNTS, METRICS
+from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean, save_csv
 
-COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
 
 
@@ -84,11 +82,8 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
     mean; ``cmc`` holds mean, std and n per group of modalities, class (by name) and metric.
     """
     keys = {name: str(label) for name, label in evaluation.classes.items()}
-    measured = (*METRICS, *COUNTS)
-    groups = {
-        group: {name: {metric: vars(evaluation.statistic(name, metric, group)) for metric in METRICS} for name in keys}
-        for group in evaluation.groups
-    }
+    metrics, measured = list(METRICS), [*METRICS, *COUNTS]
+    means, groups = evaluation.statistics["mean"], evaluation.statistics_of_groups[["mean", "std", "n"]]
     summary = {
         "metric_per_case": [
             {
@@ -100,21 +95,21 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
             }
             for case in evaluation.cases
         ],
-        "mean": {
-            key: {metric: evaluation.statistic(name, metric).mean for metric in measured} for name, key in keys.items()
-        },
+        "mean": {key: means.loc[name].loc[measured].to_dict() for name, key in keys.items()},
         "foreground_mean": {metric: evaluation.mean(metric).mean for metric in measured},
-        "cmc": {"nsd_tolerance_mm": evaluation.tolerance, "labels": keys, "groups": groups},
+        "cmc": {
+            "nsd_tolerance_mm": evaluation.tolerance,
+            "labels": keys,
+            "groups": {
+                group: {name: groups.loc[(group, name)].loc[metrics].to_dict("index") for name in keys}
+                for group in evaluation.groups
+            },
+        },
     }
     write_json(file, summary, sort_keys=True)
 
 
-def save_csv(evaluation: Evaluation, file: str | PathLike) -> None:
+def save_summary_csv(evaluation: Evaluation, file: str | PathLike) -> None:
     """Write a row per case and class; an undefined metric is ``nan``."""
-    with atomic_write(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["case", "modalities", "class", "label", *METRICS, *COUNTS])
-        for case in evaluation.cases:
-            for name, metrics in case.metrics.items():
-                values = [metrics[metric] for metric in (*METRICS, *COUNTS)]
-                writer.writerow([case.case, case.modalities, name, evaluation.classes[name], *values])
+    table = evaluation.table.assign(label=[str(evaluation.classes[name]) for name in evaluation.table["class"]])
+    save_csv(table, ["case", "modalities", "class", "label"], [*METRICS, *COUNTS], file)

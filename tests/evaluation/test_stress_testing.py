@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 from nnunet_cmc.evaluation.stress_figures import StressRuns, _missing, save_stress_figures
-from nnunet_cmc.evaluation.stress_results import save_stress, summarize
+from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summarize
 from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, stress_test
 
 RADIUS = 20.0  # mm
@@ -135,6 +135,17 @@ def test_files_hold_the_numbers(tested):
     assert entries["CT"]["given"] == "CT"
     assert entries["MR 20 mm"]["mean"]["ASSD"] == evaluation.mean("ASSD").mean
     assert entries["MR 20 mm"]["classes"]["ball"]["Dice"]["n"] == 2
+
+
+def test_one_table_of_all_conditions(tested):
+    evaluations, _, _ = tested
+    table = stress_table(evaluations, ["CT", "MR"])
+    dice = table[(table["condition"] == "MR 20 mm") & (table["metric"] == "Dice")]
+    (evaluation,) = (one for condition, one in evaluations.items() if condition.name == "MR 20 mm")
+    assert dice["value"].tolist() == [case.metrics["ball"]["Dice"] for case in evaluation.cases]
+    assert dice[["given", "moved", "mm", "degrees"]].drop_duplicates().to_numpy().tolist() == [["all", "MR", 20, 0]]
+    assert list(table["condition"].unique()) == [condition.name for condition in evaluations]
+    assert len(table) == sum(len(evaluation.table) for evaluation in evaluations.values())
 
 
 @pytest.mark.parametrize("names", [["all", "MR"], ["CT", "CT"], ["T 1", "T_1"], ["CT", "MR", "CT+MR"]])

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.tables import format_table, one_sided, save_csv, save_summary
+from nnunet_cmc.evaluation.tables import format_table, one_sided, save_summary, save_summary_csv
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_summary_of_regions_has_nnunets_keys(folders, dataset_json, tmp_path):
 
 
 def test_csv_has_a_row_per_case_and_class(evaluation, tmp_path):
-    save_csv(evaluation, tmp_path / "summary.csv")
+    save_summary_csv(evaluation, tmp_path / "summary.csv")
     with open(tmp_path / "summary.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["case"], row["modalities"], row["class"]) for row in rows] == [
