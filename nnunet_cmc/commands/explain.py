@@ -1,4 +1,4 @@
-"""``nnunet_cmc explain``: where the fused features of trained models speak for the classes."""
+"""``nnunet_cmc explain``: class activation of the fused features of trained models."""
 
 import argparse
 from contextlib import redirect_stdout
@@ -75,7 +75,7 @@ def _asked(names: list[str] | None, classes: dict) -> dict:
 
 
 def _cases(args: argparse.Namespace, dataset_json: dict) -> dict[str, dict[int, str]]:
-    """Channel files, by channel, of the wanted cases."""
+    """Return the channel files, by channel, of the wanted cases."""
     from nnunet_cmc.data.raw_case import check_case
     from nnunet_cmc.data.scan_folder import numbered_cases
 

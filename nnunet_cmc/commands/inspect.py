@@ -1,4 +1,4 @@
-"""``nnunet_cmc inspect``: look at a converted dataset before training on it."""
+"""``nnunet_cmc inspect``: pictures and tables of a converted dataset before training."""
 
 import argparse
 from pathlib import Path
@@ -51,9 +51,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _draw(file, cases, modalities, classes):
-    from nnunet_cmc.evaluation.inspection import look
+    from nnunet_cmc.evaluation.inspection import summarize_case
     from nnunet_cmc.evaluation.inspection_picture import save_cases
 
-    facts = [look(case, classes) for case in cases]
+    facts = [summarize_case(case, classes) for case in cases]
     save_cases(file, facts, modalities, classes)
     return facts

@@ -1,4 +1,4 @@
-"""``nnunet_cmc stress``: what missing and misaligned modalities do to a trained model's predictions."""
+"""``nnunet_cmc stress``: evaluate a trained model with missing and with misaligned modalities."""
 
 import argparse
 import hashlib
@@ -85,7 +85,7 @@ class _Predictor:
 
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
-    """Refuse a folder in which another test was begun; remember this one there. Files are known by their content."""
+    """Write the settings of this test to its folder, or refuse one with another test; files are compared by SHA-256."""
     from nnunet_cmc.data.files import read_json, write_json
 
     checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]

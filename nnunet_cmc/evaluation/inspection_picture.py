@@ -7,14 +7,14 @@ import numpy as np
 from matplotlib.patches import Patch
 
 from nnunet_cmc.data.files import save_figure
-from nnunet_cmc.evaluation.inspection import Facts
+from nnunet_cmc.evaluation.inspection import CaseSummary
 from nnunet_cmc.evaluation.panels import Panel, Row, class_outlines, class_overlay, draw_panels
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
 
 
 def save_cases(
-    file: str | PathLike, facts: Sequence[Facts], modalities: Sequence[str], classes: Mapping[str, Label]
+    file: str | PathLike, facts: Sequence[CaseSummary], modalities: Sequence[str], classes: Mapping[str, Label]
 ) -> None:
     """Draw a PNG with a row per case: what it is, each modality with the label's outlines, and the label.
 
@@ -37,7 +37,9 @@ def save_cases(
     save_figure(figure, file, dpi=110)
 
 
-def _row(facts: Facts, modalities: Sequence[str], classes: Mapping[str, Label], colors: Mapping[str, tuple]) -> Row:
+def _row(
+    facts: CaseSummary, modalities: Sequence[str], classes: Mapping[str, Label], colors: Mapping[str, tuple]
+) -> Row:
     volumes = {modality: read_volume(facts.case.images[modality]) for modality in facts.ranges}
     first, spacing = next(iter(volumes.values()))
     labels = np.zeros(first.shape, np.uint8) if facts.case.label is None else read_volume(facts.case.label)[0]
@@ -53,7 +55,7 @@ def _row(facts: Facts, modalities: Sequence[str], classes: Mapping[str, Label], 
     return Row(_description(facts), panels, plane.aspect)
 
 
-def _description(facts: Facts) -> str:
+def _description(facts: CaseSummary) -> str:
     case, grid = facts.case, facts.grid
     lines = [
         case.name,

@@ -1,4 +1,4 @@
-"""Several predictions of the same cases side by side: means with bootstrap intervals, and paired Wilcoxon tests."""
+"""Paired comparison of several predictions of the same cases: bootstrap intervals and Wilcoxon signed-rank tests."""
 
 import warnings
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ class Comparison:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The long tables of :attr:`Evaluation.table` with the columns ``prediction`` and ``subject`` before them."""
+        """The long table: columns ``prediction``, ``subject`` and those of :attr:`Evaluation.table`."""
         parts = {name: evaluation.table for name, evaluation in self.evaluations.items()}
         table = pd.concat(parts, names=["prediction"]).reset_index(level="prediction").reset_index(drop=True)
         table.insert(1, "subject", table["case"].astype(str).map(self.subjects))
@@ -100,11 +100,11 @@ class Comparison:
 
     @property
     def names(self) -> list[str]:
-        """Of the predictions, the first first."""
+        """Names of the predictions in their order."""
         return list(self.evaluations)
 
     def as_json(self) -> dict:
-        """Every cell and test: ``[prediction][group][metric][class or average]``."""
+        """Return every cell and test: ``[prediction][group][metric][class or average]``."""
         result: dict = {"first": self.names[0], "confidence": CONFIDENCE, "seed": self.seed, "predictions": {}}
         for (name, group, metric, column), cell in self.cells.items():
             entry = vars(cell) | {}
@@ -136,12 +136,12 @@ class Comparison:
         return values.sum().unstack("class").to_numpy(), values.count().unstack("class").to_numpy()
 
     def _intervals(self, sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the interval for each class and, last, their mean, ``(classes + 1,)``."""
+        """Compute the ends of the interval for each class and, last, their mean, ``(classes + 1,)``."""
         if len(sums) < 2:
             return (np.full(sums.shape[1] + 1, np.nan),) * 2
 
         def means(drawn: np.ndarray, axis: int) -> np.ndarray:
-            """Rows of subjects ``(..., subjects)`` -> means ``(classes + 1, ...)``."""
+            """Compute means ``(classes + 1, ...)`` of rows of subjects ``(..., subjects)``."""
             with np.errstate(invalid="ignore"):
                 classes = sums[drawn].sum(-2) / counts[drawn].sum(-2)
             there = ~np.isnan(classes)

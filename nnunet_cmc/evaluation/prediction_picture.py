@@ -24,7 +24,12 @@ from nnunet_cmc.evaluation.panels import (
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
 
-_ERRORS = {"missed": "#00e5ff", "invented": "#ffee00", "wrong class": "#ff30ff"}  # unlike any class or scan
+# colours unlike those of any class or scan
+_ERRORS = {
+    "false negative": "#00e5ff",
+    "false positive": "#ffee00",
+    "wrong class": "#ff30ff",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def save_overview(
 ) -> None:
     """Draw a PNG with a row per case: its scans, the reference, and each prediction with the reference's outline.
 
-    Which slice is shown, and which way up, is said in :mod:`nnunet_cmc.evaluation.slices`.
+    :mod:`nnunet_cmc.evaluation.slices` chooses the slice and its orientation.
 
     Args:
         cases: one or more; a modality or prediction that a case lacks leaves an empty panel.

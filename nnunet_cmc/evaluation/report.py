@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing else, with its figures as PNG files beside it."""
+"""Report of an evaluation: one self-contained HTML page, and its figures as PNG files beside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ _WORST, _BEST = 3, 2
 def find_scans(
     image_folder: str | PathLike, dataset_json: dict, references: Mapping[str, str | PathLike]
 ) -> dict[str, dict[str, Path]]:
-    """Scans of each case that has a reference, by the modality's name, without the empty ones of absent modalities.
+    """Find the scans of each case that has a reference, by modality, without the empty ones of absent modalities.
 
     Args:
         references: reference file of each case.
@@ -83,8 +83,9 @@ def save_report(
     sections.append(_section("Cases by class and modality", note, figures / "distributions.png"))
     if stress:
         note = (
-            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: a class "
-            "was missed or invented in some case, which is not in the mean, so that it looks better than it is."
+            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: the mean "
+            "leaves out cases in which a class is only in the reference or only in the prediction, so that it looks "
+            "better than it is."
         )
         sections.append(_section("Missing and misaligned modalities", note, *stress.save_figures(figures)))
     for number, (name, evaluation) in enumerate(comparison.evaluations.items()):
@@ -127,7 +128,7 @@ def _section(title: str, note: str, *files: Path) -> dict:
 
 
 def worst_and_best(evaluation: Evaluation) -> list[CaseResult]:
-    """The cases of lowest mean Dice over their classes, then those of highest, rising; none twice.
+    """Return the cases of lowest mean Dice over their classes, then those of highest, rising; none twice.
 
     Cases in which no class is in the reference or the prediction are left out.
     """
@@ -150,5 +151,5 @@ def _case_files(cases: Sequence[CaseResult], scans: Mapping[str, Mapping[str, Pa
         files = CaseFiles(label, images, case.reference_file, {"prediction": case.prediction_file})
         rows.append(files)
         if rank < _WORST and dice < 1:
-            rows.append(replace(files, case="where it errs most", errors=True))
+            rows.append(replace(files, case="slice with most errors", errors=True))
     return rows

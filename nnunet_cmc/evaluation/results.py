@@ -1,4 +1,4 @@
-"""What an evaluation found: metrics per case and class, and their statistics per group of modalities."""
+"""Results of an evaluation: metrics per case and class, and their statistics per group of modalities."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Label = int | tuple[int, ...]
 
 
 def name_of_mean(classes: Collection[str], usual: str = "average") -> str:
-    """What stands for the mean over the classes where a class could be named: the usual, or else what none is named."""
+    """Return the name of the mean over the classes: the usual one, or a longer one if a class has that name."""
     return name_of_mean(classes, f"{usual} of all") if usual in classes else usual
 
 
@@ -30,7 +30,7 @@ class Statistic:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Statistic":
-        """Statistic of the ``values`` that are not NaN."""
+        """Compute the statistic of the ``values`` that are not NaN."""
         defined = [value for value in values if not np.isnan(value)]
         mean = float(np.mean(defined)) if defined else float("nan")
         std = float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")

@@ -16,7 +16,7 @@ from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
 from nnunet_cmc.evaluation.results import name_of_mean
 from nnunet_cmc.evaluation.stress_results import read_conditions
 
-_HOLLOW = "hollow: a class was missed or invented in some case, which is not in the mean, so the point flatters"
+_HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
 _KINDS = {"mm": "shift [mm]", "degrees": "rotation [degrees]"}
 _KINDS_OF = {"mm": "{} shifted [mm]", "degrees": "{} turned [degrees]"}
 
@@ -68,13 +68,13 @@ def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
 
 
 class StressRuns:
-    """What ``nnunet_cmc stress`` wrote about several models, by the name of each.
+    """Results of ``nnunet_cmc stress`` of several models, by the name of each.
 
     Args:
         folders: output folder of each test.
 
     Raises:
-        ValueError: a folder has no sound ``stress.json``, or the tests differ in their conditions or numbers of cases.
+        ValueError: a folder has no valid ``stress.json``, or the tests differ in their conditions or numbers of cases.
     """
 
     def __init__(self, folders: Mapping[str, str | PathLike]):
@@ -138,7 +138,7 @@ def _means(entries: Iterable[dict], metric: str, class_name: str | None = None) 
 
 
 def _hollow(entries: Iterable[dict], metric: str, class_name: str | None = None) -> list[bool]:
-    """Return whether each mean leaves out cases, in which a class was missed or invented altogether."""
+    """Return whether each mean leaves out cases, in which a class is only in reference or prediction."""
     return [
         any(one[metric]["undefined"] for name, one in entry["classes"].items() if class_name in (None, name))
         for entry in entries

@@ -1,4 +1,4 @@
-"""What a stress test found, as files: ``stress.csv`` and ``stress.json``."""
+"""Results of a stress test: its long table, ``stress.csv`` and ``stress.json``."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike

@@ -1,4 +1,4 @@
-"""How a model's predictions suffer when modalities are missing, or one is misaligned with the others."""
+"""Stress test of a model: predictions with modalities missing, or with one misaligned with the others."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ Predict = Callable[[list[list[str]], list[str]], None]
 
 @dataclass(frozen=True)
 class Condition:
-    """What is done to every case that it applies to.
+    """Change of the scans of every case that it applies to.
 
     Attributes:
         name: of which :attr:`folder` is made.
@@ -51,16 +51,16 @@ class Condition:
         return self.name.replace(" ", "_").replace("/", "-")
 
     def applies_to(self, present: Sequence[int]) -> bool:
-        """Whether it makes a difference for a case that has the channels ``present``."""
+        """Return whether it makes a difference for a case that has the channels ``present``."""
         if self.given is not None:
             return set(self.given) < set(present)
         return self.moved is None or self.moved in present
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:
-    """All that a stress test of modalities of these names consists of; the first leaves the cases as they are.
+    """Return the conditions of a stress test of modalities of these names; the first leaves the cases unchanged.
 
-    ValueError if two would have one name, and each the predictions of the other.
+    ValueError if two would have the same folder of predictions.
     """
     channels = range(len(names))
     subsets = [subset for size in reversed(channels) for subset in combinations(channels, size) if subset]
@@ -80,7 +80,7 @@ def conditions(names: Sequence[str]) -> list[Condition]:
 def find_cases(
     image_folder: str | PathLike, reference_folder: str | PathLike, dataset_json: dict
 ) -> dict[str, dict[int, str]]:
-    """Files by channel of the cases that have several modalities.
+    """Find the files by channel of the cases that have several modalities.
 
     Args:
         reference_folder: label maps on the grid of the scans.
@@ -122,7 +122,7 @@ def stress_test(
     processes: int = 1,
     seed: int = 0,
 ) -> dict[Condition, Evaluation]:
-    """Predict and judge the cases under every condition.
+    """Predict and evaluate the cases under every condition.
 
     Args:
         predict: is not given what ``output`` has already, so interrupted work resumes.
@@ -153,7 +153,7 @@ def stress_test(
                 with hidden_folder(output) as made, hidden_folder(folder) as predicted, redirect_stdout(log):
                     prepare = partial(_inputs, condition, len(names), ending, made, seed)
                     predict([prepare(case, cases[case]) for case in part], [str(predicted / case) for case in part])
-                    for case in part:  # what lies in the folder is whole, even after a kill
+                    for case in part:  # a file in the folder is complete, even after a kill
                         os.replace(predicted / (case + ending), folder / (case + ending))
                 bar.update(len(part))
             evaluations[condition] = evaluate_folder(
@@ -165,7 +165,7 @@ def stress_test(
 def _inputs(
     condition: Condition, channels: int, ending: str, made: Path, seed: int, case: str, files: Mapping[int, str]
 ) -> list[str]:
-    """A file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
+    """Return a file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
     given = set(files if condition.given is None else condition.given)
     result = []
     for channel in range(channels):

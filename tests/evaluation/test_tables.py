@@ -117,7 +117,7 @@ def test_table_of_a_class_that_is_named_as_the_mean(folders, dataset_json):
     assert names == ["class", "liver", "mean of classes", "mean of classes of all"]
 
 
-def test_table_names_what_was_missed_and_what_invented(evaluation, folders, dataset_json):
+def test_table_names_classes_in_only_one_of_reference_and_prediction(evaluation, folders, dataset_json):
     assert one_sided(evaluation) == ({"spleen": 1}, {})
     assert "In the reference but not predicted: spleen in 1 case." in format_table(evaluation)
     swapped = evaluate_folder(*reversed(folders), dataset_json)
