@@ -28,7 +28,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 
 from nnunet_cmc.data.files import write_json
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 
 DATASET = "Dataset950_LGG"
 SEQUENCES = ("FLAIR", "T1post")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnunet_cmc.data.grid import read_grid
-from nnunet_cmc.evaluation.evaluate import NOT_STATED, classes_of, evaluate_folder, modalities_of
+from nnunet_cmc.evaluation.folder_evaluation import NOT_STATED, classes_of, evaluate_folder, modalities_of
 from nnunet_cmc.evaluation.metrics import compute_metrics
 
 
@@ -160,7 +160,7 @@ def test_label_maps_beyond_the_memory(folders, dataset_json, monkeypatch):
     def out_of_memory(*_):
         raise MemoryError
 
-    monkeypatch.setattr("nnunet_cmc.evaluation.evaluate.np.unique", out_of_memory)
+    monkeypatch.setattr("nnunet_cmc.evaluation.folder_evaluation.np.unique", out_of_memory)
     said = refusal(folders, dataset_json)
     assert f"Case a: {folders[0] / 'a.nii.gz'} cannot be read (its " in said
     assert said.endswith("voxels are more than the memory holds): use fewer processes, -np.")

@@ -1,4 +1,4 @@
-"""Judge a folder of predicted label maps against a folder of reference label maps."""
+"""Evaluation of a folder of predicted label maps against a folder of reference label maps."""
 
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -18,7 +18,7 @@ from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 
 NOT_STATED = "modality not stated"
-"""Group of the cases of which ``dataset.json`` does not say what they were scanned in."""
+"""Group of the cases whose modalities ``dataset.json`` does not state."""
 
 
 def evaluate_folder(
@@ -30,14 +30,14 @@ def evaluate_folder(
     cases: Collection[str] | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Metrics of every case of ``reference_folder``; files are named alike in both folders.
+    """Compute the metrics of every case of ``reference_folder``; files have the same names in both folders.
 
     Args:
         dataset_json: content of nnU-Net's ``dataset.json``: ``labels``, ``file_ending``, ``channel_names``, ``cmc``.
-        processes: cases judged at the same time, each in a process of its own; 1 starts none.
+        processes: cases evaluated at the same time, each in a process of its own; 1 starts none.
         tolerance: of NSD, in mm.
-        cases: judge these alone, if given.
-        progress: show a bar.
+        cases: evaluate these only, if given.
+        progress: show a progress bar.
 
     Raises:
         ValueError: no reference, a missing prediction, a file that cannot be read, different grids, or a label value
@@ -46,10 +46,10 @@ def evaluate_folder(
     files = matched_files(reference_folder, prediction_folder, dataset_json, cases)
     classes, ignore = classes_of(dataset_json)
     tasks = [(case, modalities_of(dataset_json, case), *own) for case, own in files.items()]
-    judge = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
+    evaluate = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
     results = []
     with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
-        for result in _run(judge, tasks, min(processes, len(tasks))):
+        for result in _run(evaluate, tasks, min(processes, len(tasks))):
             results.append(result)
             bar.update()
     predicted = label_maps(prediction_folder, dataset_json["file_ending"])
@@ -63,7 +63,7 @@ def matched_files(
     dataset_json: dict,
     cases: Collection[str] | None = None,
 ) -> dict[str, tuple[Path, Path]]:
-    """Reference and prediction of each case, after a look at the names and headers; see :func:`evaluate_folder`."""
+    """Return reference and prediction of each case after a check of names and grids; see :func:`evaluate_folder`."""
     ending = dataset_json["file_ending"]
     references, predictions = label_maps(reference_folder, ending), label_maps(prediction_folder, ending)
     if cases is not None:
@@ -83,7 +83,10 @@ def matched_files(
 
 
 def classes_of(dataset_json: dict) -> tuple[dict[str, Label], int | None]:
-    """Foreground classes (name -> label, or labels of a region, as nnU-Net's keys) and the ignore label, if any."""
+    """Return the foreground classes and the ignore label, if any.
+
+    A class has the label, or the labels of a region, as nnU-Net's keys have it.
+    """
     labels: dict = {name: tuple(v) if isinstance(v, list) else v for name, v in dataset_json["labels"].items()}
     ignore = labels.pop("ignore", None)
     if not any(isinstance(label, tuple) and len(label) > 1 for label in labels.values()):  # no regions
@@ -92,7 +95,7 @@ def classes_of(dataset_json: dict) -> tuple[dict[str, Label], int | None]:
 
 
 def modalities_of(dataset_json: dict, case: str) -> str:
-    """Names of the modalities that ``case`` was scanned in, such as "CT+MR", or :data:`NOT_STATED`."""
+    """Return the names of the modalities that ``case`` was scanned in, such as "CT+MR", or :data:`NOT_STATED`."""
     present = present_channels(dataset_json, case)
     if present is None:
         return NOT_STATED
@@ -101,12 +104,12 @@ def modalities_of(dataset_json: dict, case: str) -> str:
 
 
 def mask_of(labels: np.ndarray, label: Label) -> np.ndarray:
-    """Boolean mask of a class or region in a label map."""
+    """Return the boolean mask of a class or region in a label map."""
     return labels == label if isinstance(label, int) else np.isin(labels, label)
 
 
 def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
-    """File of each case in ``folder``, sorted. Raises ValueError if there is no such folder."""
+    """Return the file of each case in ``folder``, sorted. Raises ValueError if there is no such folder."""
     if not Path(folder).is_dir():
         raise ValueError(f"There is no folder {folder}: give the folder that holds the label maps.")
     return {file.name.removesuffix(ending): file for file in visible(folder) if file.name.endswith(ending)}
@@ -126,12 +129,12 @@ def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> N
         )
 
 
-def _run(judge, tasks: list, processes: int) -> Iterator[CaseResult]:
+def _run(evaluate, tasks: list, processes: int) -> Iterator[CaseResult]:
     if processes <= 1:
-        yield from map(judge, tasks)
+        yield from map(evaluate, tasks)
         return
     with process_pool(processes) as executor:
-        yield from executor.map(judge, tasks)
+        yield from executor.map(evaluate, tasks)
 
 
 def _evaluate_case(
@@ -150,7 +153,7 @@ def _evaluate_case(
 
 
 def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Label map and voxel size in mm along its array axes."""
+    """Read a label map ``(D, H, W)``; returns it and its voxel size in mm along the array axes."""
     try:
         values = np.unique(read_voxels(file))  # SimpleITK reads what a NIfTI file lacks, and NaN, as 0
         image = sitk.ReadImage(str(file))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from nnunet_cmc.evaluation.comparison import Comparison
+from nnunet_cmc.evaluation.paired_statistics import Comparison
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
 CLASSES = {"liver": 1, "spleen": 2}
@@ -123,3 +123,16 @@ def test_json_has_every_number():
     assert (entry["mean"], entry["n"]) == (3.5, 2)
     assert entry["against_first"] == vars(comparison.tests["b", "CT", "ASSD", "spleen"])
     assert "against_first" not in comparison.as_json()["predictions"]["a"]["CT"]["ASSD"]["spleen"]
+
+
+def test_one_table_of_all_predictions():
+    subjects = {"case0": "x", "case1": "x"}
+    table = compare([[1.0, 2.0], [3.0, np.nan]], [[1.5, 2.0], [3.0, 5.0]], subjects=subjects).table
+    rows = table[table["metric"] == "ASSD"]
+    assert [tuple(row) for row in rows[["prediction", "subject", "case", "class", "undefined"]].to_numpy()] == [
+        (name, "x", case, organ, (name, case, organ) == ("a", "case1", "spleen"))
+        for name in "ab"
+        for case in ("case0", "case1")
+        for organ in CLASSES
+    ]
+    assert rows["value"].tolist() == pytest.approx([1.0, 2.0, 3.0, np.nan, 1.5, 2.0, 3.0, 5.0], nan_ok=True)

@@ -1,13 +1,16 @@
-"""Several predictions of the same cases side by side: means with bootstrap intervals, and paired Wilcoxon tests."""
+"""Paired comparison of several predictions of the same cases: bootstrap intervals and Wilcoxon signed-rank tests."""
 
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean
+from nnunet_cmc.evaluation.results import Evaluation, Statistic, describe, name_of_mean, ordered
 
 COMPARED = ("Dice", "ASSD")
 """The metrics that the paper reports."""
@@ -55,7 +58,8 @@ class PairedTest:
 class Comparison:
     """Evaluations of the same reference cases by the name of their prediction; all are tested against the first.
 
-    ``cells`` and ``tests`` are by prediction, group of modalities, metric, and class or ``average``.
+    ``cells`` and ``tests`` are by prediction, group of modalities, metric, and class or ``average``; ``table`` holds
+    what they are computed from.
 
     Args:
         subjects: patient of each case; cases of one patient are not independent, so bootstrap and test draw patients.
@@ -71,28 +75,36 @@ class Comparison:
         self.groups = first.groups
         self.average = name_of_mean(self.classes)
         self.columns = [*self.classes, self.average] if len(self.classes) > 1 else self.classes
-        self.cells = {
-            (name, group, metric, column): cell
-            for name, evaluation in self.evaluations.items()
-            for group in self.groups
-            for metric in COMPARED
-            for column, cell in self._cells(evaluation, group, metric).items()
-        }
-        self.tests = {
-            (name, group, metric, column): test
-            for name in self.names[1:]
-            for group in self.groups
-            for metric in COMPARED
-            for column, test in self._tests(self.evaluations[name], first, group, metric).items()
-        }
+        self.cells: dict[tuple[str, str, str, str], Cell] = {}
+        self.tests: dict[tuple[str, str, str, str], PairedTest] = {}
+        statistics = self._statistics()
+        for name, group, metric in product(self.names, self.groups, COMPARED):
+            sums, first_sums = (self._sums(one, group, metric) for one in (name, self.names[0]))
+            columns = [*self.classes, self.average]
+            tests = self._tests(sums, first_sums)
+            for column, low, high, test in zip(columns, *self._intervals(*sums), tests, strict=True):
+                key = (name, group, metric, column)
+                self.cells[key] = Cell(**statistics.loc[key].to_dict(), low=float(low), high=float(high))
+                if name != self.names[0]:
+                    self.tests[key] = test
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The long table: columns ``prediction``, ``subject`` and those of :attr:`Evaluation.table`."""
+        parts = {name: evaluation.table for name, evaluation in self.evaluations.items()}
+        table = pd.concat(parts, names=["prediction"]).reset_index(level="prediction").reset_index(drop=True)
+        table.insert(1, "subject", table["case"].astype(str).map(self.subjects))
+        cases = [case.case for case in next(iter(self.evaluations.values())).cases]
+        categories = {"prediction": self.names, "case": cases, "modalities": self.groups, "class": self.classes}
+        return table.astype({column: ordered(values) for column, values in categories.items()})
 
     @property
     def names(self) -> list[str]:
-        """Of the predictions, the first first."""
+        """Names of the predictions in their order."""
         return list(self.evaluations)
 
     def as_json(self) -> dict:
-        """Every cell and test: ``[prediction][group][metric][class or average]``."""
+        """Return every cell and test: ``[prediction][group][metric][class or average]``."""
         result: dict = {"first": self.names[0], "confidence": CONFIDENCE, "seed": self.seed, "predictions": {}}
         for (name, group, metric, column), cell in self.cells.items():
             entry = vars(cell) | {}
@@ -102,39 +114,34 @@ class Comparison:
             by_metric.setdefault(metric, {})[column] = entry
         return result
 
-    def _cells(self, evaluation: Evaluation, group: str, metric: str) -> dict[str, Cell]:
-        cases = evaluation.of_group(group)
-        statistics = {name: evaluation.statistic(name, metric, group) for name in self.classes}
-        undefined = {name: evaluation.undefined(name, metric, group) for name in self.classes}
-        own = Statistic.of(Statistic.of(case.metrics[name][metric] for name in self.classes).mean for case in cases)
-        statistics[self.average] = Statistic(evaluation.mean(metric, group).mean, own.std, own.n)
-        undefined[self.average] = sum(undefined.values())
-        low, high = self._intervals(*self._sums(evaluation, group, metric))
-        return {
-            column: Cell(**vars(statistics[column]), undefined=undefined[column], low=float(start), high=float(end))
-            for column, start, end in zip([*self.classes, self.average], low, high, strict=True)
-        }
+    def _statistics(self) -> pd.DataFrame:
+        """Return ``mean``, ``std``, ``n`` and ``undefined`` by prediction, modalities, metric, and class or average."""
+        keys = ["prediction", "modalities", "metric"]
+        table = self.table[self.table["metric"].isin(COMPARED)]
+        classes = describe(table, [*keys, "class"])
+        cases = describe(table, [*keys, "case"]).reset_index().rename(columns={"mean": "value"})  # means over classes
+        average = describe(cases, keys)
+        average["mean"] = classes["mean"].groupby(keys, observed=True).agg(lambda means: Statistic.of(means).mean)
+        average["undefined"] = classes["undefined"].groupby(keys, observed=True).sum()
+        classes = classes.reset_index().astype({"class": str})
+        average = average.reset_index().assign(**{"class": self.average})
+        table = pd.concat([classes, average]).set_index([*keys, "class"])
+        return table[["mean", "std", "n", "undefined"]].astype(object)  # so that a row keeps its integers
 
-    def _sums(self, evaluation: Evaluation, group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Sum and number of the defined values, ``(subjects, classes)``, subjects sorted."""
-        cases = evaluation.of_group(group)
-        subjects = sorted({self.subjects[case.case] for case in cases})
-        sums = np.zeros((len(subjects), len(self.classes)))
-        counts = np.zeros_like(sums)
-        for case in cases:
-            values = np.array([case.metrics[name][metric] for name in self.classes])
-            row = subjects.index(self.subjects[case.case])
-            sums[row] += np.nan_to_num(values)
-            counts[row] += ~np.isnan(values)
-        return sums, counts
+    def _sums(self, name: str, group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return sum and number of the defined values, ``(subjects, classes)``, subjects sorted."""
+        table = self.table
+        own = table[(table["prediction"] == name) & (table["modalities"] == group) & (table["metric"] == metric)]
+        values = own.groupby(["subject", "class"], observed=False)["value"]
+        return values.sum().unstack("class").to_numpy(), values.count().unstack("class").to_numpy()
 
     def _intervals(self, sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the interval for each class and, last, their mean, ``(classes + 1,)``."""
+        """Compute the ends of the interval for each class and, last, their mean, ``(classes + 1,)``."""
         if len(sums) < 2:
             return (np.full(sums.shape[1] + 1, np.nan),) * 2
 
         def means(drawn: np.ndarray, axis: int) -> np.ndarray:
-            """Rows of subjects ``(..., subjects)`` -> means ``(classes + 1, ...)``."""
+            """Compute means ``(classes + 1, ...)`` of rows of subjects ``(..., subjects)``."""
             with np.errstate(invalid="ignore"):
                 classes = sums[drawn].sum(-2) / counts[drawn].sum(-2)
             there = ~np.isnan(classes)
@@ -157,12 +164,12 @@ class Comparison:
             ).confidence_interval
         return interval.low, interval.high
 
-    def _tests(self, evaluation: Evaluation, first: Evaluation, group: str, metric: str) -> dict[str, PairedTest]:
+    def _tests(self, ours: tuple[np.ndarray, np.ndarray], first: tuple[np.ndarray, np.ndarray]) -> list[PairedTest]:
+        """Return the test of each class and, last, of their mean, from what :meth:`_sums` gives."""
         with np.errstate(invalid="ignore"):
-            ours, theirs = (np.divide(*self._sums(one, group, metric)) for one in (evaluation, first))
-        differences = ours - theirs  # NaN where either is undefined
+            differences = np.divide(*ours) - np.divide(*first)  # NaN where either is undefined
         averages = [Statistic.of(row).mean for row in differences]  # over the classes that both have
-        return dict(zip([*self.classes, self.average], map(_test, [*differences.T, np.array(averages)]), strict=True))
+        return [*map(_test, [*differences.T, np.array(averages)])]
 
 
 def _test(differences: np.ndarray) -> PairedTest:

@@ -12,9 +12,9 @@ import SimpleITK as sitk
 
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
-from nnunet_cmc.evaluation.stress import conditions, find_cases, save_stress, stress_test
-from nnunet_cmc.evaluation.stress_comparison import StressRuns
-from nnunet_cmc.evaluation.stress_plots import _missing, save_stress_figures
+from nnunet_cmc.evaluation.stress_figures import StressRuns, _missing, save_stress_figures
+from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summarize
+from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, stress_test
 
 RADIUS = 20.0  # mm
 DATASET_JSON = {
@@ -123,7 +123,7 @@ def test_interrupted_work_resumes_and_the_screen_stays_clean(tested, balls, caps
 
 def test_files_hold_the_numbers(tested):
     evaluations, _, output = tested
-    save_stress(evaluations, DATASET_JSON, output)
+    save_stress(evaluations, ["CT", "MR"], output)
     with open(output / "stress.csv", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["condition"] == "MR 20 mm"]
     described = [(row["given"], row["moved"], row["mm"], row["degrees"]) for row in rows]
@@ -137,6 +137,17 @@ def test_files_hold_the_numbers(tested):
     assert entries["MR 20 mm"]["classes"]["ball"]["Dice"]["n"] == 2
 
 
+def test_one_table_of_all_conditions(tested):
+    evaluations, _, _ = tested
+    table = stress_table(evaluations, ["CT", "MR"])
+    dice = table[(table["condition"] == "MR 20 mm") & (table["metric"] == "Dice")]
+    (evaluation,) = (one for condition, one in evaluations.items() if condition.name == "MR 20 mm")
+    assert dice["value"].tolist() == [case.metrics["ball"]["Dice"] for case in evaluation.cases]
+    assert dice[["given", "moved", "mm", "degrees"]].drop_duplicates().to_numpy().tolist() == [["all", "MR", 20, 0]]
+    assert list(table["condition"].unique()) == [condition.name for condition in evaluations]
+    assert len(table) == sum(len(evaluation.table) for evaluation in evaluations.values())
+
+
 @pytest.mark.parametrize("names", [["all", "MR"], ["CT", "CT"], ["T 1", "T_1"], ["CT", "MR", "CT+MR"]])
 def test_modalities_whose_conditions_would_have_one_name(names):
     with pytest.raises(ValueError, match=r"two conditions of the stress test would both be .*: rename one in the"):
@@ -148,7 +159,7 @@ def test_json_is_json_where_numbers_are_undefined(tmp_path):
         raise ValueError(f"{name} is not JSON")
 
     missed = CaseResult("a", "CT+MR", "r", "p", {"ball": compute_metrics(np.ones(1, bool), np.zeros(1, bool), [1.0])})
-    save_stress({conditions(["CT", "MR"])[0]: Evaluation({"ball": 1}, 2.0, [missed], [])}, DATASET_JSON, tmp_path)
+    save_stress({conditions(["CT", "MR"])[0]: Evaluation({"ball": 1}, 2.0, [missed], [])}, ["CT", "MR"], tmp_path)
     (entry,) = json.loads((tmp_path / "stress.json").read_text(), parse_constant=no_constant)["conditions"]
     assert (entry["mean"]["Dice"], entry["mean"]["ASSD"]) == (0, None)
     assert np.isnan(StressRuns({"x": tmp_path}).runs["x"]["all"]["mean"]["ASSD"])
@@ -158,13 +169,13 @@ def test_figure_of_a_class_that_is_named_as_the_mean():
     mask = np.ones(1, bool)
     case = CaseResult("a", "CT+MR", "r", "p", dict.fromkeys(("average", "ball"), compute_metrics(mask, mask, [1.0])))
     judged = Evaluation({"average": 1, "ball": 2}, 2.0, [case], [])
-    figure = _missing(dict.fromkeys(conditions(["CT", "MR"])[:3], judged))
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["average", "ball", "average of all"]
+    figure = _missing(summarize(dict.fromkeys(conditions(["CT", "MR"])[:3], judged), ["CT", "MR"]))
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["average", "ball", "average of all"]
 
 
 def test_figures_show_curves_of_both_modalities(tested):
     evaluations, _, output = tested
-    missing, misaligned = save_stress_figures(evaluations, ["CT", "MR"], output)
+    missing, misaligned = save_stress_figures(summarize(evaluations, ["CT", "MR"]), ["CT", "MR"], output)
     assert missing.name == "missing.png"
     picture = matplotlib.image.imread(misaligned)[..., :3]
     for colour in ((0.122, 0.467, 0.706), (1.0, 0.498, 0.055)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
+from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
 
 CLASSES = {"liver": 1, "spleen": 2}
 
@@ -93,7 +93,7 @@ def test_an_empty_reference_is_drawn(tmp_path, case, write_labels, blocks):
     assert draw(tmp_path, case).std() > 0.1
 
 
-COLOURS = {"missed": (0, 229, 255), "invented": (255, 238, 0), "wrong class": (255, 48, 255)}
+COLOURS = {"false negative": (0, 229, 255), "false positive": (255, 238, 0), "wrong class": (255, 48, 255)}
 
 
 def painted(picture, colour):
@@ -101,7 +101,7 @@ def painted(picture, colour):
     return int((np.abs(255 * picture - 0.85 * np.array(colour)).max(axis=2) < 8).sum())
 
 
-def test_differences_are_missed_invented_or_of_the_wrong_class(tmp_path, write_labels):
+def test_differences_are_false_negative_false_positive_or_of_the_wrong_class(tmp_path, write_labels):
     reference, prediction = np.zeros((2, 4, 20, 20), np.uint8)
     reference[:, 2:10, 2:12] = 1  # 80 pixels a slice
     prediction[:, 2:10, 8:16] = 1  # 40 of them, and 32 more
@@ -113,16 +113,16 @@ def test_differences_are_missed_invented_or_of_the_wrong_class(tmp_path, write_l
     save_overview(tmp_path / "with.png", [case], CLASSES, differences=True)
     picture = matplotlib.image.imread(tmp_path / "with.png")[..., :3]
     counts = {kind: painted(picture, colour) for kind, colour in COLOURS.items()}
-    per_pixel = counts["missed"] / 48
+    per_pixel = counts["false negative"] / 48
     assert per_pixel > 100
-    assert counts["invented"] == pytest.approx(32 * per_pixel, rel=0.05)
+    assert counts["false positive"] == pytest.approx(32 * per_pixel, rel=0.05)
     assert counts["wrong class"] == pytest.approx(8 * per_pixel, rel=0.1)
     without = draw(tmp_path, case)
     assert not any(painted(without, colour) for colour in COLOURS.values())
     assert picture.shape[1] / without.shape[1] == pytest.approx(4 / 3, rel=0.05)
 
 
-def test_the_slice_of_an_empty_reference_shows_what_was_invented(tmp_path, case, write_labels):
+def test_the_slice_of_an_empty_reference_shows_false_positives(tmp_path, case, write_labels):
     labels = np.zeros((6, 12, 14), np.uint8)
     write_labels(case.reference, labels)
     labels[5, 2:10, 2:10] = 2  # not the middle slice
@@ -134,7 +134,7 @@ def test_the_slice_of_an_empty_reference_shows_what_was_invented(tmp_path, case,
 def test_the_slice_with_the_most_errors(tmp_path, case, write_labels):
     reference, prediction = np.zeros((2, 6, 12, 14), np.uint8)
     reference[1, 2:10, 2:10] = prediction[1, 2:10, 2:10] = 1
-    prediction[4, 2:6, 2:6] = 2  # invented, on a slice without the reference
+    prediction[4, 2:6, 2:6] = 2  # false positive, on a slice without the reference
     write_labels(case.reference, reference)
     write_labels(case.predictions["both"], prediction)
     assert orange(draw(tmp_path, replace(case, errors=True))) > orange(draw(tmp_path, case)) + 1000

@@ -1,6 +1,5 @@
-"""How a model's predictions suffer when modalities are missing, or one is misaligned with the others."""
+"""Stress test of a model: predictions with modalities missing, or with one misaligned with the others."""
 
-import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -13,13 +12,12 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import atomic_write, hidden_folder, write_json
+from nnunet_cmc.data.files import hidden_folder
 from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.raw_case import check_case
 from nnunet_cmc.data.scan_folder import numbered_cases
 from nnunet_cmc.data.voxels import write_volume
-from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps
-from nnunet_cmc.evaluation.metrics import METRICS
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps
 from nnunet_cmc.evaluation.misalignment import misalign, random_direction
 from nnunet_cmc.evaluation.results import Evaluation
 
@@ -32,7 +30,7 @@ Predict = Callable[[list[list[str]], list[str]], None]
 
 @dataclass(frozen=True)
 class Condition:
-    """What is done to every case that it applies to.
+    """Change of the scans of every case that it applies to.
 
     Attributes:
         name: of which :attr:`folder` is made.
@@ -53,16 +51,16 @@ class Condition:
         return self.name.replace(" ", "_").replace("/", "-")
 
     def applies_to(self, present: Sequence[int]) -> bool:
-        """Whether it makes a difference for a case that has the channels ``present``."""
+        """Return whether it makes a difference for a case that has the channels ``present``."""
         if self.given is not None:
             return set(self.given) < set(present)
         return self.moved is None or self.moved in present
 
 
 def conditions(names: Sequence[str]) -> list[Condition]:
-    """All that a stress test of modalities of these names consists of; the first leaves the cases as they are.
+    """Return the conditions of a stress test of modalities of these names; the first leaves the cases unchanged.
 
-    ValueError if two would have one name, and each the predictions of the other.
+    ValueError if two would have the same folder of predictions.
     """
     channels = range(len(names))
     subsets = [subset for size in reversed(channels) for subset in combinations(channels, size) if subset]
@@ -82,7 +80,7 @@ def conditions(names: Sequence[str]) -> list[Condition]:
 def find_cases(
     image_folder: str | PathLike, reference_folder: str | PathLike, dataset_json: dict
 ) -> dict[str, dict[int, str]]:
-    """Files by channel of the cases that have several modalities.
+    """Find the files by channel of the cases that have several modalities.
 
     Args:
         reference_folder: label maps on the grid of the scans.
@@ -124,7 +122,7 @@ def stress_test(
     processes: int = 1,
     seed: int = 0,
 ) -> dict[Condition, Evaluation]:
-    """Predict and judge the cases under every condition.
+    """Predict and evaluate the cases under every condition.
 
     Args:
         predict: is not given what ``output`` has already, so interrupted work resumes.
@@ -155,7 +153,7 @@ def stress_test(
                 with hidden_folder(output) as made, hidden_folder(folder) as predicted, redirect_stdout(log):
                     prepare = partial(_inputs, condition, len(names), ending, made, seed)
                     predict([prepare(case, cases[case]) for case in part], [str(predicted / case) for case in part])
-                    for case in part:  # what lies in the folder is whole, even after a kill
+                    for case in part:  # a file in the folder is complete, even after a kill
                         os.replace(predicted / (case + ending), folder / (case + ending))
                 bar.update(len(part))
             evaluations[condition] = evaluate_folder(
@@ -167,7 +165,7 @@ def stress_test(
 def _inputs(
     condition: Condition, channels: int, ending: str, made: Path, seed: int, case: str, files: Mapping[int, str]
 ) -> list[str]:
-    """A file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
+    """Return a file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
     given = set(files if condition.given is None else condition.given)
     result = []
     for channel in range(channels):
@@ -181,43 +179,3 @@ def _inputs(
             write_volume(misalign(scan, direction, condition.millimetres, condition.degrees), new)
         result.append(str(new) if new.exists() else files[channel])
     return result
-
-
-def save_stress(evaluations: Mapping[Condition, Evaluation], dataset_json: dict, output: str | PathLike) -> list[Path]:
-    """Write ``stress.csv``, a row per condition, case and class, and ``stress.json``, means; returns both files."""
-    names, files = channel_names(dataset_json), [Path(output, f"stress.{ending}") for ending in ("csv", "json")]
-    with atomic_write(files[0]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["condition", "given", "moved", "mm", "degrees", "case", "class", *METRICS])
-        for condition, evaluation in evaluations.items():
-            start = list(_describe(condition, names).values())
-            for case in evaluation.cases:
-                for name, metrics in case.metrics.items():
-                    writer.writerow([*start, case.case, name, *(metrics[metric] for metric in METRICS)])
-    entries = [
-        {
-            **_describe(condition, names),
-            "cases": len(evaluation.cases),
-            "mean": {metric: evaluation.mean(metric).mean for metric in METRICS},
-            "classes": {
-                name: {
-                    metric: vars(evaluation.statistic(name, metric)) | {"undefined": evaluation.undefined(name, metric)}
-                    for metric in METRICS
-                }
-                for name in evaluation.classes
-            },
-        }
-        for condition, evaluation in evaluations.items()
-    ]
-    write_json(files[1], {"conditions": entries})
-    return files
-
-
-def _describe(condition: Condition, names: Sequence[str]) -> dict:
-    return {
-        "condition": condition.name,
-        "given": "all" if condition.given is None else "+".join(names[c] for c in condition.given),
-        "moved": "" if condition.moved is None else names[condition.moved],
-        "mm": condition.millimetres,
-        "degrees": condition.degrees,
-    }
