@@ -98,13 +98,13 @@ def classes() -> Iterator[Check]:
         try:
             there = spawned.result()
         except Exception as error:
-            there = dict.fromkeys({**CLASSES, **TRAINERS}, _in_one_line(error))
+            there = dict.fromkeys([*CLASSES, *TRAINERS], _in_one_line(error))
     if None in here or None in there:  # then no class at all is found, and for one reason
         off = os.environ.get(SWITCH) == "0"
         remedy = f"unset {SWITCH}, which is 0" if off else REINSTALL
         yield Check("BROKEN", "start-up hook", f"not in place, so nnU-Net finds none of our classes: {remedy}")
         return
-    for name in {**CLASSES, **TRAINERS}:
+    for name in [*CLASSES, *TRAINERS]:
         if name in here:
             yield Check("BROKEN", name, f"{here[name]}: {REINSTALL}")
         elif name in there:
@@ -128,7 +128,7 @@ def problems() -> dict[str | None, str]:
         from nnunetv2.utilities import find_class_by_name
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     except Exception as error:
-        return dict.fromkeys(modules, f"nnU-Net does not load ({_in_one_line(error)})")
+        return dict.fromkeys([*modules], f"nnU-Net does not load ({_in_one_line(error)})")
     find_class: Any = find_class_by_name.recursive_find_python_class
     if not hasattr(find_class, MARK):
         return {None: "no hook"}
