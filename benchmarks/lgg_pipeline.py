@@ -28,7 +28,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 
 from nnunet_cmc.data.files import write_json
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 
 DATASET = "Dataset950_LGG"
 SEQUENCES = ("FLAIR", "T1post")
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--layout", choices=("registered", "unpaired"), default="registered")
-    parser.add_argument("--trainer", default="CMCTrainer", help="name of a trainer of this package")
+    parser.add_argument("--trainer", default="CMCTrainerPaper", help="name of a trainer of this package")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--iterations", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)

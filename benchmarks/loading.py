@@ -63,7 +63,7 @@ def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[C
 
     def pairs_of(stream: Stream) -> PairLoader:
         transforms = SameDecisions(made.transforms, period)
-        return PairLoader(stream, None, *common, trainer.modality_dropout, transforms, seed=0)
+        return PairLoader(stream, None, *common, trainer.recipe.modality_dropout, transforms, seed=0)
 
     stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(made.transforms, period))
     return pairs_of, pairs_of(Stream(dataset, workspace.dataset_json)), stock

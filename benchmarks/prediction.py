@@ -20,7 +20,7 @@ from torch import nn
 from train_step import PLANNERS
 from workspace import CONFIGURATION, Workspace
 
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.registry import trainer_class
 from nnunet_cmc.windows import WindowPredictor
 
 
@@ -40,7 +40,7 @@ def predicts(network: nn.Module, plans: dict, dataset_json: dict, predictor: nnU
     manager = PlansManager(plans)
     configuration = manager.get_configuration(CONFIGURATION)
     weights = [network.state_dict()]
-    predictor.manual_initialization(network, manager, configuration, weights, dataset_json, "CMCTrainer", (2,))
+    predictor.manual_initialization(network, manager, configuration, weights, dataset_json, "CMCTrainerPaper", (2,))
     return predictor.predict_logits_from_preprocessed_data
 
 
@@ -59,7 +59,7 @@ def main() -> None:
             plans = workspace.plan(PLANNERS[name], **({"patch_size": args.side} if args.side else {}))
         manager = PlansManager(plans).get_configuration(CONFIGURATION)
         classes, side = len(workspace.dataset_json["labels"]), manager.patch_size[0]
-        ours = CMCTrainer.build_network_architecture(None, manager, 2, classes, False)
+        ours = trainer_class("CMCTrainerPaper").build_network_architecture(None, manager, 2, classes, False)
         stock = stock_network(side, classes)
         both = torch.randn(2, side, side, side + (args.windows - 1) * side // 2)
         one = both.clone()

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from workspace import Workspace
 
+from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.stacked import stacked
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
@@ -78,10 +79,7 @@ def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: to
     """The table's, the whole step last."""
     trainer.iteration = 1  # the first of an epoch also measures gradients
     batch = next(loader)
-    on_device = {
-        key: value.to(device) if isinstance(value, Tensor) and key != "pairs" else value for key, value in batch.items()
-    }
-    steps = parts(trainer, on_device)
+    steps = parts(trainer, Batch(**batch).to(device))
     if device.type == "cuda":
         steps["whole step"] = lambda: update(trainer, batch, False)
         steps["whole step, activations computed twice"] = lambda: update(trainer, batch, True)
@@ -109,7 +107,7 @@ def update(trainer: CMCTrainer, batch: dict, checkpointing: bool) -> None:
     trainer.update(batch)
 
 
-def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
+def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
     """Each part of a step on the inputs that it has in the step."""
     network = trainer.bare_network
     called: dict[str, list] = {"encoders": [], "MIA and fusion": [], "decoders": []}
@@ -121,7 +119,7 @@ def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
     ]
     stacked_on, network.stacked_on = network.stacked_on, None  # so that each encoder is called, and shows its input
     with trainer._precision():
-        output = network(batch["data"], batch["fusion"])
+        output = network(batch.data, batch.fusion)
     network.stacked_on = stacked_on
     for hook in hooks:
         hook.remove()
@@ -140,7 +138,7 @@ def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
     for name, calls in called.items():
         several = [(module, _detached(inputs)) for module, inputs in calls]
         steps[name] = lambda several=several: module_step(several)
-    if stacked_on == batch["data"].device.type:
+    if stacked_on == batch.data.device.type:
         encoders, inputs = zip(*called["encoders"], strict=True)
         steps["encoders, as one computation"] = lambda: stacked_step(encoders, [x for (x,) in inputs])
     seen = CMCOutput(*_detached(tuple(output)))
@@ -150,9 +148,9 @@ def parts(trainer: CMCTrainer, batch: dict) -> dict[str, Callable[[], object]]:
             terms = loss()
         _backward(terms)
 
-    rest = {key: batch.get(key) for key in ("target", "pairs", "positions")}
-    steps["supervised loss"] = lambda: loss_step(lambda: trainer._supervised(seen, batch))
-    steps["CSC and CAC"] = lambda: loss_step(lambda: trainer.consistency(seen, **rest))
+    supervised, *between = trainer.terms.values()
+    steps["supervised loss"] = lambda: loss_step(lambda: supervised(seen, batch))
+    steps["CSC and CAC"] = lambda: loss_step(lambda: [term(seen, batch) for term in between])
     steps["optimizer"] = lambda: (
         torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), 12),
         trainer.optimizer.step(),

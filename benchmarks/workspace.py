@@ -16,6 +16,7 @@ from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.dataset_conversion.phantom import generate
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.registry import trainer_class
 
 DATASET = 990
 CONFIGURATION = "3d_fullres"
@@ -80,8 +81,8 @@ class Workspace:
         return folder
 
     def trainer(self, plans: dict, device: torch.device) -> CMCTrainer:
-        """An initialised trainer of these plans."""
+        """An initialised trainer of these plans, of the paper's recipe."""
         plans = {**plans, "continue_training": False}
-        trainer = CMCTrainer(plans, CONFIGURATION, 0, self.dataset_json, device)
+        trainer = trainer_class("CMCTrainerPaper")(plans, CONFIGURATION, 0, self.dataset_json, device)
         trainer.initialize()
         return trainer

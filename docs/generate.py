@@ -1,17 +1,20 @@
-"""Write the pages of this folder that follow from the code: ``commands.md`` and ``messages.md``.
+"""Write what follows from the code: ``commands.md``, ``messages.md``, and the tables of trainers in two other pages.
 
     python docs/generate.py
 
-A test compares both with what this writes, so they cannot drift.
+A test compares them with what this writes, so they cannot drift.
 """
 
 import argparse
 import ast
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nnunet_cmc.commands.main import COMMANDS, EPILOG, command_parser
+from nnunet_cmc.trainers.recipe import Recipe
+from nnunet_cmc.trainers.recipes import RECIPES
 
 DOCS = Path(__file__).parent
 STAGES = {
@@ -139,9 +142,51 @@ def _escape(text: str) -> str:
     return re.sub(r"([*<>|])", r"\\\1", text)
 
 
-PAGES = {"commands.md": commands, "messages.md": messages}
+def trainers() -> str:
+    """The recipes that have a name of their own, with what each is for."""
+    rows = [f"| `{name}` | {_cell(recipe.purpose)} |" for name, recipe in RECIPES.items() if "_" not in name]
+    return "\n".join(["| trainer | |", "|---|---|", *rows])
+
+
+def recipes() -> str:
+    """Every recipe: what it is for, and in what it differs from the paper's."""
+    plain = RECIPES["CMCTrainerPaper"].rows()
+    rows = [
+        f"| `{name}` | {_cell(recipe.purpose)} | {_cell(_differences(recipe, plain))} |"
+        for name, recipe in RECIPES.items()
+    ]
+    parts = "; ".join(f"{what}: {value}" for what, value in plain.items() if what != "terms")
+    described = f"`CMCTrainerPaper` has the terms {plain['terms']}. Besides: {parts}."
+    return "\n".join(
+        [
+            *textwrap.wrap(described, 120, break_on_hyphens=False),
+            "",
+            "| trainer | what it is for | in what it differs from `CMCTrainerPaper` |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _differences(recipe: Recipe, plain: Mapping[str, str]) -> str:
+    return "; ".join(f"{what}: {value}" for what, value in recipe.rows().items() if value != plain[what])
+
+
+def with_table(page: Path, name: str, table: str) -> str:
+    """The text of ``page`` with ``table`` between its two marks of this name."""
+    start, end = f"<!-- {name}: made by docs/generate.py -->", f"<!-- end of {name} -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(start)
+    return f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+
+
+PAGES = {
+    DOCS / "commands.md": commands,
+    DOCS / "messages.md": messages,
+    DOCS.parent / "README.md": lambda: with_table(DOCS.parent / "README.md", "trainers", trainers()),
+    DOCS / "method.md": lambda: with_table(DOCS / "method.md", "recipes", recipes()),
+}
 
 if __name__ == "__main__":
-    for name, page in PAGES.items():
-        (DOCS / name).write_text(page(), encoding="utf-8")
-        print(f"Written: {DOCS / name}")
+    for file, page in PAGES.items():
+        file.write_text(page(), encoding="utf-8")
+        print(f"Written: {file}")

@@ -28,7 +28,7 @@ __all__ = [
 TYPE_CHECKING = False  # as type checkers see it, typing's; importing that takes longer than all of this package's hook
 if TYPE_CHECKING:
     from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.evaluation.evaluate import evaluate_folder
+    from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
     from nnunet_cmc.evaluation.metrics import compute_metrics
     from nnunet_cmc.evaluation.results import Evaluation
     from nnunet_cmc.losses import CACLoss, CSCLoss
@@ -44,7 +44,7 @@ else:
         "Evaluation": "nnunet_cmc.evaluation.results",
         "Predictor": "nnunet_cmc.predictor",
         "compute_metrics": "nnunet_cmc.evaluation.metrics",
-        "evaluate_folder": "nnunet_cmc.evaluation.evaluate",
+        "evaluate_folder": "nnunet_cmc.evaluation.folder_evaluation",
         "read_dataset_json": "nnunet_cmc.data.dataset_json",
     }
 

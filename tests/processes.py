@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["nnunet_cmc.predictor", "nnunet_cmc.commands.evaluate", "nnunet_cmc.trainers.plus"])
+FORKSERVER.set_forkserver_preload(
+    ["nnunet_cmc.predictor", "nnunet_cmc.commands.evaluate", "nnunet_cmc.trainers.registry"]
+)
 
 
 def clean_process(source: str, **values) -> multiprocessing.Process:

@@ -32,7 +32,7 @@ EXCEPTIONS = {
     ("evaluation.activation_picture", "evaluation.explain"): "FULL, the activation that is drawn brightest",
 }
 # names that two modules have; the newer ones are being renamed
-SHARED_NAMES = {"copy_paste", "evaluate", "explain", "skip_fusion", "stress"}
+SHARED_NAMES = {"explain"}
 
 
 def place(module: str) -> tuple[int, str]:

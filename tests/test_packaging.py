@@ -88,11 +88,13 @@ class Environment:
         return {path for path in self.folder.rglob("*") if "__pycache__" not in path.parts}
 
 
-def test_the_wheel_has_every_module_of_the_four_folders(wheels):
+def test_the_wheel_has_every_module_and_template_of_the_four_folders(wheels):
     sources = set()
     for name in FOLDERS:
         package = Path("nnunet_cmc") / ("" if name == "nnunet_cmc" else name)
-        sources |= {str(package / file.relative_to(ROOT / name)) for file in (ROOT / name).rglob("*.py")}
+        files = [file for ending in ("*.py", "*.html.j2") for file in (ROOT / name).rglob(ending)]
+        sources |= {str(package / file.relative_to(ROOT / name)) for file in files}
+    assert "nnunet_cmc/evaluation/templates/report.html.j2" in sources
     with ZipFile(wheels["wheel"]) as archive:
         files = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert files == sources | {HOOK, "nnunet_cmc/py.typed"}

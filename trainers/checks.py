@@ -2,7 +2,6 @@
 
 import os
 from os.path import join
-from types import FunctionType
 
 import torch
 from nnunetv2.paths import nnUNet_preprocessed
@@ -38,23 +37,3 @@ def require_preprocessed(plans: dict, configuration: str) -> None:
             f"There is no {folder}: run nnUNetv2_preprocess -d {plans['dataset_name']} -plans_name "
             f"{plans['plans_name']} -c {configuration} first."
         )
-
-
-def require_no_lost_part(trainer: type, base: type) -> None:
-    """Raise a ValueError if ``trainer`` inherits an attribute of two parts that are not made for each other.
-
-    Methods call their ``super()``, so that trainers can be combined in any order. Of an attribute, such as the loader
-    of pairs, there is one, and Python would take the first part's and pass over the other's without a word.
-    """
-    parts = [part for part in trainer.__mro__ if issubclass(part, base)]
-    for name in sorted({name for part in parts for name in vars(part) if not name.startswith("_")}):
-        first, *others = (part for part in parts if name in vars(part))
-        value = vars(first)[name]
-        if isinstance(value, (FunctionType, classmethod, staticmethod, property)):
-            continue
-        for other in others:
-            if not issubclass(first, other) and vars(other)[name] != value:
-                raise ValueError(
-                    f"{trainer.__name__} cannot be {first.__name__} and {other.__name__} at once, which have each a "
-                    f"{name} of its own: leave one of them out, or give {trainer.__name__} its own {name}."
-                )

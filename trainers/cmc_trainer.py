@@ -1,45 +1,39 @@
-"""CMCTrainer: labelled and unlabelled pairs in one step, Dice + CE, CSC and CAC."""
+"""CMCTrainer: the loop that trains a recipe."""
 
 import os
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor, autocast, nn
 
+from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.losses import alpha, beta
+from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
-from nnunet_cmc.networks.rows import rows_of
-from nnunet_cmc.trainers.checks import require_no_lost_part
-from nnunet_cmc.trainers.consistency import Consistency, rows_by_form
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of
+from nnunet_cmc.trainers.recipe import Recipe
+from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
-from nnunet_cmc.trainers.schedule import WarmUpPolyLR
+from nnunet_cmc.trainers.teacher import MeanTeacher
+from nnunet_cmc.trainers.terms import LossTerm, Setting
+from nnunet_cmc.trainers.terms.pair_term import rows_by_form
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
 
 
 class CMCTrainer(ResumableTrainer):
-    """``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024), every term doing what its name says.
+    """Trains one model for all modalities, as its recipe says: see :class:`Recipe` and the table of recipes.
 
-    L_Sup is Dice + CE on every present modality of the labelled rows. From random weights AdamW trains at the planner's
-    learning rate; loaded ones (``-pretrained_weights`` with a file of ``nnunet_cmc weights``) are fine-tuned by Adam.
+    ``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024) with the recipe's terms and weights.
     """
 
-    epochs: int | None = None  # nnU-Net's, if None
-    iterations: tuple[int, int] | None = None  # per epoch, training and validation; nnU-Net's, if None
-    consistency_losses = Consistency
+    recipe: ClassVar[Recipe] = RECIPES["CMCTrainer"]
     half_precision: torch.dtype | None = None  # of autocast; on a GPU bfloat16 or, where it has none, float16
-    fine_tuning_rate: float | None = 1e-5  # the paper's; the planner's, if None
-    batch_dice: bool | None = None  # Dice over the rows of a batch, or of each by itself; as planned, if None
-    terms = ("supervised", "csc", "cac")  # of the loss
-    weight_of = {"csc": "alpha", "cac": "beta"}  # noqa: RUF012 - names of the weights; other terms have weight 1
 
     def __init__(
         self,
@@ -52,34 +46,36 @@ class CMCTrainer(ResumableTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
         self.initial_lr = self.configuration_manager.configuration["learning_rate"]
-        self.weight_decay = 1e-2
-        if self.epochs:
-            self.num_epochs = self.epochs
-        if self.iterations:
-            self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = self.iterations
+        length = self.recipe.length
+        if length.epochs:
+            self.num_epochs = length.epochs
+        if length.iterations and length.validation:
+            self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = length.iterations, length.validation
         if self.device.type == "cuda":
             self.half_precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         if self.half_precision is not torch.float16:
             self.grad_scaler = None  # bfloat16 has the range of float32
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration
         names = channel_names(dataset_json)
+        terms = [term.name for term in self.recipe.terms]
         self.logger.local_logger = SeriesLogger(
             {
-                "term": [*self.terms, *self.weight_of.values()],
-                "similarity": [f"similarity/{pair}" for term in ("csc", "cac") for pair in (term, f"{term}/others")],
+                "term": [*terms, *self.weights()],
+                "similarity": [f"similarity/{each}" for term in terms if term in ("csc", "cac")
+                               for each in (term, f"{term}/others")],
                 **{
-                    f"gradient at {kind}s": [f"gradient/{term}/{kind} {m}" for term in self.terms for m in names]
+                    f"gradient at {kind}s": [f"gradient/{term}/{kind} {m}" for term in terms for m in names]
                     for kind in ("encoder", "decoder")
                 },
             },
             names,
-        )
+        )  # fmt: skip
 
     @classmethod
     def build_network_architecture(
         cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
     ) -> CMCNet:
-        """The plans' CMCNet, as this trainer wants it; it has no deep supervision."""
+        """Build the plans' CMCNet with the recipe's changes, for training and prediction alike."""
         network = get_network_from_plans(
             configuration_manager.network_arch_class_name,
             configuration_manager.network_arch_init_kwargs,
@@ -87,111 +83,137 @@ class CMCTrainer(ResumableTrainer):
             num_input_channels,
             num_output_channels,
         )
-        cls.modify_network(network)
+        for change in cls.recipe.network:
+            change(network)
         return network
 
-    @classmethod
-    def modify_network(cls, network: CMCNet) -> None:
-        """Nothing; a part changes the plans' network here, for training and prediction alike, after its ``super()``."""
-
-    def __init_subclass__(cls, **kwargs) -> None:
-        super().__init_subclass__(**kwargs)
-        require_no_lost_part(cls, CMCTrainer)
-
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Nothing to switch."""
+        """Nothing to switch: CMCNet supervises deep while it trains, if a recipe says so."""
 
     def _do_i_compile(self) -> bool:
         return False  # which encoders run depends on the data: the network as a whole has no fixed graph
 
     def initialize(self) -> None:
-        """As nnU-Net's, and the losses between modalities with their memory; ``nnUNet_compile=1`` compiles."""
+        """As nnU-Net's, with the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
         super().initialize()
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
             self.bare_network.stacked_on = None  # a compiled encoder is few operators already
             for part in (*self.bare_network.encoders, *self.bare_network.decoders):
                 part.compile(fullgraph=True)
-        self.consistency = self.consistency_losses(
-            self.num_input_channels, self.label_manager.num_segmentation_heads, self.bare_network.feature_channels
-        ).to(self.device)
+        planned, wanted = self.configuration_manager.batch_dice, self.recipe.batch_dice
+        setting = Setting(
+            self.num_input_channels,
+            self.num_classes,
+            self.bare_network.feature_channels,
+            planned if wanted is None else wanted,
+        )
+        self.terms = nn.ModuleDict({term.name: term.build(setting) for term in self.recipe.terms}).to(self.device)
+        self.loss = self.terms["supervised"].loss  # what nnU-Net validates with
+        self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher) if self.recipe.teacher else None
 
-    def _build_loss(self) -> DC_and_CE_loss:
-        return self.dice_and_ce()
+    @property
+    def num_classes(self) -> int:
+        """K, with background."""
+        return self.label_manager.num_segmentation_heads
 
-    def dice_and_ce(self, ignore_label: int | None = None) -> DC_and_CE_loss:
-        """nnU-Net's loss; what it is given are the rows of all ranks already."""
-        batch_dice = self.configuration_manager.batch_dice if self.batch_dice is None else self.batch_dice
-        dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
-        return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
+    def _build_loss(self) -> nn.Module:
+        return nn.Identity()  # the terms are built when the network is known
 
     def configure_optimizers(self):
-        """AdamW on all that is not frozen, at the planned rate, falling polynomially after a short rise."""
+        """The recipe's, on all that is not frozen."""
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, self.initial_lr, weight_decay=self.weight_decay, fused=True)
-        return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
+        return self.recipe.optimizer.build(trained, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
 
     def on_train_start(self) -> None:
-        """As nnU-Net's; by now all weights are loaded."""
+        """As nnU-Net's; by now all weights are loaded, and the learning rate follows from where they are from."""
+        if not self.was_initialized:
+            self.initialize()
+        pretrained = bool(self.bare_network.pretrained)
+        if self.recipe.needs_pretrained and not pretrained:
+            raise ValueError(
+                f"{type(self).__name__} freezes the encoders, whose weights are random: give it a file of "
+                "nnunet_cmc weights with -pretrained_weights, or train with -tr CMCTrainer."
+            )
         super().on_train_start()
-        self.choose_rate()
-
-    def choose_rate(self) -> None:
-        """Let the learning rate follow from where the weights are from."""
-        rate = self.fine_tuning_rate if self.bare_network.pretrained else None
-        if rate is None:
-            origin = "pretrained weights" if self.bare_network.pretrained else "scratch"
-            self.print_to_log_file(f"Training from {origin}: AdamW at the planned learning rate {self.initial_lr:g}.")
-            return
-        self.print_to_log_file(f"Training from pretrained weights: Adam at the fine-tuning learning rate {rate:g}.")
-        self.initial_lr = self.lr_scheduler.initial_lr = rate
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = 0.0  # AdamW without decay is Adam
+        self.print_to_log_file(f"Recipe of {type(self).__name__}:")
+        for what, value in self.recipe.rows().items():
+            self.print_to_log_file(f"  {what}: {value}")
+        self.print_to_log_file(self.recipe.optimizer.start(self.optimizer, self.lr_scheduler, pretrained))
+        self.initial_lr = self.lr_scheduler.initial_lr
+        sizes = {trains: 0 for trains in (True, False)}
+        for parameter in self.network.parameters():
+            sizes[parameter.requires_grad] += parameter.numel()
+        self.print_to_log_file(f"{sizes[True]:,} parameters train, {sizes[False]:,} are frozen.")
+        if self.teacher is not None and not self.teacher.n_averaged:
+            self.teacher.update_parameters(self.bare_network)  # a new teacher starts from the loaded weights
 
     def own_state(self) -> dict:
-        return {**super().own_state(), "consistency_state": self.consistency.state_dict(), "gradients": self.gradients}
+        """What a checkpoint has beside nnU-Net's entries: terms, teacher, gradients, and the recipe in words."""
+        state = {"terms_state": self.terms.state_dict(), "gradients": self.gradients, "recipe": self.recipe.rows()}
+        return {**super().own_state(), **state, "teacher_state": self.teacher and self.teacher.state_dict()}
 
     def load_own_state(self, checkpoint: dict) -> None:
+        """Take back what :meth:`own_state` gave. ValueError: the checkpoint is of another recipe."""
+        recipe = self.recipe.rows()
+        for what, value in checkpoint["recipe"].items():
+            if recipe.get(what) != value:
+                raise ValueError(
+                    f"{self.output_folder} was trained with another recipe than {type(self).__name__} has now ({what}: "
+                    f"{value}, and now: {recipe.get(what)}): train anew, without --c."
+                )
         super().load_own_state(checkpoint)
-        self.consistency.load_state_dict(checkpoint["consistency_state"])
+        self.terms.load_state_dict(checkpoint["terms_state"])
         self.gradients = checkpoint["gradients"]
+        if self.teacher is not None:
+            self.teacher.load_state_dict(checkpoint["teacher_state"])
 
     # ---- one step
 
     def update(self, batch: dict) -> dict:
         """One update from a batch of :class:`PairLoader`; returns every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
-        batch = {
-            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) and key != "pairs" else value
-            for key, value in batch.items()
-        }  # the host reads the pairs
-        batch = self.completed(batch)
+        rows = Batch(**batch).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
-            output = self.network(batch["data"], batch["fusion"])
+            if self.teacher is not None:
+                rows = self.teacher.teach(rows, self.num_classes)
+            output = self.network(rows.data, rows.fusion)
             if self.is_ddp:
-                output, batch = of_all_ranks(output, batch)
-            terms = self.loss_terms(output, batch)
-            weights = self.consistency_weights()
-            weighted = [weights.get(self.weight_of.get(name, ""), 1.0) * term for name, term in terms.items()]
+                output, rows = of_all_ranks(output, rows)
+            values = self.loss_terms(output, rows)
+            weights = self.weights()
+            weighted = [weights.get(term.weight.symbol, 1.0) * values[term.name] for term in self.recipe.terms]
             loss = torch.stack(weighted).sum()
         if self.iteration == 0:
-            self._measure_gradients(terms)
+            self._measure_gradients(values)
         self._step(loss)
-        registered, others = rows_by_form(batch["pairs"])
-        numbers = {"loss": loss, **terms}
-        for name, (partners, strangers) in self.consistency.similarity.items():
-            numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
-        values = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.bare_network)
+        return self._numbers(loss, values, rows) | weights
+
+    def loss_terms(self, output: CMCOutput, batch: Batch) -> dict[str, Tensor]:
+        """Every term of the loss, a scalar each, unweighted."""
+        return {term.name: self.terms[term.name](output, batch) for term in self.recipe.terms}
+
+    def weights(self) -> dict[str, float]:
+        """By symbol, the weights of the terms at this epoch, but for those that are 1."""
+        schedules = [term.weight for term in self.recipe.terms if term.weight != CONSTANT]
+        return {schedule.symbol: schedule.at(self.current_epoch, self.num_epochs) for schedule in schedules}
+
+    def _numbers(self, loss: Tensor, values: dict[str, Tensor], batch: Batch) -> dict[str, float]:
+        """What is logged of a step; the host waits for the GPU once."""
+        registered, others = rows_by_form(batch.pairs)
+        numbers = {"loss": loss, **values}
+        for name in self.terms:
+            if similarity := cast(LossTerm, self.terms[name]).similarity:
+                partners, strangers = similarity
+                numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
+        found = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
         return {
-            **dict(zip(numbers, values, strict=True)),
-            **weights,
+            **dict(zip(numbers, found, strict=True)),
             "registered": len(registered),
             "unpaired": len(others) // 2,
         }
-
-    def completed(self, batch: dict) -> dict:
-        """The batch, on the device, with what a term of the loss needs beside: nothing here."""
-        return batch
 
     def _precision(self):
         half = self.half_precision
@@ -206,40 +228,6 @@ class CMCTrainer(ResumableTrainer):
         for term in self.terms:
             for part, norm in gradient_norms(terms[term], parts, scale).items():
                 self.gradients[f"gradient/{term}/{part}"] = norm
-
-    def loss_terms(self, output: CMCOutput, batch: dict) -> dict[str, Tensor]:
-        """``supervised``, ``csc`` and ``cac``, each a scalar."""
-        csc, cac = self.consistency(output, *(batch.get(key) for key in ("target", "pairs", "positions", "joint")))
-        return {"supervised": self._supervised(output, batch), "csc": csc, "cac": cac}
-
-    schedules = (alpha, beta)  # the paper's, of the weights of CSC and of CAC
-
-    def consistency_weights(self) -> dict[str, float]:
-        """By name, ``alpha`` (of CSC) and ``beta`` (of CAC) at this epoch."""
-        of_csc, of_cac = type(self).schedules
-        epoch, last = self.current_epoch, self.num_epochs
-        return {"alpha": of_csc(epoch, last), "beta": of_cac(epoch, last)}
-
-    def _supervised(self, output: CMCOutput, batch: dict) -> Tensor:
-        n_labeled = len(batch["target"])
-        decoded = batch["fusion"].diagonal(dim1=1, dim2=2)[:n_labeled] & output.present[:n_labeled]
-        return self.per_modality(self.loss, output.logits[:n_labeled], decoded, batch["target"])
-
-    @staticmethod
-    def per_modality(loss: nn.Module, logits: Tensor, decoded: Tensor, target: Tensor) -> Tensor:
-        """``loss`` of each modality over the rows that decoded it, and their mean: none hides another's failure.
-
-        Args:
-            loss: of logits ``(n, K, D, H, W)`` and labels ``(n, 1, D, H, W)``.
-            logits: ``(N, M, K, D, H, W)``.
-            decoded: ``(N, M)`` bool.
-            target: ``(N, 1 or M, D, H, W)``, for all modalities or for each.
-        """
-        target = target.expand(-1, decoded.shape[1], -1, -1, -1)
-        rows = rows_of(decoded.tolist())
-        if not rows:
-            return logits[:0].sum()
-        return torch.stack([loss(logits[of_m, m], target[of_m, m : m + 1]) for m, of_m in rows.items()]).mean()
 
     def _step(self, loss: Tensor) -> None:
         """nnU-Net's backward pass and optimizer step."""
@@ -258,7 +246,7 @@ class CMCTrainer(ResumableTrainer):
         """As nnU-Net's, and the mean of every term into the log."""
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
-        means = {name: _mean(outputs[name]) for name in (*self.terms, *self.weight_of.values())}
+        means = {name: _mean(outputs[name]) for name in (*self.terms, *self.weights())}
         similarities = {name: _mean(values) for name, values in outputs.items() if name.startswith("similarity/")}
         for name, value in {**means, **similarities, **self.gradients}.items():
             self.logger.log(name, value, self.current_epoch)
@@ -289,9 +277,10 @@ class CMCTrainer(ResumableTrainer):
         self.calibrate(counts)
 
     def calibrate(self, confusion: np.ndarray) -> None:
-        """Let the network believe each modality about each class as it deserves, from ``confusion (M, K, K)`` alone."""
-        reliability = self.bare_network.reliability
-        reliability.copy_(updated_reliability(reliability, confusion))
+        """Update the fusion weights of each modality and class from validation Dice: ``confusion (M, K, K)``, alone."""
+        if self.recipe.calibrated:
+            reliability = self.bare_network.reliability
+            reliability.copy_(updated_reliability(reliability, confusion))
 
 
 def _mean(values: list[float]) -> float:

@@ -1,6 +1,7 @@
 """What CMCTrainer's steps are fed with: pairs of labelled and of unlabelled scans."""
 
 import os
+from typing import ClassVar
 
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -21,16 +22,14 @@ from nnunet_cmc.data.raw_dataset import require_set
 from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.splits import Fold, held_out_scans, load_fold, splits_in_force
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
+from nnunet_cmc.trainers.recipe import Recipe
 
 
 class PairTrainer(nnUNetTrainer):
     """nnU-Net's trainer, which draws its training batches from a labelled and an unlabelled stream of pairs."""
 
     seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
-    modality_dropout = 0.5
-    pair_loader = PairLoader
-    mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)  # of (D, H, W): on canonical axes no body is upside down
-    only_modality: int | None = None  # trains on all, if None
+    recipe: ClassVar[Recipe]
     is_ddp: bool
     network: nn.Module
 
@@ -105,10 +104,10 @@ class PairTrainer(nnUNetTrainer):
         return [case for case in cases if case not in fold.left_out]
 
     def _is_used(self, case: str) -> bool:
-        if self.only_modality is None:
+        if self.recipe.only_modality is None:
             return True
         dataset = self.dataset_class(str(self.preprocessed_dataset_folder), [case])
-        return self.only_modality in channels_of(dataset, case, self.dataset_json)
+        return self.recipe.only_modality in channels_of(dataset, case, self.dataset_json)
 
     def get_streams(self) -> tuple[Stream, Stream | None, list[str]]:
         """Labelled stream, unlabelled stream (None if there is no case for it), and the validation cases.
@@ -139,8 +138,8 @@ class PairTrainer(nnUNetTrainer):
             )
         if not val:
             raise ValueError(f"Fold {self.fold} has no validation case: move one into val in splits_final.json.")
-        labeled = Stream(self.dataset_class(folder, train), self.dataset_json, self.only_modality)
-        unlabeled = Stream(UnlabeledDataset(folders), self.dataset_json, self.only_modality)
+        labeled = Stream(self.dataset_class(folder, train), self.dataset_json, self.recipe.only_modality)
+        unlabeled = Stream(UnlabeledDataset(folders), self.dataset_json, self.recipe.only_modality)
         self._report(labeled, unlabeled)
         return labeled, unlabeled if unlabeled.cases else None, val
 
@@ -161,7 +160,7 @@ class PairTrainer(nnUNetTrainer):
 
     def _report(self, labeled: Stream, unlabeled: Stream) -> None:
         for modality, name in enumerate(channel_names(self.dataset_json)):
-            if self.only_modality not in (None, modality):
+            if self.recipe.only_modality not in (None, modality):
                 continue
             count = labeled.count(modality)
             if not count:
@@ -174,16 +173,18 @@ class PairTrainer(nnUNetTrainer):
             self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
 
     def mirror_axes(self, labeled: Stream) -> tuple[int, ...]:
-        """``mirrored_axes``, or none where a class has a side: a mirrored body is the other side's."""
+        """Choose the recipe's axes, or none where a class has a side: a mirrored body is the other side's."""
         names = {label: name for name, label in self.dataset_json["labels"].items()}
         sided = [names[label] for label in sided_classes(labeled.dataset)]
         if sided:
             classes = ", ".join(sided)
             self.print_to_log_file(f"No mirroring: as far as one can tell, {classes} lie on one side of the body.")
             return ()
-        axes = "left and right" if self.mirrored_axes == (LEFT_RIGHT,) else f"the axes {self.mirrored_axes}"
+        axes = (
+            "left and right" if self.recipe.mirrored_axes == (LEFT_RIGHT,) else f"the axes {self.recipe.mirrored_axes}"
+        )
         self.print_to_log_file(f"Mirroring {axes}: every class occurs on both sides of the body.")
-        return self.mirrored_axes
+        return self.recipe.mirrored_axes
 
     def get_dataloaders(self):
         """Pairs for training, nnU-Net's patches for validation."""
@@ -198,7 +199,7 @@ class PairTrainer(nnUNetTrainer):
         mirror_axes = self.mirror_axes(labeled)
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
-        train_loader = self.pair_loader(
+        train_loader = PairLoader(
             labeled,
             unlabeled,
             self.batch_size,
@@ -206,8 +207,9 @@ class PairTrainer(nnUNetTrainer):
             patch_size,
             self.label_manager,
             self.oversample_foreground_percent,
-            self.modality_dropout,
+            self.recipe.modality_dropout,
             located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, False), POSITION_STRIDE),
+            self.recipe.views,
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,
         )

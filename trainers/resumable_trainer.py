@@ -176,29 +176,46 @@ class ResumableTrainer(PairTrainer):
         }
         save_tensors(filename, checkpoint)
 
-    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """As nnU-Net's, which unpickles, after a look at the file that executes nothing; and :meth:`own_state`.
+    def load_checkpoint(self, filename_or_checkpoint: str | dict) -> None:
+        """Take back what :meth:`save_checkpoint` saved, as nnU-Net does; nothing in the file is executed.
+
+        Of ``checkpoint_latest.pth``, which nnU-Net writes every 50 epochs, and the best beside it, the newer is taken.
 
         Raises:
             ValueError: the file is no checkpoint, or of another trainer, or of other plans or labels.
         """
-        if os.path.basename(filename_or_checkpoint) == LATEST:
-            filename_or_checkpoint = self._newer_of_latest_and_best(filename_or_checkpoint)
-        if "epoch_outputs" not in (content := _load(filename_or_checkpoint)):
+        if isinstance(filename_or_checkpoint, dict):
+            file, content = "The checkpoint", filename_or_checkpoint
+        else:
+            file, content = self._newest(filename_or_checkpoint)
+        if "epoch_outputs" not in content:
             raise ValueError(
-                f"{filename_or_checkpoint} is of {content.get('trainer_name')}, which {type(self).__name__} cannot "
-                "continue: train without --c, or continue with the trainer that saved it."
+                f"{file} is of {content.get('trainer_name')}, which {type(self).__name__} cannot continue: train "
+                "without --c, or continue with the trainer that saved it."
             )
-        super().load_checkpoint(filename_or_checkpoint)
+        if not self.was_initialized:
+            self.initialize()
+        self.my_init_kwargs = content["init_args"]
+        self.current_epoch = content["current_epoch"]
+        self.logger.load_checkpoint(content["logging"])
+        self._best_ema = content["_best_ema"]
+        self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
+        self.bare_network.load_state_dict(content["network_weights"])
+        self.optimizer.load_state_dict(content["optimizer_state"])
+        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
         self.load_own_state(content)
 
-    def _newer_of_latest_and_best(self, latest: str) -> str:
-        """nnU-Net goes on from ``latest``, which it writes every 50 epochs, and the best may be of an epoch since."""
-        best = os.path.join(os.path.dirname(latest), BEST)
-        if not os.path.isfile(best) or _epoch(best) <= _epoch(latest):
-            return latest
-        self.print_to_log_file(f"{BEST} is of a later epoch than {LATEST}: going on from there.")
-        return best
+    def _newest(self, file: str) -> tuple[str, dict]:
+        """The checkpoint and its content or, if ``file`` is the latest, those of the best where that is newer."""
+        content = _load(file)
+        best = os.path.join(os.path.dirname(file), BEST)
+        if os.path.basename(file) == LATEST and os.path.isfile(best):
+            other = _load(best)
+            if other.get("current_epoch", 0) > content.get("current_epoch", 0):
+                self.print_to_log_file(f"{BEST} is of a later epoch than {LATEST}: going on from there.")
+                return best, other
+        return file, content
 
     def own_state(self) -> dict:
         """What a checkpoint has beside nnU-Net's entries."""
@@ -212,10 +229,6 @@ class ResumableTrainer(PairTrainer):
             self.print_to_log_file(
                 "The checkpoint does not say which cases it was trained on: the split is not checked."
             )
-
-
-def _epoch(checkpoint: str) -> int:
-    return _load(checkpoint).get("current_epoch", 0)
 
 
 def _load(checkpoint: str) -> dict:

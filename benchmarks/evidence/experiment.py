@@ -14,7 +14,7 @@ from sources import Source
 from systems import PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
 
 from nnunet_cmc.data.files import write_json
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.results import CaseResult, Statistic
 
 CONFIGURATION = "3d_fullres"

@@ -9,6 +9,7 @@ Give the same command again after an interruption.
 import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -17,17 +18,29 @@ from sources import LGG
 from systems import PROFILES, Run
 from table import markdown
 
-from nnunet_cmc.registration.classes import CLASSES
-from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC, CMCTrainerNoCSC, CMCTrainerOnlyModality1
-from nnunet_cmc.trainers.deep_supervision import CMCTrainerDeepSupervision
+from nnunet_cmc.networks.changes import ShowOnly, SuperviseDeep
+from nnunet_cmc.trainers import registry
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.comparison.budget import Budget
+from nnunet_cmc.trainers.recipe import Recipe
+from nnunet_cmc.trainers.terms import Supervised, Term
 
 PLANNER, INPUT = "CMCPlannerResEnc", LGG.modalities[1]
+ALONE = Recipe(
+    "mirrored left to right, Dice over the batch, AdamW at the rate of the short runs",
+    (Term(Supervised),),
+    (SuperviseDeep(), ShowOnly(1)),
+)
+MIRRORED = replace(ALONE, purpose="mirrored along every axis", mirrored_axes=(0, 1, 2))
+BY_SAMPLE = replace(MIRRORED, purpose="and Dice of every sample by itself", batch_dice=False)
+SLOWER = replace(BY_SAMPLE, purpose="and AdamW at the planner's rate")
+SHORT_RUNS, PLANNED = 4e-3, 1e-3
 
 
-class Alone(CMCTrainerNoCSC, CMCTrainerNoCAC, CMCTrainerOnlyModality1, CMCTrainerDeepSupervision):
-    """Mirrored left to right, Dice over the batch, AdamW at the rate of the short runs."""
+class WithoutUnlabeled(Budget, CMCTrainer):
+    """Draws labelled scans alone, and learns at a rate of its own."""
 
-    rate = 4e-3
+    rate = SHORT_RUNS
 
     def configure_optimizers(self):
         self.initial_lr = self.rate
@@ -38,26 +51,16 @@ class Alone(CMCTrainerNoCSC, CMCTrainerNoCAC, CMCTrainerOnlyModality1, CMCTraine
         return labeled, None, val
 
 
-class Mirrored(Alone):
-    """Mirrored along every axis."""
-
-    mirrored_axes = (0, 1, 2)
-
-
-class DiceBySample(Mirrored):
-    """Mirrored along every axis, Dice of every sample by itself."""
-
-    batch_dice = False
-
-
-class Slower(DiceBySample):
-    """Mirrored along every axis, Dice of every sample by itself, AdamW at the planner's rate."""
-
-    rate = 1e-3
-
-
+STEPS = {
+    f"CMCTrainer{name}_cmcbudget": (recipe, rate)
+    for name, recipe, rate in (
+        ("Alone", ALONE, SHORT_RUNS),
+        ("Mirrored", MIRRORED, SHORT_RUNS),
+        ("DiceBySample", BY_SAMPLE, SHORT_RUNS),
+        ("Slower", SLOWER, PLANNED),
+    )
+}
 COMMANDS = ("nnUNetv2_train", "nnUNetv2_predict")  # that ask for a trainer by its name
-STEPS = (Alone, Mirrored, DiceBySample, Slower)
 
 
 class TrainersOfThisFile(Bench):
@@ -75,7 +78,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (%(default)s)")
     args = parser.parse_args()
-    runs = [Run("registered", step.__name__, PLANNER, seed=args.seed) for step in STEPS]
+    runs = [Run("registered", name.removesuffix("_cmcbudget"), PLANNER, seed=args.seed) for name in STEPS]
     bench = TrainersOfThisFile(args.data, args.work, PROFILES[args.profile], LGG, runs[0].shift)
     bench.make_scans()
     bench.prepare(runs[0])
@@ -85,13 +88,21 @@ def main() -> None:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         found = list(pool.map(dice, runs))
-    print(markdown((f"{INPUT} alone", "validation Dice"),
-                   [[step.__doc__, f"{value:.1f}"] for step, value in zip(STEPS, found, strict=True)]))  # fmt: skip
+    rows = [[recipe.purpose, f"{value:.1f}"] for (recipe, _), value in zip(STEPS.values(), found, strict=True)]
+    print(markdown((f"{INPUT} alone", "validation Dice"), rows))
 
 
 def command(name: str) -> None:
     """nnU-Net's command of this name, which knows the trainers of this file."""
-    CLASSES.update({step.__name__: "overfitting" for step in STEPS})
+    known = registry.trainer_class
+
+    def trainer_class(asked: str) -> type:
+        if asked not in STEPS:
+            return known(asked)
+        recipe, rate = STEPS[asked]
+        return type(asked, (WithoutUnlabeled,), {"recipe": recipe, "rate": rate})
+
+    registry.trainer_class = trainer_class
     (entry,) = distribution("nnunetv2").entry_points.select(name=name)
     sys.exit(entry.load()())
 

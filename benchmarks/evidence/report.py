@@ -101,7 +101,7 @@ def unpaired_remedies(results: Results) -> str:
 
 def _tried(results: Results, trainers: Sequence[str]) -> str:
     at = results.where(labels=0.1, planner="CMCPlannerResEnc")
-    return markdown(TRIED, _rows_of(at, ("CMCTrainer", *trainers)))
+    return markdown(TRIED, _rows_of(at, ("CMCTrainerPaper", *trainers)))
 
 
 def _by_arrangement(results: Results, arrangements: Sequence[str], trainers: Sequence[str]) -> str:

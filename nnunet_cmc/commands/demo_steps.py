@@ -13,8 +13,8 @@ from nnunet_cmc.data.dataset_json import read_dataset_json
 from nnunet_cmc.data.files import write_json
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
-from nnunet_cmc.evaluation.pictures import CaseFiles, save_overview
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
+from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
 from nnunet_cmc.evaluation.results import Evaluation
 
 DATASET_ID = 999

@@ -89,7 +89,7 @@ def versions() -> Iterator[Check]:
 
 def classes() -> Iterator[Check]:
     """Check whether nnU-Net's own functions find each of our classes, in this process and in a spawned one."""
-    from nnunet_cmc.registration.classes import CLASSES
+    from nnunet_cmc.registration.classes import CLASSES, TRAINERS
     from nnunet_cmc.registration.hook import SWITCH
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -98,13 +98,13 @@ def classes() -> Iterator[Check]:
         try:
             there = spawned.result()
         except Exception as error:
-            there = dict.fromkeys(CLASSES, _in_one_line(error))
+            there = dict.fromkeys([*CLASSES, *TRAINERS], _in_one_line(error))
     if None in here or None in there:  # then no class at all is found, and for one reason
         off = os.environ.get(SWITCH) == "0"
         remedy = f"unset {SWITCH}, which is 0" if off else REINSTALL
         yield Check("BROKEN", "start-up hook", f"not in place, so nnU-Net finds none of our classes: {remedy}")
         return
-    for name in CLASSES:
+    for name in [*CLASSES, *TRAINERS]:
         if name in here:
             yield Check("BROKEN", name, f"{here[name]}: {REINSTALL}")
         elif name in there:
@@ -118,24 +118,26 @@ def problems() -> dict[str | None, str]:
 
     Without the hook there is one entry, of the key None: nnU-Net's own search would import all of its modules.
     """
-    from nnunet_cmc.registration.classes import CLASSES
+    from nnunet_cmc.registration.classes import CLASSES, TRAINERS
     from nnunet_cmc.registration.wrapping import MARK
+
+    modules = {**CLASSES, **TRAINERS}
 
     try:
         import nnunetv2
         from nnunetv2.utilities import find_class_by_name
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     except Exception as error:
-        return dict.fromkeys(CLASSES, f"nnU-Net does not load ({_in_one_line(error)})")
+        return dict.fromkeys([*modules], f"nnU-Net does not load ({_in_one_line(error)})")
     find_class: Any = find_class_by_name.recursive_find_python_class
     if not hasattr(find_class, MARK):
         return {None: "no hook"}
 
     found: dict[str | None, str] = {}
-    for name, module in CLASSES.items():
+    for name, module in modules.items():
         folder = "preprocessing" if name.endswith("Preprocessor") else "experiment_planning"
         try:
-            if module.startswith("nnunet_cmc.trainers."):
+            if name in TRAINERS:
                 cls = recursive_find_trainer_class_by_name(name)
             else:
                 cls = find_class(os.path.join(nnunetv2.__path__[0], folder), name, f"nnunetv2.{folder}")

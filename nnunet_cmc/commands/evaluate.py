@@ -1,4 +1,4 @@
-"""``nnunet_cmc evaluate``: judge predicted label maps against reference label maps."""
+"""``nnunet_cmc evaluate``: evaluate predicted label maps against reference label maps."""
 
 import argparse
 import os
@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunet_cmc.data.files import require_writable
     from nnunet_cmc.data.presence import subject_of
-    from nnunet_cmc.evaluation.comparison import Comparison
-    from nnunet_cmc.evaluation.evaluate import evaluate_folder, label_maps, matched_files
+    from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
+    from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
-    from nnunet_cmc.evaluation.tables import format_table, save_csv, save_summary
+    from nnunet_cmc.evaluation.tables import format_table, save_summary, save_summary_csv
 
     predictions = _named_folders(args.prediction)
     if args.stress and not args.report:
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> None:
     references = label_maps(args.reference, dataset_json["file_ending"])
     if args.report:
         from nnunet_cmc.evaluation.report import find_scans, save_report
-        from nnunet_cmc.evaluation.stress_comparison import StressRuns
+        from nnunet_cmc.evaluation.stress_figures import StressRuns
 
         stress = StressRuns(_named_folders(args.stress, "--stress")) if args.stress else None
         scans = find_scans(args.images or _images_beside(args.reference), dataset_json, references)
 
-    for folder in predictions.values():  # before the long part
+    for folder in predictions.values():  # before the evaluation, which takes long
         matched_files(args.reference, folder, dataset_json)
     output, written = Path(args.output or first), []
     require_writable(output)
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         own = output / name if several else output
         own.mkdir(parents=True, exist_ok=True)
         save_summary(evaluation, own / "summary.json")
-        save_csv(evaluation, own / "summary.csv")
+        save_summary_csv(evaluation, own / "summary.csv")
         written += [own / "summary.json", own / "summary.csv"]
     written += save_tables(comparison, output, "comparison" if several else "summary")
     if args.report:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _named_folders(arguments: list[str], option: str = "-p") -> dict[str, str]:
-    """Folders by name: ``NAME=FOLDER``, or a folder that gives its own name."""
+    """Return the folders by name: ``NAME=FOLDER``, or a folder that gives its own name."""
     folders: dict[str, str] = {}
     for argument in arguments:
         name, _, folder = argument.partition("=")
@@ -110,7 +110,7 @@ def _named_folders(arguments: list[str], option: str = "-p") -> dict[str, str]:
 
 
 def _images_beside(reference: str) -> Path:
-    """nnU-Net's folder of the scans for that of the labels: imagesTs for labelsTs."""
+    """Return nnU-Net's folder of the scans for that of the labels: imagesTs for labelsTs."""
     folder = Path(reference).resolve()
     if not folder.name.startswith("labels"):
         raise ValueError(f"The scans of {reference} are not known: name their folder with -i.")
@@ -118,7 +118,7 @@ def _images_beside(reference: str) -> Path:
 
 
 def _read_dataset_json(dataset: str | None, prediction_folder: str) -> dict:
-    """``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
+    """Read ``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
     from nnunet_cmc.data.dataset_json import read_dataset_json
 
     if dataset is not None:

@@ -1,4 +1,4 @@
-"""``nnunet_cmc explain``: where the fused features of trained models speak for the classes."""
+"""``nnunet_cmc explain``: class activation of the fused features of trained models."""
 
 import argparse
 from contextlib import redirect_stdout
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.presence import channel_names, present_channels
     from nnunet_cmc.evaluation.activation_picture import save_activations
-    from nnunet_cmc.evaluation.evaluate import classes_of, label_maps
+    from nnunet_cmc.evaluation.folder_evaluation import classes_of, label_maps
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
     dataset_json = read_dataset_json(next(iter(models.values())) / "dataset.json")
@@ -75,7 +75,7 @@ def _asked(names: list[str] | None, classes: dict) -> dict:
 
 
 def _cases(args: argparse.Namespace, dataset_json: dict) -> dict[str, dict[int, str]]:
-    """Channel files, by channel, of the wanted cases."""
+    """Return the channel files, by channel, of the wanted cases."""
     from nnunet_cmc.data.raw_case import check_case
     from nnunet_cmc.data.scan_folder import numbered_cases
 

@@ -1,4 +1,4 @@
-"""``nnunet_cmc inspect``: look at a converted dataset before training on it."""
+"""``nnunet_cmc inspect``: pictures and tables of a converted dataset before training."""
 
 import argparse
 from pathlib import Path
@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.parallel import run_parallel
     from nnunet_cmc.data.presence import channel_names
     from nnunet_cmc.data.raw_dataset import check_dataset
-    from nnunet_cmc.evaluation.evaluate import classes_of
+    from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import find_cases, overview
+    from nnunet_cmc.evaluation.pages import write_page
 
     folder = raw_dataset(args.dataset)
     dataset_json = read_dataset_json(folder / "dataset.json")
@@ -43,30 +44,16 @@ def run(args: argparse.Namespace) -> None:
     processes = args.processes or min(default_num_processes, os.cpu_count() or 1)
     facts = [fact for page in run_parallel(_draw, jobs, processes, "Looking") for fact in page]
     table = overview(facts, modalities, classes)
-    page = _write_page(output, folder.name, table, [job[0].name for job in jobs])
-    print(f"\n{table}\n\nWritten: {page}")
+    write_page(
+        output / "index.html", "inspection", title=folder.name, table=table, pictures=[job[0].name for job in jobs]
+    )
+    print(f"\n{table}\n\nWritten: {output / 'index.html'}")
 
 
 def _draw(file, cases, modalities, classes):
-    from nnunet_cmc.evaluation.inspection import look
+    from nnunet_cmc.evaluation.inspection import summarize_case
     from nnunet_cmc.evaluation.inspection_picture import save_cases
 
-    facts = [look(case, classes) for case in cases]
+    facts = [summarize_case(case, classes) for case in cases]
     save_cases(file, facts, modalities, classes)
     return facts
-
-
-def _write_page(output: Path, title: str, table: str, pictures: list[str]) -> Path:
-    from html import escape
-
-    from nnunet_cmc.data.files import write_text
-
-    images = "".join(f'<p><img src="pictures/{name}" alt="" loading="lazy"></p>\n' for name in pictures)
-    page = output / "index.html"
-    write_text(
-        page,
-        f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f"<style>body {{ font-family: sans-serif; margin: 2em; }} img {{ max-width: 100%; }}</style>\n"
-        f"<h1>{escape(title)}</h1>\n<pre>{escape(table)}</pre>\n{images}</html>\n",
-    )
-    return page

@@ -1,4 +1,4 @@
-"""``nnunet_cmc stress``: what missing and misaligned modalities do to a trained model's predictions."""
+"""``nnunet_cmc stress``: evaluate a trained model with missing and with misaligned modalities."""
 
 import argparse
 import hashlib
@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
     from nnunet_cmc.data.presence import channel_names
-    from nnunet_cmc.evaluation.stress import find_cases, save_stress, stress_test
-    from nnunet_cmc.evaluation.stress_plots import save_stress_figures
+    from nnunet_cmc.evaluation.stress_figures import save_stress_figures
+    from nnunet_cmc.evaluation.stress_results import save_stress, summarize
+    from nnunet_cmc.evaluation.stress_testing import find_cases, stress_test
     from nnunet_cmc.verify import verify
 
     model = model_folder(args, args.trainer)
@@ -50,8 +51,9 @@ def run(args: argparse.Namespace) -> None:
         processes=processes,
         seed=args.seed,
     )
-    written = save_stress(evaluations, dataset_json, args.output)
-    written += save_stress_figures(evaluations, channel_names(dataset_json), args.output)
+    names = channel_names(dataset_json)
+    written = save_stress(evaluations, names, args.output)
+    written += save_stress_figures(summarize(evaluations, names), names, args.output)
     print(f"\n{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}")
     for condition, evaluation in evaluations.items():
         dice, assd = (evaluation.mean(metric).mean for metric in ("Dice", "ASSD"))
@@ -83,7 +85,7 @@ class _Predictor:
 
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
-    """Refuse a folder in which another test was begun; remember this one there. Files are known by their content."""
+    """Write the settings of this test to its folder, or refuse one with another test; files are compared by SHA-256."""
     from nnunet_cmc.data.files import read_json, write_json
 
     checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]

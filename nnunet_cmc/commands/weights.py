@@ -30,7 +30,6 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.trainers.build import build_network
     from nnunet_cmc.trainers.checks import require_supported
     from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-    from nnunet_cmc.trainers.skip_fusion import CMCTrainerSkipFusion
 
     plans, dataset_json = _plans_and_dataset(args.dataset, args.plans)
     if not args.output.absolute().parent.is_dir():
@@ -40,8 +39,8 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(args.file)
     torch.manual_seed(args.seed)
     require_supported(plans, args.configuration, dataset_json, CMCTrainer.__name__)
-    # the network with the most parts: of the file, nnU-Net takes what its trainer's network has
-    net = build_network(CMCTrainerSkipFusion, plans, args.configuration, dataset_json)
+    # the network with the most parts: of the file, nnU-Net takes what its recipe's network has
+    net = build_network(CMCTrainer, plans, args.configuration, dataset_json)
     what, counts = load_pretrained(net, checkpoint, args.file, channel_names(dataset_json), args.modality)
 
     save_tensors(args.output, {"network_weights": net.state_dict()})

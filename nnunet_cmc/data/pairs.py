@@ -1,5 +1,6 @@
 """Batches of labelled and unlabelled pairs: two modalities of one case, or two scans of unlike modalities."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import blosc2
@@ -9,8 +10,10 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.data.cases import Stream
 from nnunet_cmc.data.seeding import SeededLoader
+from nnunet_cmc.data.views import View
 
 # A patch carries its positions in the body at 1 / POSITION_STRIDE of its resolution: they vary slowly.
 POSITION_STRIDE = 4
@@ -35,17 +38,10 @@ class PairLoader(SeededLoader):
     which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels of
     different grids have nothing to do with each other.
 
-    A batch is a dict:
-        data: ``(N, M, D, H, W)`` float32, the rows of labelled pairs first.
-        target: ``(N_labeled, 1, D, H, W)`` int16.
-        fusion: ``(N, M, M)`` bool, for :class:`CMCNet`. Labelled rows fuse all they have or, with probability
-            ``modality_dropout``, are split at random into two parties that fuse among themselves; each unlabelled
-            modality is on its own, so that agreement between modalities is learned and not given.
-        pairs: ``(P, M)`` int64, the row that shows modality m of pair p, or -1.
-        positions: ``(N, 3, D/4, H/4, W/4)`` float32, relative position in the body box along D, H, W from before
-            augmentation; inside is [0, 1], and NaN is outside of what was read. Only scans with a partner are asked
-            where they are: NaN for the others.
-        keys: the cases, row by row.
+    A batch is a :class:`Batch`. Labelled rows fuse all they have or, with probability ``modality_dropout``, are split
+    at random into two groups that fuse among themselves; each unlabelled modality is on its own, so that agreement
+    between modalities is learned and not given. ``positions`` are at 1 / POSITION_STRIDE of the resolution, NaN
+    outside of what was read and for scans without a partner, whose place nobody asks for.
 
     Args:
         labeled: the labelled cases.
@@ -54,7 +50,8 @@ class PairLoader(SeededLoader):
         initial_patch_size, patch_size: voxels read, and left after augmentation.
         label_manager: nnU-Net's.
         oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
-        modality_dropout: see ``fusion``.
+        modality_dropout: see above.
+        views: what is done to each batch, in this order: see :mod:`~nnunet_cmc.data.views`.
         transforms: nnU-Net's augmentation, :func:`located` with POSITION_STRIDE.
         seeding: SeededLoader's ``seed``, ``rank`` and ``first_batch``.
     """
@@ -70,6 +67,7 @@ class PairLoader(SeededLoader):
         oversample_foreground_percent: float,
         modality_dropout: float,
         transforms,
+        views: Sequence[View] = (),
         **seeding,
     ):
         super().__init__(
@@ -79,14 +77,18 @@ class PairLoader(SeededLoader):
         self.labeled = labeled
         self.unlabeled = unlabeled
         self.modality_dropout = modality_dropout
+        self.views = views
 
     @torch.no_grad()
     def make_batch(self) -> dict:
-        """A batch drawn with the global random generators."""
+        """Draw a :class:`Batch` with the global random generators, as a dictionary."""
         with threadpool_limits(limits=1, user_api=None):
-            return self._batch()
+            batch = self._draw_batch()
+        for view in self.views:
+            batch = view(batch)
+        return batch.as_dict()
 
-    def _batch(self) -> dict:
+    def _draw_batch(self) -> Batch:
         pairs = [self._draw_pair(self.labeled, self.get_do_oversample(i)) for i in range(self.batch_size)]
         data, rows = self._read_all(pairs)
         n_labeled = len(rows)
@@ -96,16 +98,16 @@ class PairLoader(SeededLoader):
             data, rows, pairs = torch.cat([data, more_data]), rows + more_rows, pairs + hidden
         crops = [crop for pair in pairs for crop in pair]
         num_modalities = data.shape[1]
-        return {
-            "data": data,
-            "target": torch.stack([row["segmentation"] for row in rows[:n_labeled]]),
-            "positions": torch.stack([row["positions"] for row in rows]),
-            "fusion": torch.stack(
+        return Batch(
+            data=data,
+            target=torch.stack([row["segmentation"] for row in rows[:n_labeled]]),
+            fusion=torch.stack(
                 [self._fusion(crop.channels, num_modalities, i < n_labeled) for i, crop in enumerate(crops)]
             ),
-            "pairs": _row_of_each_modality(pairs, num_modalities),
-            "keys": [crop.case for crop in crops],
-        }
+            pairs=_row_of_each_modality(pairs, num_modalities),
+            positions=torch.stack([row["positions"] for row in rows]),
+            keys=[crop.case for crop in crops],
+        )
 
     def _read_all(self, pairs: list[list[Crop]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Every row's ``(M, D, H, W)``, absent channels zero, and its target and positions."""
@@ -163,13 +165,13 @@ class PairLoader(SeededLoader):
         """Row of ``fusion``: who fuses with whom."""
         if labeled:
             split = len(channels) > 1 and np.random.uniform() < self.modality_dropout
-            return parties(channels, num_modalities, split)
+            return fusion_groups(channels, num_modalities, split)
         party = np.arange(num_modalities)
         return _together(party, channels)
 
 
-def parties(channels: tuple[int, ...], num_modalities: int, split: bool) -> Tensor:
-    """Row of ``fusion`` where all ``channels`` fuse or, ``split`` at random, two parties of them, each by itself."""
+def fusion_groups(channels: tuple[int, ...], num_modalities: int, split: bool) -> Tensor:
+    """Row of ``fusion`` where all ``channels`` fuse or, ``split`` at random, two groups of them, each by itself."""
     party = np.zeros(num_modalities, dtype=int)
     if split:
         members = np.random.permutation(channels)

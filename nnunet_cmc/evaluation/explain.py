@@ -32,7 +32,7 @@ def explain_case(
         output: files to write: ``activation`` and ``prediction``.
 
     Raises:
-        ValueError: the model's network has no fused features, or its logits are no numbers; or see
+        ValueError: the model's network has no fused features, or its logits are NaN or infinite; or see
             :meth:`CMCPreprocessor.run_case`.
     """
     network, plans, configuration = predictor.network, predictor.plans_manager, predictor.configuration_manager
@@ -65,7 +65,7 @@ def explain_case(
 def _whole_case(
     predictor: CheckedPredictor, data: torch.Tensor, classes: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Activation ``(D, H, W)`` and logits ``(K, D, H, W)`` of preprocessed ``data (M, D, H, W)``."""
+    """Compute activation ``(D, H, W)`` and logits ``(K, D, H, W)`` of preprocessed ``data (M, D, H, W)``."""
     patch = tuple(predictor.configuration_manager.patch_size)
     padded, inside = pad_nd_image(data, patch, "constant", {"value": 0}, True)
     starts = compute_steps_for_sliding_window(padded.shape[1:], patch, predictor.tile_step_size)
@@ -83,7 +83,7 @@ def _whole_case(
 
 
 def _on_input_grid(volume: torch.Tensor, plans, configuration, properties: dict) -> np.ndarray:
-    """A preprocessed volume as the reader's array of the input, by the steps of nnU-Net's export of labels."""
+    """Resample and pad a preprocessed volume to the reader's array of the input, as nnU-Net exports labels."""
     spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     shape = properties["shape_after_cropping_and_before_resampling"]
     resampled = configuration.resampling_fn_probabilities(volume[None], shape, configuration.spacing, spacing)

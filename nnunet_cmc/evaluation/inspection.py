@@ -1,4 +1,4 @@
-"""A raw dataset before anyone trains on it: what each of its cases is, and what all of them together hold."""
+"""Inspection of a raw dataset before training: grids, intensities and volumes of its cases, and tables of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 from nnunet_cmc.data.raw_case import require_one_grid
 from nnunet_cmc.data.scan_folder import files_of, split_name
 from nnunet_cmc.data.voxels import read_voxels
-from nnunet_cmc.evaluation.evaluate import mask_of
+from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
+from nnunet_cmc.evaluation.tables import aligned
 
 PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}
 
@@ -33,8 +34,8 @@ class RawCase:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the files of a case hold.
+class CaseSummary:
+    """Grid, intensities and volumes of a case.
 
     Attributes:
         grid: of its scans; size and spacing in mm along x, y, z.
@@ -49,7 +50,7 @@ class Facts:
 
 
 def find_cases(folder: Path, dataset_json: dict) -> list[RawCase]:
-    """All cases of a raw dataset, training first, then unlabelled, then test; a ValueError if there is none."""
+    """Find all cases of a raw dataset, training first, then unlabelled, then test; ValueError if there is none."""
     names, ending = channel_names(dataset_json), dataset_json["file_ending"]
     cases = []
     for part, title in PARTS.items():
@@ -70,8 +71,12 @@ def find_cases(folder: Path, dataset_json: dict) -> list[RawCase]:
     return cases
 
 
-def look(case: RawCase, classes: Mapping[str, Label]) -> Facts:
-    """Read all files of a case. ValueError if one cannot be read, their grids differ, or all scans are zero."""
+def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
+    """Read all files of a case.
+
+    Raises:
+        ValueError: a file cannot be read, their grids differ, or all scans are zero.
+    """
     require_one_grid(case.name, [*case.images.values(), *([case.label] if case.label else [])])
     grid = read_grid(next(iter(case.images.values())))
     ranges = {}
@@ -87,7 +92,7 @@ def look(case: RawCase, classes: Mapping[str, Label]) -> Facts:
     if case.label is not None:
         labels, millilitres = _voxels(case, case.label), float(np.prod(grid.spacing)) / 1000
         volumes = {name: float(mask_of(labels, label).sum()) * millilitres for name, label in classes.items()}
-    return Facts(case, grid, ranges, volumes)
+    return CaseSummary(case, grid, ranges, volumes)
 
 
 def _voxels(case: RawCase, file: Path) -> np.ndarray:
@@ -97,8 +102,8 @@ def _voxels(case: RawCase, file: Path) -> np.ndarray:
         raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
 
 
-def overview(facts: Sequence[Facts], modalities: Sequence[str], classes: Mapping[str, Label]) -> str:
-    """Tables of the parts, of the modalities and of the classes, as text."""
+def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: Mapping[str, Label]) -> str:
+    """Return tables of the parts, of the modalities and of the classes, as text."""
     parts = [["", "cases", "labelled", "subjects", *modalities]]
     for part in PARTS.values():
         own = [f for f in facts if f.case.part == part]
@@ -119,17 +124,16 @@ def overview(facts: Sequence[Facts], modalities: Sequence[str], classes: Mapping
         there = [[f.volumes[name]] for f in labelled if f.volumes[name]]
         volumes.append([name, f"{len(there)} of {len(labelled)}", _along_axes(there)])
     note = "Numbers with a range in brackets are medians over cases."
-    return "\n\n".join([*(_aligned(table) for table in (parts, grids, volumes)), note])
+    return "\n\n".join([*(_text_table(table) for table in (parts, grids, volumes)), note])
 
 
 def _along_axes(values: Iterable[Sequence[float]], separator: str = ", ") -> str:
-    """Median and range of each component, ``512 (320 .. 768), ...``, or the value that all have."""
+    """Return median and range of each component, ``512 (320 .. 768), ...``, or the value that all have."""
     columns = list(zip(*values, strict=True))
     texts = [f"{np.median(c):.4g}" + (f" ({min(c):.4g} .. {max(c):.4g})" if min(c) < max(c) else "") for c in columns]
     return separator.join(texts) or "-"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _text_table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["  ".join(row).rstrip() for row in aligned(rows)]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

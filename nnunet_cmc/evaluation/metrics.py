@@ -22,17 +22,18 @@ import numpy as np
 from scipy import ndimage
 
 METRICS = ("Dice", "IoU", "ASSD", "HD95", "NSD")
+COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
 NSD_TOLERANCE = 2.0
 """Default tolerance of NSD in mm; the right one is the disagreement between human readers on the structure."""
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of the boolean ``mask`` that its 6-neighbour erosion removes: boolean, same shape."""
+    """Return the voxels of the boolean ``mask`` that its 6-neighbour erosion removes: boolean, same shape."""
     return mask & ~ndimage.binary_erosion(mask)
 
 
 def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Distances in mm from each surface voxel of ``a`` to the surface of ``b``, and from ``b`` to ``a``.
+    """Compute the distances in mm from each surface voxel of ``a`` to the surface of ``b``, and from ``b`` to ``a``.
 
     Args:
         a, b: non-empty boolean masks of one shape.
@@ -44,7 +45,7 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
 
 
 def _distances(points: np.ndarray, targets: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Distance in mm from each True voxel of ``points`` to the nearest True voxel of ``targets``."""
+    """Compute the distance in mm from each True voxel of ``points`` to the nearest True voxel of ``targets``."""
     # The index of the nearest target takes 12 bytes a voxel; the map of distances, which scipy derives from it, 60.
     nearest = ndimage.distance_transform_edt(~targets, sampling=spacing, return_distances=False, return_indices=True)
     where = np.nonzero(points)
@@ -59,7 +60,7 @@ def compute_metrics(
     tolerance: float = NSD_TOLERANCE,
     ignore: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All metrics of one class in one case.
+    """Compute all metrics of one class in one case.
 
     Args:
         reference, prediction: boolean masks of one shape.

@@ -5,13 +5,13 @@ import SimpleITK as sitk
 
 
 def random_direction(*entropy: int) -> np.ndarray:
-    """Unit vector ``(3,)``, uniform over all directions, a pure function of ``entropy``."""
+    """Draw a unit vector ``(3,)``, uniform over all directions; a pure function of ``entropy``."""
     vector = np.random.default_rng(entropy).normal(size=3)
     return vector / np.linalg.norm(vector)
 
 
 def misalign(scan: sitk.Image, direction: np.ndarray, millimetres: float = 0.0, degrees: float = 0.0) -> sitk.Image:
-    """The scan's content moved along ``direction``, or turned about an axis along it through the scan's centre.
+    """Move the scan's content along ``direction``, or rotate it about an axis along it through the scan's centre.
 
     The result lies on the scan's own grid (linear interpolation); what comes in from outside has its lowest value.
 

@@ -1,35 +1,37 @@
 """A comparison as the table of a paper: a row per prediction, per modality its classes and their average."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import isnan
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from nnunet_cmc.data.files import write_json, write_text
-from nnunet_cmc.evaluation.comparison import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
+from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
+from nnunet_cmc.evaluation.tables import aligned
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
 _BETTER = {"Dice": max, "ASSD": min}
 MARK = "†"
-"""Stands beside a mean that leaves out cases in which the metric is undefined."""
+"""Marks a mean that leaves out cases in which the metric is undefined."""
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 def number(metric: str, value: float, sign: str = "") -> str:
-    """A value as the table shows it: Dice in percent, mm with two decimals; ``sign="+"`` for differences."""
+    """Format a value for the table: Dice in percent, mm with two decimals; ``sign="+"`` for differences."""
     if isnan(value):
         return "-"
     return f"{100 * value:{sign}.1f}" if metric == "Dice" else f"{value:{sign}.2f}"
 
 
 def cell_text(metric: str, cell: Cell) -> str:
-    """``mean ± std``, marked where cases are not in the mean because the metric is undefined there."""
+    """Format ``mean ± std``, marked where the mean leaves out cases in which the metric is undefined."""
     spread = "" if isnan(cell.std) else f" ± {number(metric, cell.std)}"
     return f"{number(metric, cell.mean)}{spread}{MARK if cell.undefined else ''}"
 
 
 def best(comparison: Comparison, group: str, metric: str, column: str) -> set[str]:
-    """Predictions with the best mean as shown; not those whose mean leaves out cases, which flatters it."""
+    """Return the predictions with the best mean as shown, without those whose mean leaves out cases."""
     cells = {name: comparison.cells[name, group, metric, column] for name in comparison.names}
     values = {name: round(cell.mean, 3 if metric == "Dice" else 2) for name, cell in cells.items()}
     defined = [value for value in values.values() if not isnan(value)]
@@ -38,21 +40,25 @@ def best(comparison: Comparison, group: str, metric: str, column: str) -> set[st
     return {name for name in cells if values[name] == _BETTER[metric](defined) and not cells[name].undefined}
 
 
-def table_rows(comparison: Comparison, metric: str, bold: Callable[[str], str]) -> list[list[str]]:
-    """A row per prediction: its name, then the cells of all columns of all groups."""
-    rows = []
-    for name in comparison.names:
-        row = [name]
-        for group in comparison.groups:
-            for column in comparison.columns:
-                text = cell_text(metric, comparison.cells[name, group, metric, column])
-                row.append(bold(text) if name in best(comparison, group, metric, column) else text)
-        rows.append(row)
-    return rows
+class TableCell(NamedTuple):
+    """A number of the table, and whether it is the best of its column."""
+
+    text: str
+    best: bool
+
+
+def table_rows(comparison: Comparison, metric: str) -> list[tuple[str, list[TableCell]]]:
+    """Return a row per prediction: its name, and the cells of all columns of all groups."""
+    columns = [(group, metric, column) for group in comparison.groups for column in comparison.columns]
+    winners = {column: best(comparison, *column) for column in columns}
+    return [
+        (name, [TableCell(cell_text(metric, comparison.cells[(name, *key)]), name in winners[key]) for key in columns])
+        for name in comparison.names
+    ]
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader of the table must know, a sentence each."""
+    """Return the notes below the table, a sentence each."""
     counts = next(iter(comparison.evaluations.values()))
     groups = ", ".join(f"{group}: {len(counts.of_group(group))}" for group in comparison.groups)
     lines = [f"Mean ± standard deviation over cases ({groups})."]
@@ -67,7 +73,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _fewer(comparison: Comparison, group: str) -> list[str]:
-    """Each class of a group that is not judged in all of its cases, and in how many it is."""
+    """Return a text for each class of a group that is not judged in all of its cases."""
     every = len(next(iter(comparison.evaluations.values())).of_group(group))
     texts = []
     for column in comparison.classes:
@@ -80,7 +86,7 @@ def _fewer(comparison: Comparison, group: str) -> list[str]:
 
 
 def averages(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: the average over classes with its interval, per modality, metric and prediction.
+    """Return header and rows: the average over classes with its interval, per modality, metric and prediction.
 
     With several predictions, their tests against the first as well. The first three columns are text.
     """
@@ -106,7 +112,7 @@ def _test(metric: str, test: PairedTest | None) -> list[str]:
 
 
 def averages_notes(comparison: Comparison) -> list[str]:
-    """How to read :func:`averages`."""
+    """Return the notes below :func:`averages`."""
     lines = [f"Interval: {100 * CONFIDENCE:g} %, percentile bootstrap over subjects."]
     if len(comparison.names) > 1:
         lines.append(
@@ -117,23 +123,26 @@ def averages_notes(comparison: Comparison) -> list[str]:
 
 
 def averages_title(comparison: Comparison) -> str:
-    """Title of :func:`averages`."""
+    """Return the title of :func:`averages`."""
     return "Average over classes" if len(comparison.classes) > 1 else comparison.classes[0]
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Tables of Dice and ASSD, and one of intervals and tests."""
+    """Format tables of Dice and ASSD, and one of intervals and tests, as Markdown."""
     columns = [f"{group}: {column}" for group in comparison.groups for column in comparison.columns]
     parts = []
     for metric in COMPARED:
-        rows = table_rows(comparison, metric, lambda text: f"**{text}**")
+        rows = [
+            [name, *(f"**{cell.text}**" if cell.best else cell.text for cell in cells)]
+            for name, cells in table_rows(comparison, metric)
+        ]
         parts.append(f"## {TITLES[metric]}\n\n{_markdown_table(['prediction', *columns], rows)}")
     parts.append("  \n".join(notes(comparison)))
     return "\n\n".join([*parts, averages_markdown(comparison)]) + "\n"
 
 
 def averages_markdown(comparison: Comparison) -> str:
-    """The table of :func:`averages` with its title and notes."""
+    """Format the table of :func:`averages` with its title and notes as Markdown."""
     table = _markdown_table(*averages(comparison))
     return f"## {averages_title(comparison)}\n\n{table}\n\n" + "  \n".join(averages_notes(comparison))
 
@@ -150,16 +159,14 @@ def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> li
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    table = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
+    padded = aligned([[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)])
     lines = [f"| {' | '.join(row)} |" for row in padded]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    lines.insert(1, "|" + "|".join("-" * (len(cell) + 2) for cell in padded[0]) + "|")
     return "\n".join(lines)
 
 
 def to_latex(comparison: Comparison) -> str:
-    """One ``tabular`` for the package booktabs: a block of rows for Dice, one for ASSD."""
+    """Format one LaTeX ``tabular`` for the package booktabs: a block of rows for Dice, one for ASSD."""
     groups, columns = comparison.groups, comparison.columns
     width = len(columns)
     heads = [rf"\multicolumn{{{width}}}{{c}}{{{_latex(group)}}}" for group in groups]
@@ -175,8 +182,9 @@ def to_latex(comparison: Comparison) -> str:
     for metric in COMPARED:
         title = rf"\textit{{{_latex(TITLES[metric])}}}"
         lines += [r"\midrule", rf"\multicolumn{{{1 + width * len(groups)}}}{{l}}{{{title}}} \\"]
-        for name, *cells in table_rows(comparison, metric, lambda text: rf"\textbf{{{text}}}"):
-            texts = [cell.replace(" ± ", r" $\pm$ ").replace(MARK, r"$^\dagger$") for cell in cells]
+        for name, cells in table_rows(comparison, metric):
+            texts = [rf"\textbf{{{cell.text}}}" if cell.best else cell.text for cell in cells]
+            texts = [text.replace(" ± ", r" $\pm$ ").replace(MARK, r"$^\dagger$") for text in texts]
             lines.append(" & ".join([_latex(name), *texts]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 

@@ -1,4 +1,4 @@
-"""A comparison as figures: how the cases are distributed, and how the predictions' means compare."""
+"""Figures of a comparison: distribution of the cases, and means of the predictions with their intervals."""
 
 from math import isfinite
 from os import PathLike
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunet_cmc.data.files import save_figure
-from nnunet_cmc.evaluation.comparison import COMPARED, Comparison
+from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES
 
 COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]
@@ -123,14 +123,14 @@ def _draw_curves(
 
 
 def _means(comparison: Comparison, names: list[str], group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Means ``(N,)`` and how far their intervals reach below and above ``(2, N)``, as shown."""
+    """Return means ``(N,)`` and how far their intervals reach below and above ``(2, N)``, as shown."""
     cells = [comparison.cells[name, group, metric, comparison.columns[-1]] for name in names]
     mean, low, high = SCALE[metric] * np.array([(cell.mean, cell.low, cell.high) for cell in cells]).T
     return mean, np.nan_to_num([mean - low, high - mean])
 
 
 def _curves(names: list[str]) -> dict[str, dict[float, str]] | None:
-    """Predictions by rising number for each method ("" where names are just numbers); None if a name has none."""
+    """Return predictions by rising number for each method ("" where names are numbers); None if a name has none."""
     curves: dict[str, dict[float, str]] = {}
     for name in names:
         method, _, number = name.rpartition("@")

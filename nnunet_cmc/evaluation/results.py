@@ -1,16 +1,22 @@
-"""What an evaluation found: metrics per case and class, and their statistics per group of modalities."""
+"""Results of an evaluation: metrics per case and class, and their statistics per group of modalities."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
 
 import numpy as np
+import pandas as pd
+
+from nnunet_cmc.data.files import atomic_write
+from nnunet_cmc.evaluation.metrics import COUNTS
 
 Label = int | tuple[int, ...]
 """The value of a class in a label map, or the values that make up a region."""
 
 
 def name_of_mean(classes: Collection[str], usual: str = "average") -> str:
-    """What stands for the mean over the classes where a class could be named: the usual, or else what none is named."""
+    """Return the name of the mean over the classes: the usual one, or a longer one if a class has that name."""
     return name_of_mean(classes, f"{usual} of all") if usual in classes else usual
 
 
@@ -24,7 +30,7 @@ class Statistic:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Statistic":
-        """Statistic of the ``values`` that are not NaN."""
+        """Compute the statistic of the ``values`` that are not NaN."""
         defined = [value for value in values if not np.isnan(value)]
         mean = float(np.mean(defined)) if defined else float("nan")
         std = float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")
@@ -58,24 +64,90 @@ class Evaluation:
     cases: list[CaseResult]
     without_reference: list[str]
 
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The long table: a row per case, class and metric.
+
+        ``case``, ``modalities`` and ``class`` are ordered categories and ``metric`` is text. ``value`` is a float, NaN
+        where the metric is undefined, and ``undefined`` says whether that is so although one of reference and
+        prediction has the class.
+        """
+        rows = [
+            (
+                case.case,
+                case.modalities,
+                name,
+                metric,
+                value,
+                bool(np.isnan(value)) and one["n_ref"] + one["n_pred"] > 0,
+            )
+            for case in self.cases
+            for name, one in case.metrics.items()
+            for metric, value in one.items()
+        ]
+        table = pd.DataFrame(rows, columns=["case", "modalities", "class", "metric", "value", "undefined"])
+        types = {
+            "case": ordered(case.case for case in self.cases),
+            "modalities": ordered(self.groups),
+            "class": ordered(self.classes),
+            "value": float,
+            "undefined": bool,
+        }
+        return table.astype(types)
+
+    @cached_property
+    def statistics(self) -> pd.DataFrame:
+        """:func:`describe` of all cases by ``class`` and ``metric``."""
+        return describe(self.table, ["class", "metric"])
+
+    @cached_property
+    def statistics_of_groups(self) -> pd.DataFrame:
+        """:func:`describe` by ``modalities``, ``class`` and ``metric``."""
+        return describe(self.table, ["modalities", "class", "metric"])
+
     @property
     def groups(self) -> list[str]:
         """The combinations of modalities that occur, single ones first."""
         return sorted({case.modalities for case in self.cases}, key=lambda group: (group.count("+"), group))
 
     def of_group(self, modalities: str | None = None) -> list[CaseResult]:
-        """Cases scanned in exactly these modalities; all cases for None."""
+        """Return the cases scanned in exactly these modalities; all cases for None."""
         return [case for case in self.cases if modalities in (None, case.modalities)]
 
     def statistic(self, class_name: str, metric: str, modalities: str | None = None) -> Statistic:
-        """Statistic of one metric of one class over a group of cases, or over all."""
-        return Statistic.of(case.metrics[class_name][metric] for case in self.of_group(modalities))
-
-    def undefined(self, class_name: str, metric: str, modalities: str | None = None) -> int:
-        """Cases that :meth:`statistic` leaves out although one of reference and prediction has the class."""
-        metrics = [case.metrics[class_name] for case in self.of_group(modalities)]
-        return sum(bool(np.isnan(one[metric])) and one["n_ref"] + one["n_pred"] > 0 for one in metrics)
+        """Return the statistic of one metric of one class over a group of cases, or over all."""
+        row = self._statistics(modalities).loc[(class_name, metric)]
+        return Statistic(float(row["mean"]), float(row["std"]), int(row["n"]))
 
     def mean(self, metric: str, modalities: str | None = None) -> Statistic:
-        """Statistic over the classes' means (nnU-Net's foreground mean); ``n`` counts the classes that have one."""
-        return Statistic.of(self.statistic(name, metric, modalities).mean for name in self.classes)
+        """Return the statistic over the classes' means (nnU-Net's foreground mean); ``n`` counts the classes in it."""
+        return Statistic.of(self._statistics(modalities)["mean"].xs(metric, level="metric"))
+
+    def _statistics(self, modalities: str | None) -> pd.DataFrame:
+        return self.statistics if modalities is None else self.statistics_of_groups.loc[modalities]
+
+
+def ordered(values: Iterable[str]) -> pd.CategoricalDtype:
+    """Return the type of a column of categories that sorts as ``values`` do."""
+    return pd.CategoricalDtype(list(values), ordered=True)
+
+
+def describe(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return the statistics of a long table, indexed by the columns ``by``.
+
+    ``mean`` and ``std`` are those of :class:`Statistic`, ``n`` counts the values that they are of, and ``undefined``
+    those that are left out although one of reference and prediction has the class.
+    """
+    groups = table.groupby(by, observed=True)
+    mean, std = (groups["value"].agg(lambda values, of=of: getattr(Statistic.of(values), of)) for of in ("mean", "std"))
+    return pd.DataFrame(
+        {"mean": mean, "std": std, "n": groups["value"].count(), "undefined": groups["undefined"].sum()}
+    )
+
+
+def save_csv(table: pd.DataFrame, index: list[str], metrics: Iterable[str], file: str | PathLike) -> None:
+    """Write a long table as CSV: a row per case and class, the columns ``index`` and ``metrics``; NaN is ``nan``."""
+    wide = table.pivot(index=index, columns="metric", values="value")[list(metrics)]
+    wide = wide.astype({metric: int for metric in metrics if metric in COUNTS})
+    with atomic_write(file) as temporary:
+        wide.to_csv(temporary, na_rep="nan", lineterminator="\r\n")

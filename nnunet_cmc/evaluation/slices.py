@@ -1,4 +1,4 @@
-"""Which slice of a volume a picture shows, and how it is turned and windowed."""
+"""Choice, orientation and intensity window of the slice of a volume that a picture shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib import colormaps
 
-from nnunet_cmc.evaluation.evaluate import mask_of
+from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 
 
@@ -26,13 +26,13 @@ class Plane:
     aspect: float
 
     def cut(self, volume: np.ndarray) -> np.ndarray:
-        """The slice of a volume as radiologists see it: front or head up, the patient's left on the right."""
+        """Cut the slice in radiological orientation: front or head up, the patient's left on the right."""
         slice_ = volume.take(self.index, self.axis)
         return slice_ if self.axis == 0 else slice_[::-1]
 
 
 def best_plane(label_maps: Sequence[np.ndarray], classes: Mapping[str, Label], spacing: Sequence[float]) -> Plane:
-    """The slice in the plane of acquisition where the classes' areas, each relative to its largest, add up to most.
+    """Choose the slice in the plane of acquisition with the largest sum of the classes' areas relative to their maxima.
 
     The plane of acquisition lies across the largest spacing; of isotropic scans the axial one is taken. The first label
     map that has a class at all decides; without any it is the middle slice.
@@ -49,18 +49,21 @@ def best_plane(label_maps: Sequence[np.ndarray], classes: Mapping[str, Label], s
 
 
 def read_volume(file: str | PathLike) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Volume and spacing along its axes, which run to the head, to the back and to the patient's left."""
+    """Read a volume ``(D, H, W)`` and its spacing in mm; axes run to the head, the back and the patient's left."""
     image = sitk.DICOMOrient(sitk.ReadImage(str(file)), "LPS")
     return sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
 
 
 def window(scan: np.ndarray) -> np.ndarray:
-    """Scan in [0, 1]: soft tissue for CT, which air gives away, else nearly the range of its values."""
+    """Scale a scan to [0, 1]: soft tissue (-160 to 240 HU) for CT, else its percentiles 1 to 99.5.
+
+    A scan with values below -500, which air has in CT only, counts as CT.
+    """
     low, high = (-160, 240) if scan.min() < -500 else np.percentile(scan, (1, 99.5))
     return np.clip((scan - low) / max(high - low, 1e-6), 0, 1)
 
 
 def class_colors(classes: Mapping[str, Label]) -> dict[str, tuple]:
-    """The colour of each class in every picture."""
+    """Return the RGBA colour of each class, the same in every picture."""
     palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
     return {name: palette(i % palette.N) for i, name in enumerate(classes)}

@@ -1,23 +1,22 @@
-"""An evaluation as text for the screen, as nnU-Net's ``summary.json`` and as CSV."""
+"""Output of an evaluation: text for the screen, nnU-Net's ``summary.json`` and CSV."""
 
-import csv
 from collections import Counter
+from collections.abc import Sequence
 from math import isnan
 from os import PathLike
 
-from nnunet_cmc.data.files import atomic_write, write_json
-from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean
+from nnunet_cmc.data.files import write_json
+from nnunet_cmc.evaluation.metrics import COUNTS, METRICS
+from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean, save_csv
 
-COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """A table per group of modalities (and over all cases, if there are several): "mean ± std (n)" per class.
+    """Format a table per group of modalities (and over all cases, if there are several): "mean ± std (n)" per class.
 
-    n is the number of cases in which the metric is defined. Below the tables stands which classes were missed or
-    invented altogether.
+    n is the number of cases in which the metric is defined. Remarks on classes that are only in
+    the reference or only in the prediction follow.
     """
     groups: list[str | None] = [*evaluation.groups]
     tables = [_group_table(evaluation, group) for group in (groups if len(groups) == 1 else [*groups, None])]
@@ -32,11 +31,16 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
     means = [evaluation.mean(metric, group) for metric in METRICS]
     numbers = [_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True)]
     rows.append([name_of_mean(evaluation.classes, "mean of classes"), *numbers])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(row).rstrip() for row in aligned(rows)]
     rule = "-" * max(map(len, lines))
     title = f"{group or 'all cases'}: {_cases(len(evaluation.of_group(group)))}, mean ± standard deviation (n)"
     return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Pad the cells of each column of a text table to one width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
 
 
 def _cases(n: int) -> str:
@@ -54,7 +58,7 @@ def _number(metric: str, value: float) -> str:
 
 
 def one_sided_remarks(evaluation: Evaluation) -> list[str]:
-    """Which classes were missed or invented altogether and what that means for the metrics; no line if none was."""
+    """Return remarks on classes that are only in the reference or only in the prediction of a case."""
     kinds = ("In the reference but not predicted", "Predicted but not in the reference")
     remarks = [
         f"{kind}: {', '.join(f'{name} in {_cases(n)}' for name, n in counts.items())}."
@@ -67,14 +71,14 @@ def one_sided_remarks(evaluation: Evaluation) -> list[str]:
 
 
 def one_sided(evaluation: Evaluation) -> tuple[Counter, Counter]:
-    """Numbers of cases per class that were missed (nothing predicted), and invented (nothing in the reference)."""
+    """Count the cases per class that are only in the reference (missed), and only in the prediction (spurious)."""
     missed: Counter = Counter()
-    invented: Counter = Counter()
+    spurious: Counter = Counter()
     for case in evaluation.cases:
         for name, metrics in case.metrics.items():
             missed[name] += metrics["n_pred"] == 0 < metrics["n_ref"]
-            invented[name] += metrics["n_ref"] == 0 < metrics["n_pred"]
-    return +missed, +invented
+            spurious[name] += metrics["n_ref"] == 0 < metrics["n_pred"]
+    return +missed, +spurious
 
 
 def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
@@ -84,11 +88,8 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
     mean; ``cmc`` holds mean, std and n per group of modalities, class (by name) and metric.
     """
     keys = {name: str(label) for name, label in evaluation.classes.items()}
-    measured = (*METRICS, *COUNTS)
-    groups = {
-        group: {name: {metric: vars(evaluation.statistic(name, metric, group)) for metric in METRICS} for name in keys}
-        for group in evaluation.groups
-    }
+    metrics, measured = list(METRICS), [*METRICS, *COUNTS]
+    means, groups = evaluation.statistics["mean"], evaluation.statistics_of_groups[["mean", "std", "n"]]
     summary = {
         "metric_per_case": [
             {
@@ -100,21 +101,21 @@ def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
             }
             for case in evaluation.cases
         ],
-        "mean": {
-            key: {metric: evaluation.statistic(name, metric).mean for metric in measured} for name, key in keys.items()
-        },
+        "mean": {key: means.loc[name].loc[measured].to_dict() for name, key in keys.items()},
         "foreground_mean": {metric: evaluation.mean(metric).mean for metric in measured},
-        "cmc": {"nsd_tolerance_mm": evaluation.tolerance, "labels": keys, "groups": groups},
+        "cmc": {
+            "nsd_tolerance_mm": evaluation.tolerance,
+            "labels": keys,
+            "groups": {
+                group: {name: groups.loc[(group, name)].loc[metrics].to_dict("index") for name in keys}
+                for group in evaluation.groups
+            },
+        },
     }
     write_json(file, summary, sort_keys=True)
 
 
-def save_csv(evaluation: Evaluation, file: str | PathLike) -> None:
+def save_summary_csv(evaluation: Evaluation, file: str | PathLike) -> None:
     """Write a row per case and class; an undefined metric is ``nan``."""
-    with atomic_write(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["case", "modalities", "class", "label", *METRICS, *COUNTS])
-        for case in evaluation.cases:
-            for name, metrics in case.metrics.items():
-                values = [metrics[metric] for metric in (*METRICS, *COUNTS)]
-                writer.writerow([case.case, case.modalities, name, evaluation.classes[name], *values])
+    table = evaluation.table.assign(label=[str(evaluation.classes[name]) for name in evaluation.table["class"]])
+    save_csv(table, ["case", "modalities", "class", "label"], [*METRICS, *COUNTS], file)

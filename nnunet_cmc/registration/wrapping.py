@@ -5,22 +5,22 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from nnunet_cmc.registration.classes import BUDGET, CLASSES, STOCK_NAMES
+from nnunet_cmc.registration.classes import CLASSES, STOCK_NAMES, TRAINERS
 from nnunet_cmc.registration.version import require_supported_nnunet, unsupported_nnunet
 
 MARK = "nnunet_cmc_hook"  # what a function has that is wrapped
 
 
 def _find_class(original, *args, **kwargs):
-    """Answer the names in :data:`CLASSES`, in place of nnU-Net's search for a class of a name in a folder."""
+    """Answer the names of our classes, in place of nnU-Net's search for a class of a name in a folder."""
     name = str(args[1] if len(args) > 1 else kwargs.get("class_name"))
-    module = CLASSES.get(name)
-    if name.endswith(BUDGET) and name.removesuffix(BUDGET) in CLASSES:
-        module = CLASSES["nnUNetTrainer_cmcbudget"]
-    if module is None or (name in STOCK_NAMES and unsupported_nnunet()):
+    if name.startswith(tuple(TRAINERS)):
+        require_supported_nnunet()
+        return import_module("nnunet_cmc.trainers.registry").trainer_class(name)
+    if name not in CLASSES or (name in STOCK_NAMES and unsupported_nnunet()):
         return original(*args, **kwargs)
     require_supported_nnunet()
-    return getattr(import_module(module), name)
+    return getattr(import_module(CLASSES[name]), name)
 
 
 def _list_cases(original, raw_dataset_folder, dataset_json=None):

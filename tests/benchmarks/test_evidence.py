@@ -19,7 +19,7 @@ from systems import CANDIDATES, PROFILES, TABLES, Run, choose, finalists, table_
 from table import Results
 from term_shares import shares
 
-from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.trainers import registry
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_new_cases(data, subjects, tmp_path):
 
 def a_record(**values):
     record = {
-        "dataset": "lgg", "arrangement": "registered", "shift_mm": 0.0, "trainer": "CMCTrainer_cmcbudget",
+        "dataset": "lgg", "arrangement": "registered", "shift_mm": 0.0, "trainer": "CMCTrainerPaper_cmcbudget",
         "recipe": "",
         "planner": "CMCPlannerTiny", "channels": "both", "labels": 0.1, "seed": 0, "test_input": "both",
         "profile": "cpu",
@@ -182,9 +182,9 @@ def test_numbers_of_datasets_are_not_shared():
 
 def test_every_table_has_runs_with_names_of_their_own():
     for table in TABLES:
-        runs = table_runs(table, PROFILES["cpu"], 3, [("CMCTrainer", "")])
+        runs = table_runs(table, PROFILES["cpu"], 3, [("CMCTrainerPaper", "")])
         assert len({run.key for run in runs}) == len(runs) > 0
-    headline = table_runs("headline", PROFILES["cpu"], 3, [("CMCTrainer", "")])
+    headline = table_runs("headline", PROFILES["cpu"], 3, [("CMCTrainerPaper", "")])
     assert len(headline) == 3 * 3 * 4
 
 
@@ -248,7 +248,7 @@ def test_shares_of_the_gradient(tmp_path):
 
 
 def test_pictures_are_of_the_glioma_and_of_the_headline():
-    run = Run("registered", "CMCTrainer", "CMCPlannerTiny")
+    run = Run("registered", "CMCTrainerPaper", "CMCPlannerTiny")
     records = [
         a_record(**other, dice_by_subject=[1.0])
         for other in (
@@ -256,7 +256,7 @@ def test_pictures_are_of_the_glioma_and_of_the_headline():
             {"labels": 0.2}, {"planner": "CMCPlannerResEnc"},
         )
     ]  # fmt: skip
-    assert dice_of_subjects([*records, a_record()], run, "CMCTrainer_cmcbudget") == [40.0, 60.0]
+    assert dice_of_subjects([*records, a_record()], run, "CMCTrainerPaper_cmcbudget") == [40.0, 60.0]
 
 
 def test_stock_is_given_its_better_model():
@@ -294,7 +294,7 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     report.main()
     text = output.read_text()
     assert "{{" not in text
-    assert "| registered | CMCTrainer, CMCPlannerTiny | 2 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 |" in text
+    assert "| registered | CMCTrainerPaper, CMCPlannerTiny | 2 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 |" in text
     assert "| misaligned | mean | +10.0 [+10.0, +10.0]; seeds +10.0, +10.0 |" in text
     assert "*Not run yet.*" in text  # tables without records say so
     assert (tmp_path / "results.png").is_file()
@@ -304,15 +304,14 @@ def test_steps_against_overfitting_are_found_by_nnunets_commands(monkeypatch):
     found = []
 
     def entry_point():
-        found.extend(recursive_find_python_class("", f"{step.__name__}_cmcbudget", "") for step in overfitting.STEPS)
+        found.extend(recursive_find_python_class("", step, "") for step in overfitting.STEPS)
 
     select = {"select": lambda name: [SimpleNamespace(load=lambda: entry_point)]}
     nnunet = SimpleNamespace(entry_points=SimpleNamespace(**select))
     monkeypatch.setattr(overfitting, "distribution", lambda name: nnunet)
-    for step in overfitting.STEPS:
-        monkeypatch.setitem(CLASSES, step.__name__, "forgotten after the test")
+    monkeypatch.setattr(registry, "trainer_class", registry.trainer_class)  # restored after the test
     with pytest.raises(SystemExit):
         overfitting.command("nnUNetv2_train")
-    assert [(cls.mirrored_axes, cls.batch_dice, cls.rate) for cls in found] == [
+    assert [(cls.recipe.mirrored_axes, cls.recipe.batch_dice, cls.rate) for cls in found] == [
         ((2,), None, 4e-3), ((0, 1, 2), None, 4e-3), ((0, 1, 2), False, 4e-3), ((0, 1, 2), False, 1e-3),
     ]  # fmt: skip

@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from plans import NETWORK, make_plans
+from plans import make_plans
 
-from nnunet_cmc.networks import CMCNet
+from nnunet_cmc.data.dataset_json import read_dataset_json
+from nnunet_cmc.trainers.build import build_network
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
 
 @pytest.fixture
@@ -26,11 +28,13 @@ def dataset(make_dataset, write_volume, monkeypatch):
         write_volume(folder / "labelsTs" / f"{case}.nii.gz", label, (2.0, 2.0, 2.0))
     model = folder.parents[1] / "results" / folder.name / "CMCTrainer__CMCPlans__3d_fullres"
     (model / "fold_0").mkdir(parents=True)
-    (model / "plans.json").write_text(json.dumps(make_plans(spacing=[2.0, 2.0, 2.0])))
+    plans = make_plans(spacing=[2.0, 2.0, 2.0])
+    (model / "plans.json").write_text(json.dumps(plans))
     shutil.copy(folder / "dataset.json", model)
     torch.manual_seed(0)
+    network = build_network(CMCTrainer, plans, "3d_fullres", read_dataset_json(folder / "dataset.json"))
     checkpoint = {
-        "network_weights": CMCNet(2, 3, **NETWORK).state_dict(),
+        "network_weights": network.state_dict(),
         "trainer_name": "CMCTrainer",
         "init_args": {"configuration": "3d_fullres"},
         "inference_allowed_mirroring_axes": None,

@@ -125,14 +125,18 @@ def test_several_predictions_without_a_folder(folders):
 def test_every_folder_is_looked_at_before_the_long_part(folders, monkeypatch):
     shutil.copytree(folders / "prediction", folders / "other")
     (folders / "other" / "b.nii.gz").unlink()
-    monkeypatch.setattr("nnunet_cmc.evaluation.evaluate.evaluate_folder", lambda *_: pytest.fail("it was judged"))
+    monkeypatch.setattr(
+        "nnunet_cmc.evaluation.folder_evaluation.evaluate_folder", lambda *_: pytest.fail("it was judged")
+    )
     with pytest.raises(ValueError, match=r"other lacks the predictions of 1 of 2 reference cases: b;"):
         compare(folders, str(folders / "prediction"), str(folders / "other"), more=("-o", str(folders / "out")))
 
 
 @pytest.mark.usefixtures("ordinary_user")
 def test_an_output_that_cannot_be_written_to_is_noticed_before_the_long_part(folders, monkeypatch):
-    monkeypatch.setattr("nnunet_cmc.evaluation.evaluate.evaluate_folder", lambda *_: pytest.fail("the long part"))
+    monkeypatch.setattr(
+        "nnunet_cmc.evaluation.folder_evaluation.evaluate_folder", lambda *_: pytest.fail("the long part")
+    )
     (folders / "prediction").chmod(0o555)
     with pytest.raises(PermissionError):
         run(folders)

@@ -27,8 +27,8 @@ def read(file):
 def another(dataset):
     """The same model under another trainer's name."""
     results = dataset.parents[1] / "results" / dataset.name
-    shutil.copytree(results / "CMCTrainer__CMCPlans__3d_fullres", results / "CMCTrainerNoCSC__CMCPlans__3d_fullres")
-    return "CMCTrainerNoCSC"
+    shutil.copytree(results / "CMCTrainer__CMCPlans__3d_fullres", results / "CMCTrainer_noCSC__CMCPlans__3d_fullres")
+    return "CMCTrainer_noCSC"
 
 
 def test_models_side_by_side_with_nnunets_own_prediction(dataset, another, tmp_path):
@@ -86,7 +86,7 @@ def test_refusals(dataset, tmp_path, capsys):
     assert "There is no class heart; the dataset has liver, spleen" in refusal(dataset, capsys, "--classes", "heart")
     assert "has no scan of z: correct --cases" in refusal(dataset, capsys, "--cases", "z")
     assert "has no scan named CASE_0000.nii.gz" in refusal(dataset, capsys, "-i", tmp_path)
-    assert "fold_0/checkpoint_final.pth: train the model" in refusal(dataset, capsys, "-tr", "CMCTrainerBaseline")
+    assert "fold_0/checkpoint_final.pth: train the model" in refusal(dataset, capsys, "-tr", "CMCTrainerPaper_baseline")
     assert "lacks the references of x, y" in refusal(dataset, capsys, "-r", dataset / "imagesTr")
 
 

@@ -65,7 +65,7 @@ def test_a_sam_med3d_file(dataset, capsys):
         ["encoder", "of", "CT", "62", "7", "0"],
         ["adapters", "of", "CT", "0", "0", "32"],
         ["convolutional", "path", "of", "CT", "0", "0", "16"],
-        ["decoder", "of", "CT", "0", "0", "18"],
+        ["decoder", "of", "CT", "0", "0", "22"],
     ]
     assert f"-p CMCPlans -pretrained_weights {out}" in printed
     state = written(out)
@@ -81,7 +81,7 @@ def test_a_universal_file_and_the_seed_of_the_rest(dataset, capsys):
         assert weights(UNIVERSAL, dataset / name, *seed, plans="CMCUniversalPlans") == 0
         runs[name] = written(dataset / name)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["decoder", "of", "MR", "30", "0", "3"] in rows
+    assert ["decoder", "of", "MR", "30", "0", "7"] in rows
     assert all(value.equal(runs["zero"][key]) for key, value in runs["default"].items())
     seeded = {key for key, value in runs["one"].items() if not value.equal(runs["zero"][key])}
     assert {key.split(".")[0] for key in seeded} == {"mia", "decoders"}

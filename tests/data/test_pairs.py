@@ -14,10 +14,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.cases import Stream, UnlabeledDataset
-from nnunet_cmc.data.fused_and_split import FusedAndSplitLoader
 from nnunet_cmc.data.locating import LocatingTransform, located
 from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
-from nnunet_cmc.data.two_views import TwoViewLoader
+from nnunet_cmc.data.views import StrongView
 
 PATCH = (16, 16, 16)
 SHAPE = (24, 32, 28)
@@ -59,7 +58,7 @@ def transforms(augment):
     return LocatingTransform(SpatialTransform(PATCH, 0, False), POSITION_STRIDE)
 
 
-def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=False, pairs=2, cls=PairLoader, **kwargs):
+def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=False, pairs=2, **kwargs):
     for i, (case, channels) in enumerate(present.items()):
         if not os.path.isfile(os.path.join(folder, case + ".b2nd")):
             save(folder, case, channels, seed=i)
@@ -67,7 +66,7 @@ def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=Fa
     labeled = Stream(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), json)
     hidden = Stream(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), json) if unlabeled else None
     arguments = {"oversample_foreground_percent": 0.33, "modality_dropout": 0.5, **kwargs}
-    return cls(
+    return PairLoader(
         labeled, hidden, pairs, patch, PATCH, LabelManager(json["labels"], None),
         transforms=transforms(augment), **arguments,
     )  # fmt: skip
@@ -280,29 +279,8 @@ def test_a_stream_without_the_other_modality_pairs_nothing(tmp_path):
     assert batch["pairs"][2:, 1].eq(-1).all()
 
 
-def test_labelled_cases_of_several_modalities_are_fused_in_one_row_and_split_in_another(tmp_path):
-    arguments = {"unlabeled": ["c"], "seed": 0, "augment": True}
-    once = loader(tmp_path, REGISTERED, **arguments).generate_train_batch()
-    twice = loader(tmp_path, REGISTERED, cls=FusedAndSplitLoader, **arguments).generate_train_batch()
-    rows = [0, 1, 0, 1, 2, 3]  # of the batch that shows every case once
-    assert twice["data"].equal(once["data"][rows])
-    assert twice["target"].equal(once["target"][rows[:4]])
-    assert twice["keys"] == [once["keys"][row] for row in rows]
-    torch.testing.assert_close(twice["positions"], once["positions"][rows], rtol=0, atol=0, equal_nan=True)
-    assert twice["fusion"][:, 0, 1].tolist() == [True, True, False, False, False, False]
-    assert twice["fusion"].diagonal(dim1=1, dim2=2).all()
-    assert twice["pairs"].tolist() == [[0, 0], [1, 1], [4, 4], [5, 5]]
-
-
-def test_unpaired_cases_have_no_second_row(tmp_path):
-    once, twice = (loader(tmp_path, UNPAIRED, cls=cls, seed=0).generate_train_batch() for cls in
-                   (PairLoader, FusedAndSplitLoader))  # fmt: skip
-    assert twice["data"].equal(once["data"])
-    assert twice["fusion"].equal(once["fusion"])
-
-
 def test_two_views_of_unlabelled_rows_differ_in_intensity_alone(tmp_path):
-    source = loader(tmp_path, UNPAIRED, unlabeled=["ct2", "mr2"], cls=TwoViewLoader, pairs=4, seed=0)
+    source = loader(tmp_path, UNPAIRED, unlabeled=["ct2", "mr2"], views=(StrongView(),), pairs=4, seed=0)
     agreements = []
     for _ in range(5):
         batch = source.generate_train_batch()

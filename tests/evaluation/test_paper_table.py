@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from nnunet_cmc.evaluation.comparison import Cell, Comparison
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
+from nnunet_cmc.evaluation.paired_statistics import Cell, Comparison
 from nnunet_cmc.evaluation.paper_table import averages, best, cell_text, number, save_tables, to_latex, to_markdown
 
 

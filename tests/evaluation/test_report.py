@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from nnunet_cmc.evaluation import report
-from nnunet_cmc.evaluation.comparison import Comparison
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
+from nnunet_cmc.evaluation.paired_statistics import Comparison
 from nnunet_cmc.evaluation.plots import _curves, save_comparison
 from nnunet_cmc.evaluation.report import find_scans, save_report, worst_and_best
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
+from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.results import Statistic
 
 
@@ -23,6 +24,39 @@ def test_statistic_of_too_few_values():
     assert isnan(Statistic.of([nan, 2.0]).std)
     assert Statistic.of([nan]).n == 0
     assert isnan(Statistic.of([nan]).mean)
+
+
+def test_the_table_has_every_number_once(folders, dataset_json):
+    evaluation = evaluate_folder(*folders, dataset_json)
+    table = evaluation.table
+    assert list(table) == ["case", "modalities", "class", "metric", "value", "undefined"]
+    found = {(row.case, row.modalities, row[3], row.metric): row.value for row in table.itertuples()}
+    expected = {
+        (case.case, case.modalities, name, metric): value
+        for case in evaluation.cases
+        for name, metrics in case.metrics.items()
+        for metric, value in metrics.items()
+    }
+    assert len(found) == len(table)
+    assert found == pytest.approx(expected, nan_ok=True)
+    undefined = table[table["undefined"]]  # d lacks the spleen; where neither has one, as in b, nothing is left out
+    assert set(zip(undefined["case"], undefined["class"], undefined["metric"], strict=True)) == {
+        ("d", "spleen", "ASSD"), ("d", "spleen", "HD95")
+    }  # fmt: skip
+    means = table.groupby(["metric", "class"], observed=True)["value"].mean()
+    for metric in METRICS:
+        expected = [evaluation.statistic(name, metric).mean for name in ("liver", "spleen")]
+        assert list(means[metric]) == pytest.approx(expected)
+    assert list(table["modalities"].cat.categories) == ["CT", "MR", "CT+MR"]
+
+
+def test_statistics_are_described_by_class_and_modality(folders, dataset_json):
+    evaluation = evaluate_folder(*folders, dataset_json)
+    values = [case.metrics["spleen"]["ASSD"] for case in evaluation.cases if case.case in "ac"]
+    expected = {"mean": np.mean(values), "std": np.std(values, ddof=1), "n": 2, "undefined": 1}
+    assert evaluation.statistics.loc[("spleen", "ASSD")].to_dict() == pytest.approx(expected)
+    assert evaluation.statistics_of_groups.loc[("MR", "spleen", "Dice"), "n"] == 0
+    assert evaluation.statistics_of_groups.loc[("CT", "spleen", "ASSD"), "undefined"] == 1
 
 
 def test_groups_and_means_of_an_evaluation(folders, dataset_json):

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import SimpleITK as sitk
 
-from nnunet_cmc.evaluation.evaluate import evaluate_folder
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.tables import format_table, one_sided, save_csv, save_summary
+from nnunet_cmc.evaluation.tables import format_table, one_sided, save_summary, save_summary_csv
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_summary_of_regions_has_nnunets_keys(folders, dataset_json, tmp_path):
 
 
 def test_csv_has_a_row_per_case_and_class(evaluation, tmp_path):
-    save_csv(evaluation, tmp_path / "summary.csv")
+    save_summary_csv(evaluation, tmp_path / "summary.csv")
     with open(tmp_path / "summary.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["case"], row["modalities"], row["class"]) for row in rows] == [
@@ -117,7 +117,7 @@ def test_table_of_a_class_that_is_named_as_the_mean(folders, dataset_json):
     assert names == ["class", "liver", "mean of classes", "mean of classes of all"]
 
 
-def test_table_names_what_was_missed_and_what_invented(evaluation, folders, dataset_json):
+def test_table_names_classes_in_only_one_of_reference_and_prediction(evaluation, folders, dataset_json):
     assert one_sided(evaluation) == ({"spleen": 1}, {})
     assert "In the reference but not predicted: spleen in 1 case." in format_table(evaluation)
     swapped = evaluate_folder(*reversed(folders), dataset_json)

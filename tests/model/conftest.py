@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,10 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_data
 from processes import use_threads
 
 from nnunet_cmc.planners.resenc import CMCPlannerResEnc
-from nnunet_cmc.trainers.ablations import CMCTrainerNoMIA
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.logger import SeriesLogger
-from nnunet_cmc.trainers.short_runs import CMCTrainer_smoke
+from nnunet_cmc.trainers.recipe import Length
+from nnunet_cmc.trainers.registry import trainer_class
 
 NAME = "Dataset903_Blocks"
 VARIABLES = ("raw", "preprocessed", "results")
@@ -28,7 +29,7 @@ class Tiny(NamedTuple):
     raw: Path
     preprocessed: Path
     model: Path  # of CMCTrainer_smoke
-    other: Path  # of CMCTrainerNoMIA
+    other: Path  # of CMCTrainerPaper_noMIA
     new: Path  # cases to predict: "both", "ct", "mr", "oblique", "mirrored", "small"
 
 
@@ -126,10 +127,11 @@ def tiny(tmp_path_factory) -> Tiny:
         # a picture takes longer than the training
         patch.setattr(SeriesLogger, "plot_progress_png", lambda self, folder: Path(folder, "progress.png").touch())
         preprocess_dataset(903, PLANS, ("3d_fullres",), (1,))
-        patch.setattr(CMCTrainer_smoke, "epochs", 2)
-        patch.setattr(CMCTrainerNoMIA, "epochs", 1)
-        patch.setattr(CMCTrainerNoMIA, "iterations", (2, 1))
-        model, other = (train(trainer, preprocessed) for trainer in (CMCTrainer_smoke, CMCTrainerNoMIA))
+        trainers = {"CMCTrainer_smoke": Length(2, 4, 2), "CMCTrainerPaper_noMIA": Length(1, 2, 1)}
+        for name, length in trainers.items():
+            cls = trainer_class(name)
+            patch.setattr(cls, "recipe", replace(cls.recipe, length=length))
+        model, other = (train(trainer_class(name), preprocessed) for name in trainers)
     return Tiny(root, raw, preprocessed, model, other, root / "new")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from nnunet_cmc.trainers.short_runs import CMCTrainer_smoke
+from nnunet_cmc.trainers.registry import trainer_class
 
 
 def test_only_validation_cases_are_judged(in_tiny, tmp_path, monkeypatch):
@@ -14,9 +14,8 @@ def test_only_validation_cases_are_judged(in_tiny, tmp_path, monkeypatch):
     plans, dataset_json = (
         json.loads((in_tiny.preprocessed / f"{name}.json").read_text()) for name in ("CMCResEncPlans", "dataset")
     )
-    trainer = CMCTrainer_smoke(
-        {**plans, "continue_training": False}, "3d_fullres", 0, dataset_json, torch.device("cpu")
-    )
+    plans["continue_training"] = False
+    trainer = trainer_class("CMCTrainer_smoke")(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
     trainer.initialize()
     folder = Path(trainer.output_folder, "validation")
     folder.mkdir()

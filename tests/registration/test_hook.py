@@ -20,7 +20,8 @@ import nnunet_cmc.trainers
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.registration import hook, wrapping
 from nnunet_cmc.registration import version as versions
-from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.registration.classes import CLASSES, TRAINERS
+from nnunet_cmc.trainers.recipes import RECIPES
 
 
 def run_python(code: str, **environment: str) -> str:
@@ -48,12 +49,25 @@ def spawned():
         yield pool
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", [*CLASSES, *TRAINERS])
 def test_nnunet_finds_our_class_here_and_in_a_spawned_worker(name, spawned):
     function, *arguments = search_for(name)
     cls = function(*arguments)
-    assert (cls.__name__, cls.__module__) == (name, CLASSES[name])
+    assert (cls.__name__, cls.__module__) == (name, {**CLASSES, **TRAINERS}[name])
     assert spawned.submit(function, *arguments).result() is cls
+
+
+@pytest.mark.parametrize("suffix", ["", "_5epochs", "_smoke_cmcbudget"])
+def test_nnunet_finds_every_recipe_with_any_suffix(suffix):
+    for name in RECIPES:
+        function, *arguments = search_for(name + suffix)
+        assert function(*arguments).__name__ == name + suffix
+
+
+def test_nnunet_is_told_the_names_of_recipes_there_are():
+    function, *arguments = search_for("CMCTrainerBetter")
+    with pytest.raises(ValueError, match="There is no trainer CMCTrainerBetter: take one of CMCTrainer, "):
+        function(*arguments)
 
 
 @pytest.mark.parametrize("name", ["DefaultPreprocessor", "ZScoreNormalization", "ExperimentPlanner", "nnUNetTrainer"])
@@ -98,8 +112,9 @@ def test_the_table_names_all_classes_that_nnunet_looks_for():
         for name, cls in vars(importlib.import_module(module)).items()
         if isinstance(cls, type) and issubclass(cls, searched) and cls.__module__ == module
     }
-    bases = {"PairTrainer", "ResumableTrainer", "OneModality"}  # only their subclasses can train
-    assert {name: module for name, module in classes.items() if name not in bases} == CLASSES
+    bases = {"PairTrainer", "ResumableTrainer"}  # only their subclass can train
+    made = {"MeanTeacherTrainer": TRAINERS["MeanTeacherTrainer"]}  # of its name, in no module
+    assert {name: module for name, module in classes.items() if name not in bases} | made == {**CLASSES, **TRAINERS}
 
 
 def test_python_starts_with_the_hook_and_nothing_heavy():

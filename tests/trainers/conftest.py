@@ -1,6 +1,7 @@
 """A preprocessed dataset of cubes, small enough to train in-process in a second."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from plans import NETWORK, make_plans
 
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.recipe import Length
+from nnunet_cmc.trainers.recipes import PAPER
 
 DATASET = "Dataset901_Cubes"
 SHAPE = (20, 24, 22)
@@ -18,11 +21,10 @@ UNPAIRED = {**{f"ct{i}": [0] for i in range(4)}, **{f"mr{i}": [1] for i in range
 
 
 class TwoByTwo(CMCTrainer):
-    """Two epochs of two training and one validation iterations."""
+    """The paper's recipe for two epochs of two training and one validation iterations."""
 
     seed = 0
-    epochs = 2
-    iterations = (2, 1)
+    recipe = replace(PAPER, length=Length(2, 2, 1))
 
 
 def save_case(folder: Path, case: str, channels: list[int], contrast: tuple[float, float] = (1.0, -1.0)) -> None:

@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from short_trainers import short
 
+from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.losses import CSCLoss
-from nnunet_cmc.trainers.as_printed import CMCTrainerAsPrinted
 
-
-class Short(CMCTrainerAsPrinted):
-    seed = 0
-    epochs = 2
-    iterations = (2, 1)
+Short = short("CMCTrainerAsPrinted")
 
 
 def test_scans_of_two_patients_are_one_row_with_two_labels(unpaired):
@@ -29,9 +26,9 @@ def test_scans_of_two_patients_are_one_row_with_two_labels(unpaired):
 def test_each_modality_learns_from_the_label_of_its_own_patient(unpaired):
     trainer = unpaired.trainer(Short)
     trainer.initialize()
-    batch = next(trainer.get_dataloaders()[0])
-    output = trainer.network(batch["data"], batch["fusion"])
-    target = batch["target"].long()
+    batch = Batch(**next(trainer.get_dataloaders()[0]))
+    output = trainer.network(batch.data, batch.fusion)
+    target = batch.target.long()
     expected = torch.stack([trainer.loss(output.logits[:2, m], target[:, m : m + 1]) for m in range(2)]).mean()
     assert trainer.loss_terms(output, batch)["supervised"].item() == pytest.approx(expected.item())
 
@@ -39,8 +36,8 @@ def test_each_modality_learns_from_the_label_of_its_own_patient(unpaired):
 def test_the_terms_are_the_printed_ones(cubes):
     trainer = cubes.trainer(Short)
     trainer.initialize()
-    batch = next(trainer.get_dataloaders()[0])
-    output = trainer.network(batch["data"], batch["fusion"])
+    batch = Batch(**next(trainer.get_dataloaders()[0]))
+    output = trainer.network(batch.data, batch.fusion)
     expected = CSCLoss("printed")(output.features, output.present)
     assert trainer.loss_terms(output, batch)["csc"].item() == pytest.approx(expected.item())
 

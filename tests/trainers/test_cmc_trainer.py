@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+from short_trainers import short
 
-from nnunet_cmc.trainers import short_runs
+from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.few_labels import CMCTrainerFewLabels
-from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
 
 TERMS = ("supervised", "csc", "cac", "alpha", "beta")
@@ -91,10 +90,10 @@ def test_each_term_trains_what_it_should(cubes):
     }
     reached = {term: set() for term in ("supervised", "csc", "cac")}
     for _ in range(3):  # the unpaired forms may have nothing to compare before their banks know both modalities
-        batch = next(trainer.dataloader_train)
+        batch = Batch(**next(trainer.dataloader_train))
         for term, seen in reached.items():
             trainer.optimizer.zero_grad(set_to_none=True)
-            trainer.loss_terms(trainer.network(batch["data"], batch["fusion"]), batch)[term].backward()
+            trainer.loss_terms(trainer.network(batch.data, batch.fusion), batch)[term].backward()
             seen |= {name for name, ps in parts.items() if any(p.grad is not None and p.grad.any() for p in ps)}
     assert reached["supervised"] == set(parts)
     assert reached["cac"] == set(parts)
@@ -105,8 +104,8 @@ def test_gradients_and_similarities_are_those_of_the_terms(registered):
     """The logged norms, against a backward pass of each term by itself; measuring changes no training."""
     trainer = registered.trainer()
     trainer.initialize()
-    batch = next(trainer.get_dataloaders()[0])
-    output = trainer.network(batch["data"], batch["fusion"])
+    batch = Batch(**next(trainer.get_dataloaders()[0]))
+    output = trainer.network(batch.data, batch.fusion)
     terms = trainer.loss_terms(output, batch)
     trainer._measure_gradients(terms)
     measured = trainer.gradients
@@ -123,7 +122,7 @@ def test_gradients_and_similarities_are_those_of_the_terms(registered):
     a, b = ((f - f.mean((2, 3, 4), keepdim=True)).flatten(2) for f in output.features.unbind(1))
     cosine = torch.nn.functional.cosine_similarity(a[:, :, None], b[:, None], dim=3, eps=1e-12)
     partners = cosine.diagonal(dim1=1, dim2=2).mean().item()
-    assert trainer.consistency.similarity["csc"].diagonal.item() == pytest.approx(partners, abs=1e-3)
+    assert trainer.terms["csc"].similarity.diagonal.item() == pytest.approx(partners, abs=1e-3)
 
 
 def test_a_modality_of_pure_noise_does_not_spoil_the_combination(with_noise):
@@ -178,8 +177,8 @@ def test_half_precision(cubes):
         assert trainer.logger.get_value(term, 0) == pytest.approx(whole.logger.get_value(term, 0), rel=0.1)
 
 
-@pytest.mark.parametrize("cls", [CMCTrainer, CMCTrainerMeanTeacher])
-def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monkeypatch, cls):
+@pytest.mark.parametrize("name", ["CMCTrainer", "CMCTrainerTeacher"])
+def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monkeypatch, name):
     """Without a compiler behind it, which takes minutes; encoders and decoders are the hot path."""
     compile_ = torch.nn.Module.compile
     compiled = []
@@ -190,9 +189,7 @@ def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monke
         compile_(self, fullgraph=True, backend="aot_eager", **arguments)
 
     def run():
-        trainer = registered.trainer(cls)
-        trainer.seed = 0
-        trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
+        trainer = registered.trainer(short(name, epochs=1))
         return weights(train(trainer))
 
     plain = run()
@@ -249,7 +246,7 @@ def test_resumed_training_equals_uninterrupted_training(cubes):
     assert resumed.current_epoch == 1
     train(resumed)
     assert same(weights(resumed), weights(whole))
-    assert same(resumed.consistency.state_dict(), whole.consistency.state_dict())
+    assert same(resumed.terms.state_dict(), whole.terms.state_dict())
     assert resumed.logger.get_value("supervised", None) == whole.logger.get_value("supervised", None)
 
 
@@ -335,27 +332,17 @@ def test_plans_and_labels_that_are_not_for_us(registered):
 
 
 @pytest.mark.parametrize(
-    ("cls", "sided", "axes"),
-    [(CMCTrainer, ["cube"], None), (CMCTrainer, [], (2,)),
-     (CMCTrainerFewLabels, ["cube"], None), (CMCTrainerFewLabels, [], (0, 1, 2))],
+    ("name", "sided", "axes"),
+    [("CMCTrainerPaper", ["cube"], None), ("CMCTrainerPaper", [], (2,)),
+     ("CMCTrainer", ["cube"], None), ("CMCTrainer", [], (0, 1, 2))],
 )  # fmt: skip
-def test_scans_are_mirrored_unless_a_class_has_a_side(registered, monkeypatch, cls, sided, axes):
+def test_scans_are_mirrored_unless_a_class_has_a_side(registered, monkeypatch, name, sided, axes):
     monkeypatch.setattr("nnunet_cmc.trainers.pair_trainer.sided_classes", lambda dataset: [1] * len(sided))
-    trainer = registered.trainer(cls)
+    trainer = registered.trainer(short(name))
     trainer.initialize()
     trainer.get_dataloaders()
     assert trainer.inference_allowed_mirroring_axes == axes
     assert ("cube lie on one side of the body" in log_of(trainer)) == bool(sided)
-
-
-def test_short_runs(registered):
-    smoke = registered.trainer(short_runs.CMCTrainer_smoke)
-    assert (smoke.num_epochs, smoke.num_iterations_per_epoch, smoke.num_val_iterations_per_epoch) == (1, 4, 2)
-    for epochs in (5, 10, 20, 50, 100, 250):
-        trainer = registered.trainer(getattr(short_runs, f"CMCTrainer_{epochs}epochs"))
-        assert trainer.num_epochs == epochs
-        assert trainer.num_iterations_per_epoch == 250
-    assert registered.trainer(CMCTrainer).num_epochs == 1000
 
 
 def test_seed_from_the_environment(registered, monkeypatch):

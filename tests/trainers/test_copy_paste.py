@@ -1,15 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from short_trainers import TAUGHT, short
 from torch.nn.functional import max_pool3d
 
+from nnunet_cmc.data.batch import Batch
 from nnunet_cmc.data.pairs import POSITION_STRIDE
-from nnunet_cmc.trainers.copy_paste import CMCTrainerCopyPaste
-from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
-from nnunet_cmc.trainers.plus import CMCTrainerPlus
+from nnunet_cmc.data.views import CopyPaste
 
-
-class Short(CMCTrainerPlus):
-    seed, epochs, iterations = 0, 1, (2, 1)
+PASTED = replace(TAUGHT, views=(*TAUGHT.views, CopyPaste()))
 
 
 @pytest.fixture(params=["registered", "unpaired"])
@@ -24,7 +24,7 @@ def batches_of(trainer, count: int):
 
 
 def test_a_cuboid_of_a_labelled_row_lies_in_the_strong_view_with_its_label(cubes):
-    trainer = cubes.trainer(type("Seeded", (CMCTrainerCopyPaste,), {"seed": 0}))
+    trainer = cubes.trainer(short(PASTED))
     places = set()
     for batch in batches_of(trainer, 8):
         n_labeled = len(batch["target"])
@@ -50,9 +50,7 @@ def test_a_cuboid_of_a_labelled_row_lies_in_the_strong_view_with_its_label(cubes
 
 def test_what_is_pasted_has_no_place_in_the_body_and_teaches_cac_nothing(unpaired):
     """It is another patient's anatomy: at the host's positions, it would teach that organs lie elsewhere."""
-    host, trainer = (
-        unpaired.trainer(type("Seeded", (cls,), {"seed": 0})) for cls in (CMCTrainerMeanTeacher, CMCTrainerCopyPaste)
-    )
+    host, trainer = (unpaired.trainer(short(recipe)) for recipe in (TAUGHT, PASTED))
     compared = 0
     for plain, batch in zip(batches_of(host, 6), batches_of(trainer, 6), strict=True):
         n_labeled = len(batch["target"])
@@ -62,7 +60,7 @@ def test_what_is_pasted_has_no_place_in_the_body_and_teaches_cac_nothing(unpaire
         torch.testing.assert_close(batch["positions"][n_labeled:], expected, rtol=0, atol=0, equal_nan=True)
 
         output = trainer.network(torch.cat([batch["data"][:n_labeled], batch["strong"]]), batch["fusion"])
-        _, cac = trainer.consistency(output, batch["target"], batch["pairs"], batch["positions"])
+        cac = trainer.terms["cac"](output, Batch(**batch))
         (gradient,) = torch.autograd.grad(cac, output.logits)
         gradient = gradient[n_labeled:].abs().sum((1, 2))[:, None]
         assert not gradient[batch["pasted"] >= 0].any()
@@ -71,21 +69,13 @@ def test_what_is_pasted_has_no_place_in_the_body_and_teaches_cac_nothing(unpaire
 
 
 def test_true_labels_teach_where_there_are_some_and_the_teacher_elsewhere(registered):
-    trainer = registered.trainer(CMCTrainerCopyPaste)
-    labels = torch.full((1, 1, 2, 2, 2), 2, dtype=torch.int16)
-    pasted = torch.full_like(labels, -1)
-    pasted[..., 0, 0, :] = torch.tensor([0, 1])
-    taught = trainer.taught({"pasted": pasted}, labels)
-    assert taught[0, 0].tolist() == [[[0, 1], [2, 2]], [[2, 2], [2, 2]]]
-
-
-def test_everything_together_trains_and_its_weights_predict(cubes):
-    trainer = cubes.trainer(Short)
-    trainer.initialize()
-    trainer.logger.local_logger.plot_progress_png = lambda folder: None
-    trainer.run_training()
-    again = Short.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 2, False)
-    again.load_state_dict(trainer.network.state_dict())
-    x = torch.randn(2, 2, 16, 16, 16)
-    with torch.no_grad():
-        assert again.eval()(x).equal(trainer.network.eval()(x))
+    trainer = registered.trainer(short(PASTED))
+    batch = Batch(**batches_of(trainer, 1)[0])
+    trainer.teacher.module.forward = lambda data: torch.tensor([0.0, 9.0])[None, :, None, None, None].expand(
+        len(data), -1, *data.shape[2:]
+    )
+    targets = trainer.teacher.teach(batch, num_classes=2).pseudo_targets
+    there = batch.pasted >= 0
+    assert targets[there].equal(batch.pasted[there])
+    assert (targets[~there] == 1).all()
+    assert 0 < there.float().mean() < 1

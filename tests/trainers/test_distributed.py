@@ -13,14 +13,11 @@ STEPS = 3
 # SGD instead of AdamW, which makes full steps of the rounding errors at biases that a norm cancels.
 QUIET = """
 import torch
-from nnunet_cmc.trainers.deep_supervision import CMCTrainerDeepSupervision
-from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
-from nnunet_cmc.trainers.schedule import WarmUpPolyLR
-class Quiet(CMCTrainerDeepSupervision, CMCTrainerMeanTeacher):
-    seed, epochs, iterations = 0, 2, (2, 1)
-    def initialize(self):
-        super().initialize()
-        self.logger.local_logger.plot_progress_png = lambda folder: None
+from dataclasses import replace
+from short_trainers import TAUGHT, short
+from nnunet_cmc.networks.changes import SuperviseDeep
+from nnunet_cmc.trainers.optimizers import WarmUpPolyLR
+class Quiet(short(replace(TAUGHT, network=(SuperviseDeep(),)))):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.network.parameters(), self.initial_lr)
         return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
@@ -44,7 +41,7 @@ else:
     terms = [trainer.train_step(batch) for batch in torch.load(f"{work}/batches{rank}.pt")]
 torch.save({
     "terms": terms, "gradients": trainer.gradients, "network": trainer.bare_network.state_dict(),
-    "teacher": trainer.teacher.state_dict(), "banks": trainer.consistency.state_dict(),
+    "teacher": trainer.teacher.state_dict(), "banks": trainer.terms.state_dict(),
     "batch_size": trainer.batch_size, "log": trainer.logger.get_checkpoint()["train_losses"],
 }, f"{work}/result{rank}.pt")
 dist.destroy_process_group()
@@ -65,7 +62,7 @@ from nnunetv2.run import run_training
 torch.set_num_threads(1)
 exec(quiet)
 class Long(Quiet):
-    epochs = 1000
+    recipe = replace(Quiet.recipe, length=replace(Quiet.recipe.length, epochs=1000))
     def initialize(self):
         super().initialize()
         self.save_every = 1
@@ -156,7 +153,7 @@ def test_two_ranks_with_half_a_batch_each_are_one_with_all_of_it(cubes, tmp_path
         for ours, theirs in zip(each["terms"], terms, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5, nan_ok=True)
         assert each["gradients"] == pytest.approx(one.gradients, rel=1e-3, abs=1e-6)
-        for part, expected in (("network", one.network), ("teacher", one.teacher), ("banks", one.consistency)):
+        for part, expected in (("network", one.network), ("teacher", one.teacher), ("banks", one.terms)):
             torch.testing.assert_close(each[part], expected.state_dict(), rtol=1e-3, atol=1e-5)
     assert air or terms[0]["csc"] > 0
     assert terms[0]["pseudo"] != 0
@@ -168,7 +165,7 @@ def test_a_whole_training_on_two_ranks_leaves_both_with_the_same(unpaired, tmp_p
     for part in ("network", "teacher", "banks"):
         torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
     assert first["log"] == second["log"]
-    assert first["banks"]["csc.unpaired.prototypes.filled"].any()
+    assert first["banks"]["csc.forms.unpaired.prototypes.filled"].any()
     (checkpoint,) = unpaired.results.rglob("checkpoint_final.pth")
     saved = torch.load(checkpoint, weights_only=False)
     torch.testing.assert_close(saved["network_weights"], first["network"], rtol=0, atol=0)

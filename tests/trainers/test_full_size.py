@@ -12,7 +12,7 @@ from nnunet_cmc.data.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.fingerprint import CMCFingerprintExtractor
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.registry import trainer_class
 
 
 @pytest.mark.slow
@@ -35,7 +35,8 @@ def test_one_iteration_of_cmcplanner_on_ms_lesions(shared_data, nnunet_folders, 
     plans["configurations"]["3d_fullres"]["batch_size"] = 1
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     dataset_json = json.loads((preprocessed / "dataset.json").read_text())
-    trainer = CMCTrainer({**plans, "continue_training": False}, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+    plans["continue_training"] = False
+    trainer = trainer_class("CMCTrainerPaper")(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
     trainer.initialize()
     loader, _ = trainer.get_dataloaders()
     batch = next(loader)

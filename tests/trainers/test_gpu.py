@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from short_trainers import TAUGHT, short
 
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.resenc import CMCPlannerResEnc
-from nnunet_cmc.trainers.as_printed import CMCTrainerAsPrinted
-from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
-from nnunet_cmc.trainers.plus import CMCTrainerPlus
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="There is no GPU.")
 
@@ -32,13 +29,12 @@ def test_a_full_size_network_predicts_what_it_does_on_the_cpu(planner, present):
     assert float((half - expected).norm() / expected.norm()) < 3e-2
 
 
-@pytest.mark.parametrize("cls", [CMCTrainer, CMCTrainerAsPrinted, CMCTrainerMeanTeacher, CMCTrainerPlus])
+@pytest.mark.parametrize(
+    "recipe", ["CMCTrainer", "CMCTrainerPaper", "CMCTrainerAsPrinted", TAUGHT, "CMCTrainerTeacher"]
+)
 @pytest.mark.parametrize("scans", ["registered", "unpaired"])
-def test_it_trains_in_bfloat16(request, cls, scans):
-    short = type(cls.__name__, (cls,), {"seed": 0, "epochs": 2, "iterations": (3, 1)})
-    trainer = request.getfixturevalue(scans).trainer(short, device="cuda")
-    trainer.initialize()
-    trainer.logger.local_logger.plot_progress_png = lambda folder: None
+def test_it_trains_in_bfloat16(request, recipe, scans):
+    trainer = request.getfixturevalue(scans).trainer(short(recipe, iterations=3), device="cuda")
     trainer.run_training()
     assert trainer.half_precision is torch.bfloat16
     log = trainer.logger.get_checkpoint()
@@ -46,7 +42,7 @@ def test_it_trains_in_bfloat16(request, cls, scans):
     for name in ("CT", "MR"):
         assert log[f"gradient/supervised/encoder {name}"][-1] > 0
         assert log[f"gradient/csc/encoder {name}"][-1] > 0
-        assert log[f"gradient/cac/decoder {name}"][-1] > 0
+        assert "cac" not in trainer.terms or log[f"gradient/cac/decoder {name}"][-1] > 0
 
 
 def test_compiled_parts_compute_the_same(registered, monkeypatch):

@@ -9,10 +9,9 @@ import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from short_trainers import short
 
 from nnunet_cmc.commands.main import main
-from nnunet_cmc.trainers.adapters import CMCTrainerAdapters
-from nnunet_cmc.trainers.deep_supervision import CMCTrainerSkipFusionDeepSupervision
 
 FIXTURES = Path(__file__).parents[1] / "networks" / "fixtures"
 SOURCES = {
@@ -121,7 +120,7 @@ def test_a_model_of_ours_is_a_source_too(planned, tmp_path):
 def test_skip_fusion_and_deep_supervision_take_the_same_file(registered, tmp_path):
     plan(registered, "sam_med3d")
     init = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth")
-    trainer = pretrained(registered.trainer(CMCTrainerSkipFusionDeepSupervision), init)
+    trainer = pretrained(registered.trainer(short("CMCTrainer")), init)
     skips = trainer.network.skip_fusion.state_dict()
     assert all(value.eq(0).all() for value in skips.values()), "the file teaches them nothing"
     for value in skips.values():
@@ -132,13 +131,7 @@ def test_skip_fusion_and_deep_supervision_take_the_same_file(registered, tmp_pat
 
 
 def test_adapters_train_alone_and_the_rest_costs_no_optimizer_state(registered, tmp_path):
-    class Adapters(CMCTrainerAdapters):
-        seed, epochs, iterations = 0, 2, (2, 1)
-
-        def initialize(self):
-            super().initialize()
-            self.logger.local_logger.plot_progress_png = lambda folder: None
-
+    Adapters = short("CMCTrainerPaper_adapters")
     plan(registered, "sam_med3d")
     init = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth")
     trainer = pretrained(registered.trainer(Adapters), init)
@@ -168,8 +161,8 @@ def test_adapters_train_alone_and_the_rest_costs_no_optimizer_state(registered, 
 
 
 def test_adapters_need_an_encoder_that_has_them(registered):
-    with pytest.raises(ValueError, match="trains a transformer's adapters, which the encoder of the plans CMCTiny"):
-        registered.trainer(CMCTrainerAdapters).initialize()
+    with pytest.raises(ValueError, match="which the encoder of these plans is not: train with"):
+        registered.trainer(short("CMCTrainerPaper_adapters")).initialize()
     plan(registered, "sam_med3d")
     kwargs = registered.plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["encoder_kwargs"]
     registered.plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["encoder_kwargs"] = {
@@ -177,4 +170,4 @@ def test_adapters_need_an_encoder_that_has_them(registered):
         "adapters": False,
     }
     with pytest.raises(ValueError, match="has no adapters to train"):
-        registered.trainer(CMCTrainerAdapters).initialize()
+        registered.trainer(short("CMCTrainerPaper_adapters")).initialize()

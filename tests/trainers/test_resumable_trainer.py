@@ -13,23 +13,20 @@ import numpy as np
 import pytest
 import torch
 from processes import clean_process, kill_with_workers, wait_for
+from short_trainers import TAUGHT, short
 
 from nnunet_cmc.trainers import cmc_trainer
-from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
 from nnunet_cmc.trainers.resumable_trainer import TERMINATED
 
 EPOCHS, ITERATIONS = 3, (3, 2)
 
 
-class Quiet(CMCTrainerMeanTeacher):
+class Quiet(short(TAUGHT, EPOCHS, *ITERATIONS)):
     """Short, seeded, saving every epoch, and without pictures."""
-
-    seed, epochs, iterations = 0, EPOCHS, ITERATIONS
 
     def initialize(self):
         super().initialize()
         self.save_every = 1
-        self.logger.local_logger.plot_progress_png = lambda folder: None
 
 
 def state(trainer) -> dict:
@@ -39,7 +36,7 @@ def state(trainer) -> dict:
     return {
         "network": trainer.network.state_dict(),
         "optimizer": trainer.optimizer.state_dict()["state"],
-        "banks": trainer.consistency.state_dict(),
+        "banks": trainer.terms.state_dict(),
         "teacher": trainer.teacher.state_dict(),
         "log": {name: np.array(series, dtype=float) for name, series in log.items()},
     }
@@ -231,15 +228,13 @@ TRAIN = """
 import multiprocessing, os, sys, torch
 sys.stdout = sys.stderr = open(output, "w", buffering=1)
 from nnunet_cmc.trainers import cmc_trainer
-from nnunet_cmc.trainers.mean_teacher import CMCTrainerMeanTeacher
+from short_trainers import TAUGHT, short
 torch.set_num_threads(1)
 multiprocessing.set_start_method("fork", force=True)  # as where no forkserver has started this process
-class Quiet(CMCTrainerMeanTeacher):
-    seed, epochs, iterations = 0, *length
+class Quiet(short(TAUGHT, length[0], *length[1])):
     def initialize(self):
         super().initialize()
         self.save_every = 1
-        self.logger.local_logger.plot_progress_png = lambda folder: None
 plans = {**plans, "continue_training": True}
 trainer = Quiet(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
 for name in ("checkpoint_final", "checkpoint_latest", "checkpoint_best"):  # as nnUNetv2_train --c
@@ -280,6 +275,6 @@ def test_killed_at_random_moments_and_continued(unpaired, uninterrupted):
     (checkpoint,) = unpaired.results.rglob("checkpoint_final.pth")
     found = torch.load(checkpoint, weights_only=False)
     assert_same(
-        {"network": found["network_weights"], "banks": found["consistency_state"], "teacher": found["teacher_state"]},
+        {"network": found["network_weights"], "banks": found["terms_state"], "teacher": found["teacher_state"]},
         {part: uninterrupted[part] for part in ("network", "banks", "teacher")},
     )

@@ -11,14 +11,10 @@ with that many threads. ``nnUNetv2_train`` overrides the variable and takes all 
 machine. It changes the speed, and the order in which numbers are added (the last bits of a result); nothing else.
 """
 
-import functools
-import importlib
 import os
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-from nnunet_cmc.registration.classes import BUDGET, CLASSES
 
 EPOCHS = "NNUNET_CMC_EPOCHS"
 ITERATIONS = "NNUNET_CMC_ITERATIONS"
@@ -70,13 +66,3 @@ class nnUNetTrainer_cmcbudget(Budget, nnUNetTrainer):
 
     And, on a CPU, in how many threads compute, if ``OMP_NUM_THREADS`` says (see above); unset it for nnU-Net's own.
     """
-
-
-@functools.cache
-def __getattr__(name: str) -> type:
-    """The trainer whose name this is but for the ending."""
-    base = name.removesuffix(BUDGET)
-    cls = getattr(importlib.import_module(CLASSES[base]), base) if base != name and base in CLASSES else None
-    if cls is None or not issubclass(cls, nnUNetTrainer):
-        raise AttributeError(f"module {__name__} has no trainer {name}")
-    return type(name, (Budget, cls), {"__doc__": Budget.__doc__, "__module__": __name__})

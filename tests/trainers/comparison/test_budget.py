@@ -3,10 +3,7 @@ import inspect
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-from nnunet_cmc.trainers.ablations import CMCTrainerNoCAC
-from nnunet_cmc.trainers.comparison import budget
 from nnunet_cmc.trainers.comparison.budget import EPOCHS, ITERATIONS, Budget, nnUNetTrainer_cmcbudget
 
 
@@ -89,13 +86,3 @@ def test_everything_else_is_stock(monkeypatch, tmp_path):
         "num_val_iterations_per_epoch",
     }
     assert (ours.num_epochs, ours.num_iterations_per_epoch, ours.num_val_iterations_per_epoch) == (2, 10, 2)
-
-
-def test_every_trainer_of_ours_has_a_budget_under_its_name_and_ending():
-    found = recursive_find_python_class("", "CMCTrainerNoCAC_cmcbudget", "")
-    assert found.__name__ == "CMCTrainerNoCAC_cmcbudget"
-    assert found.__mro__[1:3] == (Budget, CMCTrainerNoCAC)
-    assert recursive_find_python_class("", "CMCTrainerNoCAC_cmcbudget", "") is found
-    for name in ("CMCPlanner_cmcbudget", "Unknown_cmcbudget"):
-        with pytest.raises(AttributeError, match=f"has no trainer {name}"):
-            getattr(budget, name)

@@ -1,0 +1,73 @@
+"""One training batch: rows of labelled and of unlabelled scans, and which rows belong together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# what the first axis of each tensor counts
+ALL, LABELED, UNLABELED, PAIRS = "rows", "labelled rows", "unlabelled rows", "pairs"
+COUNTED = {
+    **dict.fromkeys(("data", "fusion", "positions"), ALL),
+    "target": LABELED,
+    **dict.fromkeys(("strong", "pasted", "pseudo_targets"), UNLABELED),
+    "pairs": PAIRS,
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step sees. A *row* is one network sample ``(M, D, H, W)``; the labelled rows come first.
+
+    Attributes:
+        data: ``(N, M, D, H, W)`` float32; a modality that a row lacks is exactly zero.
+        target: ``(N_labeled, 1, D, H, W)`` int16, or one label map for each modality: ``(N_labeled, M, D, H, W)``.
+        fusion: ``(N, M, M)`` bool, for :class:`CMCNet`.
+        pairs: ``(P, M)`` int64, the row that shows modality m of pair p, or -1; on the CPU, or the host would wait for
+            the GPU.
+        positions: ``(N, 3, d, h, w)`` float32, relative position in the body box along D, H, W from before
+            augmentation; inside is [0, 1], and NaN is unknown.
+        keys: the cases, row by row.
+        strong: ``(N_unlabeled, M, D, H, W)`` float32, the view of the unlabelled rows that a teacher's student sees.
+        pasted: ``(N_unlabeled, 1, D, H, W)`` int16, true labels within the strong views, elsewhere -1.
+        pseudo_targets: ``(N_unlabeled, 1, D, H, W)`` int16, what the student learns there.
+    """
+
+    data: Tensor
+    target: Tensor
+    fusion: Tensor
+    pairs: Tensor
+    positions: Tensor
+    keys: list | None = None
+    strong: Tensor | None = None
+    pasted: Tensor | None = None
+    pseudo_targets: Tensor | None = None
+
+    @property
+    def n_labeled(self) -> int:
+        """Number of labelled rows."""
+        return len(self.target)
+
+    @property
+    def present(self) -> Tensor:
+        """Which modalities each row shows, ``(N, M)`` bool."""
+        return self.fusion.diagonal(dim1=1, dim2=2)
+
+    def tensors(self) -> Iterator[tuple[str, str, Tensor]]:
+        """Name of each tensor that the batch has, what its first axis counts, and the tensor."""
+        for name, counted in COUNTED.items():
+            if (value := getattr(self, name)) is not None:
+                yield name, counted, value
+
+    def as_dict(self) -> dict[str, Any]:
+        """The parts that are there: nnU-Net's augmenters hand on dictionaries, whose tensors they pin."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on ``device``, but for ``pairs``."""
+        moved: dict[str, Any] = {
+            name: x.to(device, non_blocking=True) for name, counted, x in self.tensors() if counted != PAIRS
+        }
+        return replace(self, **moved)

@@ -1,0 +1,174 @@
+"""Evaluation of a folder of predicted label maps against a folder of reference label maps."""
+
+from collections.abc import Collection, Iterator
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from nnunet_cmc.data.files import visible
+from nnunet_cmc.data.grid import read_grid, reason
+from nnunet_cmc.data.parallel import process_pool
+from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.voxels import beyond_memory, read_voxels
+from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
+from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
+
+NOT_STATED = "modality not stated"
+"""Group of the cases whose modalities ``dataset.json`` does not state."""
+
+
+def evaluate_folder(
+    reference_folder: str | PathLike,
+    prediction_folder: str | PathLike,
+    dataset_json: dict,
+    processes: int = 1,
+    tolerance: float = NSD_TOLERANCE,
+    cases: Collection[str] | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Compute the metrics of every case of ``reference_folder``; files have the same names in both folders.
+
+    Args:
+        dataset_json: content of nnU-Net's ``dataset.json``: ``labels``, ``file_ending``, ``channel_names``, ``cmc``.
+        processes: cases evaluated at the same time, each in a process of its own; 1 starts none.
+        tolerance: of NSD, in mm.
+        cases: evaluate these only, if given.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: no reference, a missing prediction, a file that cannot be read, different grids, or a label value
+            that ``dataset.json`` does not have.
+    """
+    files = matched_files(reference_folder, prediction_folder, dataset_json, cases)
+    classes, ignore = classes_of(dataset_json)
+    tasks = [(case, modalities_of(dataset_json, case), *own) for case, own in files.items()]
+    evaluate = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
+    results = []
+    with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
+        for result in _run(evaluate, tasks, min(processes, len(tasks))):
+            results.append(result)
+            bar.update()
+    predicted = label_maps(prediction_folder, dataset_json["file_ending"])
+    references = label_maps(reference_folder, dataset_json["file_ending"])
+    return Evaluation(classes, tolerance, results, [case for case in predicted if case not in references])
+
+
+def matched_files(
+    reference_folder: str | PathLike,
+    prediction_folder: str | PathLike,
+    dataset_json: dict,
+    cases: Collection[str] | None = None,
+) -> dict[str, tuple[Path, Path]]:
+    """Return reference and prediction of each case after a check of names and grids; see :func:`evaluate_folder`."""
+    ending = dataset_json["file_ending"]
+    references, predictions = label_maps(reference_folder, ending), label_maps(prediction_folder, ending)
+    if cases is not None:
+        references = {case: file for case, file in references.items() if case in cases}
+    if not references:
+        raise ValueError(f"{reference_folder} has no label map ending in {ending}: give the folder of the references.")
+    missing = [case for case in references if case not in predictions]
+    if missing:
+        raise ValueError(
+            f"{prediction_folder} lacks the predictions of {len(missing)} of {len(references)} reference cases: "
+            f"{', '.join(missing)}; predict them, or give a reference folder without them."
+        )
+    files = {case: (file, predictions[case]) for case, file in references.items()}
+    for case, (reference, prediction) in files.items():
+        _check_geometry(case, reference, prediction)
+    return files
+
+
+def classes_of(dataset_json: dict) -> tuple[dict[str, Label], int | None]:
+    """Return the foreground classes and the ignore label, if any.
+
+    A class has the label, or the labels of a region, as nnU-Net's keys have it.
+    """
+    labels: dict = {name: tuple(v) if isinstance(v, list) else v for name, v in dataset_json["labels"].items()}
+    ignore = labels.pop("ignore", None)
+    if not any(isinstance(label, tuple) and len(label) > 1 for label in labels.values()):  # no regions
+        labels = {name: label[0] if isinstance(label, tuple) else label for name, label in labels.items()}
+    return {name: label for name, label in labels.items() if label not in (0, (0,))}, ignore
+
+
+def modalities_of(dataset_json: dict, case: str) -> str:
+    """Return the names of the modalities that ``case`` was scanned in, such as "CT+MR", or :data:`NOT_STATED`."""
+    present = present_channels(dataset_json, case)
+    if present is None:
+        return NOT_STATED
+    names = channel_names(dataset_json)
+    return "+".join(names[channel] for channel in present)
+
+
+def mask_of(labels: np.ndarray, label: Label) -> np.ndarray:
+    """Return the boolean mask of a class or region in a label map."""
+    return labels == label if isinstance(label, int) else np.isin(labels, label)
+
+
+def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
+    """Return the file of each case in ``folder``, sorted. Raises ValueError if there is no such folder."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"There is no folder {folder}: give the folder that holds the label maps.")
+    return {file.name.removesuffix(ending): file for file in visible(folder) if file.name.endswith(ending)}
+
+
+def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> None:
+    grids = []
+    for file in (reference_file, prediction_file):
+        try:
+            grids.append(read_grid(file))
+        except ValueError as error:
+            raise ValueError(f"Case {case}: {file} {error}.") from error
+    if differences := grids[1].differences(grids[0]):
+        raise ValueError(
+            f"Case {case}: the prediction {prediction_file} is not on the grid of the reference {reference_file} "
+            f"({', '.join(differences)}): bring it onto that grid."
+        )
+
+
+def _run(evaluate, tasks: list, processes: int) -> Iterator[CaseResult]:
+    if processes <= 1:
+        yield from map(evaluate, tasks)
+        return
+    with process_pool(processes) as executor:
+        yield from executor.map(evaluate, tasks)
+
+
+def _evaluate_case(
+    task: tuple[str, str, Path, Path], classes: dict[str, Label], ignore: int | None, tolerance: float
+) -> CaseResult:
+    case, modalities, reference_file, prediction_file = task
+    known = {0} | {value for label in classes.values() for value in np.atleast_1d(label).tolist()}
+    reference, spacing = _read_labels(case, reference_file, known if ignore is None else known | {ignore})
+    prediction, _ = _read_labels(case, prediction_file, known)
+    ignored = None if ignore is None else reference == ignore
+    metrics = {
+        name: compute_metrics(mask_of(reference, label), mask_of(prediction, label), spacing, tolerance, ignored)
+        for name, label in classes.items()
+    }
+    return CaseResult(case, modalities, str(reference_file), str(prediction_file), metrics)
+
+
+def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Read a label map ``(D, H, W)``; returns it and its voxel size in mm along the array axes."""
+    try:
+        values = np.unique(read_voxels(file))  # SimpleITK reads what a NIfTI file lacks, and NaN, as 0
+        image = sitk.ReadImage(str(file))
+        labels = sitk.GetArrayFromImage(image)
+    except (ValueError, RuntimeError) as error:
+        problem = error if isinstance(error, ValueError) else f"cannot be read ({reason(error)})"
+        raise ValueError(f"Case {case}: {file} {problem}: write it again.") from error
+    except MemoryError as error:
+        raise ValueError(
+            f"Case {case}: {file} {beyond_memory(read_grid(file).size)}: use fewer processes, -np."
+        ) from error
+    unknown = sorted(set(values.tolist()) - known)
+    if unknown:
+        raise ValueError(
+            f"Case {case}: {file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:5])}, but "
+            f"dataset.json knows {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."
+        )
+    return labels, image.GetSpacing()[::-1]

@@ -1,0 +1,180 @@
+"""Paired comparison of several predictions of the same cases: bootstrap intervals and Wilcoxon signed-rank tests."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from nnunet_cmc.evaluation.results import Evaluation, Statistic, describe, name_of_mean, ordered
+
+COMPARED = ("Dice", "ASSD")
+"""The metrics that the paper reports."""
+
+CONFIDENCE = 0.95
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the paper's Table 1.
+
+    Attributes:
+        mean: over cases; for the average over the classes' means.
+        std: sample standard deviation over cases; for the average of the cases' own averages over classes.
+        n: cases in which the metric is defined.
+        undefined: cases in which only one of reference and prediction has the class, so that a distance has no value
+            and is not in the mean.
+        low, high: bootstrap interval of the mean (percentiles, over subjects); NaN for fewer than two subjects.
+    """
+
+    mean: float
+    std: float
+    n: int
+    undefined: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two-sided Wilcoxon signed-rank test of a prediction against the first one, not corrected for multiple tests.
+
+    Attributes:
+        difference: mean over subjects of the prediction's value minus the first prediction's.
+        p: NaN for no pair; 1 where no pair differs.
+        n: subjects in which both are defined.
+    """
+
+    difference: float
+    p: float
+    n: int
+
+
+class Comparison:
+    """Evaluations of the same reference cases by the name of their prediction; all are tested against the first.
+
+    ``cells`` and ``tests`` are by prediction, group of modalities, metric, and class or ``average``; ``table`` holds
+    what they are computed from.
+
+    Args:
+        subjects: patient of each case; cases of one patient are not independent, so bootstrap and test draw patients.
+        seed: of the bootstrap.
+    """
+
+    def __init__(self, evaluations: Mapping[str, Evaluation], subjects: Mapping[str, str], seed: int = 0):
+        self.evaluations = dict(evaluations)
+        self.subjects = subjects
+        self.seed = seed
+        first = next(iter(self.evaluations.values()))
+        self.classes = list(first.classes)
+        self.groups = first.groups
+        self.average = name_of_mean(self.classes)
+        self.columns = [*self.classes, self.average] if len(self.classes) > 1 else self.classes
+        self.cells: dict[tuple[str, str, str, str], Cell] = {}
+        self.tests: dict[tuple[str, str, str, str], PairedTest] = {}
+        statistics = self._statistics()
+        for name, group, metric in product(self.names, self.groups, COMPARED):
+            sums, first_sums = (self._sums(one, group, metric) for one in (name, self.names[0]))
+            columns = [*self.classes, self.average]
+            tests = self._tests(sums, first_sums)
+            for column, low, high, test in zip(columns, *self._intervals(*sums), tests, strict=True):
+                key = (name, group, metric, column)
+                self.cells[key] = Cell(**statistics.loc[key].to_dict(), low=float(low), high=float(high))
+                if name != self.names[0]:
+                    self.tests[key] = test
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The long table: columns ``prediction``, ``subject`` and those of :attr:`Evaluation.table`."""
+        parts = {name: evaluation.table for name, evaluation in self.evaluations.items()}
+        table = pd.concat(parts, names=["prediction"]).reset_index(level="prediction").reset_index(drop=True)
+        table.insert(1, "subject", table["case"].astype(str).map(self.subjects))
+        cases = [case.case for case in next(iter(self.evaluations.values())).cases]
+        categories = {"prediction": self.names, "case": cases, "modalities": self.groups, "class": self.classes}
+        return table.astype({column: ordered(values) for column, values in categories.items()})
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the predictions in their order."""
+        return list(self.evaluations)
+
+    def as_json(self) -> dict:
+        """Return every cell and test: ``[prediction][group][metric][class or average]``."""
+        result: dict = {"first": self.names[0], "confidence": CONFIDENCE, "seed": self.seed, "predictions": {}}
+        for (name, group, metric, column), cell in self.cells.items():
+            entry = vars(cell) | {}
+            if test := self.tests.get((name, group, metric, column)):
+                entry["against_first"] = vars(test)
+            by_metric = result["predictions"].setdefault(name, {}).setdefault(group, {})
+            by_metric.setdefault(metric, {})[column] = entry
+        return result
+
+    def _statistics(self) -> pd.DataFrame:
+        """Return ``mean``, ``std``, ``n`` and ``undefined`` by prediction, modalities, metric, and class or average."""
+        keys = ["prediction", "modalities", "metric"]
+        table = self.table[self.table["metric"].isin(COMPARED)]
+        classes = describe(table, [*keys, "class"])
+        cases = describe(table, [*keys, "case"]).reset_index().rename(columns={"mean": "value"})  # means over classes
+        average = describe(cases, keys)
+        average["mean"] = classes["mean"].groupby(keys, observed=True).agg(lambda means: Statistic.of(means).mean)
+        average["undefined"] = classes["undefined"].groupby(keys, observed=True).sum()
+        classes = classes.reset_index().astype({"class": str})
+        average = average.reset_index().assign(**{"class": self.average})
+        table = pd.concat([classes, average]).set_index([*keys, "class"])
+        return table[["mean", "std", "n", "undefined"]].astype(object)  # so that a row keeps its integers
+
+    def _sums(self, name: str, group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return sum and number of the defined values, ``(subjects, classes)``, subjects sorted."""
+        table = self.table
+        own = table[(table["prediction"] == name) & (table["modalities"] == group) & (table["metric"] == metric)]
+        values = own.groupby(["subject", "class"], observed=False)["value"]
+        return values.sum().unstack("class").to_numpy(), values.count().unstack("class").to_numpy()
+
+    def _intervals(self, sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the ends of the interval for each class and, last, their mean, ``(classes + 1,)``."""
+        if len(sums) < 2:
+            return (np.full(sums.shape[1] + 1, np.nan),) * 2
+
+        def means(drawn: np.ndarray, axis: int) -> np.ndarray:
+            """Compute means ``(classes + 1, ...)`` of rows of subjects ``(..., subjects)``."""
+            with np.errstate(invalid="ignore"):
+                classes = sums[drawn].sum(-2) / counts[drawn].sum(-2)
+            there = ~np.isnan(classes)
+            average = np.nan_to_num(classes).sum(-1) / np.maximum(there.sum(-1), 1)
+            average = np.where(there.any(-1), average, np.nan)
+            return np.moveaxis(np.concatenate([classes, average[..., None]], -1), -1, 0)
+
+        with warnings.catch_warnings():  # where some draws have no defined value, the interval is NaN
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            interval = stats.bootstrap(
+                (np.arange(len(sums)),),
+                means,
+                n_resamples=_RESAMPLES,
+                batch=100,
+                vectorized=True,
+                axis=-1,
+                confidence_level=CONFIDENCE,
+                method="percentile",
+                random_state=np.random.default_rng(self.seed),
+            ).confidence_interval
+        return interval.low, interval.high
+
+    def _tests(self, ours: tuple[np.ndarray, np.ndarray], first: tuple[np.ndarray, np.ndarray]) -> list[PairedTest]:
+        """Return the test of each class and, last, of their mean, from what :meth:`_sums` gives."""
+        with np.errstate(invalid="ignore"):
+            differences = np.divide(*ours) - np.divide(*first)  # NaN where either is undefined
+        averages = [Statistic.of(row).mean for row in differences]  # over the classes that both have
+        return [*map(_test, [*differences.T, np.array(averages)])]
+
+
+def _test(differences: np.ndarray) -> PairedTest:
+    values = differences[~np.isnan(differences)]
+    if not len(values):
+        return PairedTest(float("nan"), float("nan"), 0)
+    p = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
+    return PairedTest(float(values.mean()), p, len(values))

@@ -1,0 +1,130 @@
+"""Rows of panels: slices of scans with coloured overlays and outlines, the layout of every picture of cases."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from nnunet_cmc.evaluation.folder_evaluation import mask_of
+from nnunet_cmc.evaluation.results import Label
+
+WIDTH = 2.4  # inches, of a panel
+OUTLINE_WIDTH = 0.8
+STROKE = withStroke(linewidth=2, foreground="black")  # keeps white outlines visible on bright tissue
+_LEGEND_COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One slice.
+
+    Attributes:
+        scan: ``(rows, columns)`` from 0 (black) to 1; None for an empty panel.
+        overlay: RGBA ``(rows, columns, 4)`` that is drawn over the scan, or None.
+        outlines: masks ``(rows, columns)`` and the colour of each mask's outline.
+        reason: shown in an empty panel.
+    """
+
+    scan: np.ndarray | None
+    overlay: np.ndarray | None = None
+    outlines: Sequence[tuple[np.ndarray, Any]] = ()
+    reason: str = "not available"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels of one case, at least one of them with a scan; ``aspect`` is the height of a pixel over its width."""
+
+    title: str
+    panels: Sequence[Panel]
+    aspect: float
+
+    @property
+    def height(self) -> float:
+        """Height of a panel over its width, in mm."""
+        rows, columns = next(panel.scan.shape for panel in self.panels if panel.scan is not None)
+        return rows * self.aspect / columns
+
+
+def draw_panels(
+    rows: Sequence[Row],
+    titles: Sequence[str],
+    handles: Sequence[Artist],
+    *,
+    margins: tuple[float, float],
+    title_width: float = 0.0,
+    width: float = WIDTH,
+    outline_width: float = OUTLINE_WIDTH,
+) -> tuple[Figure, np.ndarray]:
+    """Draw a figure with a row of panels per case and a legend below; returns it and its axes.
+
+    Args:
+        titles: of the columns.
+        handles: of the legend.
+        margins: width and height in inches that are added to those of panels, titles of rows, and legend.
+        title_width: of a column of its own for the titles of the rows; 0: they stand upright beside the first panels.
+        width: of a panel in inches.
+        outline_width: of the outlines in points.
+    """
+    heights = [width * row.height for row in rows]
+    widths = [title_width] * bool(title_width) + [width] * len(titles)
+    legend_rows = -(-len(handles) // _LEGEND_COLUMNS)
+    size = (sum(widths) + margins[0], sum(heights) + margins[1] + 0.3 * legend_rows)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.subplots(len(rows), len(widths), squeeze=False, height_ratios=heights, width_ratios=widths)
+    panels = axes[:, 1:] if title_width else axes
+    for axis, title in zip(panels[0], titles, strict=True):
+        axis.set_title(title)
+    for row, all_axes, own in zip(rows, axes, panels, strict=True):
+        if title_width:
+            all_axes[0].axis("off")
+            all_axes[0].text(0, 0.5, row.title, va="center", fontsize="small", transform=all_axes[0].transAxes)
+        else:
+            own[0].set_ylabel(row.title, fontsize="small")
+        for axis, panel in zip(own, row.panels, strict=True):
+            _draw_panel(axis, panel, row, outline_width)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), _LEGEND_COLUMNS), frameon=False)
+    return figure, panels
+
+
+def _draw_panel(axis: Axes, panel: Panel, row: Row, outline_width: float) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if panel.scan is None:
+        axis.set_box_aspect(row.height)
+        axis.text(0.5, 0.5, panel.reason, ha="center", va="center", transform=axis.transAxes, color="grey")
+        return
+    axis.imshow(panel.scan, cmap="gray", vmin=0, vmax=1, aspect=row.aspect, interpolation="nearest")
+    if panel.overlay is not None:
+        axis.imshow(panel.overlay, aspect=row.aspect, interpolation="nearest")
+    for mask, color in panel.outlines:
+        contour = axis.contour(mask, levels=[0.5], colors=[color], linewidths=outline_width)
+        if color == "white":
+            contour.set_path_effects([STROKE])
+
+
+def overlay(parts: Iterable[tuple[np.ndarray, tuple[float, float, float, float]]]) -> np.ndarray:
+    """Return an RGBA image ``(rows, columns, 4)`` with each mask in its colour, the last one on top."""
+    masks, colors = zip(*parts, strict=True)
+    image = np.zeros((*masks[0].shape, 4))
+    for mask, color in zip(masks, colors, strict=True):
+        image[mask] = color
+    return image
+
+
+def class_overlay(labels: np.ndarray, classes: Mapping[str, Label], colors: Mapping[str, tuple]) -> np.ndarray:
+    """Return an RGBA image of a label map, translucent."""
+    return overlay((mask_of(labels, label), (*colors[name][:3], 0.6)) for name, label in classes.items())
+
+
+def class_outlines(
+    labels: np.ndarray, classes: Mapping[str, Label], colors: Mapping[str, Any]
+) -> list[tuple[np.ndarray, Any]]:
+    """Return the mask and the colour of each class that the label map has."""
+    masks = {name: mask_of(labels, label) for name, label in classes.items()}
+    return [(mask, colors[name]) for name, mask in masks.items() if mask.any()]

@@ -1,0 +1,186 @@
+"""The figures of stress tests: means without modalities and over their misalignment, of one or several models."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import add
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nnunet_cmc.data.files import save_figure
+from nnunet_cmc.evaluation.paired_statistics import COMPARED
+from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
+from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
+from nnunet_cmc.evaluation.results import name_of_mean
+from nnunet_cmc.evaluation.stress_results import read_conditions
+
+_HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
+_KINDS = {"mm": "shift [mm]", "degrees": "rotation [degrees]"}
+_KINDS_OF = {"mm": "{} shifted [mm]", "degrees": "{} turned [degrees]"}
+
+
+def save_stress_figures(conditions: Sequence[dict], names: Sequence[str], folder: str | PathLike) -> list[Path]:
+    """Write ``missing.png`` and ``misalignment.png`` of one model; returns both files.
+
+    Args:
+        conditions: what :func:`nnunet_cmc.evaluation.stress_results.summarize` gives.
+        names: of the modalities, by channel.
+    """
+    return _save(folder, _missing(conditions), _misalignment(conditions, names))
+
+
+def _missing(conditions: Sequence[dict]) -> Figure:
+    """Draw Dice and ASSD of each class, and their average, for every set of modalities."""
+    subsets = [entry for entry in conditions if not entry["moved"]]
+    places, classes = range(len(subsets)), list(subsets[0]["classes"])
+    figure, axes = _panels(1, len(COMPARED), (11, 4))
+    for axis, metric in zip(axes.flat, COMPARED, strict=True):
+        for i, name in enumerate(classes):
+            _curve(axis, places, subsets, metric, COLORS[i % len(COLORS)], name, class_name=name)
+        if len(classes) > 1:
+            _curve(axis, places, subsets, metric, "black", name_of_mean(classes), linewidth=2.5)
+        axis.set_xticks(places, [entry["condition"] for entry in subsets])
+        axis.set_xlabel("modalities given")
+        axis.margins(x=0.1)
+        axis.set_ylabel(TITLES[metric])
+    return _explain_hollow(figure, subsets)
+
+
+def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
+    """Draw average Dice and ASSD over distance and angle, a line per moved modality; dashed: the case without it."""
+    aligned, shown = conditions[0], [conditions[0], *(entry for entry in conditions if entry["moved"])]
+    figure, axes = _panels(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
+    for row, metric in zip(axes, COMPARED, strict=True):
+        for axis, (kind, label) in zip(row, _KINDS.items(), strict=True):
+            for channel, name in enumerate(names):
+                color = COLORS[channel % len(COLORS)]
+                line = [aligned, *(entry for entry in shown if entry["moved"] == name and entry[kind])]
+                _curve(axis, [entry[kind] for entry in line], line, metric, color, f"{name} misaligned")
+                others = "+".join(other for other in names if other != name)
+                for entry in (entry for entry in conditions if entry["given"] == others):
+                    without = SCALE[metric] * entry["mean"][metric]
+                    axis.axhline(without, color=color, linestyle="--", alpha=0.7, label=f"without {name}")
+            axis.set_xlabel(label)
+            axis.set_ylabel(TITLES[metric])
+    return _explain_hollow(figure, shown)
+
+
+class StressRuns:
+    """Results of ``nnunet_cmc stress`` of several models, by the name of each.
+
+    Args:
+        folders: output folder of each test.
+
+    Raises:
+        ValueError: a folder has no valid ``stress.json``, or the tests differ in their conditions or numbers of cases.
+    """
+
+    def __init__(self, folders: Mapping[str, str | PathLike]):
+        self.runs: dict[str, dict[str, dict]] = {}
+        for name, folder in folders.items():
+            self.runs[name] = {entry["condition"]: entry for entry in read_conditions(Path(folder, "stress.json"))}
+        (first, reference), *others = self.runs.items()
+        for name, run in others:
+            for condition in {**reference, **run}:
+                counts = [one.get(condition, {}).get("cases", 0) for one in (reference, run)]
+                if counts[0] != counts[1]:
+                    raise ValueError(
+                        f"The stress tests of {first} and {name} differ: {condition} has {counts[0]} and {counts[1]} "
+                        "cases; test both on the same scans."
+                    )
+        self.subsets = [name for name, entry in reference.items() if not entry["moved"]]
+        self.moved = list(dict.fromkeys(entry["moved"] for entry in reference.values() if entry["moved"]))
+
+    def save_figures(self, folder: str | PathLike) -> list[Path]:
+        """Write ``missing.png`` and ``misalignment.png``: average over the classes, a colour per model."""
+        return _save(folder, self._missing(), self._misalignment())
+
+    def _missing(self) -> Figure:
+        figure, axes = _panels(1, len(COMPARED), (11, 3.8))
+        place, width = np.arange(len(self.subsets)), 0.8 / len(self.runs)
+        for axis, metric in zip(axes.flat, COMPARED, strict=True):
+            for i, (name, run) in enumerate(self.runs.items()):
+                subsets = [run[subset] for subset in self.subsets]
+                shift = (i - (len(self.runs) - 1) / 2) * width
+                style = {"color": COLORS[i % len(COLORS)], "label": name}
+                bars = axis.bar(place + shift, _means(subsets, metric), 0.9 * width, **style)
+                marks = [MARK * hollow for hollow in _hollow(subsets, metric)]
+                labels = [number(metric, entry["mean"][metric]) for entry in subsets]
+                axis.bar_label(bars, list(map(add, labels, marks)), padding=2, fontsize="small")
+            axis.set_xticks(place, self.subsets)
+            axis.set_xlabel("modalities given")
+            axis.margins(y=0.12)
+            axis.set_ylabel(TITLES[metric])
+        return figure
+
+    def _misalignment(self) -> Figure:
+        columns = [(metric, kind) for metric in COMPARED for kind in _KINDS_OF]
+        figure, axes = _panels(len(self.moved), len(columns), (14, 2.8 * len(self.moved) + 0.5))
+        for moved, row in zip(self.moved, axes, strict=True):
+            for j, (axis, (metric, kind)) in enumerate(zip(row, columns, strict=True)):
+                axis.sharey(axes[0, j - j % len(_KINDS_OF)])  # every panel of a metric
+                for i, (name, run) in enumerate(self.runs.items()):
+                    line = [run[self.subsets[0]], *(e for e in run.values() if e["moved"] == moved and e[kind])]
+                    _curve(axis, [entry[kind] for entry in line], line, metric, COLORS[i % len(COLORS)], name)
+                axis.set_xlabel(_KINDS_OF[kind].format(moved))
+                if j % len(_KINDS_OF) == 0:
+                    axis.set_ylabel(TITLES[metric])
+        return figure
+
+
+def _means(entries: Iterable[dict], metric: str, class_name: str | None = None) -> np.ndarray:
+    """Return the means of a class, or the average over classes, as shown."""
+    means = [entry["mean"][metric] if class_name is None else entry["classes"][class_name][metric]["mean"]
+             for entry in entries]  # fmt: skip
+    return SCALE[metric] * np.array(means)
+
+
+def _hollow(entries: Iterable[dict], metric: str, class_name: str | None = None) -> list[bool]:
+    """Return whether each mean leaves out cases, in which a class is only in reference or prediction."""
+    return [
+        any(one[metric]["undefined"] for name, one in entry["classes"].items() if class_name in (None, name))
+        for entry in entries
+    ]
+
+
+def _curve(
+    axis: Axes,
+    x: Sequence[float],
+    entries: Sequence[dict],
+    metric: str,
+    color,
+    label: str,
+    class_name: str | None = None,
+    linewidth: float = 1.5,
+) -> None:
+    """Draw a line; points are hollow where the mean leaves out cases."""
+    y, hollow = _means(entries, metric, class_name), _hollow(entries, metric, class_name)
+    axis.plot(x, y, "o-", color=color, markersize=5, linewidth=linewidth, label=label)
+    axis.plot(np.array(x)[hollow], y[hollow], "o", color=color, markersize=5, markerfacecolor="white")
+
+
+def _panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:
+    if any(hollow for metric in COMPARED for hollow in _hollow(entries, metric)):
+        figure.supxlabel(_HOLLOW, fontsize="small", color="#555")
+    return figure
+
+
+def _save(folder: str | PathLike, missing: Figure, misalignment: Figure) -> list[Path]:
+    files = [Path(folder, "missing.png"), Path(folder, "misalignment.png")]
+    for file, figure in zip(files, (missing, misalignment), strict=True):
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+        save_figure(figure, file, dpi=DPI)
+    return files

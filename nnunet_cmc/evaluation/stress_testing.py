@@ -1,0 +1,181 @@
+"""Stress test of a model: predictions with modalities missing, or with one misaligned with the others."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from os import PathLike
+from pathlib import Path
+
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from nnunet_cmc.data.files import hidden_folder
+from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.raw_case import check_case
+from nnunet_cmc.data.scan_folder import numbered_cases
+from nnunet_cmc.data.voxels import write_volume
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps
+from nnunet_cmc.evaluation.misalignment import misalign, random_direction
+from nnunet_cmc.evaluation.results import Evaluation
+
+MILLIMETRES = (5.0, 10.0, 20.0)
+DEGREES = (5.0, 10.0, 20.0)
+
+Predict = Callable[[list[list[str]], list[str]], None]
+"""Takes a file for every channel of each case, and each case's output file without its ending."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Change of the scans of every case that it applies to.
+
+    Attributes:
+        name: of which :attr:`folder` is made.
+        given: the only channels shown, others are zero; None for all that the case has.
+        moved: channel that is misaligned, or None.
+        millimetres, degrees: how far it is shifted or turned.
+    """
+
+    name: str
+    given: tuple[int, ...] | None = None
+    moved: int | None = None
+    millimetres: float = 0.0
+    degrees: float = 0.0
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its predictions."""
+        return self.name.replace(" ", "_").replace("/", "-")
+
+    def applies_to(self, present: Sequence[int]) -> bool:
+        """Return whether it makes a difference for a case that has the channels ``present``."""
+        if self.given is not None:
+            return set(self.given) < set(present)
+        return self.moved is None or self.moved in present
+
+
+def conditions(names: Sequence[str]) -> list[Condition]:
+    """Return the conditions of a stress test of modalities of these names; the first leaves the cases unchanged.
+
+    ValueError if two would have the same folder of predictions.
+    """
+    channels = range(len(names))
+    subsets = [subset for size in reversed(channels) for subset in combinations(channels, size) if subset]
+    result = [Condition("all"), *(Condition("+".join(names[c] for c in subset), subset) for subset in subsets)]
+    for channel in channels:
+        result += [Condition(f"{names[channel]} {d:g} mm", moved=channel, millimetres=d) for d in MILLIMETRES]
+        result += [Condition(f"{names[channel]} {a:g} degrees", moved=channel, degrees=a) for a in DEGREES]
+    folders = [condition.folder for condition in result]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise ValueError(
+            f"With modalities of the names {', '.join(names)}, two conditions of the stress test would both be "
+            f"{twice[0]}: rename one in the dataset.json of the model."
+        )
+    return result
+
+
+def find_cases(
+    image_folder: str | PathLike, reference_folder: str | PathLike, dataset_json: dict
+) -> dict[str, dict[int, str]]:
+    """Find the files by channel of the cases that have several modalities.
+
+    Args:
+        reference_folder: label maps on the grid of the scans.
+
+    Raises:
+        ValueError: a case is malformed (see :func:`check_case`), none has several modalities, or one lacks a reference.
+    """
+    folder, ending = Path(image_folder), dataset_json["file_ending"]
+    files = numbered_cases(folder, ending)
+    cases = {}
+    for case, images in files.items():
+        by_channel = check_case(images, dataset_json)[1]
+        declared = present_channels(dataset_json, case)
+        if declared is None:
+            declared = tuple(c for c, file in by_channel.items() if sitk.GetArrayFromImage(sitk.ReadImage(file)).any())
+        present = {channel: file for channel, file in by_channel.items() if channel in declared}
+        if len(present) > 1:
+            cases[case] = present
+    if not cases:
+        raise ValueError(
+            f"{folder} has no case with several modalities ({len(files)} case(s) in all): nothing can be left out or "
+            "misaligned; give the folder of test scans that have two or more."
+        )
+    if missing := sorted(set(cases) - set(label_maps(reference_folder, ending))):
+        raise ValueError(
+            f"{reference_folder} lacks the references of {len(missing)} of {len(cases)} cases: {', '.join(missing)}; "
+            "add them, or remove the scans."
+        )
+    return cases
+
+
+def stress_test(
+    predict: Predict,
+    cases: Mapping[str, Mapping[int, str]],
+    reference_folder: str | PathLike,
+    dataset_json: dict,
+    output: str | PathLike,
+    *,
+    processes: int = 1,
+    seed: int = 0,
+) -> dict[Condition, Evaluation]:
+    """Predict and evaluate the cases under every condition.
+
+    Args:
+        predict: is not given what ``output`` has already, so interrupted work resumes.
+        cases, reference_folder: of :func:`find_cases`; the references stay where they are when a modality moves.
+        output: gets ``predictions/CONDITION/`` and ``log.txt`` with what ``predict`` prints.
+        seed: of the directions; one per case and moved modality, the same at every distance.
+
+    Raises:
+        ValueError: see :func:`evaluate_folder`.
+    """
+    ending, names, output = dataset_json["file_ending"], channel_names(dataset_json), Path(output)
+    everything = {one: [case for case in cases if one.applies_to(list(cases[case]))] for one in conditions(names)}
+    todo = {condition: concerned for condition, concerned in everything.items() if concerned}
+    at_once = 1 if processes <= 1 else len(cases)
+    evaluations = {}
+    output.mkdir(parents=True, exist_ok=True)
+    with (
+        open(output / "log.txt", "a", encoding="utf-8") as log,
+        tqdm(total=sum(map(len, todo.values())), unit="case") as bar,
+    ):
+        for condition, concerned in todo.items():
+            bar.set_description(condition.name)
+            folder = output / "predictions" / condition.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            waiting = [case for case in concerned if not (folder / (case + ending)).exists()]
+            bar.update(len(concerned) - len(waiting))
+            for part in (waiting[i : i + at_once] for i in range(0, len(waiting), at_once)):
+                with hidden_folder(output) as made, hidden_folder(folder) as predicted, redirect_stdout(log):
+                    prepare = partial(_inputs, condition, len(names), ending, made, seed)
+                    predict([prepare(case, cases[case]) for case in part], [str(predicted / case) for case in part])
+                    for case in part:  # a file in the folder is complete, even after a kill
+                        os.replace(predicted / (case + ending), folder / (case + ending))
+                bar.update(len(part))
+            evaluations[condition] = evaluate_folder(
+                reference_folder, folder, dataset_json, processes, cases=concerned, progress=False
+            )
+    return evaluations
+
+
+def _inputs(
+    condition: Condition, channels: int, ending: str, made: Path, seed: int, case: str, files: Mapping[int, str]
+) -> list[str]:
+    """Return a file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
+    given = set(files if condition.given is None else condition.given)
+    result = []
+    for channel in range(channels):
+        new = made / f"{case}_{channel:04d}{ending}"
+        if channel not in given:
+            some = sitk.ReadImage(next(iter(files.values())))
+            write_volume(some * 0, new)
+        elif channel == condition.moved:
+            direction = random_direction(seed, channel, *case.encode())
+            scan = sitk.ReadImage(files[channel])
+            write_volume(misalign(scan, direction, condition.millimetres, condition.degrees), new)
+        result.append(str(new) if new.exists() else files[channel])
+    return result

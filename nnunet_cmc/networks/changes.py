@@ -1,0 +1,97 @@
+"""What a recipe may change in the plans' network: values that are called with it, in the order of the recipe.
+
+Training and prediction build the network alike, so its weights fit wherever the recipe is the same.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_cmc.networks.adapter import freeze_all_but_adapters
+from nnunet_cmc.networks.cmcnet import CMCNet
+from nnunet_cmc.networks.decoder import Predicting
+from nnunet_cmc.networks.encoders import ViTPyramid
+from nnunet_cmc.networks.mia import MeanFusion
+from nnunet_cmc.networks.skip_fusion import SkipFusion
+
+
+@dataclass(frozen=True)
+class SuperviseDeep:
+    """Let decoders predict at their coarser resolutions, too, while training."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        for decoder in network.decoders:
+            cast(Predicting, decoder).supervise_deep()
+
+
+@dataclass(frozen=True)
+class FuseSkips:
+    """Give a decoder the skips of the modalities that its own is fused with: see :class:`SkipFusion`."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.skip_fusion = SkipFusion(len(network.encoders), network.skip_channels)
+
+
+@dataclass(frozen=True)
+class FuseByMean:
+    """Take the mean of the present modalities' features in place of MIA's attention and convolutions."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.mia = MeanFusion()
+
+
+@dataclass(frozen=True)
+class ShareEncoder:
+    """Use one encoder for all modalities."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.encoders = nn.ModuleList([network.encoders[0]] * len(network.encoders))
+
+
+@dataclass(frozen=True)
+class ShowOnly:
+    """Take all modalities but one for absent, in training and prediction alike.
+
+    Args:
+        modality: its channel.
+    """
+
+    modality: int
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place. ValueError: it has no such modality."""
+        if self.modality >= len(network.encoders):
+            raise ValueError(
+                f"There is no modality {self.modality}, as the dataset has {len(network.encoders)}, numbered from 0: "
+                "name a trainer of another."
+            )
+        network.register_forward_pre_hook(self._show)
+
+    def _show(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        shown = torch.zeros_like(inputs[0])
+        shown[:, self.modality] = inputs[0][:, self.modality]
+        return (shown, *inputs[1:])
+
+
+@dataclass(frozen=True)
+class TrainAdapters:
+    """Freeze transformers but for their adapters and norms; what lies outside of them trains."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place. ValueError: its encoders are no transformers with adapters."""
+        for encoder in network.encoders:
+            if not isinstance(encoder, ViTPyramid):
+                raise ValueError(
+                    "Adapters belong to a transformer, which the encoder of these plans is not: train with "
+                    "-tr CMCTrainer, or with -p CMCPlans."
+                )
+            freeze_all_but_adapters(encoder.vit)
+
+
+NetworkChange = SuperviseDeep | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters

@@ -1,0 +1,138 @@
+"""Means, bootstrap intervals and paired tests against numbers computed in another way."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from nnunet_cmc.evaluation.paired_statistics import Comparison
+from nnunet_cmc.evaluation.results import CaseResult, Evaluation
+
+CLASSES = {"liver": 1, "spleen": 2}
+
+
+def evaluation(values, modalities="CT"):
+    """``values``: a row (liver, spleen) per case, NaN for a metric that is undefined because one mask is empty."""
+    cases = []
+    for number, row in enumerate(values):
+        metrics = {
+            name: {"Dice": np.nan_to_num(value), "ASSD": value, "n_ref": 5, "n_pred": 0 if np.isnan(value) else 4}
+            for name, value in zip(CLASSES, row, strict=True)
+        }
+        cases.append(CaseResult(f"case{number}", modalities, "", "", metrics))
+    return Evaluation(CLASSES, 2.0, cases, [])
+
+
+def compare(*tables, subjects=None):
+    names = "abc"[: len(tables)]
+    own = {f"case{i}": f"case{i}" for i in range(len(tables[0]))}
+    return Comparison(dict(zip(names, map(evaluation, tables), strict=True)), subjects or own)
+
+
+def two_sided_p(differences):
+    """Wilcoxon's p: over all signs that the ranks could have had, the share as extreme as what was found."""
+    ranks = rankdata(np.abs(differences))
+    found = abs(ranks @ np.sign(differences))
+    signs = itertools.product((-1, 1), repeat=len(ranks))
+    return np.mean([abs(ranks @ np.array(sign)) >= found - 1e-9 for sign in signs])
+
+
+def test_means_and_deviations():
+    table = np.array([[0.9, 0.5], [0.8, 0.7], [0.4, 0.6]])
+    cells = compare(table).cells
+    liver, average = cells["a", "CT", "ASSD", "liver"], cells["a", "CT", "ASSD", "average"]
+    assert (liver.mean, liver.std) == pytest.approx((0.7, np.std([0.9, 0.8, 0.4], ddof=1)))
+    assert (liver.n, liver.undefined) == (3, 0)
+    assert (average.mean, average.std) == pytest.approx((0.65, np.std([0.7, 0.75, 0.5], ddof=1)))
+
+
+def test_undefined_values_are_left_out_and_counted():
+    comparison = compare([[1.0, np.nan], [2.0, 4.0], [3.0, np.nan]], [[1.5, 3.0], [2.5, 5.0], [3.5, 3.0]])
+    spleen, average = (comparison.cells["a", "CT", "ASSD", column] for column in ("spleen", "average"))
+    assert (spleen.mean, spleen.n, spleen.undefined) == (4.0, 1, 2)
+    assert np.isnan(spleen.std)
+    assert (average.mean, average.undefined) == (3.0, 2)
+    assert comparison.cells["a", "CT", "Dice", "spleen"].undefined == 0
+    spleen, average = (comparison.tests["b", "CT", "ASSD", column] for column in ("spleen", "average"))
+    assert (spleen.difference, spleen.n) == (1.0, 1)
+    assert (average.difference, average.n) == (pytest.approx((0.5 + 0.75 + 0.5) / 3), 3)  # over the classes both have
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_p_is_that_of_all_possible_signs(seed):
+    rng = np.random.default_rng(seed)
+    first, other = rng.normal(3, 1, (2, 9, 2))
+    tests = compare(first, other).tests
+    for column, values in {"liver": (other - first)[:, 0], "average": (other - first).mean(1)}.items():
+        test = tests["b", "CT", "ASSD", column]
+        assert (test.p, test.difference, test.n) == pytest.approx((two_sided_p(values), values.mean(), 9))
+
+
+def test_equal_predictions_do_not_differ():
+    table = [[1.0, 2.0], [3.0, 4.0]]
+    test = compare(table, table).tests["b", "CT", "ASSD", "liver"]
+    assert (test.difference, test.p, test.n) == (0, 1, 2)
+
+
+def test_nothing_in_common_has_no_p():
+    test = compare([[np.nan, 1.0]], [[1.0, 1.0]]).tests["b", "CT", "ASSD", "liver"]
+    assert np.isnan(test.p)
+    assert test.n == 0
+
+
+def drawn_interval(table, subjects, draws=20000):
+    """The middle 95 % of the mean over all cases of subjects that are drawn with replacement, by a plain loop."""
+    rng = np.random.default_rng(123)
+    by_subject = [table[np.array(subjects) == subject] for subject in dict.fromkeys(subjects)]
+    means = [
+        np.concatenate([by_subject[i] for i in rng.integers(len(by_subject), size=len(by_subject))]).mean()
+        for _ in range(draws)
+    ]
+    return np.percentile(means, (2.5, 97.5))
+
+
+@pytest.mark.parametrize("subjects", [list("abcdefghijkl"), list("aaaabbbbccde")])
+def test_the_interval_is_that_of_drawn_subjects(subjects):
+    table = np.random.default_rng(0).exponential(2, (12, 2))
+    comparison = compare(table, subjects={f"case{i}": subject for i, subject in enumerate(subjects)})
+    cell = comparison.cells["a", "CT", "ASSD", "liver"]
+    low, high = drawn_interval(table[:, 0], subjects)
+    assert (cell.low, cell.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+    average = comparison.cells["a", "CT", "ASSD", "average"]
+    low, high = drawn_interval(table.mean(1), subjects)
+    assert (average.low, average.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+
+
+def test_the_interval_is_reproducible():
+    table = np.random.default_rng(0).random((5, 2))
+    assert compare(table).cells == compare(table).cells
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_subject_or_draws_without_a_value_have_no_interval():
+    assert np.isnan(compare([[1.0, 2.0]]).cells["a", "CT", "ASSD", "average"].low)
+    cells = compare([[1.0, np.nan], [2.0, np.nan], [3.0, 1.0]]).cells
+    assert np.isnan(cells["a", "CT", "ASSD", "spleen"].high)
+    assert cells["a", "CT", "ASSD", "average"].high > 1
+
+
+def test_json_has_every_number():
+    comparison = compare([[1.0, 2.0], [3.0, 4.0]], [[1.5, 2.0], [3.0, 5.0]])
+    entry = comparison.as_json()["predictions"]["b"]["CT"]["ASSD"]["spleen"]
+    assert (entry["mean"], entry["n"]) == (3.5, 2)
+    assert entry["against_first"] == vars(comparison.tests["b", "CT", "ASSD", "spleen"])
+    assert "against_first" not in comparison.as_json()["predictions"]["a"]["CT"]["ASSD"]["spleen"]
+
+
+def test_one_table_of_all_predictions():
+    subjects = {"case0": "x", "case1": "x"}
+    table = compare([[1.0, 2.0], [3.0, np.nan]], [[1.5, 2.0], [3.0, 5.0]], subjects=subjects).table
+    rows = table[table["metric"] == "ASSD"]
+    assert [tuple(row) for row in rows[["prediction", "subject", "case", "class", "undefined"]].to_numpy()] == [
+        (name, "x", case, organ, (name, case, organ) == ("a", "case1", "spleen"))
+        for name in "ab"
+        for case in ("case0", "case1")
+        for organ in CLASSES
+    ]
+    assert rows["value"].tolist() == pytest.approx([1.0, 2.0, 3.0, np.nan, 1.5, 2.0, 3.0, 5.0], nan_ok=True)

@@ -1,0 +1,99 @@
+"""Stress tests of several models in the same figures."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from nnunet_cmc.data.files import write_json
+from nnunet_cmc.evaluation.metrics import METRICS
+from nnunet_cmc.evaluation.plots import COLORS
+from nnunet_cmc.evaluation.stress_figures import StressRuns
+from nnunet_cmc.evaluation.stress_testing import conditions
+
+
+def save_run(folder, loss, cases=4, undefined=0):
+    """``stress.json`` of a model that loses ``loss`` of its Dice at the farthest misalignment."""
+    folder.mkdir(parents=True)
+    entries = []
+    for condition in conditions(["CT", "MR"]):
+        far = max(condition.millimetres, condition.degrees) / 20
+        mean = {metric: (1 + 9 * loss * far) if metric in ("ASSD", "HD95") else 0.9 - loss * far for metric in METRICS}
+        statistics = {metric: {"undefined": undefined * (metric == "ASSD")} for metric in METRICS}
+        entries.append(
+            {
+                "condition": condition.name,
+                "moved": "" if condition.moved is None else ("CT", "MR")[condition.moved],
+                "mm": condition.millimetres,
+                "degrees": condition.degrees,
+                "cases": cases,
+                "mean": mean,
+                "classes": {"liver": statistics},
+            }
+        )
+    write_json(folder / "stress.json", {"conditions": entries})
+    return folder
+
+
+def test_a_mean_that_is_undefined(tmp_path):
+    """nnU-Net's NaN, which older versions wrote, and JSON's null: there is no bar, but all others."""
+    for spelling in ("null", "NaN"):
+        folder = save_run(tmp_path / spelling, 0.1)
+        content = json.loads((folder / "stress.json").read_text())
+        content["conditions"][1]["mean"]["ASSD"] = None
+        (folder / "stress.json").write_text(json.dumps(content).replace("null", spelling))
+        runs = StressRuns({"x": folder})
+        assert np.isnan(runs.runs["x"]["CT"]["mean"]["ASSD"])
+        assert runs.save_figures(folder)[0].is_file()
+
+
+def painted(picture, colour):
+    return int((np.abs(picture - np.array(colour)).max(axis=2) < 0.02).sum())
+
+
+def test_a_colour_for_each_model(tmp_path):
+    folders = {name: save_run(tmp_path / name, loss) for name, loss in {"good": 0.1, "bad": 0.5}.items()}
+    runs = StressRuns(folders)
+    assert runs.subsets == ["all", "CT", "MR"]
+    assert runs.moved == ["CT", "MR"]
+    for file in runs.save_figures(tmp_path):
+        picture = matplotlib.image.imread(file)[..., :3]
+        assert all(painted(picture, COLORS[i]) > 5000 for i in (0, 1)), file
+        assert painted(picture, COLORS[2]) == 0
+        assert picture.shape[1] >= 3300  # for print
+
+
+def test_points_that_leave_out_cases_are_hollow(tmp_path):
+    solid, hollow = (
+        StressRuns({"x": save_run(tmp_path / str(n), 0.2, undefined=n)}).save_figures(tmp_path / str(n))[1]
+        for n in (0, 1)
+    )
+    blue = [painted(matplotlib.image.imread(file)[..., :3], COLORS[0]) for file in (solid, hollow)]
+    assert blue[1] < 0.95 * blue[0]
+
+
+def test_tests_that_cannot_be_compared(tmp_path):
+    first, fewer = save_run(tmp_path / "a", 0.1), save_run(tmp_path / "b", 0.1, cases=3)
+    with pytest.raises(ValueError, match="tests of one and two differ: all has 4 and 3 cases; test both on the same"):
+        StressRuns({"one": first, "two": fewer})
+    with pytest.raises(ValueError, match=r"There is no .*nowhere/stress.json: name the output folder"):
+        StressRuns({"one": tmp_path / "nowhere"})
+
+
+@pytest.mark.parametrize("key", ["condition", "moved", "mm", "degrees", "cases", "mean", "classes"])
+@pytest.mark.parametrize("junk", [None, [], True, {"liver": {}}])
+def test_files_that_stress_did_not_write(tmp_path, key, junk):
+    file = save_run(tmp_path / "a", 0.1) / "stress.json"
+    content = json.loads(file.read_text())
+    content["conditions"][3][key] = junk
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a/stress.json has no conditions as nnunet_cmc stress writes them: name the"):
+        StressRuns({"one": tmp_path / "a"})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"conditions": []}', '{"conditions": {"a": 1}}', "\xff"])
+def test_files_that_are_something_else(tmp_path, content):
+    (tmp_path / "stress.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"stress.json (is not JSON|has no conditions).*: name the output folder"):
+        StressRuns({"one": tmp_path})

@@ -1,0 +1,27 @@
+"""Trainers of recipes that take a second, for tests."""
+
+from dataclasses import replace
+
+from nnunet_cmc.data.views import StrongView
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.recipe import Length, Recipe
+from nnunet_cmc.trainers.recipes import PAPER, RECIPES, WITH_PSEUDO
+from nnunet_cmc.trainers.teacher import Teacher
+
+# every term and a teacher
+TAUGHT = replace(PAPER, terms=(*PAPER.terms, WITH_PSEUDO), views=(StrongView(),), teacher=Teacher())
+
+
+def short(recipe: str | Recipe, epochs: int = 2, iterations: int = 2, validation: int = 1, **attributes) -> type:
+    """The trainer ``Short`` of a recipe or its name: seeded, so many epochs of so many iterations, and no pictures."""
+    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    recipe = replace(recipe, length=Length(epochs, iterations, validation))
+    return type("Short", (WithoutPictures,), {"recipe": recipe, "seed": 0, **attributes})
+
+
+class WithoutPictures(CMCTrainer):
+    """Pictures take longer than such a training."""
+
+    def initialize(self):
+        super().initialize()
+        self.logger.local_logger.plot_progress_png = lambda folder: None

@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.terms import CAC, CSC, Setting
+from nnunet_cmc.trainers.terms.pair_term import rows_by_form
+
+SETTING = Setting(num_modalities=2, num_classes=3, num_channels=4, batch_dice=True)
+
+
+def test_pairs_get_the_form_of_their_data():
+    pairs = torch.tensor([[0, 0], [1, 2], [3, -1], [-1, 4], [6, 5]])
+    registered, others = rows_by_form(pairs)
+    assert registered.tolist() == [0]
+    assert others.tolist() == [1, 2, 6, 5]
+    registered, others = rows_by_form(torch.tensor([[0, 0, -1], [1, -1, -1], [2, 3, -1]]))
+    assert registered.tolist() == [0]
+    assert others.tolist() == [2, 3]
+
+
+def output_of(rows: int, present: list[list[bool]]) -> CMCOutput:
+    torch.manual_seed(0)
+    logits = torch.randn(rows, 2, 3, 8, 8, 8, requires_grad=True)
+    features = torch.randn(rows, 2, 4, 2, 2, 2, requires_grad=True)
+    return CMCOutput(logits, features, torch.tensor(present))
+
+
+def run(output: CMCOutput, pairs: list[list[int]], labeled: int):
+    target = torch.randint(0, 3, (labeled, 1, 8, 8, 8))
+    positions = torch.rand(1, 3, 2, 2, 2).expand(len(output.logits), -1, -1, -1, -1)  # partners show the same place
+    data, fusion = torch.zeros(len(output.logits), 2, 8, 8, 8), torch.zeros(len(output.logits), 2, 2, dtype=torch.bool)
+    batch = Batch(data, target, fusion, torch.tensor(pairs), positions)
+    return CSC(SETTING)(output, batch), CAC(SETTING)(output, batch)
+
+
+@pytest.mark.parametrize("form", ["paired", "unpaired"])
+def test_cac_is_for_unlabelled_rows_and_csc_for_all(form):
+    if form == "paired":
+        output, pairs, labeled = output_of(2, [[True, True]] * 2), [[0, 0], [1, 1]], 1
+    else:
+        output, pairs, labeled = output_of(4, [[True, False], [False, True]] * 2), [[0, 1], [2, 3]], 2
+    csc, cac = run(output, pairs, labeled)
+    csc_gradient, logits_of_csc = torch.autograd.grad(csc, [output.features, output.logits], allow_unused=True)
+    assert csc_gradient[0].any()
+    assert csc_gradient[-1].any() or form == "unpaired"  # random predictions are nowhere confident
+    assert logits_of_csc is None
+    gradient = torch.autograd.grad(cac, output.logits)[0]
+    assert not gradient[:labeled].any()
+    assert gradient[labeled:].flatten(1).any(1).all()
+
+
+def test_nothing_to_compare_is_an_exact_zero_with_a_graph():
+    output = output_of(2, [[True, False]] * 2)
+    csc, cac = run(output, [[0, -1], [1, -1]], 1)
+    assert csc == 0
+    assert cac == 0
+    (csc + cac).backward()
+    assert not output.features.grad.any()
+    assert not output.logits.grad.any()
+
+
+@pytest.mark.parametrize("term", [CSC, CAC])
+def test_the_bank_of_the_unpaired_form_is_the_state(term):
+    assert all(name.startswith("forms.unpaired.") for name in term(SETTING).state_dict())
+    assert term(SETTING).state_dict()
+    assert not term(SETTING, form="printed").state_dict()
+
+
+@pytest.mark.parametrize("term", [CSC, CAC])
+def test_the_printed_form_is_for_registered_pairs(term):
+    assert list(term(SETTING, form="printed").forms) == ["paired"]

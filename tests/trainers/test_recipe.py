@@ -1,0 +1,166 @@
+"""Recipes are made of parts: those that may stand together do, and the others are refused by name."""
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunet_cmc.data.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
+from nnunet_cmc.networks import MeanFusion
+from nnunet_cmc.networks.changes import FuseByMean, FuseSkips, ShareEncoder, ShowOnly, SuperviseDeep, TrainAdapters
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
+from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
+from nnunet_cmc.trainers.recipes import RECIPES
+from nnunet_cmc.trainers.teacher import Teacher
+from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+
+PLAIN = Recipe("supervised alone", (Term(Supervised),))
+TAUGHT = {"teacher": Teacher(), "views": (StrongView(),)}
+
+
+def taught(recipe: Recipe, *views) -> Recipe:
+    """With a teacher, and these views more."""
+    terms = (*recipe.terms, Term(Pseudo, GAMMA))
+    return replace(recipe, terms=terms, teacher=Teacher(), views=(*recipe.views, StrongView(), *views))
+
+
+# every kind of part, and how a recipe is given it
+PARTS = {
+    CSC: lambda r: replace(r, terms=(*r.terms, Term(CSC, ALPHA))),
+    CAC: lambda r: replace(r, terms=(*r.terms, Term(CAC, BETA))),
+    Pseudo: taught,
+    CopyPaste: lambda r: taught(r, CopyPaste()),
+    FusePairs: lambda r: replace(r, views=(FusePairs(), *r.views)),
+    SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
+    FuseSkips: lambda r: replace(r, network=(*r.network, FuseSkips())),
+    FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
+    ShareEncoder: lambda r: replace(r, network=(*r.network, ShareEncoder())),
+    ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
+    ConstantAdam: lambda r: replace(r, optimizer=ConstantAdam()),
+}
+REFUSED = {
+    *map(frozenset, CONFLICTS),
+    frozenset((Pseudo, CopyPaste)),  # both bring the same teacher
+    frozenset((Pseudo, FusePairs)),
+}
+
+
+def trainer_of(cubes, recipe: Recipe) -> CMCTrainer:
+    trainer = cubes.trainer(type("Composed", (CMCTrainer,), {"recipe": recipe, "seed": 0}))
+    trainer.initialize()
+    return trainer
+
+
+def found_in(trainer: CMCTrainer) -> set[type]:
+    """Which parts the trainer that was built has, by looking at it and at a batch."""
+    network = trainer.network
+    batch = next(trainer.get_dataloaders()[0])
+    output = network(batch["data"], batch["fusion"])
+    return {
+        kind
+        for kind, there in {
+            CSC: "csc" in trainer.terms,
+            CAC: "cac" in trainer.terms,
+            Pseudo: trainer.teacher is not None and "pseudo" in trainer.terms and "pasted" not in batch,
+            CopyPaste: trainer.teacher is not None and "pseudo" in trainer.terms and "pasted" in batch,
+            FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
+            SuperviseDeep: len(output.deep) > 0,
+            FuseSkips: network.skip_fusion is not None,
+            FuseByMean: isinstance(network.mia, MeanFusion),
+            ShareEncoder: network.encoders[0] is network.encoders[1],
+            ShowOnly: not output.present[:, 1].any(),
+            ConstantAdam: isinstance(trainer.recipe.optimizer, ConstantAdam)
+            and trainer.lr_scheduler.initial_lr == 1e-5,
+        }.items()
+        if there
+    }
+
+
+@pytest.mark.parametrize(
+    "pair", [pair for pair in combinations(PARTS, 2) if frozenset(pair) not in REFUSED],
+    ids=lambda pair: "-".join(kind.__name__ for kind in pair),
+)  # fmt: skip
+def test_both_of_a_pair_of_parts_are_in_the_trainer(unpaired, pair):
+    recipes = [PARTS[b](PARTS[a](PLAIN)) for a, b in (pair, pair[::-1])]
+    assert found_in(trainer_of(unpaired, recipes[0])) == {*pair}
+    networks = [trainer_of(unpaired, recipe).network.state_dict().keys() for recipe in recipes]
+    assert networks[0] == networks[1], "the order of these two does not matter"
+
+
+@pytest.mark.parametrize("pair", [pair for pair in combinations(PARTS, 2) if frozenset(pair) in REFUSED],
+                         ids=lambda pair: "-".join(kind.__name__ for kind in pair))  # fmt: skip
+def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
+    for a, b in (pair, pair[::-1]):
+        with pytest.raises(ValueError, match=r"cannot stand together, since|names .* twice"):
+            PARTS[b](PARTS[a](PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"terms": (Term(CSC, ALPHA),)}, "A recipe needs Supervised"),
+        ({"terms": (Term(Supervised), Term(Pseudo, GAMMA))}, "Pseudo needs Teacher, since"),
+        ({"teacher": Teacher()}, "Teacher needs StrongView, since"),
+        ({"views": (StrongView(),)}, "StrongView needs Teacher, since"),
+        ({"views": (CopyPaste(),)}, "CopyPaste needs StrongView, since"),
+        (TAUGHT, "Teacher needs Pseudo"),
+        ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (CopyPaste(), StrongView())},
+         "put StrongView before it"),
+        ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
+        ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
+        ({"network": (FuseSkips(), FuseSkips())}, "names FuseSkips twice"),
+        ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_there_twice_is_named(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        replace(PLAIN, **changes)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items()
+                                  if not recipe.needs_pretrained and recipe.only_modality != 2])  # fmt: skip
+def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
+    recipe = replace(RECIPES[name], length=Length(1, 2, 1))
+    trainer = trainer_of(cubes, recipe)
+    trainer.logger.local_logger.plot_progress_png = lambda folder: None
+    trainer.run_training()
+    assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
+    again = type(trainer).build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 2, False)
+    again.load_state_dict(trainer.network.state_dict())
+    x = torch.randn(2, 2, 16, 16, 16)
+    with torch.no_grad():
+        assert again.eval()(x).equal(trainer.network.eval()(x))
+    saved = torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)
+    assert saved["recipe"] == recipe.rows()
+    log = Path(trainer.log_file).read_text()
+    assert all(f"{what}: {value}" in log for what, value in recipe.rows().items())
+
+
+def test_a_checkpoint_of_another_recipe_is_not_continued(registered, tmp_path):
+    trainer_of(registered, PLAIN).save_checkpoint(str(tmp_path / "x.pth"))
+    changed = replace(PLAIN, mirrored_axes=(0, 1, 2))
+    with pytest.raises(
+        ValueError, match=r"another recipe than Composed has now \(mirrored axes: 2, and now: 0, 1, 2\)"
+    ):
+        trainer_of(registered, changed).load_checkpoint(str(tmp_path / "x.pth"))
+
+
+def test_a_recipe_reads_as_a_table():
+    assert RECIPES["CMCTrainerAsPrinted"].rows() == {
+        "terms": "supervised; alpha = 0.1 exp(-5 (1 - r)), rising: csc (printed); "
+        "beta = 0.1 exp(-5 r), falling: cac (printed)",
+        "network": "as planned",
+        "views": "FusePairs",
+        "modality dropout": "0",
+        "mirrored axes": "2",
+        "Dice": "as planned",
+        "optimizer": "ConstantAdam(rate=1e-05)",
+        "teacher": "none",
+        "combination": "equal weights",
+        "length": "nnU-Net's",
+    }
+    assert AdamW() == RECIPES["CMCTrainer"].optimizer

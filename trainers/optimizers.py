@@ -1,0 +1,108 @@
+"""How a recipe's weights are optimised: the optimizer, and its rate over the training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+WARM_UP = 50  # iterations; without it AdamW's first steps push the rare classes out, and they come back late or never
+
+
+class Schedule(Protocol):
+    """The learning rate over the training."""
+
+    initial_lr: float
+
+    def step(self, current_step: float | None = None) -> None:
+        """Set the rate for a moment of the training, in epochs."""
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW, which rises over the first iterations and falls polynomially to zero at the last, as nnU-Net's rate does.
+
+    Attributes:
+        weight_decay: from random weights; fine-tuning is Adam, without decay.
+        fine_tuning_rate: of loaded weights (the paper's, by default); None: the planned rate, as from random weights.
+    """
+
+    weight_decay: float = 1e-2
+    fine_tuning_rate: float | None = 1e-5
+
+    def build(
+        self, parameters: Iterable[Parameter], planned_rate: float, epochs: int, iterations: int
+    ) -> tuple[Optimizer, Schedule]:
+        """Make the optimizer at the planned rate, and its schedule over so many epochs of so many iterations."""
+        optimizer = torch.optim.AdamW(parameters, planned_rate, weight_decay=self.weight_decay, fused=True)
+        return optimizer, WarmUpPolyLR(optimizer, planned_rate, epochs, iterations)
+
+    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+        """Choose the rate by where the weights are from, and return a sentence about it.
+
+        nnU-Net loads pretrained weights after the optimizer exists, so it is not known earlier.
+        """
+        rate = self.fine_tuning_rate if pretrained else None
+        if rate is None:
+            origin = "pretrained weights" if pretrained else "scratch"
+            return f"Training from {origin}: AdamW at the planned learning rate {schedule.initial_lr:g}."
+        schedule.initial_lr = rate
+        for group in optimizer.param_groups:
+            group["weight_decay"] = 0.0  # AdamW without decay is Adam
+        return f"Training from pretrained weights: Adam at the fine-tuning learning rate {rate:g}."
+
+
+@dataclass(frozen=True)
+class ConstantAdam:
+    """Adam at a constant rate, whatever the plans say.
+
+    Attributes:
+        rate: the paper's, by default.
+    """
+
+    rate: float = 1e-5
+
+    def build(
+        self, parameters: Iterable[Parameter], planned_rate: float, epochs: int, iterations: int
+    ) -> tuple[Optimizer, Schedule]:
+        """Make the optimizer."""
+        return torch.optim.Adam(parameters, self.rate), ConstantRate(self.rate)
+
+    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+        """Return a sentence about the rate."""
+        return f"Training as printed: Adam at a constant {self.rate:g}."
+
+
+class WarmUpPolyLR(PolyLRScheduler):
+    """Rises linearly over the first iterations, and falls polynomially to zero at the last.
+
+    Args:
+        initial_lr: the highest rate.
+        epochs, iterations: of the training, and of each epoch.
+    """
+
+    def __init__(self, optimizer: Optimizer, initial_lr: float, epochs: int, iterations: int):
+        self.iterations = iterations
+        super().__init__(optimizer, initial_lr, epochs)
+
+    def step(self, current_step: float | None = None) -> None:
+        """Set the rate for a moment of the training, in epochs: 1.5 is the middle of the second."""
+        epoch = 0.0 if current_step is None else current_step
+        super().step(epoch)
+        rise = min(1.0, (epoch * self.iterations + 1) / WARM_UP)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= rise
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+class ConstantRate:
+    """nnU-Net steps a schedule every epoch; this one stands still."""
+
+    def __init__(self, rate: float):
+        self.initial_lr = rate
+
+    def step(self, current_step: float | None = None) -> None:
+        """Change nothing."""

@@ -1,0 +1,144 @@
+"""A recipe: everything in which two trainers differ, as one frozen value."""
+
+import re
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from nnunet_cmc.data.laterality import LEFT_RIGHT
+from nnunet_cmc.data.views import CopyPaste, FusePairs, StrongView, View
+from nnunet_cmc.networks.changes import FuseSkips, NetworkChange, ShowOnly, TrainAdapters
+from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
+from nnunet_cmc.trainers.teacher import Teacher
+from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is; what is None is nnU-Net's own.
+
+    Attributes:
+        epochs: of the training.
+        iterations, validation: of each epoch, to train and to validate.
+    """
+
+    epochs: int | None = None
+    iterations: int | None = None
+    validation: int | None = None
+
+
+# parts of two kinds that cannot stand together -> why
+CONFLICTS: dict[tuple[type, type], str] = {
+    (ShowOnly, FuseSkips): "with one modality shown there is no other whose skips could be fused",
+    (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
+    (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, FusePairs): "with one modality shown there are no pairs",
+    (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
+    (FusePairs, CopyPaste): "cuboids are pasted into scans, and fused pairs are rows of two",
+    (TrainAdapters, ConstantAdam): "adapters are new, and do not learn at the paper's rate for pretrained weights",
+}
+# a part of one kind -> the kind it needs, and why
+NEEDS: dict[type, tuple[type, str]] = {
+    Teacher: (StrongView, "a teacher labels what his student sees in a strong view"),
+    StrongView: (Teacher, "a strong view is for the student of a teacher"),
+    Pseudo: (Teacher, "pseudo-labels are a teacher's"),
+    CopyPaste: (StrongView, "cuboids are pasted into strong views"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a trainer trains, and how.
+
+    Attributes:
+        purpose: one line, what it is for.
+        terms: of the loss, with their weights over time.
+        network: changes of the plans' network, in this order.
+        views: what is done to a batch of pairs, in this order.
+        modality_dropout: share of the labelled rows of several modalities that are split at random into two groups of
+            modalities, each fused by itself, so that a missing modality is nothing new.
+        mirrored_axes: of (D, H, W), unless a class has a side; on canonical axes the last is left to right.
+        batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
+        optimizer: and its schedule.
+        teacher: of the unlabelled rows, if any.
+        calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or alike.
+        length: of the training.
+
+    Raises:
+        ValueError: parts that cannot stand together, that lack another, or that are named twice.
+    """
+
+    purpose: str
+    terms: tuple[Term, ...]
+    network: tuple[NetworkChange, ...] = ()
+    views: tuple[View, ...] = ()
+    modality_dropout: float = 0.5
+    mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)
+    batch_dice: bool | None = None
+    optimizer: AdamW | ConstantAdam = field(default_factory=AdamW)
+    teacher: Teacher | None = None
+    calibrated: bool = True
+    length: Length = field(default_factory=Length)
+
+    def __post_init__(self):
+        kinds = [*(term.loss for term in self.terms), *map(type, (*self.network, *self.views, self.optimizer))]
+        kinds += [type(self.teacher)] if self.teacher else []
+        if twice := [kind.__name__ for kind in kinds if kinds.count(kind) > 1]:
+            raise ValueError(f"A recipe names {twice[0]} twice: name it once.")
+        for a, b in combinations(kinds, 2):
+            if reason := CONFLICTS.get((a, b)) or CONFLICTS.get((b, a)):
+                raise ValueError(f"{a.__name__} and {b.__name__} cannot stand together, since {reason}: leave one out.")
+        for kind in kinds:
+            needed, reason = NEEDS.get(kind, (None, ""))
+            if needed and needed not in kinds:
+                raise ValueError(f"{kind.__name__} needs {needed.__name__}, since {reason}: add it.")
+        if self.teacher and Pseudo not in kinds:
+            raise ValueError("Teacher needs Pseudo, the term in which he teaches: add it.")
+        if Supervised not in kinds:
+            raise ValueError("A recipe needs Supervised, the term of the labelled scans: add it.")
+        if "printed" in [term.form for term in self.terms] and FusePairs not in kinds:
+            raise ValueError(
+                "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
+            )
+        order = [type(view) for view in self.views]
+        if CopyPaste in order and order.index(CopyPaste) < order.index(StrongView):
+            raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
+
+    @property
+    def only_modality(self) -> int | None:
+        """The one modality that is trained, or None for all."""
+        return next((change.modality for change in self.network if isinstance(change, ShowOnly)), None)
+
+    @property
+    def needs_pretrained(self) -> bool:
+        """Whether random weights would stay random where they are frozen."""
+        return any(isinstance(change, TrainAdapters) for change in self.network)
+
+    def rows(self) -> dict[str, str]:
+        """What the recipe says, in words, for tables, logs and checkpoints."""
+        dice = {None: "as planned", True: "over the batch", False: "of every sample"}[self.batch_dice]
+        length = {"epochs": self.length.epochs, "iterations": self.length.iterations}
+        terms = []
+        for term in self.terms:
+            weight = "" if term.weight.symbol == "1" else f"{term.weight.symbol} = {term.weight.formula}: "
+            terms.append(f"{weight}{term.name}{f' ({term.form})' if term.form else ''}")
+        return {
+            "terms": "; ".join(terms),
+            "network": _listed(self.network) or "as planned",
+            "views": _listed(self.views) or "pairs",
+            "modality dropout": f"{self.modality_dropout:g}",
+            "mirrored axes": ", ".join(map(str, self.mirrored_axes)),
+            "Dice": dice,
+            "optimizer": _short(self.optimizer),
+            "teacher": _short(self.teacher) if self.teacher else "none",
+            "combination": "weighted by validation Dice" if self.calibrated else "equal weights",
+            "length": ", ".join(f"{n} {what}" for what, n in length.items() if n) or "nnU-Net's",
+        }
+
+
+def _listed(parts: tuple) -> str:
+    return ", then ".join(map(_short, parts))
+
+
+def _short(part: object) -> str:
+    rounded = re.sub(r"\d\.\d{4,}", lambda number: f"{float(number[0]):.3g}", repr(part))
+    return rounded.removesuffix("()")

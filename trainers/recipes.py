@@ -1,0 +1,95 @@
+"""The table of recipes: each name that ``nnUNetv2_train -tr`` takes, before any suffix."""
+
+from dataclasses import replace
+
+from nnunet_cmc.data.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
+from nnunet_cmc.networks.changes import FuseByMean, FuseSkips, ShareEncoder, ShowOnly, SuperviseDeep, TrainAdapters
+from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
+from nnunet_cmc.trainers.recipe import Recipe
+from nnunet_cmc.trainers.teacher import Teacher
+from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+
+SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(Supervised), Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
+
+RECOMMENDED = Recipe(
+    "the one to take: scans are fused and decoders supervised at every resolution, mirrored along every axis, with "
+    "Dice of every sample by itself, so that few labelled scans are less easily learned by heart",
+    (SUPERVISED, WITH_CSC, WITH_CAC),
+    (SuperviseDeep(), FuseSkips()),
+    mirrored_axes=(0, 1, 2),
+    batch_dice=False,
+)
+PAPER = Recipe("the paper's method, in the form that aligns", (SUPERVISED, WITH_CSC, WITH_CAC))
+
+RECIPES: dict[str, Recipe] = {
+    "CMCTrainer": RECOMMENDED,
+    "CMCTrainer_noCSC": replace(RECOMMENDED, purpose="the same without CSC", terms=(SUPERVISED, WITH_CAC)),
+    "CMCTrainer_noCAC": replace(RECOMMENDED, purpose="the same without CAC", terms=(SUPERVISED, WITH_CSC)),
+    "CMCTrainer_supervised": replace(
+        RECOMMENDED, purpose="the same without both: unlabelled scans teach nothing", terms=(SUPERVISED,)
+    ),
+    "CMCTrainerTeacher": Recipe(
+        "for longer runs on a GPU: a mean teacher labels the unlabelled scans, into which parts of labelled ones are "
+        "pasted; no CAC",
+        (SUPERVISED, WITH_CSC, WITH_PSEUDO),
+        (SuperviseDeep(), FuseSkips()),
+        (StrongView(), CopyPaste()),
+        teacher=Teacher(),
+    ),
+    "CMCTrainerPaper": PAPER,
+    "CMCTrainerPaper_noCAC": replace(
+        PAPER, purpose="its ladder, + CMC strategy: without CAC", terms=(SUPERVISED, WITH_CSC)
+    ),
+    "CMCTrainerPaper_encoders": replace(
+        PAPER,
+        purpose="its ladder, + modality-specific encoders: supervised, mean fusion",
+        terms=(SUPERVISED,),
+        network=(FuseByMean(),),
+    ),
+    "CMCTrainerPaper_baseline": replace(
+        PAPER,
+        purpose="its ladder, baseline: supervised, mean fusion, one encoder for all modalities",
+        terms=(SUPERVISED,),
+        network=(FuseByMean(), ShareEncoder()),
+    ),
+    "CMCTrainerPaper_noCSC": replace(PAPER, purpose="the paper's without CSC", terms=(SUPERVISED, WITH_CAC)),
+    "CMCTrainerPaper_noMIA": replace(
+        PAPER, purpose="the paper's with mean fusion in place of MIA", network=(FuseByMean(),)
+    ),
+    "CMCTrainerPaper_noModalityDropout": replace(
+        PAPER, purpose="the paper's, whose labelled scans are always fused", modality_dropout=0.0
+    ),
+    **{
+        f"CMCTrainerPaper_onlyModality{m}": replace(
+            PAPER,
+            purpose=f"the paper's network on the modality of channel {m} alone, supervised",
+            terms=(SUPERVISED,),
+            network=(ShowOnly(m),),
+        )
+        for m in range(3)
+    },
+    "CMCTrainerPaper_adapters": replace(
+        PAPER,
+        purpose="the paper's for pretrained transformers, of which adapters and norms alone train",
+        network=(TrainAdapters(),),
+        optimizer=AdamW(fine_tuning_rate=None),
+    ),
+    "CMCTrainerAsPrinted": replace(
+        PAPER,
+        purpose="the paper to the letter, for the record: printed losses, which do not align, Adam at 1e-5, no "
+        "modality dropout, equal weights of modalities, scans of two patients fused voxel by voxel",
+        terms=(SUPERVISED, Term(CSC, ALPHA, "printed"), Term(CAC, BETA, "printed")),
+        views=(FusePairs(),),
+        modality_dropout=0.0,
+        optimizer=ConstantAdam(),
+        calibrated=False,
+    ),
+    "MeanTeacherTrainer": replace(
+        PAPER,
+        purpose="a mean teacher alone (Tarvainen & Valpola 2017), on the paper's network: no CSC, no CAC",
+        terms=(SUPERVISED, WITH_PSEUDO),
+        views=(StrongView(),),
+        teacher=Teacher(),
+    ),
+}

@@ -1,0 +1,58 @@
+"""From a name to a trainer: a recipe's name, followed by any of the suffixes below in any order.
+
+``_Nepochs``     N epochs
+``_smoke``       one epoch of 4 iterations: does everything run?
+``_demo``        10 epochs of 40 iterations: minutes on a CPU with CMCPlannerTiny
+``_cmcbudget``   epochs and iterations from the environment: see :mod:`~nnunet_cmc.trainers.comparison.budget`
+"""
+
+import functools
+import re
+from dataclasses import replace
+
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.comparison.budget import Budget, nnUNetTrainer_cmcbudget
+from nnunet_cmc.trainers.recipe import Length
+from nnunet_cmc.trainers.recipes import RECIPES
+
+SUFFIX = re.compile(r"(?P<base>.+)_((?P<epochs>[1-9]\d*)epochs|(?P<short>smoke|demo)|(?P<budget>cmcbudget))")
+SHORT = {"smoke": Length(1, 4, 2), "demo": Length(10, 40, 4)}
+
+
+@functools.cache
+def trainer_class(name: str) -> type:
+    """Find the trainer of this name; ``nnUNetTrainer_cmcbudget`` is nnU-Net's own with a budget.
+
+    Raises:
+        ValueError: there is no such recipe, or a suffix stands twice.
+    """
+    if name == nnUNetTrainer_cmcbudget.__name__:
+        return nnUNetTrainer_cmcbudget
+    base = name
+    said: dict[str, str] = {}
+    while base not in RECIPES and (match := SUFFIX.fullmatch(base)):
+        (kind, value), *_ = ((kind, value) for kind, value in match.groupdict().items() if value and kind != "base")
+        if kind in said:
+            raise ValueError(f"The trainer {name} says twice how long to train: leave {said[kind]} or {value} out.")
+        base, said[kind] = match["base"], value
+    if base not in RECIPES:
+        raise ValueError(
+            f"There is no trainer {name}: take one of {', '.join(RECIPES)}, followed by _Nepochs (any N), _smoke or "
+            "_cmcbudget if you like."
+        )
+    if name == CMCTrainer.__name__:
+        return CMCTrainer
+    length = SHORT.get(said.get("short", ""), Length())
+    if "epochs" in said:
+        length = replace(length, epochs=int(said["epochs"]))
+    recipe = replace(RECIPES[base], length=length)
+    bases = (Budget, CMCTrainer) if "budget" in said else (CMCTrainer,)
+    return type(name, bases, {"recipe": recipe, "__doc__": recipe.purpose, "__module__": __name__})
+
+
+def __getattr__(name: str) -> type:
+    """Find a trainer as an attribute of this module, which is how it is imported and unpickled."""
+    try:
+        return trainer_class(name)
+    except ValueError as error:
+        raise AttributeError(str(error)) from error

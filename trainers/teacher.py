@@ -1,0 +1,71 @@
+"""The mean teacher, who labels the unlabelled scans for the network, his student.
+
+He is a moving average of the student's weights (Tarvainen & Valpola 2017) and sees the weak view of a scan with all its
+modalities fused; the student sees the strong view, each modality by itself, and learns the voxels of which the teacher
+is confident (FixMatch, Sohn et al. 2020).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.views import NOT_PASTED
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A mean teacher of a recipe.
+
+    Attributes:
+        momentum: of the average, for each step; before as many steps as that takes, he is the mean of all students.
+        confidence: probability from which a voxel of his prediction is a label.
+    """
+
+    momentum: float = 0.99
+    confidence: float = 0.9
+
+
+class MeanTeacher(AveragedModel):
+    """A moving average of the student. It is no part of the network, and what predicts is the student.
+
+    Args:
+        student: a CMCNet.
+        teacher: see :class:`Teacher`.
+    """
+
+    def __init__(self, student: nn.Module, teacher: Teacher):
+        super().__init__(student, multi_avg_fn=partial(follow, momentum=teacher.momentum))
+        self.confidence = teacher.confidence
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def pseudo_targets(self, data: Tensor, num_classes: int) -> Tensor:
+        """Labels that the teacher is confident of, ``(N, M, D, H, W)`` -> int16 ``(N, 1, D, H, W)``; K elsewhere."""
+        confidence, label = self(data).softmax(1).max(1, keepdim=True)
+        return torch.where(confidence > self.confidence, label, num_classes).to(torch.int16)
+
+    def teach(self, batch: Batch, num_classes: int) -> Batch:
+        """Make the batch the student's: strong views in place of weak ones, and what the teacher says of these.
+
+        Within pasted cuboids the true label stands in place of the teacher's.
+        """
+        assert batch.strong is not None, "a recipe with a teacher has strong views"
+        weak = batch.data[batch.n_labeled :]
+        targets = self.pseudo_targets(weak, num_classes) if len(weak) else weak[:, :1]
+        if batch.pasted is not None:
+            targets = torch.where(batch.pasted == NOT_PASTED, targets, batch.pasted)
+        student_sees = torch.cat([batch.data[: batch.n_labeled], batch.strong])
+        return replace(batch, data=student_sees, pseudo_targets=targets)
+
+
+def follow(teacher: Sequence[Tensor], student: Sequence[Tensor], updates: Tensor | int, momentum: float) -> None:
+    """Move ``teacher`` to ``m teacher + (1 - m) student`` with ``m = min(1 - 1 / (t + 1), momentum)`` after t updates.
+
+    A constant m would keep of the random weights that a training begins with ``m ** t``, for hundreds of iterations.
+    """
+    torch._foreach_lerp_(list(teacher), list(student), max(1 / (int(updates) + 1), 1 - momentum))

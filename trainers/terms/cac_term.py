@@ -1,0 +1,48 @@
+"""CAC, contrastive anatomical consistency, over the unlabelled pairs of a batch."""
+
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d
+
+from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.pairs import POSITION_STRIDE
+from nnunet_cmc.losses import CACLoss
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.terms.loss_term import Setting
+from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
+
+
+class CAC(PairTerm):
+    """CAC of unlabelled pairs: see :class:`CACLoss`.
+
+    Args:
+        setting: sizes of the bank.
+        form: ``aligning`` (by pair, paired or unpaired), or ``printed``, for registered pairs alone.
+    """
+
+    name = "cac"
+
+    def __init__(self, setting: Setting, form: str = "aligning"):
+        super().__init__()
+        if form == "printed":
+            self.forms = nn.ModuleDict({"paired": CACLoss("printed")})
+            return
+        bank = CACLoss("unpaired", num_modalities=setting.num_modalities, num_classes=setting.num_classes)
+        self.forms = nn.ModuleDict({"paired": CACLoss("paired"), "unpaired": bank})
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the mean over the unlabelled pairs; an exact 0 with a graph where there is none."""
+        registered, others = rows_by_form(batch.pairs)
+        registered, others = registered[registered >= batch.n_labeled], others[others >= batch.n_labeled]
+        return self.mean(
+            output.logits,
+            len(registered),
+            lambda: self.forms["paired"](output.logits[registered].softmax(2), output.present[registered]),
+            len(others) / 2,
+            lambda: self._unpaired(output, others, batch.positions),
+        )
+
+    def _unpaired(self, output: CMCOutput, rows: Tensor, positions: Tensor) -> Tensor:
+        probabilities = output.logits[rows].softmax(2)
+        coarse = avg_pool3d(probabilities.flatten(0, 1), POSITION_STRIDE).unflatten(0, probabilities.shape[:2])
+        where = positions[rows, None].expand(-1, coarse.shape[1], -1, -1, -1, -1)
+        return self.forms["unpaired"](coarse, output.present[rows], where)

@@ -1,0 +1,61 @@
+"""CSC, channel-wise semantic consistency, over all pairs of a batch."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool3d, one_hot
+
+from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.losses import CSCLoss
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.terms.loss_term import Setting
+from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
+
+CONFIDENT = 0.9  # an unlabelled voxel stands for its class from this probability on
+
+
+class CSC(PairTerm):
+    """CSC of labelled and unlabelled pairs: see :class:`CSCLoss`.
+
+    Args:
+        setting: sizes of the bank.
+        form: ``aligning`` (by pair, paired or unpaired), or ``printed``, for registered pairs alone.
+    """
+
+    name = "csc"
+
+    def __init__(self, setting: Setting, form: str = "aligning"):
+        super().__init__()
+        if form == "printed":
+            self.forms = nn.ModuleDict({"paired": CSCLoss("printed")})
+            return
+        bank = CSCLoss(
+            "unpaired",
+            num_modalities=setting.num_modalities,
+            num_classes=setting.num_classes,
+            num_channels=setting.num_channels,
+        )
+        self.forms = nn.ModuleDict({"paired": CSCLoss("paired"), "unpaired": bank})
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the mean over the pairs; an exact 0 with a graph where there is none."""
+        registered, others = rows_by_form(batch.pairs)
+        return self.mean(
+            output.features,
+            len(registered),
+            lambda: self.forms["paired"](output.features[registered], output.present[registered]),
+            len(others) / 2,
+            lambda: self._unpaired(output, batch.target, others),
+        )
+
+    def _unpaired(self, output: CMCOutput, target: Tensor, rows: Tensor) -> Tensor:
+        labeled, hidden = rows[rows < len(target)], rows[rows >= len(target)]
+        num_modalities, num_classes = output.logits.shape[1:3]
+        truth = one_hot(target[labeled, 0].long(), num_classes).movedim(-1, 1).to(output.features.dtype)
+        present = output.present[hidden][:, :, None, None, None, None]
+        confident = output.logits[hidden].detach().softmax(2).masked_fill(~present, 0).amax(1)
+        weights = torch.cat([truth, (confident > CONFIDENT).to(truth.dtype)])
+        depth, height, width = output.features.shape[3:]
+        weights = adaptive_avg_pool3d(weights, (depth, height, width))[:, None]
+        weights = weights.expand(-1, num_modalities, -1, -1, -1, -1)
+        rows = torch.cat([labeled, hidden])
+        return self.forms["unpaired"](output.features[rows], output.present[rows], weights)

@@ -1,0 +1,52 @@
+"""Terms between modalities: which form of a consistency loss each pair of a batch gets."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from nnunet_cmc.losses import Similarity
+from nnunet_cmc.trainers.terms.loss_term import LossTerm
+
+
+class PairTerm(LossTerm):
+    """A term over pairs of modalities.
+
+    A pair whose modalities are one row is registered and gets the ``paired`` form (or, to the letter of the paper, the
+    ``printed`` one); two rows are different grids and get the ``unpaired`` form, whose bank is the term's state.
+
+    Attributes:
+        forms: the losses by form.
+    """
+
+    forms: nn.ModuleDict
+
+    def mean(self, inputs: Tensor, n_paired: float, paired: Callable, n_unpaired: float, unpaired: Callable) -> Tensor:
+        """Compute the mean over the pairs of both forms; a form of no pair is called only where ranks share banks.
+
+        Args:
+            inputs: with a graph, for an exact 0 where there is no pair.
+            n_paired, n_unpaired: numbers of pairs.
+            paired, unpaired: compute the loss of each form over its pairs.
+        """
+        shared = self.forms if dist.is_available() and dist.is_initialized() else ()
+        counts = {"paired": (n_paired, paired), "unpaired": (n_unpaired, unpaired)}
+        losses = {form: (count, loss()) for form, (count, loss) in counts.items() if count or form in shared}
+        unknown = inputs.new_full((1,), torch.nan)
+        seen = [cast(Similarity, self.forms[form].similarity) for form in losses] or [Similarity(unknown, unknown)]
+        self.similarity = Similarity(*(torch.stack(each).nanmean() for each in zip(*seen, strict=True)))
+        total = sum(count * loss for count, loss in losses.values())
+        return total / max(n_paired + n_unpaired, 1) if losses else inputs[:0].sum()
+
+
+def rows_by_form(pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Split ``pairs (P, M)``: rows of registered pairs (one row shows several modalities), and rows of all others."""
+    there = pairs >= 0
+    first = pairs.amax(1, keepdim=True)
+    one_row = ((pairs == first) | ~there).all(1)
+    several = there.sum(1) > 1
+    registered = first[one_row & several, 0]
+    others = pairs[~one_row & several]
+    return registered, others[others >= 0]

@@ -1,0 +1,24 @@
+"""What a teacher says about the unlabelled rows."""
+
+from torch import Tensor
+
+from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
+from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, per_modality
+
+
+class Pseudo(LossTerm):
+    """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``, where these are not K."""
+
+    name = "pseudo"
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.loss = dice_and_ce(setting.batch_dice, ignore_label=setting.num_classes)
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the term over the unlabelled rows."""
+        assert batch.pseudo_targets is not None, "a recipe with this term has a teacher"
+        hidden = slice(batch.n_labeled, None)
+        return per_modality(self.loss, output.logits[hidden], output.present[hidden], batch.pseudo_targets)
