@@ -5,7 +5,6 @@ from collections.abc import Collection
 import numpy as np
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
 from nnunet_cmc.data.parallel import run_parallel
 from nnunet_cmc.data.presence import channel_names
@@ -69,9 +68,8 @@ def _sample(cases: list[str], dataset: dict[str, dict], dataset_json: dict, ever
 def _sample_case(
     image_files: list[str], label_file: str, dataset_json: dict, num_samples: int, everywhere: bool
 ) -> list[np.ndarray]:
-    reader = SimpleITKIOWithReorient()
-    data, _ = read_case(image_files, dataset_json, reader, label_file)
-    labels = read_label(label_file, dataset_json, reader)
+    data, _ = read_case(image_files, dataset_json, label_file)
+    labels = read_label(label_file, dataset_json)
     foreground = np.ones_like(labels) if everywhere else labels
     samples, _ = DatasetFingerprintExtractor.collect_foreground_intensities(foreground, data, num_samples=num_samples)
     shown = shown_channels(data)

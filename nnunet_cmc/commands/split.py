@@ -78,13 +78,13 @@ def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[
     from tqdm import tqdm
 
     from nnunet_cmc.data.presence import VERSION, present_channels
-    from nnunet_cmc.data.raw_case import whole_voxels
+    from nnunet_cmc.data.raw_case import read_volume
 
     silent = [case for case in cases if present_channels(dataset_json, case) is None]
     measured = {}
     for case in tqdm(silent, desc="Reading which modalities are present", unit="case", disable=not silent):
         files = sorted(cases[case].items())
-        measured[case] = [channel for channel, file in files if whole_voxels(case, file).any()]
+        measured[case] = [channel for channel, file in files if read_volume(case, str(file), "replace them")[0].any()]
         if not measured[case]:
             raise ValueError(f"Case {case} of imagesTr is zero everywhere in every channel: remove it with its label.")
     cmc = {"version": VERSION, **dataset_json.get("cmc", {})}

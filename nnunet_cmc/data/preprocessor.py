@@ -8,6 +8,7 @@ from os.path import join
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -20,6 +21,7 @@ from nnunet_cmc.data.cases import UNFINISHED
 from nnunet_cmc.data.dataset_json import REMEDY, read_dataset_json
 from nnunet_cmc.data.files import all_written, atomic_write, read_json
 from nnunet_cmc.data.parallel import end_with_parent, run_parallel
+from nnunet_cmc.data.plans_json import REMEDY as PLANS_REMEDY
 from nnunet_cmc.data.plans_json import planned_configuration, read_plans
 from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import check_case, read_case, read_label, require_declared, shown_channels
@@ -50,14 +52,14 @@ class CMCPreprocessor(DefaultPreprocessor):
             data ``(M, D, H, W)`` float32, seg ``(1, D, H, W)`` int (-1 outside of the image), properties.
 
         Raises:
-            ValueError: see :func:`read_case` and :func:`read_label`.
+            ValueError: see :func:`read_case` and :func:`read_label`; or the plans name a reader of other axes.
         """
         if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
             end_with_parent()
         dataset_json = read_json(dataset_json, REMEDY) if isinstance(dataset_json, str) else dataset_json
-        reader = plans_manager.image_reader_writer_class()
-        data, properties = read_case(image_files, dataset_json, reader, seg_file)
-        seg = None if seg_file is None else read_label(seg_file, dataset_json, reader)
+        _require_our_reader(plans_manager)
+        data, properties = read_case(image_files, dataset_json, seg_file)
+        seg = None if seg_file is None else read_label(seg_file, dataset_json)
         try:
             return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
         except ValueError as error:  # which knows no case
@@ -170,6 +172,15 @@ class CMCPreprocessor(DefaultPreprocessor):
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
         require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))
+
+
+def _require_our_reader(plans_manager: PlansManager) -> None:
+    reader = plans_manager.image_reader_writer_class
+    if not issubclass(reader, SimpleITKIOWithReorient):  # which would write predictions on other axes
+        raise ValueError(
+            f"The plans {plans_manager.plans_name} have {reader.__name__} as image_reader_writer, but nnunet_cmc reads "
+            f"with CMCReaderWriter: {PLANS_REMEDY}."
+        )
 
 
 def _add_missing_copies(raw: str, preprocessed: str) -> None:

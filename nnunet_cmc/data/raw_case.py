@@ -1,18 +1,17 @@
 """Reading a case of nnU-Net's raw format of which some channel files may not exist."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.grid import read_grid
 from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.scan_folder import by_case, scans_of, split_name
-from nnunet_cmc.data.voxels import beyond_memory, count_not_finite, read_voxels
+from nnunet_cmc.data.voxels import count_not_finite, out_of_memory
 
 
 def named_cases(folder: str | os.PathLike, dataset_json: dict) -> dict[str, list[str]]:
@@ -64,25 +63,20 @@ def check_case(
     return case, dict(sorted(files.items()))
 
 
-def read_case(
-    image_files: Sequence[str], dataset_json: dict, reader: BaseReaderWriter, label_file: str | None = None
-) -> tuple[np.ndarray, dict]:
-    """Volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
+def read_case(image_files: Sequence[str], dataset_json: dict, label_file: str | None = None) -> tuple[np.ndarray, dict]:
+    """Read volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
 
     Raises:
         ValueError: see :func:`check_case`; or no channel has a voxel other than zero, a voxel is not finite, or the
             voxels contradict what ``dataset.json`` says about the case.
     """
     case, files = check_case(image_files, dataset_json, label_file)
-    volumes = {}
+    data = np.zeros(0, np.float32)
     for channel, file in files.items():
-        with _in_memory(case, file):
-            if count := count_not_finite(whole_voxels(case, file)):
-                raise ValueError(f"Case {case}: {file} has {count} voxel(s) that are NaN or infinite: replace them.")
-            volumes[channel], properties = reader.read_images([file])
-    data = np.zeros((len(channel_names(dataset_json)), *volumes[channel].shape[1:]), np.float32)
-    for channel, volume in volumes.items():
-        data[channel] = volume[0]
+        volume, properties = read_volume(case, file, "replace them")
+        if not data.size:
+            data = np.zeros((len(channel_names(dataset_json)), *volume.shape), np.float32)
+        data[channel] = volume
 
     present = shown_channels(data)
     if not present:
@@ -113,19 +107,14 @@ def require_declared(present: Sequence[int], dataset_json: dict, case: str) -> N
         )
 
 
-def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) -> np.ndarray:
-    """Label map ``(1, D, H, W)`` float32.
+def read_label(label_file: str, dataset_json: dict) -> np.ndarray:
+    """Read a label map ``(1, D, H, W)`` float32.
 
     Raises:
         ValueError: the file is damaged, or has a value that is no number or that ``dataset.json`` does not name.
     """
     case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
-    with _in_memory(case, label_file):
-        if count := count_not_finite(whole_voxels(case, label_file)):  # the reader makes 0 of NaN
-            raise ValueError(
-                f"Case {case}: {label_file} has {count} voxel(s) that are NaN or infinite: correct the label."
-            )
-        labels, _ = reader.read_seg(label_file)
+    labels = read_volume(case, label_file, "correct the label")[0][None]
     manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
     known = [*map(int, manager.all_labels), *([manager.ignore_label] if manager.has_ignore_label else [])]
     unknown = np.unique(labels[~np.isin(labels, known)])
@@ -151,20 +140,22 @@ def _case_and_channel(file: str, dataset_json: dict) -> tuple[str, int]:
     return case, channel
 
 
-@contextmanager
-def _in_memory(case: str, file: str) -> Iterator[None]:
+def read_volume(case: str, file: str, remedy: str) -> tuple[np.ndarray, dict]:
+    """Read a volume ``(D, H, W)`` float32 of ``case`` and its properties.
+
+    Raises:
+        ValueError: it cannot be read, or a voxel is NaN or infinite, with ``remedy`` as what to do about it.
+    """
     try:
-        yield
+        (volume,), properties = CMCReaderWriter().read_images([file])
+        count = count_not_finite(volume)
     except MemoryError as error:
-        raise ValueError(f"Case {case}: {file} {beyond_memory(read_grid(file).size)}: leave it out.") from error
-
-
-def whole_voxels(case: str, file: str | os.PathLike) -> np.ndarray:
-    """Voxels of a file of ``case``. ValueError: it cannot be read, or is not as long as its header says."""
-    try:
-        return read_voxels(file)
+        raise ValueError(f"Case {case}: {file} {out_of_memory(read_grid(file).size)}: leave it out.") from error
     except ValueError as error:
         raise ValueError(f"Case {case}: {file} {error}: copy or write it again.") from error
+    if count:
+        raise ValueError(f"Case {case}: {file} has {count} voxel(s) that are NaN or infinite: {remedy}.")
+    return volume, properties
 
 
 def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
