@@ -7,18 +7,12 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from nnunetv2.postprocessing import remove_connected_components
-
 from nnunet_cmc.data.files import read_json
-from nnunet_cmc.data.pickles import NUMPY, HarmlessUnpickler
+from nnunet_cmc.data.pickles import IN_POSTPROCESSING, RestrictedUnpickler
 from nnunet_cmc.data.plans_json import check_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.resolved_names import check_dataset_names, check_plans_names
 
-HARMLESS = {  # what nnU-Net's postprocessing.pkl names
-    (remove_connected_components.__name__, "remove_all_but_largest_component_from_segmentation"),
-    *NUMPY,
-}
 LOADED = ("plans.json", "dataset.json", "postprocessing.pkl")
 DATA = (".json", ".csv", ".txt", ".md", ".png", ".pdf", ".nii.gz")  # nothing of these is executed
 RATIO, ALLOWANCE = 20, 2**26  # how many times a file may grow when it is unpacked (weights hardly do), and bytes beside
@@ -118,7 +112,7 @@ def _load(file: Path) -> None:
         check_dataset_names(read_json(file, "export or copy it again"))
     elif name == "postprocessing.pkl":
         with open(file, "rb") as content:
-            HarmlessUnpickler(content, HARMLESS).load()
+            RestrictedUnpickler(content, IN_POSTPROCESSING).load()
     else:
         _checkpoint(file)
 

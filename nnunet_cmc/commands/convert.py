@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _print_summary(folder: Path) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.data.files import visible
     from nnunet_cmc.data.presence import channel_names
+    from nnunet_cmc.data.scan_folder import by_case, visible_files
 
     dataset_json = read_dataset_json(folder / "dataset.json")
     present, ending, names = (
@@ -71,6 +71,6 @@ def _print_summary(folder: Path) -> None:
     print(f"\n{folder}\n{'':16}{'cases':>8}", *(f"{name:>8}" for name in names))
     parts = {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}
     for part, meaning in parts.items():
-        cases = {file.name[: -len(ending) - len("_0000")] for file in visible(folder / part)}
+        cases = by_case(visible_files(folder / part, ending), ending)
         counts = (sum(channel in present[case] for case in cases) for channel in range(len(names)))
         print(f"{meaning:16}{len(cases):8}", *(f"{count:8}" for count in counts))

@@ -1,7 +1,6 @@
 """``nnunet_cmc split``: decide which training cases keep their labels, and which validate."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from nnunet_cmc.commands.datasets import raw_dataset
@@ -33,11 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.dataset_json import read_dataset_json
+    from nnunet_cmc.data.scan_folder import by_channel, numbered_cases
     from nnunet_cmc.data.splits import held_out_scans, make_folds, make_splits, write_splits
 
     raw = raw_dataset(args.dataset)
     dataset_json = read_dataset_json(raw / "dataset.json")
-    cases = _channel_files(raw / "imagesTr", dataset_json["file_ending"])
+    ending = dataset_json["file_ending"]
+    cases, unlabeled, test = (
+        {case: by_channel(files, ending) for case, files in numbered_cases(raw / part, ending).items()}
+        for part in ("imagesTr", "imagesUn", "imagesTs")
+    )
     if not cases:
         raise ValueError(f"{raw / 'imagesTr'} holds no case: convert the dataset again.")
     dataset_json = _with_measured_presence(dataset_json, cases)
@@ -45,7 +49,6 @@ def run(args: argparse.Namespace) -> None:
         splits = make_folds(dataset_json, cases, args.folds, args.seed)
     else:
         splits = make_splits(dataset_json, cases, labeled=args.labeled, val=args.val, seed=args.seed)
-    unlabeled, test = (_channel_files(raw / part, dataset_json["file_ending"]) for part in ("imagesUn", "imagesTs"))
     held_out = [held_out_scans(dataset_json, fold["train"], fold["val"], test, unlabeled) for fold in splits]
     if args.inductive:
         splits = [{**fold, "left_out": scans} if scans else fold for fold, scans in zip(splits, held_out, strict=True)]
@@ -63,17 +66,7 @@ def run(args: argparse.Namespace) -> None:
         print("Plan and preprocess again: the intensity statistics in existing plans come from the labels of before.")
 
 
-def _channel_files(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
-    """Files of each case in ``folder``, by channel."""
-    from nnunet_cmc.data.scan_folder import numbered_cases, split_name
-
-    return {
-        case: {found[1]: Path(file) for file in files if (found := split_name(file, file_ending))}
-        for case, files in numbered_cases(folder, file_ending).items()
-    }
-
-
-def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[int, Path]]) -> dict[str, Any]:
+def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[int, str]]) -> dict[str, Any]:
     """``dataset_json`` that says of every case which channels are present, read from the voxels where it was silent."""
     from tqdm import tqdm
 
@@ -84,7 +77,7 @@ def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[
     measured = {}
     for case in tqdm(silent, desc="Reading which modalities are present", unit="case", disable=not silent):
         files = sorted(cases[case].items())
-        measured[case] = [channel for channel, file in files if read_volume(case, str(file), "replace them")[0].any()]
+        measured[case] = [channel for channel, file in files if read_volume(case, file, "replace them")[0].any()]
         if not measured[case]:
             raise ValueError(f"Case {case} of imagesTr is zero everywhere in every channel: remove it with its label.")
     cmc = {"version": VERSION, **dataset_json.get("cmc", {})}

@@ -92,6 +92,12 @@ def numbered_cases(folder: str | os.PathLike, file_ending: str) -> dict[str, lis
     return by_case((file for file in files_of(folder, file_ending) if split_name(file, file_ending)), file_ending)
 
 
+def by_channel(files: Iterable[str], file_ending: str) -> dict[int, str]:
+    """Map each channel to its file, of the files of one case that have a channel number."""
+    found = ((split_name(file, file_ending), file) for file in files)
+    return dict(sorted((name[1], file) for name, file in found if name))
+
+
 def name_problem(case: str) -> str | None:
     """Why a case of a dataset cannot have this name, if it cannot."""
     if case.endswith("_seg"):
