@@ -10,7 +10,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
 from tqdm import tqdm
 
-from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.raw_case import named_cases, shown_channels
 from nnunet_cmc.data.scan_folder import case_of
 from nnunet_cmc.trainers.checks import require_device
@@ -40,11 +40,11 @@ class CheckedPredictor(nnUNetPredictor):
 
     def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, *args, **kwargs):
         """As nnU-Net's, which answers a file without a number with an IndexError, and an empty folder with success."""
-        files = list_of_lists_or_source_folder
+        files, description = list_of_lists_or_source_folder, DatasetDescription.from_dict(self.dataset_json)
         if isinstance(files, str):
-            files = list(named_cases(files, self.dataset_json).values())
+            files = list(named_cases(files, description).values())
         lists, outputs, previous = super()._manage_input_and_output_lists(files, *args, **kwargs)
-        self.cases = [case_of(files[0], self.dataset_json["file_ending"]) for files in lists]
+        self.cases = [case_of(files[0], description.file_ending) for files in lists]
         return lists, outputs, previous
 
     def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class CheckedPredictor(nnUNetPredictor):
         """
         case, self.cases = (self.cases[0], self.cases[1:]) if self.cases else (None, ())
         if case:
-            names = channel_names(self.dataset_json)
+            names = DatasetDescription.from_dict(self.dataset_json).modalities
             tqdm.write(f"Case {case} is predicted from {', '.join(names[c] for c in shown_channels(data))}.")
         try:
             return super().predict_logits_from_preprocessed_data(data)

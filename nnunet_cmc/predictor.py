@@ -14,7 +14,6 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from tqdm import tqdm
 
 from nnunet_cmc.data.files import require_writable, write_json
-from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.scan_folder import by_case, case_of, scans_of
 from nnunet_cmc.registration.version import require_supported_nnunet
@@ -54,7 +53,8 @@ class Predictor:
         require_supported_nnunet()
         trained = TrainedModel(model, folds, checkpoint)
         self.dataset_json, self.plans = trained.dataset_json, trained.plans
-        self.modalities = channel_names(trained.dataset_json)
+        self.modalities = list(trained.description.modalities)
+        self._file_ending = trained.description.file_ending
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(device)
@@ -104,9 +104,9 @@ class Predictor:
         with self._memory_is_free:
             paths = list(map(str, files))
             preprocessed = self._preprocessor.run_case(paths, None, *self._managers, self.dataset_json)
-            labels, properties = self._predict(case_of(paths[0], self.dataset_json["file_ending"]), *preprocessed)
+            labels, properties = self._predict(case_of(paths[0], self._file_ending), *preprocessed)
             with TemporaryDirectory() as temporary:
-                target = output or Path(temporary, "labels" + self.dataset_json["file_ending"])
+                target = output or Path(temporary, "labels" + self._file_ending)
                 return self._writer.write_seg(labels, str(target), properties)
 
     def predict_folder(
@@ -126,7 +126,7 @@ class Predictor:
             ValueError: there is no folder ``images``, no volume in it, or a file that looks like one and is none that
                 this model reads.
         """
-        ending = self.dataset_json["file_ending"]
+        ending = self._file_ending
         cases = by_case(scans_of(images, ending), ending)
         output = Path(output)
         output.mkdir(parents=True, exist_ok=True)

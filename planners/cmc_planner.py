@@ -12,13 +12,11 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
 from nnunet_cmc.data.files import atomic_write, read_json, write_json
 from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
-from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.splits import hidden_cases, splits_in_force
 from nnunet_cmc.planners.intensities import intensity_statistics
@@ -95,8 +93,8 @@ class CMCPlanner(ExperimentPlanner):
             raise ValueError(
                 f"-overwrite_target_spacing takes three positive numbers (mm), not {list(overwrite_target_spacing)}."
             )
-        check_dataset_json(dataset_json := raw_dataset_json(dataset_name_or_id), "dataset.json")
-        require_plain_labels(dataset_json, type(self).__name__)
+        self.description = raw_description(dataset_name_or_id)
+        self.description.require_plain_labels(type(self).__name__)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
         read_json(fingerprint, f"run nnUNetv2_extract_fingerprint -d {dataset_name_or_id} --clean")
@@ -134,11 +132,11 @@ class CMCPlanner(ExperimentPlanner):
         Raises:
             ValueError: a case that cannot be read, or a modality without a labelled case.
         """
-        check_dataset(self.raw_dataset_folder, self.dataset_json)
+        check_dataset(self.raw_dataset_folder, self.description)
         folder = join(nnUNet_preprocessed, self.dataset_name)
         splits_file = splits_in_force(self.dataset_name)
         hidden = set() if splits_file is None else hidden_cases(splits_file)
-        statistics = intensity_statistics(self.dataset, self.dataset_json, hidden)
+        statistics = intensity_statistics(self.dataset, self.description, hidden)
 
         spacing, reason = self._spacing_and_reason()
         print(f"Target spacing: {reason}")
@@ -164,7 +162,7 @@ class CMCPlanner(ExperimentPlanner):
         with atomic_write(join(folder, "dataset.json")) as copy:
             shutil.copyfile(join(self.raw_dataset_folder, "dataset.json"), copy)
         schemes = self.plans["configurations"]["3d_fullres"]["normalization_schemes"]
-        print(describe_normalization(self.dataset_json, schemes))
+        print(describe_normalization(self.description, schemes))
         self.save_plans(self.plans)
         return self.plans
 
@@ -203,7 +201,7 @@ class CMCPlanner(ExperimentPlanner):
         return np.full(3, spacing), reason
 
     def _checkpointing_and_reason(self) -> tuple[bool, str]:
-        modalities, classes = len(channel_names(self.dataset_json)), len(self.dataset_json["labels"])
+        modalities, classes = len(self.description.modalities), len(self.description.labels)
         patches = 2 * self.batch_size  # labelled and unlabelled
         logits = 16e-9 * classes * self.patch_size**3  # in float32, with their softmax and the gradients of both
         needed = modalities * (self.gb_of_weights + patches * (self.gb_per_patch + logits))

@@ -8,9 +8,9 @@ from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extract
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_cmc.data.dataset_json import require_plain_labels
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.files import is_json, read_json
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_description
 
 
 class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
@@ -27,7 +27,7 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
         return super().__new__(cls)
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
-        raw_dataset_json(dataset_name_or_id)
+        raw_description(dataset_name_or_id)
         super().__init__(dataset_name_or_id, num_processes, verbose)
 
     def run(self, overwrite_existing: bool = False) -> dict:
@@ -61,6 +61,6 @@ class CMCFingerprintExtractor(DatasetFingerprintExtractor):
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
         super().__init__(dataset_name_or_id, num_processes, verbose)
-        require_plain_labels(self.dataset_json, type(self).__name__)
+        DatasetDescription.from_dict(self.dataset_json).require_plain_labels(type(self).__name__)
         self.num_foreground_voxels_for_intensitystats = 1e6
         self.dataset_json["overwrite_image_reader_writer"] = "SimpleITKIOWithReorient"

@@ -10,21 +10,21 @@ import numpy as np
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
-from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.dataset_json import DatasetDescription
 
 SMALLEST = 1e-8  # no division by less
 
 
-def describe_normalization(dataset_json: dict, schemes: Sequence[str] | None = None) -> str:
-    """A sentence on how each modality is normalised, and one on those that may be CT and are not normalised so.
+def describe_normalization(description: DatasetDescription, schemes: Sequence[str] | None = None) -> str:
+    """Describe how each modality is normalised, and which may be CT and are not normalised so.
 
     Args:
         schemes: for each channel; those that nnU-Net chooses by the channel's name, if None.
     """
     if schemes is None:
-        schemes = [get_normalization_scheme(str(name)).__name__ for name in dataset_json["channel_names"].values()]
+        schemes = [get_normalization_scheme(name).__name__ for name in description.normalization_names]
     described, doubtful = [], []
-    for name, scheme in zip(channel_names(dataset_json), schemes, strict=True):
+    for name, scheme in zip(description.modalities, schemes, strict=True):
         as_ct = scheme.startswith("CT")
         described.append(f"{name} {'as CT' if as_ct else 'not as CT'} ({scheme})")
         if not as_ct and "ct" in name.casefold():

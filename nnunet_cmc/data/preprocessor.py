@@ -18,14 +18,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
-from nnunet_cmc.data.dataset_json import REMEDY, read_dataset_json
+from nnunet_cmc.data.dataset_json import REMEDY, DatasetDescription, read_dataset_json
 from nnunet_cmc.data.files import all_written, atomic_write, read_json
 from nnunet_cmc.data.parallel import end_with_parent, run_parallel
 from nnunet_cmc.data.plans_json import REMEDY as PLANS_REMEDY
 from nnunet_cmc.data.plans_json import planned_configuration, read_plans
-from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import check_case, read_case, read_label, require_declared, shown_channels
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_description, unlabeled_cases
 
 # Written for exact zeros of a present channel, so that a tile of nothing but zeros means that the modality is absent.
 ALMOST_ZERO = 1e-6
@@ -57,13 +56,14 @@ class CMCPreprocessor(DefaultPreprocessor):
         if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
             end_with_parent()
         dataset_json = read_json(dataset_json, REMEDY) if isinstance(dataset_json, str) else dataset_json
+        description = DatasetDescription.from_dict(dataset_json)
         _require_our_reader(plans_manager)
-        data, properties = read_case(image_files, dataset_json, seg_file)
-        seg = None if seg_file is None else read_label(seg_file, dataset_json)
+        data, properties = read_case(image_files, description, seg_file)
+        seg = None if seg_file is None else read_label(seg_file, description)
         try:
             return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
         except ValueError as error:  # which knows no case
-            case, _ = check_case(image_files, dataset_json)
+            case, _ = check_case(image_files, description)
             raise ValueError(f"Case {case}: {error}") from error
 
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
@@ -72,7 +72,8 @@ class CMCPreprocessor(DefaultPreprocessor):
         Raises:
             ValueError: the number of channels is not the dataset's, or none has a voxel other than zero.
         """
-        names = channel_names(dataset_json)
+        description = DatasetDescription.of(dataset_json)
+        names = description.modalities
         if len(data) != len(names):
             raise ValueError(
                 f"The image has {len(data)} channel(s), but the dataset has {len(names)} ({', '.join(names)}): "
@@ -89,8 +90,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         raw = raw[(slice(None), *bounding_box_to_slice(properties["bbox_used_for_cropping"]))]
         scale = np.divide(data.shape[1:], raw.shape[1:])
         properties["present_channels"] = present
-        kinds = [dataset_json["channel_names"][str(channel)] for channel in range(len(names))]
-        properties["body_box"] = (body_box(raw, kinds) * scale[:, None]).tolist()
+        properties["body_box"] = (body_box(raw, description.normalization_names) * scale[:, None]).tolist()
         for channel in present:
             data[channel][data[channel] == 0] = ALMOST_ZERO
         return data, seg, properties
@@ -134,12 +134,13 @@ class CMCPreprocessor(DefaultPreprocessor):
         Raises:
             ValueError: the dataset has cases that cannot be preprocessed; found before any work where headers show it.
         """
-        raw_dataset_json(dataset_name_or_id)
+        raw_description(dataset_name_or_id)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
         _add_missing_copies(raw, preprocessed)
         dataset_json = read_dataset_json(join(preprocessed, "dataset.json"))
-        check_dataset(raw, dataset_json)
+        description = DatasetDescription.from_dict(dataset_json)
+        check_dataset(raw, description)
         plans = read_plans(join(preprocessed, plans_identifier + ".json"))
         planned_configuration(plans, configuration_name)
         plans_manager = PlansManager(plans)
@@ -155,7 +156,7 @@ class CMCPreprocessor(DefaultPreprocessor):
             super().run(name, configuration_name, plans_identifier, num_processes)
             arguments = [
                 (join(unfinished, case), image_files, plans_manager, configuration_manager, dataset_json)
-                for case, image_files in unlabeled_cases(raw, dataset_json["file_ending"]).items()
+                for case, image_files in unlabeled_cases(raw, description.file_ending).items()
             ]
             if arguments:
                 run_parallel(
@@ -171,7 +172,9 @@ class CMCPreprocessor(DefaultPreprocessor):
 
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
-        require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))
+        require_declared(
+            load_pickle(path + ".pkl")["present_channels"], DatasetDescription.of(dataset_json), os.path.basename(path)
+        )
 
 
 def _require_our_reader(plans_manager: PlansManager) -> None:

@@ -5,29 +5,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.grid import read_grid
-from nnunet_cmc.data.presence import channel_names, present_channels
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.scan_folder import by_case, scans_of, split_name
 from nnunet_cmc.data.voxels import count_not_finite, out_of_memory
 
 
-def named_cases(folder: str | os.PathLike, dataset_json: dict) -> dict[str, list[str]]:
+def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
     """Files of each case of a folder of scans, each of which is to be named ``CASE_000N``.
 
     Raises:
         ValueError: see :func:`scans_of`; or a file has no channel number, or one that the dataset has not.
     """
-    files = scans_of(folder, dataset_json["file_ending"])
+    files = scans_of(folder, description.file_ending)
     for file in files:
-        _case_and_channel(file, dataset_json)
-    return by_case(files, dataset_json["file_ending"])
+        _case_and_channel(file, description)
+    return by_case(files, description.file_ending)
 
 
 def check_case(
-    image_files: Sequence[str], dataset_json: dict, label_file: str | None = None, case: str | None = None
+    image_files: Sequence[str],
+    description: DatasetDescription | dict[str, Any],
+    label_file: str | None = None,
+    case: str | None = None,
 ) -> tuple[str, dict[int, str]]:
     """Name of a case and its file for each channel, rising, after a look at the names and headers of its files.
 
@@ -40,10 +42,11 @@ def check_case(
         ValueError: a file has no channel number, one that the dataset has not, or one twice; a file is missing or
             unreadable; the files are not on one grid.
     """
-    ending, names = dataset_json["file_ending"], channel_names(dataset_json)
+    description = DatasetDescription.of(description)
+    ending, names = description.file_ending, description.modalities
     files: dict[int, str] = {}
     for file in sorted(image_files):
-        case, channel = _case_and_channel(file, dataset_json)
+        case, channel = _case_and_channel(file, description)
         if channel in files:
             raise ValueError(f"Case {case}: {files[channel]} and {file} are both of channel {channel}: remove one.")
         files[channel] = file
@@ -63,32 +66,34 @@ def check_case(
     return case, dict(sorted(files.items()))
 
 
-def read_case(image_files: Sequence[str], dataset_json: dict, label_file: str | None = None) -> tuple[np.ndarray, dict]:
+def read_case(
+    image_files: Sequence[str], description: DatasetDescription, label_file: str | None = None
+) -> tuple[np.ndarray, dict]:
     """Read volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
 
     Raises:
         ValueError: see :func:`check_case`; or no channel has a voxel other than zero, a voxel is not finite, or the
             voxels contradict what ``dataset.json`` says about the case.
     """
-    case, files = check_case(image_files, dataset_json, label_file)
+    case, files = check_case(image_files, description, label_file)
     data = np.zeros(0, np.float32)
     for channel, file in files.items():
         volume, properties = read_volume(case, file, "replace them")
         if not data.size:
-            data = np.zeros((len(channel_names(dataset_json)), *volume.shape), np.float32)
+            data = np.zeros((len(description.modalities), *volume.shape), np.float32)
         data[channel] = volume
 
     present = shown_channels(data)
     if not present:
         raise ValueError(f"Case {case} shows no modality: all voxels of {', '.join(files.values())} are zero.")
-    declared = present_channels(dataset_json, case)
+    declared = description.present_channels.get(case)
     for channel in set(present) - set(present if declared is None else declared):
         raise ValueError(
             f"Case {case}: {files[channel]} has voxels other than zero, but dataset.json says that the case has only "
             f"the channel(s) {', '.join(map(str, declared or ()))}: correct dataset.json, or rename the case."
         )
     if label_file is not None:
-        require_declared(present, dataset_json, case)
+        require_declared(present, description, case)
     return data, properties
 
 
@@ -97,26 +102,25 @@ def shown_channels(data: Any) -> list[int]:
     return [channel for channel in range(len(data)) if data[channel].any()]
 
 
-def require_declared(present: Sequence[int], dataset_json: dict, case: str) -> None:
+def require_declared(present: Sequence[int], description: DatasetDescription, case: str) -> None:
     """Refuse a case of the dataset that shows less than ``dataset.json`` says; in a prediction it may."""
-    declared = present_channels(dataset_json, case) or ()
+    declared = description.present_channels.get(case, ())
     for channel in set(declared) - set(present):
         raise ValueError(
-            f"Case {case}: all voxels of channel {channel} ({channel_names(dataset_json)[channel]}) are zero, but "
+            f"Case {case}: all voxels of channel {channel} ({description.modalities[channel]}) are zero, but "
             f"dataset.json says that the case has the channel(s) {', '.join(map(str, declared))}: correct one of them."
         )
 
 
-def read_label(label_file: str, dataset_json: dict) -> np.ndarray:
+def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
     """Read a label map ``(1, D, H, W)`` float32.
 
     Raises:
         ValueError: the file is damaged, or has a value that is no number or that ``dataset.json`` does not name.
     """
-    case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
+    case = os.path.basename(label_file).removesuffix(description.file_ending)
     labels = read_volume(case, label_file, "correct the label")[0][None]
-    manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-    known = [*map(int, manager.all_labels), *([manager.ignore_label] if manager.has_ignore_label else [])]
+    known = description.label_values()
     unknown = np.unique(labels[~np.isin(labels, known)])
     if len(unknown):
         raise ValueError(
@@ -126,8 +130,8 @@ def read_label(label_file: str, dataset_json: dict) -> np.ndarray:
     return labels
 
 
-def _case_and_channel(file: str, dataset_json: dict) -> tuple[str, int]:
-    ending, names = dataset_json["file_ending"], channel_names(dataset_json)
+def _case_and_channel(file: str, description: DatasetDescription) -> tuple[str, int]:
+    ending, names = description.file_ending, description.modalities
     found = split_name(file, ending)
     if found is None:
         raise ValueError(f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on.")
