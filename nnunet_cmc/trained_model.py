@@ -64,7 +64,7 @@ class TrainedModel:
         self.network.load_state_dict(self.weights[0])
 
     def predictor(self, **options: Any) -> WindowPredictor:
-        """A predictor with this model; ``options`` are those of nnU-Net's. ValueError if there is no such device."""
+        """Make a predictor with this model; ``options`` are nnU-Net's. ValueError if there is no such device."""
         predictor = WindowPredictor(**options)
         require_device(predictor.device)
         predictor.checkpoints = self.checkpoints
@@ -91,7 +91,7 @@ def _folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> 
 
 
 def _description(checkpoint: dict[str, Any], file: Path) -> tuple[str, str, tuple[int, ...] | None]:
-    """Trainer, configuration and mirroring axes."""
+    """Read trainer, configuration and mirroring axes of a checkpoint."""
     arguments = checkpoint.get("init_args")
     trainer = checkpoint.get("trainer_name")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None

@@ -1,4 +1,4 @@
-"""Does a file that somebody sent execute code when nnU-Net loads it? It unpickles checkpoints, and cannot ask."""
+"""Verify that a model that somebody sent executes no code when nnU-Net, which unpickles its files, loads it."""
 
 import shutil
 import zipfile
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
 
 
 def verify(file: Path) -> Iterator[Verdict]:
-    """Verdict on a checkpoint or, each for itself, on all of an exported model (``.zip``) or the folder of a model."""
+    """Judge a checkpoint, or each file of an exported model (``.zip``) or of the folder of a model."""
     if file.is_dir():
         loaded = sorted(path for path in file.rglob("*") if _is_loaded(path.name))
         if not loaded:
@@ -62,9 +62,9 @@ def _archive(file: Path) -> Iterator[Verdict]:
 
 
 def _require_sizes(archive: zipfile.ZipFile, size: int) -> None:
-    """ValueError if the archive, a file of ``size`` bytes, unpacks to much more than a model, by what its entries say.
+    """Raise a ValueError if the archive, of ``size`` bytes, states that it unpacks to much more than a model.
 
-    None yields more than it says: zipfile stops there, and then finds that the checksum is wrong.
+    No entry yields more than it states: zipfile stops there and then finds that the checksum is wrong.
     """
     if len(archive.infolist()) > ENTRIES:
         raise ValueError(f"it has {len(archive.infolist())} entries, and a model has a few: do not unpack it")

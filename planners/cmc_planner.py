@@ -1,4 +1,4 @@
-"""Plans for CMC: a fixed cube, a self-configured spacing, one 3-D configuration."""
+"""Planner for CMC: a fixed cube, a self-configured spacing, one 3-D configuration."""
 
 import shutil
 from copy import deepcopy
@@ -27,7 +27,7 @@ STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess 
 
 
 class CMCPlanner(ExperimentPlanner):
-    """Plans with the SAM-Med3D ViT-B encoder. The siblings of this class differ in its attributes.
+    """Plan with the SAM-Med3D ViT-B encoder. Subclasses differ in the attributes of the class.
 
     Args:
         dataset_name_or_id: of a dataset in raw format that has a ``dataset_fingerprint.json``.
@@ -98,7 +98,7 @@ class CMCPlanner(ExperimentPlanner):
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
         read_json(fingerprint, f"run nnUNetv2_extract_fingerprint -d {dataset_name_or_id} --clean")
-        splits_in_force(name)  # nnU-Net would stop at files that disagree as well, without a word
+        splits_in_force(name)  # where files disagree, nnU-Net would stop without an explanation
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,
@@ -109,21 +109,21 @@ class CMCPlanner(ExperimentPlanner):
         )
 
     def determine_reader_writer(self):
-        """Canonical axes, so that left is left in every modality; predictions return to the input's grid."""
+        """Choose canonical axes, so that left is left in every modality; predictions return to the input's grid."""
         return CMCReaderWriter
 
     def determine_transpose(self):
-        """None: the target spacing is isotropic, and the encoder's axes have a meaning."""
+        """Choose no transposition: the target spacing is isotropic, and the encoder's axes have a meaning."""
         return [0, 1, 2], [0, 1, 2]
 
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
-        """The encoder's for CT and for other modalities; nnU-Net's where a channel's name asks for one (``noNorm``)."""
+        """Choose the encoder's for CT and others; nnU-Net's where a channel's name asks for one (``noNorm``)."""
         schemes, use_mask = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         planned = [self.normalization.get(scheme, scheme) for scheme in schemes]
         return planned, [mask and ours == stock for mask, ours, stock in zip(use_mask, planned, schemes, strict=True)]
 
     def determine_fullres_target_spacing(self) -> np.ndarray:
-        """``(3,)`` mm along D, H, W."""
+        """Return the target spacing ``(3,)`` in mm along D, H, W."""
         return self._spacing_and_reason()[0]
 
     def plan_experiment(self) -> dict:

@@ -17,7 +17,7 @@ NUM_SAMPLES = 1e6  # voxels over the whole dataset
 def intensity_statistics(
     dataset: dict[str, dict], description: DatasetDescription | dict[str, Any], hidden: Collection[str]
 ) -> dict[str, dict[str, float]]:
-    """Statistics of the foreground voxels, as in nnU-Net's fingerprint, for each channel ("0", "1", ...).
+    """Compute statistics of the foreground voxels, as in nnU-Net's fingerprint, for each channel ("0", "1", ...).
 
     A channel's voxels come from cases that show it and are not ``hidden``. Where these have no foreground, all their
     voxels count; where there are none, the hidden cases do. Either is printed.
@@ -60,7 +60,7 @@ def intensity_statistics(
 def _sample(
     cases: list[str], dataset: dict[str, dict], description: DatasetDescription, everywhere: bool
 ) -> list[np.ndarray]:
-    """Sampled voxels of each channel, as many from every case that shows it."""
+    """Sample voxels of each channel, as many from every case that shows it."""
     arguments = [
         (dataset[c]["images"], dataset[c]["label"], description, int(NUM_SAMPLES // len(cases)) + 1, everywhere)
         for c in cases

@@ -14,7 +14,7 @@ REMEDY = "convert the dataset again, or correct the file"
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What a ``dataset.json`` says. See :mod:`nnunet_cmc.data.presence` for its ``cmc`` key.
+    """Content of a ``dataset.json``. See :mod:`nnunet_cmc.data.presence` for its ``cmc`` key.
 
     Attributes:
         modalities: names of the modalities, in channel order.

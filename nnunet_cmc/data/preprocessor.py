@@ -31,12 +31,12 @@ ALMOST_ZERO = 1e-6
 
 
 def unlabeled_folder(preprocessed_folder: str) -> str:
-    """Where preprocessed cases of ``imagesUn`` lie: beside the labelled ones, so that no stock trainer meets them."""
+    """Name the folder of preprocessed cases of ``imagesUn``, beside the labelled ones, which stock trainers read."""
     return preprocessed_folder + "_unlabeled"
 
 
 class CMCPreprocessor(DefaultPreprocessor):
-    """Crop, normalise and resample as nnU-Net does, on the image alone: no label touches it.
+    """Crop, normalise and resample as nnU-Net does, by the image alone: no label has an influence.
 
     An absent channel is exactly zero in every voxel, a present one in none. The properties of a case gain
 
@@ -45,7 +45,7 @@ class CMCPreprocessor(DefaultPreprocessor):
     """
 
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
-        """Preprocess the case whose channel files are ``image_files``: any of them, in any order, ``_000N`` counts.
+        """Preprocess a case given as files ``_000N`` of any of its channels, in any order.
 
         Returns:
             data ``(M, D, H, W)`` float32, seg ``(1, D, H, W)`` int (-1 outside of the image), properties.
@@ -67,7 +67,7 @@ class CMCPreprocessor(DefaultPreprocessor):
             raise ValueError(f"Case {case}: {error}") from error
 
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
-        """The same for arrays ``data (M, D, H, W)``, ``seg (1, D, H, W)``: a channel that is all zero is absent.
+        """Preprocess arrays ``data (M, D, H, W)`` and ``seg (1, D, H, W)``; a channel that is all zero is absent.
 
         Raises:
             ValueError: the number of channels is not the dataset's, or none has a voxel other than zero.
@@ -96,7 +96,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         return data, seg, properties
 
     def run_case_save(self, output_filename_truncated, *arguments):
-        """As nnU-Net's. OSError if the preprocessed case cannot be written."""
+        """Preprocess a case and save it as nnU-Net does. OSError if it cannot be written."""
         written = output_filename_truncated + ".b2nd"
         try:
             super().run_case_save(output_filename_truncated, *arguments)
@@ -202,7 +202,7 @@ def _empty(folder: str) -> None:
 
 
 def _remove_partial_copies(raw: str, preprocessed: str) -> None:
-    """Of the labels that nnU-Net copies to ``gt_segmentations``, and never again: those that a kill cut short."""
+    """Remove copies in ``gt_segmentations`` that a kill cut short: nnU-Net would never copy these labels again."""
     copies = join(preprocessed, "gt_segmentations")
     for name in os.listdir(copies) if os.path.isdir(copies) else []:
         source, copy = join(raw, "labelsTr", name), join(copies, name)

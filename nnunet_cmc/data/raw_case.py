@@ -14,7 +14,7 @@ from nnunet_cmc.data.voxels import count_not_finite, out_of_memory
 
 
 def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
-    """Files of each case of a folder of scans, each of which is to be named ``CASE_000N``.
+    """Group the files of a folder of scans, each of which must be named ``CASE_000N``, by case.
 
     Raises:
         ValueError: see :func:`scans_of`; or a file has no channel number, or one that the dataset has not.
@@ -31,7 +31,7 @@ def check_case(
     label_file: str | None = None,
     case: str | None = None,
 ) -> tuple[str, dict[int, str]]:
-    """Name of a case and its file for each channel, rising, after a look at the names and headers of its files.
+    """Check names and headers of the files of a case; return its name and its file for each channel, rising.
 
     Args:
         image_files: channel files of one case, in any order; a file's ``_000N`` names its channel.
@@ -98,7 +98,7 @@ def read_case(
 
 
 def shown_channels(data: Any) -> list[int]:
-    """Channels of ``data (M, D, H, W)``, an array or a tensor, that have a voxel other than exactly zero."""
+    """List the channels of ``data (M, D, H, W)``, an array or a tensor, with a voxel other than exactly zero."""
     return [channel for channel in range(len(data)) if data[channel].any()]
 
 
@@ -163,7 +163,7 @@ def read_volume(case: str, file: str, remedy: str) -> tuple[np.ndarray, dict]:
 
 
 def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
-    """ValueError if a file of ``case`` cannot be read, or does not lie where the first one does."""
+    """Raise a ValueError if a file of ``case`` cannot be read, or is not on the grid of the first one."""
     grids = []
     for file in files:
         try:

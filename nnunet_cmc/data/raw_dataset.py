@@ -1,4 +1,4 @@
-"""A whole dataset in raw format: its unlabelled cases, and a look at all cases that takes seconds."""
+"""A dataset in raw format: its unlabelled cases, and a check of all headers that takes seconds."""
 
 import codecs
 import os
@@ -38,7 +38,7 @@ def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
 
 
 def _remove_byte_order_mark(file: str) -> None:
-    """Write ``file`` without the mark that it may begin with: nnU-Net, which reads it next, cannot read the mark."""
+    """Remove the byte order mark that ``file`` may begin with, which nnU-Net cannot read."""
     if os.path.isfile(file):
         content = Path(file).read_bytes()
         if content.startswith(codecs.BOM_UTF8):
@@ -47,7 +47,7 @@ def _remove_byte_order_mark(file: str) -> None:
 
 
 def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
-    """Channel files of each case in ``imagesUn``; empty where there is no such folder.
+    """Group the channel files in ``imagesUn`` by case; empty where there is no such folder.
 
     Raises:
         ValueError: something in it looks like a scan, and would not be read.
@@ -56,7 +56,7 @@ def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
 
 
 def check_dataset(raw_folder: str, description: DatasetDescription | dict[str, Any]) -> None:
-    """Look at the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
+    """Check the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
 
     Raises:
         ValueError: ``dataset.json`` is unsound; or a sentence for each bad case, a line each.
@@ -104,7 +104,7 @@ def _labeled_cases(raw_folder: str, description: DatasetDescription) -> dict[str
 
 
 def _labels_without_image(folder: str, ending: str, cases: set[str]) -> list[str]:
-    """A sentence for each label that nnU-Net would pass over."""
+    """Describe each label that nnU-Net would silently ignore."""
     return [
         f"Case {case} has the label {file}, but no file in imagesTr: add its images, or remove the label."
         for file in visible_files(folder, ending)

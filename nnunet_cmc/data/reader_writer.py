@@ -1,4 +1,4 @@
-"""How volumes are read and label maps are written, for nnU-Net's commands and for ours."""
+"""The reader of volumes and writer of label maps, of nnU-Net's commands and of ours."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from nnunet_cmc.data.voxels import NOT_WRITTEN, read_image
 class CMCReaderWriter(SimpleITKIOWithReorient):
     """nnU-Net's reader and writer on canonical axes, but for two things.
 
-    A volume is read whole and NaN stays NaN, where ITK reads zeros. A label map appears whole or not at all: nnU-Net's
+    A truncated volume is refused and NaN stays NaN, where ITK reads zeros. A label map is written atomically: nnU-Net's
     writer does not notice a full disk, and ``nnUNetv2_predict --continue_prediction`` takes half a file for a finished
     case.
     """

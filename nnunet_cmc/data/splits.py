@@ -76,7 +76,7 @@ def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable
 
 
 def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
-    """Fold number ``fold`` of a ``splits_final.json``.
+    """Read fold number ``fold`` of a ``splits_final.json``.
 
     Raises:
         ValueError: no such file or fold, a list is missing, or a case is in two lists or has a name with a path.
@@ -109,7 +109,7 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
 
 
 def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
-    """Cases whose label some fold hides; empty where there is no such file."""
+    """Read the cases whose label some fold hides; empty where there is no such file."""
     if not Path(splits_file).is_file():
         return set()
     hidden = [fold.get("unlabeled", []) for fold in _read(splits_file)]
@@ -122,7 +122,7 @@ def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
 def make_splits(
     description: DatasetDescription, cases: Iterable[str], *, labeled: Sequence[float], val: float, seed: int
 ) -> list[dict]:
-    """One fold for each fraction in ``labeled``, over the same validation cases.
+    """Make one fold for each fraction in ``labeled``, over the same validation cases.
 
     The validation part is drawn by subject, the same share of every group of subjects scanned in the same modalities;
     no subject is on both sides, and each modality is validated if it has subjects enough. A fraction is of the
@@ -171,7 +171,7 @@ def make_splits(
 
 
 def make_folds(description: DatasetDescription, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
-    """A cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
+    """Make a cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
 
     Raises:
         ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
@@ -200,7 +200,7 @@ def held_out_scans(
     test: Iterable[str],
     unlabeled: Iterable[str],
 ) -> list[str]:
-    """Those of the ``unlabeled`` cases that are scans of subjects of ``val`` (and not of ``train``) or of ``test``.
+    """List the ``unlabeled`` cases that are scans of subjects of ``val`` (and not of ``train``) or of ``test``.
 
     A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
     """
@@ -255,12 +255,12 @@ def _read(splits_file: str | os.PathLike) -> list[dict]:
 
 
 def _lists(fold: dict) -> dict[str, list[str]]:
-    """The lists of cases of a fold, whatever else a file has there."""
+    """Return the lists of cases of a fold, and nothing else that it holds."""
     return {key: list(map(str, cases)) for key, cases in fold.items() if isinstance(cases, list)}
 
 
 def _shuffled_subjects(description: DatasetDescription, cases: Iterable[str], seed: int) -> dict[str, list[str]]:
-    """Subjects in random order, each with its cases, sorted."""
+    """Shuffle the subjects, each with its cases, sorted."""
     scans: dict[str, list[str]] = defaultdict(list)
     for case in sorted(set(cases)):
         scans[description.subject_of(case)].append(case)
@@ -269,7 +269,7 @@ def _shuffled_subjects(description: DatasetDescription, cases: Iterable[str], se
 
 
 def _by_modalities(description: DatasetDescription, subjects: dict[str, list[str]]) -> Groups:
-    """Groups of subjects whose scans show the same modalities, in a fixed order of groups."""
+    """Group the subjects whose scans show the same modalities, in a fixed order of groups."""
     groups: Groups = defaultdict(list)
     for subject, scans in subjects.items():
         groups[tuple(sorted({c for case in scans for c in description.possible_channels(case)}))].append(subject)
@@ -293,5 +293,5 @@ def _validate_every_modality(
 
 
 def _rounded(count: float) -> int:
-    """Nearest integer, halves up (``round`` takes halves to the even neighbour)."""
+    """Round to the nearest integer, halves up (``round`` takes halves to the even neighbour)."""
     return int(count + 0.5)

@@ -1,4 +1,4 @@
-"""Volume files, read whole or refused where a reader would fill a gap with zeros, and written whole."""
+"""Reading volume files, with an error where ITK would read zeros, and writing them, with an error if incomplete."""
 
 import zlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ NOT_WRITTEN = RuntimeError, ValueError  # ITK does not notice when a NIfTI file 
 def read_voxels(file: str | PathLike) -> np.ndarray:
     """Read all voxels of a volume, in the file's own order of axes.
 
-    ITK reads a NIfTI file that is shorter than its header says without a word, and a NaN in one as 0.
+    Of a NIfTI file, ITK would silently read what is missing of it, and NaN, as 0.
 
     Raises:
         ValueError: the file cannot be read, or is shorter than its header says.
