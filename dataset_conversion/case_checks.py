@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data.grid import Grid
-from nnunet_cmc.data.voxels import beyond_memory, count_not_finite
+from nnunet_cmc.data.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
 
@@ -42,7 +42,7 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
             found.append(f"case {case.name}, {file}: {error}.")
             continue
         except MemoryError:
-            found.append(f"case {case.name}, {file}: {beyond_memory(size)}.")
+            found.append(f"case {case.name}, {file}: {out_of_memory(size)}.")
             continue
         found += [f"case {case.name}, {file}: {problem}." for problem in wrong if problem]
         reference = reference or (file, grid)

@@ -14,10 +14,11 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.files import atomic_write, require_writable, write_json
 from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.parallel import run_parallel
-from nnunet_cmc.data.presence import VERSION
+from nnunet_cmc.data.presence import VERSION, channel_names
 from nnunet_cmc.data.scan_folder import name_problem
 from nnunet_cmc.data.splits import make_splits, require_every_modality
 from nnunet_cmc.data.variables import require_set
@@ -94,15 +95,24 @@ def write_raw_dataset(
             "subjects": {case.name: case.subject for case in cases},
         },
     }
+    description = DatasetDescription(  # unchecked: all that is wrong with the cases is listed below
+        modalities=tuple(channel_names(dataset_json)),
+        normalization_names=tuple(names_for_nnunet),
+        labels=labels,
+        file_ending=FILE_ENDING,
+        present_channels={case.name: tuple(sorted(case.images)) for case in cases},
+        subjects={case.name: case.subject for case in cases},
+        has_cmc_key=True,
+    )
     training = [case.name for case in cases if _is_training(case)]
     _print_left_out(left_out or {}, every_one=dry_run)
-    print(describe_normalization(dataset_json))
+    print(describe_normalization(description))
     if not dry_run:
         require_writable(folder.parent)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
     found = [*errors, *_name_problems(cases)]
     try:
-        require_every_modality(dataset_json, training, "the training part")
+        require_every_modality(description, training, "the training part")
     except ValueError as error:
         found.append(str(error))
     found += [problem for each in run_parallel(find_problems, checks, processes, "Checking") for problem in each]
@@ -120,7 +130,7 @@ def write_raw_dataset(
         run_parallel(write_case, jobs, processes, "Writing")
         _write_manifest(unfinished / "manifest.csv", cases, plans)
         try:
-            splits = make_splits(dataset_json, training, labeled=[1], val=validation, seed=seed)
+            splits = make_splits(description, training, labeled=[1], val=validation, seed=seed)
             write_json(unfinished / "splits_final.json", splits)
         except ValueError as error:
             print(f"There is no splits_final.json. {error}")

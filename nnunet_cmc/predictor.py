@@ -1,4 +1,4 @@
-"""A trained model that stays in memory and answers from many threads: ``nnunet_cmc.Predictor``."""
+"""Prediction in Python: ``nnunet_cmc.Predictor`` keeps a trained model in memory, for any number of threads."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,16 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from tqdm import tqdm
 
 from nnunet_cmc.data.files import require_writable, write_json
-from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.scan_folder import by_case, case_of, scans_of
 from nnunet_cmc.registration.version import require_supported_nnunet
 from nnunet_cmc.trained_model import TrainedModel
 
-AT_ONCE = 2  # cases in memory: one in the network, one before or behind it
+CASES_IN_MEMORY = 2  # one in the network, one in preprocessing or export
 
 
 class Predictor:
-    """Predicts as ``nnUNetv2_predict`` does, but is loaded once, and takes arrays as well as files.
+    """Predict as ``nnUNetv2_predict`` does, but load the model once, and take arrays as well as files.
 
     Any number of threads may use one predictor. The network sees one case at a time, and two cases are in memory;
     further calls wait. Nothing in the checkpoints is executed.
@@ -54,7 +53,8 @@ class Predictor:
         require_supported_nnunet()
         trained = TrainedModel(model, folds, checkpoint)
         self.dataset_json, self.plans = trained.dataset_json, trained.plans
-        self.modalities = channel_names(trained.dataset_json)
+        self.modalities = list(trained.description.modalities)
+        self._file_ending = trained.description.file_ending
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(device)
@@ -68,10 +68,10 @@ class Predictor:
         self._preprocessor = self._predictor.configuration_manager.preprocessor_class(verbose=False)
         self._writer = CMCReaderWriter()  # whichever the plans name
         self._threads = torch.get_num_threads()
-        self._network_is_free, self._memory_is_free = Lock(), BoundedSemaphore(AT_ONCE)
+        self._network_lock, self._memory_slots = Lock(), BoundedSemaphore(CASES_IN_MEMORY)
 
     def predict(self, volumes: Mapping[str, np.ndarray], spacing: Sequence[float]) -> np.ndarray:
-        """Label map ``(D, H, W)`` uint8 of a case given as arrays.
+        """Predict the label map ``(D, H, W)`` uint8 of a case given as arrays.
 
         Args:
             volumes: modality -> ``(D, H, W)``, any of the model's, all on one grid. Canonical axes, as our plans have
@@ -84,16 +84,16 @@ class Predictor:
         if len(spacing) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing):
             raise ValueError(f"The spacing must be three positive numbers (mm along D, H, W), but is {list(spacing)}.")
         properties = {"spacing": [float(step) for step in spacing]}
-        with self._memory_is_free:
+        with self._memory_slots:
             arguments = self._stacked(volumes), None, properties, *self._managers, self.dataset_json
             return self._predict(None, *self._preprocessor.run_case_npy(*arguments))[0]
 
     def predict_files(self, files: Sequence[str | os.PathLike], output: str | os.PathLike | None = None) -> sitk.Image:
-        """Label map of a case given as files ``CASE_000N``, N being the channel, on the grid of these files.
+        """Predict the label map of a case given as files ``CASE_000N`` (N is the channel), on the grid of these files.
 
         Args:
             files: of any of the modalities, in any order.
-            output: file to write the label map to, too; it appears whole or not at all.
+            output: file to write the label map to, too, atomically.
 
         Raises:
             ValueError: see :func:`nnunet_cmc.data.raw_case.read_case`; ``output`` has no folder or no known ending.
@@ -101,23 +101,23 @@ class Predictor:
         """
         if output is not None:
             self._require_writable(Path(output))
-        with self._memory_is_free:
+        with self._memory_slots:
             paths = list(map(str, files))
             preprocessed = self._preprocessor.run_case(paths, None, *self._managers, self.dataset_json)
-            labels, properties = self._predict(case_of(paths[0], self.dataset_json["file_ending"]), *preprocessed)
+            labels, properties = self._predict(case_of(paths[0], self._file_ending), *preprocessed)
             with TemporaryDirectory() as temporary:
-                target = output or Path(temporary, "labels" + self.dataset_json["file_ending"])
+                target = output or Path(temporary, "labels" + self._file_ending)
                 return self._writer.write_seg(labels, str(target), properties)
 
     def predict_folder(
         self, images: str | os.PathLike, output: str | os.PathLike, overwrite: bool = True
     ) -> dict[str, str]:
-        """Predict every case of a folder, whatever happens to the others.
+        """Predict every case of a folder; one that fails does not stop the others.
 
         Args:
             images: folder of files ``CASE_000N``.
             output: folder for ``CASE`` label maps; made if it is not there.
-            overwrite: whether to predict cases again that ``output`` has; a file there is always a whole one.
+            overwrite: whether to predict cases again that ``output`` has; its files are always complete.
 
         Returns:
             for each case that failed why, in one sentence; these are printed at the end, too.
@@ -126,7 +126,7 @@ class Predictor:
             ValueError: there is no folder ``images``, no volume in it, or a file that looks like one and is none that
                 this model reads.
         """
-        ending = self.dataset_json["file_ending"]
+        ending = self._file_ending
         cases = by_case(scans_of(images, ending), ending)
         output = Path(output)
         output.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ class Predictor:
                 return " ".join(str(error).split()) or type(error).__name__
             return None
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(CASES_IN_MEMORY) as pool:
             problems = list(tqdm(pool.map(problem, waiting), "Predicting", len(waiting), unit="case"))
         failures = {case: found for case, found in zip(waiting, problems, strict=True) if found}
         print(f"Predicted {len(waiting) - len(failures)} of {len(waiting)} cases into {output}.")
@@ -154,8 +154,8 @@ class Predictor:
         return self._predictor.plans_manager, self._predictor.configuration_manager
 
     def _predict(self, case: str | None, data: np.ndarray, _: np.ndarray, properties: dict) -> tuple[np.ndarray, dict]:
-        """Label map ``(D, H, W)`` on the input's grid of a preprocessed case, and its properties."""
-        with self._network_is_free:  # nnU-Net loads each fold's weights into the one network
+        """Predict the label map ``(D, H, W)`` on the input's grid of a preprocessed case, and its properties."""
+        with self._network_lock:  # nnU-Net loads each fold's weights into the one network
             self._predictor.cases = [case] if case else []
             logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
         labels = convert_predicted_logits_to_segmentation_with_correct_shape(

@@ -60,7 +60,7 @@ OF_CONFIGURATION = {
 
 
 def check_plans_names(plans: Mapping[str, Any]) -> None:
-    """ValueError if nnU-Net would look up and call something in ``plans`` that no planner writes.
+    """Raise a ValueError if nnU-Net would look up and call something in ``plans`` that no planner writes.
 
     Args:
         plans: of a sound form, see :func:`nnunet_cmc.data.plans_json.check_plans`.
@@ -73,14 +73,14 @@ def check_plans_names(plans: Mapping[str, Any]) -> None:
 
 
 def check_dataset_names(dataset_json: Any) -> None:
-    """ValueError if nnU-Net would look up and call something else than a reader by ``dataset_json``."""
+    """Raise a ValueError if nnU-Net would look up and call something else than a reader by ``dataset_json``."""
     if not isinstance(dataset_json, dict):
         raise ValueError("dataset.json must hold an object: export or copy it again")
     _check(dataset_json, OF_DATASET, "dataset.json has")
 
 
 def _check(content: Mapping[str, Any], harmless: Mapping[str, Collection], who: str) -> None:
-    """Each entry is a name, a list of names, or arguments by their names, with plain values."""
+    """Check entries, each of which is a name, a list of names, or arguments by their names, with plain values."""
     for key, allowed in harmless.items():
         entry = content.get(key, [])
         values = list(entry.values()) if isinstance(entry, dict) else []

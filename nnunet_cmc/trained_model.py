@@ -9,7 +9,7 @@ import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_cmc.data.dataset_json import read_dataset_json
+from nnunet_cmc.data.dataset_json import DatasetDescription, read_dataset_json
 from nnunet_cmc.data.plans_json import read_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint, require_structure
 from nnunet_cmc.resolved_names import check_plans_names
@@ -40,6 +40,7 @@ class TrainedModel:
             )
         self.plans = read_plans(folder / "plans.json")
         self.dataset_json = read_dataset_json(folder / "dataset.json")
+        self.description = DatasetDescription.of(self.dataset_json)
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
         self.checkpoints = list(map(str, files))
         checkpoints = [load_checkpoint(file, "copy or export the model again") for file in files]
@@ -63,7 +64,7 @@ class TrainedModel:
         self.network.load_state_dict(self.weights[0])
 
     def predictor(self, **options: Any) -> WindowPredictor:
-        """A predictor with this model; ``options`` are those of nnU-Net's. ValueError if there is no such device."""
+        """Make a predictor with this model; ``options`` are nnU-Net's. ValueError if there is no such device."""
         predictor = WindowPredictor(**options)
         require_device(predictor.device)
         predictor.checkpoints = self.checkpoints
@@ -90,7 +91,7 @@ def _folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> 
 
 
 def _description(checkpoint: dict[str, Any], file: Path) -> tuple[str, str, tuple[int, ...] | None]:
-    """Trainer, configuration and mirroring axes."""
+    """Read trainer, configuration and mirroring axes of a checkpoint."""
     arguments = checkpoint.get("init_args")
     trainer = checkpoint.get("trainer_name")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None

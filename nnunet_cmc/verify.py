@@ -1,4 +1,4 @@
-"""Does a file that somebody sent execute code when nnU-Net loads it? It unpickles checkpoints, and cannot ask."""
+"""Verify that a model that somebody sent executes no code when nnU-Net, which unpickles its files, loads it."""
 
 import shutil
 import zipfile
@@ -7,18 +7,12 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from nnunetv2.postprocessing import remove_connected_components
-
 from nnunet_cmc.data.files import read_json
-from nnunet_cmc.data.pickles import NUMPY, HarmlessUnpickler
+from nnunet_cmc.data.pickles import IN_POSTPROCESSING, RestrictedUnpickler
 from nnunet_cmc.data.plans_json import check_plans
 from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.resolved_names import check_dataset_names, check_plans_names
 
-HARMLESS = {  # what nnU-Net's postprocessing.pkl names
-    (remove_connected_components.__name__, "remove_all_but_largest_component_from_segmentation"),
-    *NUMPY,
-}
 LOADED = ("plans.json", "dataset.json", "postprocessing.pkl")
 DATA = (".json", ".csv", ".txt", ".md", ".png", ".pdf", ".nii.gz")  # nothing of these is executed
 RATIO, ALLOWANCE = 20, 2**26  # how many times a file may grow when it is unpacked (weights hardly do), and bytes beside
@@ -34,7 +28,7 @@ class Verdict(NamedTuple):
 
 
 def verify(file: Path) -> Iterator[Verdict]:
-    """Verdict on a checkpoint or, each for itself, on all of an exported model (``.zip``) or the folder of a model."""
+    """Judge a checkpoint, or each file of an exported model (``.zip``) or of the folder of a model."""
     if file.is_dir():
         loaded = sorted(path for path in file.rglob("*") if _is_loaded(path.name))
         if not loaded:
@@ -68,9 +62,9 @@ def _archive(file: Path) -> Iterator[Verdict]:
 
 
 def _require_sizes(archive: zipfile.ZipFile, size: int) -> None:
-    """ValueError if the archive, a file of ``size`` bytes, unpacks to much more than a model, by what its entries say.
+    """Raise a ValueError if the archive, of ``size`` bytes, states that it unpacks to much more than a model.
 
-    None yields more than it says: zipfile stops there, and then finds that the checksum is wrong.
+    No entry yields more than it states: zipfile stops there and then finds that the checksum is wrong.
     """
     if len(archive.infolist()) > ENTRIES:
         raise ValueError(f"it has {len(archive.infolist())} entries, and a model has a few: do not unpack it")
@@ -118,7 +112,7 @@ def _load(file: Path) -> None:
         check_dataset_names(read_json(file, "export or copy it again"))
     elif name == "postprocessing.pkl":
         with open(file, "rb") as content:
-            HarmlessUnpickler(content, HARMLESS).load()
+            RestrictedUnpickler(content, IN_POSTPROCESSING).load()
     else:
         _checkpoint(file)
 

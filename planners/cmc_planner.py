@@ -1,4 +1,4 @@
-"""Plans for CMC: a fixed cube, a self-configured spacing, one 3-D configuration."""
+"""Planner for CMC: a fixed cube, a self-configured spacing, one 3-D configuration."""
 
 import shutil
 from copy import deepcopy
@@ -12,13 +12,11 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
 from nnunet_cmc.data.files import atomic_write, read_json, write_json
 from nnunet_cmc.data.normalization import describe_normalization
 from nnunet_cmc.data.plans_json import NETWORK, read_plans
 from nnunet_cmc.data.preprocessor import CMCPreprocessor
-from nnunet_cmc.data.presence import channel_names
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.splits import hidden_cases, splits_in_force
 from nnunet_cmc.planners.intensities import intensity_statistics
@@ -29,7 +27,7 @@ STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess 
 
 
 class CMCPlanner(ExperimentPlanner):
-    """Plans with the SAM-Med3D ViT-B encoder. The siblings of this class differ in its attributes.
+    """Plan with the SAM-Med3D ViT-B encoder. Subclasses differ in the attributes of the class.
 
     Args:
         dataset_name_or_id: of a dataset in raw format that has a ``dataset_fingerprint.json``.
@@ -95,12 +93,12 @@ class CMCPlanner(ExperimentPlanner):
             raise ValueError(
                 f"-overwrite_target_spacing takes three positive numbers (mm), not {list(overwrite_target_spacing)}."
             )
-        check_dataset_json(dataset_json := raw_dataset_json(dataset_name_or_id), "dataset.json")
-        require_plain_labels(dataset_json, type(self).__name__)
+        self.description = raw_description(dataset_name_or_id)
+        self.description.require_plain_labels(type(self).__name__)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
         read_json(fingerprint, f"run nnUNetv2_extract_fingerprint -d {dataset_name_or_id} --clean")
-        splits_in_force(name)  # nnU-Net would stop at files that disagree as well, without a word
+        splits_in_force(name)  # where files disagree, nnU-Net would stop without an explanation
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,
@@ -111,21 +109,21 @@ class CMCPlanner(ExperimentPlanner):
         )
 
     def determine_reader_writer(self):
-        """Canonical axes, so that left is left in every modality; predictions return to the input's grid."""
+        """Choose canonical axes, so that left is left in every modality; predictions return to the input's grid."""
         return CMCReaderWriter
 
     def determine_transpose(self):
-        """None: the target spacing is isotropic, and the encoder's axes have a meaning."""
+        """Choose no transposition: the target spacing is isotropic, and the encoder's axes have a meaning."""
         return [0, 1, 2], [0, 1, 2]
 
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
-        """The encoder's for CT and for other modalities; nnU-Net's where a channel's name asks for one (``noNorm``)."""
+        """Choose the encoder's for CT and others; nnU-Net's where a channel's name asks for one (``noNorm``)."""
         schemes, use_mask = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         planned = [self.normalization.get(scheme, scheme) for scheme in schemes]
         return planned, [mask and ours == stock for mask, ours, stock in zip(use_mask, planned, schemes, strict=True)]
 
     def determine_fullres_target_spacing(self) -> np.ndarray:
-        """``(3,)`` mm along D, H, W."""
+        """Return the target spacing ``(3,)`` in mm along D, H, W."""
         return self._spacing_and_reason()[0]
 
     def plan_experiment(self) -> dict:
@@ -134,11 +132,11 @@ class CMCPlanner(ExperimentPlanner):
         Raises:
             ValueError: a case that cannot be read, or a modality without a labelled case.
         """
-        check_dataset(self.raw_dataset_folder, self.dataset_json)
+        check_dataset(self.raw_dataset_folder, self.description)
         folder = join(nnUNet_preprocessed, self.dataset_name)
         splits_file = splits_in_force(self.dataset_name)
         hidden = set() if splits_file is None else hidden_cases(splits_file)
-        statistics = intensity_statistics(self.dataset, self.dataset_json, hidden)
+        statistics = intensity_statistics(self.dataset, self.description, hidden)
 
         spacing, reason = self._spacing_and_reason()
         print(f"Target spacing: {reason}")
@@ -164,7 +162,7 @@ class CMCPlanner(ExperimentPlanner):
         with atomic_write(join(folder, "dataset.json")) as copy:
             shutil.copyfile(join(self.raw_dataset_folder, "dataset.json"), copy)
         schemes = self.plans["configurations"]["3d_fullres"]["normalization_schemes"]
-        print(describe_normalization(self.dataset_json, schemes))
+        print(describe_normalization(self.description, schemes))
         self.save_plans(self.plans)
         return self.plans
 
@@ -203,7 +201,7 @@ class CMCPlanner(ExperimentPlanner):
         return np.full(3, spacing), reason
 
     def _checkpointing_and_reason(self) -> tuple[bool, str]:
-        modalities, classes = len(channel_names(self.dataset_json)), len(self.dataset_json["labels"])
+        modalities, classes = len(self.description.modalities), len(self.description.labels)
         patches = 2 * self.batch_size  # labelled and unlabelled
         logits = 16e-9 * classes * self.patch_size**3  # in float32, with their softmax and the gradients of both
         needed = modalities * (self.gb_of_weights + patches * (self.gb_per_patch + logits))

@@ -1,4 +1,4 @@
-"""nnU-Net's fingerprint extraction for datasets of ours: checked first, and on request in a fraction of the time."""
+"""nnU-Net's fingerprint extraction for our datasets, checked first, and a faster one with fewer samples."""
 
 from os.path import join
 from pathlib import Path
@@ -8,30 +8,30 @@ from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extract
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_cmc.data.dataset_json import require_plain_labels
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.files import is_json, read_json
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_description
 
 
 class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
-    """nnU-Net's own; of a dataset with our ``cmc`` key it looks at all files first.
+    """Extract as nnU-Net does, after a check of all files of a dataset with our ``cmc`` key.
 
     ``nnUNetv2_plan_and_preprocess`` extracts the fingerprint before it meets our planner, and answers a missing or
     unlike channel with an IndexError or an empty RuntimeError.
     """
 
     def __new__(cls, dataset_name_or_id, num_processes=8, verbose=False) -> Any:
-        """For any other dataset than ours an extractor of nnU-Net's own class, with which we have nothing to do."""
+        """Make an extractor of nnU-Net's own class for a dataset without our ``cmc`` key."""
         if cls is DatasetFingerprintExtractor and not _is_ours(dataset_name_or_id):
             return stock.DatasetFingerprintExtractor(dataset_name_or_id, num_processes, verbose)
         return super().__new__(cls)
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
-        raw_dataset_json(dataset_name_or_id)
+        raw_description(dataset_name_or_id)
         super().__init__(dataset_name_or_id, num_processes, verbose)
 
     def run(self, overwrite_existing: bool = False) -> dict:
-        """The fingerprint, also written to ``dataset_fingerprint.json``.
+        """Extract the fingerprint, also written to ``dataset_fingerprint.json``.
 
         Raises:
             ValueError: a case lacks a file or is not on one grid.
@@ -48,19 +48,19 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
 def _is_ours(dataset_name_or_id: int | str) -> bool:
     try:
         content = read_json(join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json"), "")
-    except (ValueError, RuntimeError, OSError):  # nnU-Net has its own words for it
+    except (ValueError, RuntimeError, OSError):  # nnU-Net reports it
         return False
     return isinstance(content, dict) and "cmc" in content
 
 
 class CMCFingerprintExtractor(DatasetFingerprintExtractor):
-    """The same on canonical axes, as our plans, and from 1e6 voxels instead of 1e8.
+    """Extract on canonical axes, as our plans have them, and from 1e6 voxels instead of 1e8.
 
-    Our planners gather intensity statistics of their own, so nothing is lost. It looks at the files of any dataset.
+    Our planners gather intensity statistics of their own, so nothing is lost. The files of any dataset are checked.
     """
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
         super().__init__(dataset_name_or_id, num_processes, verbose)
-        require_plain_labels(self.dataset_json, type(self).__name__)
+        DatasetDescription.from_dict(self.dataset_json).require_plain_labels(type(self).__name__)
         self.num_foreground_voxels_for_intensitystats = 1e6
         self.dataset_json["overwrite_image_reader_writer"] = "SimpleITKIOWithReorient"

@@ -1,23 +1,23 @@
 """Intensity statistics per modality, from the labels that training may see and the cases that show the modality."""
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.parallel import run_parallel
-from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import read_case, read_label, shown_channels
 
 NUM_SAMPLES = 1e6  # voxels over the whole dataset
 
 
 def intensity_statistics(
-    dataset: dict[str, dict], dataset_json: dict, hidden: Collection[str]
+    dataset: dict[str, dict], description: DatasetDescription | dict[str, Any], hidden: Collection[str]
 ) -> dict[str, dict[str, float]]:
-    """Statistics of the foreground voxels, as in nnU-Net's fingerprint, for each channel ("0", "1", ...).
+    """Compute statistics of the foreground voxels, as in nnU-Net's fingerprint, for each channel ("0", "1", ...).
 
     A channel's voxels come from cases that show it and are not ``hidden``. Where these have no foreground, all their
     voxels count; where there are none, the hidden cases do. Either is printed.
@@ -29,7 +29,8 @@ def intensity_statistics(
     Raises:
         ValueError: no case shows a modality.
     """
-    names = channel_names(dataset_json)
+    description = DatasetDescription.of(description)
+    names = description.modalities
     visible = [case for case in dataset if case not in hidden]
     rest = [case for case in dataset if case in hidden]
     sources = [
@@ -42,7 +43,7 @@ def intensity_statistics(
     for cases, everywhere, note in sources:
         if len(statistics) == len(names) or not cases:
             continue
-        voxels = _sample(cases, dataset, dataset_json, everywhere)
+        voxels = _sample(cases, dataset, description, everywhere)
         for channel, name in enumerate(names):
             if str(channel) not in statistics and len(voxels[channel]):
                 statistics[str(channel)] = _statistics(voxels[channel])
@@ -56,10 +57,12 @@ def intensity_statistics(
     return {str(channel): statistics[str(channel)] for channel in range(len(names))}
 
 
-def _sample(cases: list[str], dataset: dict[str, dict], dataset_json: dict, everywhere: bool) -> list[np.ndarray]:
-    """Sampled voxels of each channel, as many from every case that shows it."""
+def _sample(
+    cases: list[str], dataset: dict[str, dict], description: DatasetDescription, everywhere: bool
+) -> list[np.ndarray]:
+    """Sample voxels of each channel, as many from every case that shows it."""
     arguments = [
-        (dataset[c]["images"], dataset[c]["label"], dataset_json, int(NUM_SAMPLES // len(cases)) + 1, everywhere)
+        (dataset[c]["images"], dataset[c]["label"], description, int(NUM_SAMPLES // len(cases)) + 1, everywhere)
         for c in cases
     ]
     samples = run_parallel(_sample_case, arguments, default_num_processes, "Intensity statistics")
@@ -67,11 +70,10 @@ def _sample(cases: list[str], dataset: dict[str, dict], dataset_json: dict, ever
 
 
 def _sample_case(
-    image_files: list[str], label_file: str, dataset_json: dict, num_samples: int, everywhere: bool
+    image_files: list[str], label_file: str, description: DatasetDescription, num_samples: int, everywhere: bool
 ) -> list[np.ndarray]:
-    reader = SimpleITKIOWithReorient()
-    data, _ = read_case(image_files, dataset_json, reader, label_file)
-    labels = read_label(label_file, dataset_json, reader)
+    data, _ = read_case(image_files, description, label_file)
+    labels = read_label(label_file, description)
     foreground = np.ones_like(labels) if everywhere else labels
     samples, _ = DatasetFingerprintExtractor.collect_foreground_intensities(foreground, data, num_samples=num_samples)
     shown = shown_channels(data)

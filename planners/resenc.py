@@ -4,7 +4,7 @@ from nnunet_cmc.planners.cmc_planner import CMCPlanner
 
 
 class CMCPlannerResEnc(CMCPlanner):
-    """A residual encoder per modality, trained from scratch."""
+    """Plan with a residual encoder per modality, trained from scratch."""
 
     plans_name = "CMCResEncPlans"
     learning_rate = 1e-3

@@ -1,4 +1,4 @@
-"""The target spacing at which a fixed cube sees enough context and no detail is invented."""
+"""Choice of the target spacing at which a fixed cube covers enough context without upsampling."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import numpy as np
 def isotropic_spacing(
     shapes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]], patch_size: int, coarsest: float | None
 ) -> tuple[float, str]:
-    """``s = min(max(E / (2 * patch_size), p), max(coarsest, p))`` in mm, and the reason for it in a sentence.
+    """Compute ``s = min(max(E / (2 * patch_size), p), max(coarsest, p))`` in mm, and the reason for it in a sentence.
 
     E is the largest axis of the median image extent, p the median of each image's finest spacing: the cube spans half
     of the image, at a spacing no finer than the images' and no coarser than ``coarsest``, unless the images are.

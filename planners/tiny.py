@@ -4,7 +4,7 @@ from nnunet_cmc.planners.cmc_planner import CMCPlanner
 
 
 class CMCPlannerTiny(CMCPlanner):
-    """A vision transformer of width 96 with tokens of 8 voxels, on cubes of 48."""
+    """Plan with a vision transformer of width 96 with tokens of 8 voxels, on cubes of 48."""
 
     plans_name = "CMCTinyPlans"
     patch_size = 48

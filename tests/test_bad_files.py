@@ -116,7 +116,7 @@ DAMAGES = {
     "infinite": (lambda file: constant(file, np.inf), "that are NaN or infinite: replace them"),
     "enormous": (
         lambda file: with_header(file, 42, np.int16([30000] * 3)),
-        "cannot be read (its 30000 x 30000 x 30000 voxels are more than the memory holds)",
+        "cannot be read (out of memory: it has 30000 x 30000 x 30000 voxels)",
     ),
 }
 OTHER_SENTENCES = {  # where a stage notices something else first, or expects something else

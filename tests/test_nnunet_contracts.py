@@ -54,7 +54,10 @@ TAKEN: dict[str, dict[str, str | None]] = {
         "save_plans": "plans",
         "UNet_vram_target_GB": None,
     },
-    "nnunetv2.imageio.simpleitk_reader_writer:SimpleITKIOWithReorient": {"write_seg": "seg output_fname properties"},
+    "nnunetv2.imageio.simpleitk_reader_writer:SimpleITKIOWithReorient": {
+        "read_images": "image_fnames orientation",
+        "write_seg": "seg output_fname properties",
+    },
     "nnunetv2.inference.predict_from_raw_data:nnUNetPredictor": {
         "_manage_input_and_output_lists": "list_of_lists_or_source_folder "
         "output_folder_or_list_of_truncated_output_files folder_with_segs_from_prev_stage overwrite part_id num_parts "

@@ -98,19 +98,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_summary(folder: Path) -> None:
-    from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.data.files import visible
-    from nnunet_cmc.data.presence import channel_names
+    from nnunet_cmc.data.dataset_json import DatasetDescription
+    from nnunet_cmc.data.scan_folder import by_case, visible_files
 
-    dataset_json = read_dataset_json(folder / "dataset.json")
-    present, ending, names = (
-        dataset_json["cmc"]["present_channels"],
-        dataset_json["file_ending"],
-        channel_names(dataset_json),
-    )
+    description = DatasetDescription.read(folder / "dataset.json")
+    ending, names = description.file_ending, description.modalities
     print(f"\n{folder}\n{'':16}{'cases':>8}", *(f"{name:>8}" for name in names))
     parts = {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}
     for part, meaning in parts.items():
-        cases = {file.name[: -len(ending) - len("_0000")] for file in visible(folder / part)}
-        counts = (sum(channel in present[case] for case in cases) for channel in range(len(names)))
+        cases = by_case(visible_files(folder / part, ending), ending)
+        counts = (sum(channel in description.present_channels[case] for case in cases) for channel in range(len(names)))
         print(f"{meaning:16}{len(cases):8}", *(f"{count:8}" for count in counts))

@@ -1,10 +1,10 @@
 """``nnunet_cmc split``: decide which training cases keep their labels, and which validate."""
 
 import argparse
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 from nnunet_cmc.commands.datasets import raw_dataset
+from nnunet_cmc.data.dataset_json import DatasetDescription
 
 HELP = "choose which training cases keep their labels, and which validate"
 
@@ -32,26 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_cmc.data.dataset_json import read_dataset_json
+    from nnunet_cmc.data.scan_folder import by_channel, numbered_cases
     from nnunet_cmc.data.splits import held_out_scans, make_folds, make_splits, write_splits
 
     raw = raw_dataset(args.dataset)
-    dataset_json = read_dataset_json(raw / "dataset.json")
-    cases = _channel_files(raw / "imagesTr", dataset_json["file_ending"])
+    description = DatasetDescription.read(raw / "dataset.json")
+    ending = description.file_ending
+    cases, unlabeled, test = (
+        {case: by_channel(files, ending) for case, files in numbered_cases(raw / part, ending).items()}
+        for part in ("imagesTr", "imagesUn", "imagesTs")
+    )
     if not cases:
         raise ValueError(f"{raw / 'imagesTr'} holds no case: convert the dataset again.")
-    dataset_json = _with_measured_presence(dataset_json, cases)
+    description = _with_measured_presence(description, cases)
     if args.folds is not None:
-        splits = make_folds(dataset_json, cases, args.folds, args.seed)
+        splits = make_folds(description, cases, args.folds, args.seed)
     else:
-        splits = make_splits(dataset_json, cases, labeled=args.labeled, val=args.val, seed=args.seed)
-    unlabeled, test = (_channel_files(raw / part, dataset_json["file_ending"]) for part in ("imagesUn", "imagesTs"))
-    held_out = [held_out_scans(dataset_json, fold["train"], fold["val"], test, unlabeled) for fold in splits]
+        splits = make_splits(description, cases, labeled=args.labeled, val=args.val, seed=args.seed)
+    held_out = [held_out_scans(description, fold["train"], fold["val"], test, unlabeled) for fold in splits]
     if args.inductive:
         splits = [{**fold, "left_out": scans} if scans else fold for fold, scans in zip(splits, held_out, strict=True)]
     files = write_splits(raw.name, splits)
 
-    print(_table(dataset_json, splits, {case: tuple(channels) for case, channels in unlabeled.items()}))
+    print(_table(description, splits, {case: tuple(channels) for case, channels in unlabeled.items()}))
     if any(held_out):
         scans = ", ".join(sorted(set().union(*held_out)))
         print(
@@ -63,43 +66,30 @@ def run(args: argparse.Namespace) -> None:
         print("Plan and preprocess again: the intensity statistics in existing plans come from the labels of before.")
 
 
-def _channel_files(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
-    """Files of each case in ``folder``, by channel."""
-    from nnunet_cmc.data.scan_folder import numbered_cases, split_name
-
-    return {
-        case: {found[1]: Path(file) for file in files if (found := split_name(file, file_ending))}
-        for case, files in numbered_cases(folder, file_ending).items()
-    }
-
-
-def _with_measured_presence(dataset_json: dict[str, Any], cases: dict[str, dict[int, Path]]) -> dict[str, Any]:
-    """``dataset_json`` that says of every case which channels are present, read from the voxels where it was silent."""
+def _with_measured_presence(description: DatasetDescription, cases: dict[str, dict[int, str]]) -> DatasetDescription:
+    """State of every case which channels are present, read from the voxels where ``description`` is silent."""
     from tqdm import tqdm
 
-    from nnunet_cmc.data.presence import VERSION, present_channels
-    from nnunet_cmc.data.raw_case import whole_voxels
+    from nnunet_cmc.data.raw_case import read_volume
 
-    silent = [case for case in cases if present_channels(dataset_json, case) is None]
+    silent = [case for case in cases if case not in description.present_channels]
     measured = {}
     for case in tqdm(silent, desc="Reading which modalities are present", unit="case", disable=not silent):
         files = sorted(cases[case].items())
-        measured[case] = [channel for channel, file in files if whole_voxels(case, file).any()]
+        measured[case] = tuple(channel for channel, file in files if read_volume(case, file, "replace them")[0].any())
         if not measured[case]:
             raise ValueError(f"Case {case} of imagesTr is zero everywhere in every channel: remove it with its label.")
-    cmc = {"version": VERSION, **dataset_json.get("cmc", {})}
-    return {**dataset_json, "cmc": {**cmc, "present_channels": {**cmc.get("present_channels", {}), **measured}}}
+    return replace(description, present_channels={**description.present_channels, **measured})
 
 
-def _table(dataset_json: dict, splits: list[dict], unlabeled: dict[str, tuple[int, ...]]) -> str:
+def _table(description: DatasetDescription, splits: list[dict], unlabeled: dict[str, tuple[int, ...]]) -> str:
     """Format the number of cases in each part of each fold, in all and of each modality."""
-    from nnunet_cmc.data.presence import channel_names, present_channels
 
     def counts(cases: list[str]) -> list[int]:
-        shown = [unlabeled.get(case) or present_channels(dataset_json, case) or () for case in cases]
+        shown = [unlabeled.get(case) or description.present_channels.get(case, ()) for case in cases]
         return [len(cases), *(sum(channel in channels for channels in shown) for channel in range(len(names)))]
 
-    names = channel_names(dataset_json)
+    names = description.modalities
     rows = [["fold", "part", "cases", *names]]
     for fold, split in enumerate(splits):
         hidden, used = split.get("unlabeled", []), set(unlabeled) - set(split.get("left_out", []))

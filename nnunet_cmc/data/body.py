@@ -1,4 +1,4 @@
-"""Where the body is, found without labels: the frame in which positions in scans of different patients compare."""
+"""Find the body without labels: its box is the frame in which positions in scans of different patients compare."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,16 @@ import numpy as np
 import SimpleITK
 
 CT_BODY_HU = -500.0  # between air and lung on one side, soft tissue on the other
-SMALLEST = 0.01  # of the image; less is a speck, such as a metal artefact that pulls Otsu's threshold up
+SMALLEST_FRACTION = (
+    0.01  # of the image; anything smaller is an artefact, such as of metal, that pulls Otsu's threshold up
+)
 
 
 def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
-    """Bounding box of the body, over the channels that are not all zero.
+    """Compute the bounding box of the body, over the channels that are not all zero.
 
-    In each channel, the largest connected part above -500 HU (a channel named CT) or above Otsu's threshold (others).
+    In each channel, the body is the largest connected component above -500 HU (a channel named CT) or above Otsu's
+    threshold (others).
 
     Args:
         image: ``(M, D, H, W)`` raw intensities.
@@ -24,7 +27,7 @@ def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
     boxes = [
         box
         for channel, name in zip(image, channel_names, strict=True)
-        if channel.any() and (box := _largest_part(_above_air(channel, name))) is not None
+        if channel.any() and (box := _largest_component(_above_air(channel, name))) is not None
     ]
     if not boxes:
         return np.array([(0, side) for side in image.shape[1:]], dtype=float)
@@ -37,14 +40,14 @@ def _above_air(channel: np.ndarray, name: str) -> SimpleITK.Image:
     return SimpleITK.OtsuThreshold(SimpleITK.GetImageFromArray(channel.astype(np.float32, copy=False)), 0, 1)
 
 
-def _largest_part(mask: SimpleITK.Image) -> np.ndarray | None:
-    """Bounding box ``(3, 2)`` of the largest connected part of ``mask``; None where it is next to nothing."""
+def _largest_component(mask: SimpleITK.Image) -> np.ndarray | None:
+    """Compute the bounding box ``(3, 2)`` of the largest connected component; None where it is negligible."""
     parts = SimpleITK.RelabelComponent(SimpleITK.ConnectedComponent(mask), sortByObjectSize=True)
     shape = SimpleITK.LabelShapeStatisticsImageFilter()
     shape.Execute(parts == 1)
     if not shape.HasLabel(1):
         return None
     x, y, z, width, height, depth = shape.GetBoundingBox(1)
-    if width * height * depth < SMALLEST * mask.GetNumberOfPixels():
+    if width * height * depth < SMALLEST_FRACTION * mask.GetNumberOfPixels():
         return None
     return np.array([(z, z + depth), (y, y + height), (x, x + width)], dtype=float)

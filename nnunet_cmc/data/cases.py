@@ -10,12 +10,11 @@ import blosc2
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 
-from nnunet_cmc.data.pickles import NUMPY, HarmlessUnpickler
+from nnunet_cmc.data.pickles import IN_PROPERTIES, RestrictedUnpickler
 from nnunet_cmc.data.presence import present_channels, subject_of
 
 UNFINISHED = ".unfinished"  # ending of a folder that is being filled
 OURS = ("present_channels", "body_box")  # what CMCPreprocessor adds to the properties of a case
-HARMLESS = {*NUMPY, ("collections", "OrderedDict")}
 
 
 class LabeledDataset(nnUNetDatasetBlosc2):
@@ -216,7 +215,7 @@ def _array(case: str, file: str, mmap_kwargs: dict) -> blosc2.NDArray:
 
 def _properties(case: str, file: str, *more: str) -> dict:
     with _readable(case, file), open(file, "rb") as content:
-        properties = HarmlessUnpickler(content, HARMLESS).load()
+        properties = RestrictedUnpickler(content, IN_PROPERTIES).load()
         if not isinstance(properties, dict) or not {*OURS, *more} <= set(properties):
             raise ValueError("it lacks what CMCPreprocessor writes")
     return properties

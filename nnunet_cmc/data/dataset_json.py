@@ -1,44 +1,120 @@
-"""``dataset.json`` as a file from anywhere: checked once, so that all others may rely on what it says."""
+"""``dataset.json``, which may come from anywhere, parsed and checked once into a frozen description."""
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nnunet_cmc.data.files import read_json, require_plain_names
-from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
+from nnunet_cmc.data.presence import channel_names, present_channels_of_all, subjects_of_all
 
 REMEDY = "convert the dataset again, or correct the file"
 
 
+@dataclass(frozen=True)
+class DatasetDescription:
+    """Content of a ``dataset.json``. See :mod:`nnunet_cmc.data.presence` for its ``cmc`` key.
+
+    Attributes:
+        modalities: names of the modalities, in channel order.
+        normalization_names: nnU-Net's ``channel_names``, by which it chooses how to normalise each channel.
+        labels: class -> value, or values where the class is a region; with ``background`` and, if any, ``ignore``.
+        file_ending: of images and labels, such as ``.nii.gz``.
+        present_channels: case -> indices of the modalities that it was scanned in, rising, where this is stated.
+        subjects: case -> identifier of the patient, where this is stated.
+        listed_files: nnU-Net's key ``dataset``, case -> its ``images`` and its ``label``; None if folders are searched.
+        has_cmc_key: whether it was written for this package.
+    """
+
+    modalities: tuple[str, ...]
+    normalization_names: tuple[str, ...]
+    labels: Mapping[str, int | tuple[int, ...]]
+    file_ending: str
+    present_channels: Mapping[str, tuple[int, ...]]
+    subjects: Mapping[str, str]
+    listed_files: Mapping[str, Mapping[str, Any]] | None = None
+    has_cmc_key: bool = False
+
+    @classmethod
+    def from_dict(cls, content: Any, file: str | os.PathLike = "dataset.json") -> "DatasetDescription":
+        """Check the content of a ``dataset.json`` and parse it.
+
+        Raises:
+            ValueError: names ``file``; channels, labels, file ending, cmc key or listed files are unsound.
+        """
+        if not isinstance(content, dict):
+            raise ValueError(f"{file} must be a JSON object, but is {_short(content)}: {REMEDY}.")
+        try:
+            modalities = channel_names(content)
+            _check_file_ending(content.get("file_ending"))
+            _check_labels(content.get("labels"))
+            cmc = content.get("cmc")
+            require_plain_names([*_keys(cmc, "present_channels"), *_keys(cmc, "subjects")], "The cmc key")
+            present, subjects = present_channels_of_all(content), subjects_of_all(content)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        _check_listed_files(content, file)
+        return cls(
+            tuple(modalities),
+            tuple(str(content["channel_names"][str(channel)]) for channel in range(len(modalities))),
+            {name: tuple(value) if isinstance(value, list) else value for name, value in content["labels"].items()},
+            content["file_ending"],
+            present,
+            subjects,
+            content.get("dataset"),
+            "cmc" in content,
+        )
+
+    @classmethod
+    def of(cls, content: "DatasetDescription | dict[str, Any]") -> "DatasetDescription":
+        """Return a description as it is, and parse a dict, as nnU-Net hands it around. ValueError: see from_dict."""
+        return content if isinstance(content, cls) else cls.from_dict(content)
+
+    @classmethod
+    def read(cls, file: str | os.PathLike) -> "DatasetDescription":
+        """Read and parse a file. ValueError: it is no JSON, or see :meth:`from_dict`."""
+        return cls.from_dict(read_json(file, REMEDY), file)
+
+    def subject_of(self, case: str) -> str:
+        """Return the identifier of the patient whose scan ``case`` is: itself, where nothing else is stated."""
+        return self.subjects.get(case, case)
+
+    def possible_channels(self, case: str) -> tuple[int, ...]:
+        """Return the channels of ``case``, all of them where it is not stated which it has."""
+        return self.present_channels.get(case, tuple(range(len(self.modalities))))
+
+    def label_values(self) -> list[int]:
+        """List all values that a label map may have, rising; that of ``ignore``, if any, among them."""
+        return sorted({v for value in self.labels.values() for v in (value if isinstance(value, tuple) else (value,))})
+
+    def require_plain_labels(self, who: str) -> None:
+        """ValueError if labels are regions, or one is to be ignored; ``who`` does not support either."""
+        kind = "an ignore label" if "ignore" in self.labels else None
+        if any(isinstance(value, tuple) and len(value) > 1 for value in self.labels.values()):
+            kind = "region-based labels"
+        if kind:
+            raise ValueError(f"{who} does not support {kind}, which dataset.json has: use one integer per class.")
+
+
 def read_dataset_json(file: str | os.PathLike) -> dict[str, Any]:
-    """The checked content of a ``dataset.json``. ValueError: see :func:`check_dataset_json`; or it is no JSON."""
+    """Read a ``dataset.json`` as nnU-Net takes it. ValueError: see :meth:`DatasetDescription.read`."""
     content = read_json(file, REMEDY)
-    check_dataset_json(content, file)
+    DatasetDescription.from_dict(content, file)
     return content
 
 
 def check_dataset_json(content: Any, file: str | os.PathLike) -> None:
-    """ValueError, which names ``file``, unless ``content`` has sound channels, labels, file ending and cmc key."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must be a JSON object, but is {_short(content)}: {REMEDY}.")
-    try:
-        channel_names(content)
-        _check_file_ending(content.get("file_ending"))
-        _check_labels(content.get("labels"))
-        cmc = content.get("cmc")
-        require_plain_names([*_keys(cmc, "present_channels"), *_keys(cmc, "subjects")], "The cmc key")
-        for case in _keys(cmc, "present_channels"):
-            present_channels(content, case)
-        for case in _keys(cmc, "subjects"):
-            subject_of(content, case)
-        present_channels(content, ""), subject_of(content, "")  # what is wrong where nothing is listed
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    check_listed_cases(content, file)
+    """ValueError: see :meth:`DatasetDescription.from_dict`."""
+    DatasetDescription.from_dict(content, file)
 
 
-def check_listed_cases(content: dict, file: str | os.PathLike) -> None:
-    """ValueError unless nnU-Net's key ``dataset``, which may list the files of each case, is sound or not there."""
+def require_plain_labels(dataset_json: dict, who: str) -> None:
+    """ValueError: see :meth:`DatasetDescription.require_plain_labels`."""
+    DatasetDescription.of(dataset_json).require_plain_labels(who)
+
+
+def _check_listed_files(content: dict, file: str | os.PathLike) -> None:
     if "dataset" not in content:
         return
     cases = content["dataset"]
@@ -54,16 +130,6 @@ def check_listed_cases(content: dict, file: str | os.PathLike) -> None:
                 f'{file}: Case {case} of "dataset" must have a list of files "images" and a file "label", but is '
                 f"{_short(files)}: {REMEDY}."
             )
-
-
-def require_plain_labels(dataset_json: dict, who: str) -> None:
-    """ValueError if labels are regions, or one is to be ignored; ``who`` does not support either."""
-    labels = dataset_json["labels"]
-    kind = "an ignore label" if "ignore" in labels else None
-    if any(isinstance(value, list) and len(value) > 1 for value in labels.values()):
-        kind = "region-based labels"
-    if kind:
-        raise ValueError(f"{who} does not support {kind}, which dataset.json has: use one integer per class.")
 
 
 def _check_file_ending(ending: Any) -> None:

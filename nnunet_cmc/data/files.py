@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON that is read with a sentence where it is broken."""
+"""Atomic writing of files, and JSON that is read with a clear error where it is broken."""
 
 import glob
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 @contextmanager
 def atomic_write(file: str | os.PathLike) -> Iterator[Path]:
-    """A path of the same name to write to; what is there at the end becomes ``file``, and after an error nothing does.
+    """Yield a path of the same name to write to, which becomes ``file`` at the end unless an error is raised.
 
     Any number of processes and threads may write one file at once: the last of them wins, and a reader always finds a
-    whole one, even after a loss of power. A folder may be made there just as well, if there is no ``file`` yet.
+    complete file, even after a loss of power. A folder may be made there just as well, if there is no ``file`` yet.
     """
     file = Path(file)
     try:
@@ -36,7 +36,7 @@ def atomic_write(file: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def hidden_folder(parent: str | os.PathLike) -> Iterator[Path]:
-    """A new folder in ``parent`` for what is not finished; it is removed at the end.
+    """Make a folder in ``parent`` for what is not finished; it is removed at the end.
 
     Its name begins with a dot, so that nothing in it is taken for a result. Where a process is killed, its folder stays
     until the next one is made there.
@@ -56,7 +56,7 @@ def hidden_folder(parent: str | os.PathLike) -> Iterator[Path]:
 
 
 def _machine() -> str:
-    """Within what no two processes have one number: a machine or, on Linux, a container, even one of the same name."""
+    """Name the scope in which process numbers are unique: a machine or, on Linux, a container."""
     namespace = Path("/proc/self/ns/pid")
     return f"{platform.node()}-{namespace.stat().st_ino if namespace.exists() else 0}"
 
@@ -74,7 +74,7 @@ def _runs(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Have the system write to the disk what it still holds of a file, or of the names in a folder."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -84,7 +84,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def all_written(file: str | os.PathLike, *errors: type[Exception]) -> Iterator[None]:
-    """OSError that names ``file`` in place of ``errors``, with which a library answers a full disk."""
+    """Raise an OSError that names ``file`` in place of ``errors``, which a library raises over a full disk."""
     try:
         yield
     except errors as error:
@@ -94,20 +94,20 @@ def all_written(file: str | os.PathLike, *errors: type[Exception]) -> Iterator[N
 
 
 def require_writable(folder: str | os.PathLike) -> None:
-    """Make ``folder``, if it is not there. OSError if no file can be written to it: before the long part."""
+    """Make ``folder``, if it is not there. OSError if no file can be written to it, before any long work."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=os.fspath(folder)):
         pass
 
 
 def save_figure(figure: Any, file: str | os.PathLike, **options: Any) -> None:
-    """matplotlib's ``figure.savefig``; ``file`` appears whole or not at all."""
+    """Save a matplotlib figure atomically; ``options`` are those of ``figure.savefig``."""
     with atomic_write(file) as temporary:
         figure.savefig(temporary, **options)
 
 
 def save_tensors(file: str | os.PathLike, content: dict[str, Any]) -> None:
-    """``torch.save``; ``file`` appears whole or not at all. OSError if it cannot be written."""
+    """Save with ``torch.save`` atomically. OSError if ``file`` cannot be written."""
     import torch
 
     with atomic_write(file) as temporary, all_written(file, RuntimeError):
@@ -115,23 +115,23 @@ def save_tensors(file: str | os.PathLike, content: dict[str, Any]) -> None:
 
 
 def visible(folder: str | os.PathLike) -> list[Path]:
-    """What a folder holds, sorted, but for names that begin with a dot, as macOS' ``._*``; nothing if not there."""
+    """List a folder, sorted, without names that begin with a dot, as macOS' ``._*``; empty if it is not there."""
     path = Path(folder)
     return sorted(entry for entry in path.iterdir() if entry.name[0] != ".") if path.is_dir() else []
 
 
 def visible_below(folder: str | os.PathLike) -> list[Path]:
-    """Files of a folder and of all folders in it, sorted, but for names that begin with a dot."""
+    """List the files of a folder and of all folders in it, sorted, without names that begin with a dot."""
     return [file for entry in visible(folder) for file in (visible_below(entry) if entry.is_dir() else [entry])]
 
 
 def write_json(file: str | os.PathLike, content: Any, sort_keys: bool = False) -> None:
-    """Write :func:`to_json`; a reader sees the old file or the new one, never half of one."""
+    """Write the result of :func:`to_json` atomically."""
     write_text(file, to_json(content, indent=4, sort_keys=sort_keys) + "\n")
 
 
 def to_json(content: Any, **options: Any) -> str:
-    """``json.dumps``, but a number that is NaN or infinite, for which JSON has no word, becomes null.
+    """Encode as ``json.dumps`` does, but with null for numbers that are NaN or infinite, which JSON cannot express.
 
     nnU-Net's own files do hold ``NaN``, and :func:`read_json` takes it.
     """
@@ -139,7 +139,7 @@ def to_json(content: Any, **options: Any) -> str:
 
 
 def _finite(content: Any) -> Any:
-    """``content`` with None in place of each number that is not finite."""
+    """Replace each number that is not finite by None."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -148,13 +148,13 @@ def _finite(content: Any) -> Any:
 
 
 def write_text(file: str | os.PathLike, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all."""
+    """Write a text in UTF-8 atomically."""
     with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(file: str | os.PathLike, remedy: str) -> Any:
-    """Content of a JSON file, which may begin with a byte order mark, as some editors write it.
+    """Read a JSON file, which may begin with a byte order mark, as some editors write it.
 
     Raises:
         ValueError: it is missing or broken; ``remedy`` ends the message.
@@ -168,7 +168,7 @@ def read_json(file: str | os.PathLike, remedy: str) -> Any:
 
 
 def is_json(file: str | os.PathLike) -> bool:
-    """Whether a file is there and whole."""
+    """Tell whether ``file`` exists and is valid JSON."""
     try:
         read_json(file, "")
     except ValueError:
@@ -177,12 +177,12 @@ def is_json(file: str | os.PathLike) -> bool:
 
 
 def is_plain_name(name: Any) -> bool:
-    """Whether ``name`` names something in a folder and cannot lead out of it."""
+    """Tell whether ``name`` is a file name without a path."""
     return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0", "\n"} & set(name)
 
 
 def require_plain_names(cases: Iterable[Any], where: str) -> None:
-    """ValueError, beginning with ``where``, if the files of one of the ``cases`` would lie in another folder."""
+    """Raise a ValueError, beginning with ``where``, if one of the ``cases`` is not a plain file name."""
     for case in cases:
         if not is_plain_name(case):
             raise ValueError(f"{where} has the case {case!r}, which is no name of a file: rename it.")

@@ -1,4 +1,4 @@
-"""Where the voxels of a volume lie, from its header alone."""
+"""The grid of a volume, read from its header alone, and the comparison of grids."""
 
 import gzip
 import zlib
@@ -27,12 +27,12 @@ class Grid(NamedTuple):
     direction: tuple[float, ...]
 
     def corners(self) -> np.ndarray:
-        """Centres of the eight corner voxels in mm, ``(8, 3)``."""
+        """Compute the centres of the eight corner voxels in mm, ``(8, 3)``."""
         indices = np.array(list(product(*((0, size - 1) for size in self.size))))
         return indices * self.spacing @ np.reshape(self.direction, (3, 3)).T + self.origin
 
     def differences(self, other: "Grid") -> list[str]:
-        """What keeps the two from being one grid, each with both values; empty if nothing does."""
+        """Describe each difference with both values; empty if the grids agree within :data:`TOLERANCE`."""
         if self.size == other.size:
             distance = np.linalg.norm(self.corners() - other.corners(), axis=1).max()
             if distance <= TOLERANCE * min(other.spacing):
@@ -49,7 +49,7 @@ class Grid(NamedTuple):
 
 
 def read_grid(file: str | PathLike) -> Grid:
-    """Grid of a volume.
+    """Read the grid of a volume.
 
     Raises:
         ValueError: the file cannot be read, is not a 3-D volume with one value a voxel, or its geometry is degenerate.
@@ -89,17 +89,17 @@ def read_grid(file: str | PathLike) -> Grid:
 
 
 def is_nifti(file: str | PathLike) -> bool:
-    """Whether a file is named as NIfTI, in small letters or in capitals."""
+    """Tell whether a file is named as NIfTI, in lower or upper case."""
     return str(file).lower().endswith(NIFTI)
 
 
 def is_nifti2(file: str | PathLike) -> bool:
-    """Whether a file that is named as NIfTI is NIfTI-2. ValueError if it cannot be read."""
+    """Tell whether a file that is named as NIfTI is NIfTI-2. ValueError if it cannot be read."""
     return HEADER_SIZES.get(_start(file)[:4]) == 540
 
 
 def reason(error: Exception) -> str:
-    """The part of an ITK or nibabel message that says why, on one line."""
+    """Extract the cause from a message of ITK or nibabel, on one line."""
     return " ".join(str(error).split("ERROR:")[-1].split()).rstrip(".") or type(error).__name__
 
 
@@ -114,7 +114,7 @@ def _nifti_header(file: str | PathLike) -> nibabel.Nifti1Header:
 
 
 def _start(file: str | PathLike) -> bytes:
-    """The first bytes of a NIfTI file, as many as a header of NIfTI-1 has."""
+    """Read the first bytes of a NIfTI file, as many as a header of NIfTI-1 has."""
     size = nibabel.Nifti1Header.sizeof_hdr
     compressed = str(file).lower().endswith(".gz")
     try:

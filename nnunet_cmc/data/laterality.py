@@ -1,17 +1,17 @@
-"""Which classes have a side: whether a scan may be mirrored left to right."""
+"""Lateral classes, which forbid mirroring a scan left to right."""
 
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 LEFT_RIGHT = 2  # the last array axis, since our plans read all scans on canonical axes
-CASES_TO_TELL = 3  # on one side in fewer cases than this may be chance
+MIN_CASES = 3  # lying on one side in fewer cases may be chance
 MARGIN = 0.05  # of the body's width: nearer to the middle is on no side
 
 
 def sided_classes(dataset: nnUNetBaseDataset) -> list[int]:
-    """Labels whose centre lies on the same side of the body in every case that shows them.
+    """Find the labels whose centre lies on the same side of the body in every case that shows them.
 
-    A class that fewer than three cases show counts as sided: nobody can tell.
+    A class that fewer than :data:`MIN_CASES` cases show counts as sided, to be safe.
 
     Args:
         dataset: preprocessed labelled cases; only their properties are read.
@@ -27,5 +27,5 @@ def sided_classes(dataset: nnUNetBaseDataset) -> list[int]:
     return [
         label
         for label, offsets in positions.items()
-        if len(offsets) < CASES_TO_TELL or min(offsets) > MARGIN or max(offsets) < -MARGIN
+        if len(offsets) < MIN_CASES or min(offsets) > MARGIN or max(offsets) < -MARGIN
     ]

@@ -1,7 +1,7 @@
-"""How intensities are normalised, in words, and the schemes of foundation encoders, which plans may name.
+"""Normalisation schemes of foundation encoders, which plans may name, and a description of how channels are normalised.
 
-A scheme takes one channel ``(D, H, W)`` of one case. Voxels > 0 stand for the body; a channel that has fewer than two
-of them is judged by all its voxels.
+A scheme takes one channel ``(D, H, W)`` of one case. Statistics are those of voxels > 0, the body, or of all voxels
+where a channel has fewer than two of them.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ import numpy as np
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
-from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.dataset_json import DatasetDescription
 
-SMALLEST = 1e-8  # no division by less
+EPSILON = 1e-8  # smallest divisor
 
 
-def describe_normalization(dataset_json: dict, schemes: Sequence[str] | None = None) -> str:
-    """A sentence on how each modality is normalised, and one on those that may be CT and are not normalised so.
+def describe_normalization(description: DatasetDescription, schemes: Sequence[str] | None = None) -> str:
+    """Describe how each modality is normalised, and which may be CT and are not normalised so.
 
     Args:
         schemes: for each channel; those that nnU-Net chooses by the channel's name, if None.
     """
     if schemes is None:
-        schemes = [get_normalization_scheme(str(name)).__name__ for name in dataset_json["channel_names"].values()]
+        schemes = [get_normalization_scheme(name).__name__ for name in description.normalization_names]
     described, doubtful = [], []
-    for name, scheme in zip(channel_names(dataset_json), schemes, strict=True):
+    for name, scheme in zip(description.modalities, schemes, strict=True):
         as_ct = scheme.startswith("CT")
         described.append(f"{name} {'as CT' if as_ct else 'not as CT'} ({scheme})")
         if not as_ct and "ct" in name.casefold():
@@ -44,25 +44,25 @@ def _body(image: np.ndarray) -> np.ndarray:
 
 
 class PositiveZScoreNormalization(ImageNormalization):
-    """SAM-Med3D's: minus the mean, divided by the unbiased standard deviation, of voxels > 0; for every voxel."""
+    """Standardise all voxels by mean and unbiased standard deviation of those > 0 (SAM-Med3D)."""
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         body = _body(image)
         mean, std = body.mean(dtype=np.float64), body.std(ddof=1, dtype=np.float64)
-        return ((image - mean) / max(std, SMALLEST)).astype(self.target_dtype)
+        return ((image - mean) / max(std, EPSILON)).astype(self.target_dtype)
 
 
 class CTPositiveZScoreNormalization(PositiveZScoreNormalization):
-    """SAM-Med3D's of CT: the same after a clamp to [-1000, 1000] HU."""
+    """Clip CT to [-1000, 1000] HU, then standardise as :class:`PositiveZScoreNormalization` (SAM-Med3D)."""
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         return super().run(image.clip(-1000, 1000), seg)
 
 
 class CTWindowNormalization(ImageNormalization):
-    """The Universal Model's: [-175, 250] HU to [0, 1], and no voxel outside."""
+    """Clip CT to [-175, 250] HU and map it to [0, 1] (CLIP-Driven Universal Model)."""
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
@@ -71,10 +71,10 @@ class CTWindowNormalization(ImageNormalization):
 
 
 class PercentileNormalization(ImageNormalization):
-    """For other modalities where an encoder expects [0, 1]: 0.5th to 99.5th percentile of voxels > 0 to [0, 1]."""
+    """Clip to the 0.5th and 99.5th percentile of voxels > 0 and map to [0, 1]; for modalities other than CT."""
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         low, high = np.percentile(_body(image), (0.5, 99.5))
-        return ((image.clip(low, high) - low) / max(high - low, SMALLEST)).astype(self.target_dtype)
+        return ((image.clip(low, high) - low) / max(high - low, EPSILON)).astype(self.target_dtype)

@@ -1,4 +1,4 @@
-"""One function over many cases, in processes and with a progress bar as nnU-Net has them."""
+"""Run a function over many cases in a pool of processes, with a progress bar as nnU-Net has them."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ _SET_DEATH_SIGNAL, _GET_DEATH_SIGNAL = 1, 2  # of prctl(2)
 def run_parallel(
     function: Callable, arguments: Sequence[tuple], processes: int, description: str, show_progress: bool = True
 ) -> list[Any]:
-    """``[function(*a) for a in arguments]`` in spawned processes; where one is enough, in this process.
+    """Compute ``[function(*a) for a in arguments]`` in spawned processes; in this one where one suffices.
 
     Raises:
         Exception: the first that ``function`` raises; calls that have not begun by then are dropped.
@@ -42,7 +42,7 @@ def run_parallel(
                     bar.update()
             except BrokenProcessPool as error:
                 raise RuntimeError(
-                    f"{description}: one of {processes} processes was killed, most likely for lack of memory: "
+                    f"{description}: one of {processes} processes was killed, most likely out of memory: "
                     "use fewer processes."
                 ) from error
             finally:
@@ -51,7 +51,7 @@ def run_parallel(
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
-    """Spawned; unlike multiprocessing.Pool it raises, and does not hang, when one is killed for its memory."""
+    """Make a pool of spawned processes, which raises, and does not hang, when one of them is killed."""
     return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent)
 
 

@@ -1,8 +1,14 @@
-"""Pickle files that may come from anywhere: loading one calls nothing but what is expected there."""
+"""Pickle files that may come from anywhere, and what each kind of them may name: loading calls nothing else.
 
+Plans and ``dataset.json``, whose names nnU-Net looks up, are checked in :mod:`nnunet_cmc.resolved_names`.
+"""
+
+import argparse
 import pickle
 from collections.abc import Collection
 from typing import IO, Any
+
+import numpy as np
 
 NUMPY = {  # what numpy's arrays, numbers and types are made by, under the two names that numpy has had for its core
     *(
@@ -13,17 +19,38 @@ NUMPY = {  # what numpy's arrays, numbers and types are made by, under the two n
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
 }
+IN_PROPERTIES = {*NUMPY, ("collections", "OrderedDict")}  # of a preprocessed case
+IN_POSTPROCESSING = {
+    *NUMPY,
+    (
+        "nnunetv2.postprocessing.remove_connected_components",
+        "remove_all_but_largest_component_from_segmentation",
+    ),
+}
+# Beside tensors and plain values, as torch.serialization.safe_globals takes it: the arguments of a training script, and
+# numpy's numbers, which nnU-Net's logger leaves in our own checkpoints.
+_number = np.float64(0).__reduce__()[0]
+IN_CHECKPOINTS: list[Any] = [
+    argparse.Namespace,
+    *((_number, f"{module}.{name}") for module, name in NUMPY if name == "scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
 
 
-class HarmlessUnpickler(pickle.Unpickler):
-    """Loads a pickle if it names nothing but ``harmless``, pairs of a module and a name; else a ValueError."""
+class RestrictedUnpickler(pickle.Unpickler):
+    """Load a pickle that names nothing but ``allowed``, pairs of a module and a name.
 
-    def __init__(self, file: IO[bytes], harmless: Collection[tuple[str, str]]):
+    Raises:
+        ValueError: it names anything else.
+    """
+
+    def __init__(self, file: IO[bytes], allowed: Collection[tuple[str, str]]):
         super().__init__(file)
-        self.harmless = harmless
+        self.allowed = allowed
 
     def find_class(self, module: str, name: str) -> Any:
         """As pickle's."""
-        if (module, name) not in self.harmless:
+        if (module, name) not in self.allowed:
             raise ValueError(f"it would call {module}.{name}")
         return super().find_class(module, name)

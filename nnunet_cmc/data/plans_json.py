@@ -1,4 +1,4 @@
-"""Plans as a file from anywhere: checked before nnU-Net deletes and writes folders, and imports classes, they name."""
+"""Plans, which may come from anywhere: checked before nnU-Net writes the folders and imports the classes they name."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any ot
 
 
 class Kind(NamedTuple):
-    """What an entry of plans must be, in words and as a test."""
+    """Kind of an entry of plans: its name for messages, and a test."""
 
     name: str
     fits: Callable[[Any], bool]
@@ -61,14 +61,14 @@ OF_TRAINING = {
 
 
 def read_plans(file: str | os.PathLike) -> dict[str, Any]:
-    """The checked content of a plans file. ValueError: see :func:`check_plans`; or it is no JSON."""
+    """Read and check a plans file. ValueError: see :func:`check_plans`; or it is no JSON."""
     plans = read_json(file, REMEDY)
     check_plans(plans, f"The plans {file}")
     return plans
 
 
 def check_plans(plans: Any, which: str = "The plans") -> None:
-    """ValueError, beginning with ``which``, unless ``plans`` have configurations, and names that lead nowhere else."""
+    """Raise a ValueError, beginning with ``which``, unless ``plans`` have configurations and plain names of folders."""
     configurations = plans.get("configurations") if isinstance(plans, dict) else None
     if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
         raise ValueError(f"{which} have no configurations: {REMEDY}.")
@@ -83,7 +83,7 @@ def check_plans(plans: Any, which: str = "The plans") -> None:
 
 
 def planned_configuration(plans: Any, name: str) -> dict[str, Any]:
-    """The configuration ``name`` of ``plans``, with what it inherits and all that preprocessing reads.
+    """Return the configuration ``name`` with what it inherits, checked for all that preprocessing reads.
 
     Raises:
         ValueError: the plans are malformed, or have no such configuration.
@@ -94,7 +94,7 @@ def planned_configuration(plans: Any, name: str) -> dict[str, Any]:
 
 
 def require_ours(plans: Any, name: str, who: str) -> dict[str, Any]:
-    """The configuration ``name`` of ``plans``, with what it inherits and all that training reads.
+    """Return the configuration ``name`` with what it inherits, checked for all that training reads.
 
     Raises:
         ValueError: the plans are malformed, have no such configuration, or their network is none that ``who`` can use.
@@ -142,7 +142,10 @@ def _with_inherited(configurations: dict[str, dict], name: Any, title: str) -> d
     lineage: list[dict] = []
     while name is not None:
         if not isinstance(name, str) or name not in configurations or configurations[name] in lineage:
-            raise ValueError(f"The plans {title} have a configuration that inherits from {name!r}, in vain: {REMEDY}.")
+            raise ValueError(
+                f"The plans {title} have a configuration that inherits from {name!r}, which does not exist or inherits "
+                f"from it: {REMEDY}."
+            )
         lineage.append(configurations[name])
         name = configurations[name].get("inherits_from")
     return {key: value for configuration in reversed(lineage) for key, value in configuration.items()}

@@ -8,6 +8,7 @@ from os.path import join
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -17,25 +18,25 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.data.body import body_box
 from nnunet_cmc.data.cases import UNFINISHED
-from nnunet_cmc.data.dataset_json import REMEDY, read_dataset_json
+from nnunet_cmc.data.dataset_json import REMEDY, DatasetDescription, read_dataset_json
 from nnunet_cmc.data.files import all_written, atomic_write, read_json
 from nnunet_cmc.data.parallel import end_with_parent, run_parallel
+from nnunet_cmc.data.plans_json import REMEDY as PLANS_REMEDY
 from nnunet_cmc.data.plans_json import planned_configuration, read_plans
-from nnunet_cmc.data.presence import channel_names
 from nnunet_cmc.data.raw_case import check_case, read_case, read_label, require_declared, shown_channels
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_description, unlabeled_cases
 
 # Written for exact zeros of a present channel, so that a tile of nothing but zeros means that the modality is absent.
 ALMOST_ZERO = 1e-6
 
 
 def unlabeled_folder(preprocessed_folder: str) -> str:
-    """Where preprocessed cases of ``imagesUn`` lie: beside the labelled ones, so that no stock trainer meets them."""
+    """Name the folder of preprocessed cases of ``imagesUn``, beside the labelled ones, which stock trainers read."""
     return preprocessed_folder + "_unlabeled"
 
 
 class CMCPreprocessor(DefaultPreprocessor):
-    """Crop, normalise and resample as nnU-Net does, on the image alone: no label touches it.
+    """Crop, normalise and resample as nnU-Net does, by the image alone: no label has an influence.
 
     An absent channel is exactly zero in every voxel, a present one in none. The properties of a case gain
 
@@ -44,33 +45,35 @@ class CMCPreprocessor(DefaultPreprocessor):
     """
 
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
-        """Preprocess the case whose channel files are ``image_files``: any of them, in any order, ``_000N`` counts.
+        """Preprocess a case given as files ``_000N`` of any of its channels, in any order.
 
         Returns:
             data ``(M, D, H, W)`` float32, seg ``(1, D, H, W)`` int (-1 outside of the image), properties.
 
         Raises:
-            ValueError: see :func:`read_case` and :func:`read_label`.
+            ValueError: see :func:`read_case` and :func:`read_label`; or the plans name a reader of other axes.
         """
         if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
             end_with_parent()
         dataset_json = read_json(dataset_json, REMEDY) if isinstance(dataset_json, str) else dataset_json
-        reader = plans_manager.image_reader_writer_class()
-        data, properties = read_case(image_files, dataset_json, reader, seg_file)
-        seg = None if seg_file is None else read_label(seg_file, dataset_json, reader)
+        description = DatasetDescription.from_dict(dataset_json)
+        _require_our_reader(plans_manager)
+        data, properties = read_case(image_files, description, seg_file)
+        seg = None if seg_file is None else read_label(seg_file, description)
         try:
             return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
         except ValueError as error:  # which knows no case
-            case, _ = check_case(image_files, dataset_json)
+            case, _ = check_case(image_files, description)
             raise ValueError(f"Case {case}: {error}") from error
 
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
-        """The same for arrays ``data (M, D, H, W)``, ``seg (1, D, H, W)``: a channel that is all zero is absent.
+        """Preprocess arrays ``data (M, D, H, W)`` and ``seg (1, D, H, W)``; a channel that is all zero is absent.
 
         Raises:
             ValueError: the number of channels is not the dataset's, or none has a voxel other than zero.
         """
-        names = channel_names(dataset_json)
+        description = DatasetDescription.of(dataset_json)
+        names = description.modalities
         if len(data) != len(names):
             raise ValueError(
                 f"The image has {len(data)} channel(s), but the dataset has {len(names)} ({', '.join(names)}): "
@@ -87,14 +90,13 @@ class CMCPreprocessor(DefaultPreprocessor):
         raw = raw[(slice(None), *bounding_box_to_slice(properties["bbox_used_for_cropping"]))]
         scale = np.divide(data.shape[1:], raw.shape[1:])
         properties["present_channels"] = present
-        kinds = [dataset_json["channel_names"][str(channel)] for channel in range(len(names))]
-        properties["body_box"] = (body_box(raw, kinds) * scale[:, None]).tolist()
+        properties["body_box"] = (body_box(raw, description.normalization_names) * scale[:, None]).tolist()
         for channel in present:
             data[channel][data[channel] == 0] = ALMOST_ZERO
         return data, seg, properties
 
     def run_case_save(self, output_filename_truncated, *arguments):
-        """As nnU-Net's. OSError if the preprocessed case cannot be written."""
+        """Preprocess a case and save it as nnU-Net does. OSError if it cannot be written."""
         written = output_filename_truncated + ".b2nd"
         try:
             super().run_case_save(output_filename_truncated, *arguments)
@@ -132,12 +134,13 @@ class CMCPreprocessor(DefaultPreprocessor):
         Raises:
             ValueError: the dataset has cases that cannot be preprocessed; found before any work where headers show it.
         """
-        raw_dataset_json(dataset_name_or_id)
+        raw_description(dataset_name_or_id)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
         _add_missing_copies(raw, preprocessed)
         dataset_json = read_dataset_json(join(preprocessed, "dataset.json"))
-        check_dataset(raw, dataset_json)
+        description = DatasetDescription.from_dict(dataset_json)
+        check_dataset(raw, description)
         plans = read_plans(join(preprocessed, plans_identifier + ".json"))
         planned_configuration(plans, configuration_name)
         plans_manager = PlansManager(plans)
@@ -153,7 +156,7 @@ class CMCPreprocessor(DefaultPreprocessor):
             super().run(name, configuration_name, plans_identifier, num_processes)
             arguments = [
                 (join(unfinished, case), image_files, plans_manager, configuration_manager, dataset_json)
-                for case, image_files in unlabeled_cases(raw, dataset_json["file_ending"]).items()
+                for case, image_files in unlabeled_cases(raw, description.file_ending).items()
             ]
             if arguments:
                 run_parallel(
@@ -169,7 +172,18 @@ class CMCPreprocessor(DefaultPreprocessor):
 
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
-        require_declared(load_pickle(path + ".pkl")["present_channels"], dataset_json, os.path.basename(path))
+        require_declared(
+            load_pickle(path + ".pkl")["present_channels"], DatasetDescription.of(dataset_json), os.path.basename(path)
+        )
+
+
+def _require_our_reader(plans_manager: PlansManager) -> None:
+    reader = plans_manager.image_reader_writer_class
+    if not issubclass(reader, SimpleITKIOWithReorient):  # which would write predictions on other axes
+        raise ValueError(
+            f"The plans {plans_manager.plans_name} have {reader.__name__} as image_reader_writer, but nnunet_cmc reads "
+            f"with CMCReaderWriter: {PLANS_REMEDY}."
+        )
 
 
 def _add_missing_copies(raw: str, preprocessed: str) -> None:
@@ -188,7 +202,7 @@ def _empty(folder: str) -> None:
 
 
 def _remove_partial_copies(raw: str, preprocessed: str) -> None:
-    """Of the labels that nnU-Net copies to ``gt_segmentations``, and never again: those that a kill cut short."""
+    """Remove copies in ``gt_segmentations`` that a kill cut short: nnU-Net would never copy these labels again."""
     copies = join(preprocessed, "gt_segmentations")
     for name in os.listdir(copies) if os.path.isdir(copies) else []:
         source, copy = join(raw, "labelsTr", name), join(copies, name)

@@ -11,7 +11,7 @@ VERSION = 1
 
 
 def channel_names(dataset_json: dict) -> list[str]:
-    """Names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
+    """Return the names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
 
     nnU-Net normalises by the name, so that two phases of contrast may both be called CT there. Without names in the
     ``cmc`` key, these are ``CT 0`` and ``CT 1``.
@@ -40,15 +40,29 @@ def channel_names(dataset_json: dict) -> list[str]:
 
 
 def present_channels(dataset_json: dict, case: str) -> tuple[int, ...] | None:
-    """Indices of the modalities that ``case`` was scanned in, rising; None where ``dataset.json`` does not say.
+    """Return the indices of the modalities that ``case`` was scanned in, rising; None where this is not stated.
 
     Raises:
         ValueError: the ``cmc`` key is malformed, of an unknown version, or names a channel that does not exist.
     """
     channels = _entries(dataset_json, "present_channels").get(case)
-    if channels is None:
-        return None
-    count = len(channel_names(dataset_json))
+    return None if channels is None else _checked_channels(case, channels, len(channel_names(dataset_json)))
+
+
+def present_channels_of_all(dataset_json: dict) -> dict[str, tuple[int, ...]]:
+    """Map each case of which it is stated to what :func:`present_channels` returns."""
+    count, entries = len(channel_names(dataset_json)), _entries(dataset_json, "present_channels")
+    return {
+        case: _checked_channels(case, channels, count) for case, channels in entries.items() if channels is not None
+    }
+
+
+def subjects_of_all(dataset_json: dict) -> dict[str, str]:
+    """Map each case of which it is stated to what :func:`subject_of` returns."""
+    return {case: _checked_subject(case, name) for case, name in _entries(dataset_json, "subjects").items()}
+
+
+def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
     integers = isinstance(channels, list) and all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
     if not integers or not channels or len(set(channels)) < len(channels):
         raise ValueError(
@@ -64,24 +78,27 @@ def present_channels(dataset_json: dict, case: str) -> tuple[int, ...] | None:
 
 
 def listed_cases(dataset_json: dict) -> set[str]:
-    """Cases that the ``cmc`` key names, of whatever part. ValueError: see :func:`subject_of`."""
+    """Return the cases that the ``cmc`` key names, of whatever part. ValueError: see :func:`subject_of`."""
     return {case for key in ("present_channels", "subjects") for case in _entries(dataset_json, key)}
 
 
 def subject_of(dataset_json: dict, case: str) -> str:
-    """Identifier of the patient whose scan ``case`` is; scans of one patient share it.
+    """Return the identifier of the patient whose scan ``case`` is; scans of one patient share it.
 
     Raises:
         ValueError: the ``cmc`` key is malformed or of an unknown version.
     """
-    subject = _entries(dataset_json, "subjects").get(case, case)
+    return _checked_subject(case, _entries(dataset_json, "subjects").get(case, case))
+
+
+def _checked_subject(case: str, subject: Any) -> str:
     if not isinstance(subject, str):
         raise ValueError(f'Case {case}: its entry of "subjects" in dataset.json must be a text, but is {subject!r}.')
     return subject
 
 
 def _entries(dataset_json: dict, key: str) -> dict[str, Any]:
-    """The part ``key`` of the ``cmc`` key, or an empty one where ``dataset.json`` has none."""
+    """Return the part ``key`` of the ``cmc`` key, an empty one where ``dataset.json`` has none."""
     cmc = dataset_json.get("cmc", {"version": VERSION})
     if not isinstance(cmc, dict) or cmc.get("version") != VERSION:
         found = cmc.get("version") if isinstance(cmc, dict) else cmc

@@ -1,36 +1,37 @@
 """Reading a case of nnU-Net's raw format of which some channel files may not exist."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.grid import read_grid
-from nnunet_cmc.data.presence import channel_names, present_channels
+from nnunet_cmc.data.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.scan_folder import by_case, scans_of, split_name
-from nnunet_cmc.data.voxels import beyond_memory, count_not_finite, read_voxels
+from nnunet_cmc.data.voxels import count_not_finite, out_of_memory
 
 
-def named_cases(folder: str | os.PathLike, dataset_json: dict) -> dict[str, list[str]]:
-    """Files of each case of a folder of scans, each of which is to be named ``CASE_000N``.
+def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
+    """Group the files of a folder of scans, each of which must be named ``CASE_000N``, by case.
 
     Raises:
         ValueError: see :func:`scans_of`; or a file has no channel number, or one that the dataset has not.
     """
-    files = scans_of(folder, dataset_json["file_ending"])
+    files = scans_of(folder, description.file_ending)
     for file in files:
-        _case_and_channel(file, dataset_json)
-    return by_case(files, dataset_json["file_ending"])
+        _case_and_channel(file, description)
+    return by_case(files, description.file_ending)
 
 
 def check_case(
-    image_files: Sequence[str], dataset_json: dict, label_file: str | None = None, case: str | None = None
+    image_files: Sequence[str],
+    description: DatasetDescription | dict[str, Any],
+    label_file: str | None = None,
+    case: str | None = None,
 ) -> tuple[str, dict[int, str]]:
-    """Name of a case and its file for each channel, rising, after a look at the names and headers of its files.
+    """Check names and headers of the files of a case; return its name and its file for each channel, rising.
 
     Args:
         image_files: channel files of one case, in any order; a file's ``_000N`` names its channel.
@@ -41,10 +42,11 @@ def check_case(
         ValueError: a file has no channel number, one that the dataset has not, or one twice; a file is missing or
             unreadable; the files are not on one grid.
     """
-    ending, names = dataset_json["file_ending"], channel_names(dataset_json)
+    description = DatasetDescription.of(description)
+    ending, names = description.file_ending, description.modalities
     files: dict[int, str] = {}
     for file in sorted(image_files):
-        case, channel = _case_and_channel(file, dataset_json)
+        case, channel = _case_and_channel(file, description)
         if channel in files:
             raise ValueError(f"Case {case}: {files[channel]} and {file} are both of channel {channel}: remove one.")
         files[channel] = file
@@ -65,69 +67,60 @@ def check_case(
 
 
 def read_case(
-    image_files: Sequence[str], dataset_json: dict, reader: BaseReaderWriter, label_file: str | None = None
+    image_files: Sequence[str], description: DatasetDescription, label_file: str | None = None
 ) -> tuple[np.ndarray, dict]:
-    """Volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
+    """Read volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
 
     Raises:
         ValueError: see :func:`check_case`; or no channel has a voxel other than zero, a voxel is not finite, or the
             voxels contradict what ``dataset.json`` says about the case.
     """
-    case, files = check_case(image_files, dataset_json, label_file)
-    volumes = {}
+    case, files = check_case(image_files, description, label_file)
+    data = np.zeros(0, np.float32)
     for channel, file in files.items():
-        with _in_memory(case, file):
-            if count := count_not_finite(whole_voxels(case, file)):
-                raise ValueError(f"Case {case}: {file} has {count} voxel(s) that are NaN or infinite: replace them.")
-            volumes[channel], properties = reader.read_images([file])
-    data = np.zeros((len(channel_names(dataset_json)), *volumes[channel].shape[1:]), np.float32)
-    for channel, volume in volumes.items():
-        data[channel] = volume[0]
+        volume, properties = read_volume(case, file, "replace them")
+        if not data.size:
+            data = np.zeros((len(description.modalities), *volume.shape), np.float32)
+        data[channel] = volume
 
     present = shown_channels(data)
     if not present:
         raise ValueError(f"Case {case} shows no modality: all voxels of {', '.join(files.values())} are zero.")
-    declared = present_channels(dataset_json, case)
+    declared = description.present_channels.get(case)
     for channel in set(present) - set(present if declared is None else declared):
         raise ValueError(
             f"Case {case}: {files[channel]} has voxels other than zero, but dataset.json says that the case has only "
             f"the channel(s) {', '.join(map(str, declared or ()))}: correct dataset.json, or rename the case."
         )
     if label_file is not None:
-        require_declared(present, dataset_json, case)
+        require_declared(present, description, case)
     return data, properties
 
 
 def shown_channels(data: Any) -> list[int]:
-    """Channels of ``data (M, D, H, W)``, an array or a tensor, that have a voxel other than exactly zero."""
+    """List the channels of ``data (M, D, H, W)``, an array or a tensor, with a voxel other than exactly zero."""
     return [channel for channel in range(len(data)) if data[channel].any()]
 
 
-def require_declared(present: Sequence[int], dataset_json: dict, case: str) -> None:
+def require_declared(present: Sequence[int], description: DatasetDescription, case: str) -> None:
     """Refuse a case of the dataset that shows less than ``dataset.json`` says; in a prediction it may."""
-    declared = present_channels(dataset_json, case) or ()
+    declared = description.present_channels.get(case, ())
     for channel in set(declared) - set(present):
         raise ValueError(
-            f"Case {case}: all voxels of channel {channel} ({channel_names(dataset_json)[channel]}) are zero, but "
+            f"Case {case}: all voxels of channel {channel} ({description.modalities[channel]}) are zero, but "
             f"dataset.json says that the case has the channel(s) {', '.join(map(str, declared))}: correct one of them."
         )
 
 
-def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) -> np.ndarray:
-    """Label map ``(1, D, H, W)`` float32.
+def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
+    """Read a label map ``(1, D, H, W)`` float32.
 
     Raises:
         ValueError: the file is damaged, or has a value that is no number or that ``dataset.json`` does not name.
     """
-    case = os.path.basename(label_file).removesuffix(dataset_json["file_ending"])
-    with _in_memory(case, label_file):
-        if count := count_not_finite(whole_voxels(case, label_file)):  # the reader makes 0 of NaN
-            raise ValueError(
-                f"Case {case}: {label_file} has {count} voxel(s) that are NaN or infinite: correct the label."
-            )
-        labels, _ = reader.read_seg(label_file)
-    manager = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-    known = [*map(int, manager.all_labels), *([manager.ignore_label] if manager.has_ignore_label else [])]
+    case = os.path.basename(label_file).removesuffix(description.file_ending)
+    labels = read_volume(case, label_file, "correct the label")[0][None]
+    known = description.label_values()
     unknown = np.unique(labels[~np.isin(labels, known)])
     if len(unknown):
         raise ValueError(
@@ -137,8 +130,8 @@ def read_label(label_file: str, dataset_json: dict, reader: BaseReaderWriter) ->
     return labels
 
 
-def _case_and_channel(file: str, dataset_json: dict) -> tuple[str, int]:
-    ending, names = dataset_json["file_ending"], channel_names(dataset_json)
+def _case_and_channel(file: str, description: DatasetDescription) -> tuple[str, int]:
+    ending, names = description.file_ending, description.modalities
     found = split_name(file, ending)
     if found is None:
         raise ValueError(f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on.")
@@ -151,24 +144,26 @@ def _case_and_channel(file: str, dataset_json: dict) -> tuple[str, int]:
     return case, channel
 
 
-@contextmanager
-def _in_memory(case: str, file: str) -> Iterator[None]:
+def read_volume(case: str, file: str, remedy: str) -> tuple[np.ndarray, dict]:
+    """Read a volume ``(D, H, W)`` float32 of ``case`` and its properties.
+
+    Raises:
+        ValueError: it cannot be read, or a voxel is NaN or infinite, with ``remedy`` as what to do about it.
+    """
     try:
-        yield
+        (volume,), properties = CMCReaderWriter().read_images([file])
+        count = count_not_finite(volume)
     except MemoryError as error:
-        raise ValueError(f"Case {case}: {file} {beyond_memory(read_grid(file).size)}: leave it out.") from error
-
-
-def whole_voxels(case: str, file: str | os.PathLike) -> np.ndarray:
-    """Voxels of a file of ``case``. ValueError: it cannot be read, or is not as long as its header says."""
-    try:
-        return read_voxels(file)
+        raise ValueError(f"Case {case}: {file} {out_of_memory(read_grid(file).size)}: leave it out.") from error
     except ValueError as error:
         raise ValueError(f"Case {case}: {file} {error}: copy or write it again.") from error
+    if count:
+        raise ValueError(f"Case {case}: {file} has {count} voxel(s) that are NaN or infinite: {remedy}.")
+    return volume, properties
 
 
 def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
-    """ValueError if a file of ``case`` cannot be read, or does not lie where the first one does."""
+    """Raise a ValueError if a file of ``case`` cannot be read, or is not on the grid of the first one."""
     grids = []
     for file in files:
         try:

@@ -1,6 +1,6 @@
-"""A folder of scans: which of its files are read, which must not be passed over, and whose they are.
+"""Folders of scans: which files are read, which must not be silently ignored, and which case they belong to.
 
-A modality may be missing, so a file that is not read would change the result without a word.
+A modality may be missing, so a file that is not read would silently change the result.
 """
 
 import os
@@ -19,19 +19,19 @@ COMPANIONS = {".hdr": ".img", ".img": ".hdr"}  # of a file with the first ending
 
 
 def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
-    """``folder/CASE_0001.nii.gz`` -> ``("CASE", 1)``; None where the name has no four-digit channel number."""
+    """Split ``folder/CASE_0001.nii.gz`` into ``("CASE", 1)``; None without a four-digit channel number."""
     match = re.fullmatch(r"(.+)_(\d{4})" + re.escape(file_ending), os.path.basename(image_file))
     return (match[1], int(match[2])) if match else None
 
 
 def case_of(image_file: str, file_ending: str) -> str:
-    """Whose scan a file is; without a channel number, what its name begins with."""
+    """Name the case of a file; without a channel number, its name without the ending."""
     found = split_name(image_file, file_ending)
     return found[0] if found else os.path.basename(image_file).removesuffix(file_ending)
 
 
 def visible_files(folder: str | os.PathLike, ending: str = "") -> list[str]:
-    """Paths in a folder, in the order of their names, without those that begin with a dot, as macOS adds them.
+    """List the paths in a folder, sorted by name, without those that begin with a dot, as macOS adds them.
 
     Returns:
         those that end in ``ending``; none if there is no such folder.
@@ -40,12 +40,12 @@ def visible_files(folder: str | os.PathLike, ending: str = "") -> list[str]:
 
 
 def looks_like_a_scan(name: str) -> bool:
-    """Whether a file or folder of this name is likely to be meant for a scan of a case, read or not."""
+    """Tell whether a file or folder of this name is likely to be a scan, whether it is read or not."""
     return bool(SCAN.fullmatch(name) or NUMBERED.fullmatch(name))
 
 
 def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """A sentence for each file, or folder, that looks like a scan or a label and is no file of this ending."""
+    """Describe each file or folder that looks like a scan or a label but is no file of this ending."""
     read = (file_ending, COMPANIONS.get(file_ending, file_ending))
     return [
         f"{path} looks like a scan, but is no file that ends in {file_ending}, so it would be left out: "
@@ -56,7 +56,7 @@ def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
 
 
 def files_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """Paths of the files of this ending in a folder, in the order of their names; none where there is no such folder.
+    """List the files of this ending in a folder, sorted by name; none where there is no such folder.
 
     Raises:
         ValueError: something in it looks like a scan, and would not be read.
@@ -67,7 +67,7 @@ def files_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
 
 
 def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """As :func:`files_of`, of a folder that must have some.
+    """List as :func:`files_of` does, in a folder that must have some.
 
     Raises:
         ValueError: there is no such folder, no such file in it, or something that looks like a scan is not read.
@@ -80,7 +80,7 @@ def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
 
 
 def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
-    """Files of each case; one without a channel number makes a case of its own, which ``check_case`` refuses."""
+    """Group files by case; one without a channel number makes a case of its own, which ``check_case`` refuses."""
     cases: dict[str, list[str]] = {}
     for file in files:
         cases.setdefault(case_of(file, file_ending), []).append(file)
@@ -88,12 +88,18 @@ def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
 
 
 def numbered_cases(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:
-    """Files of each case in a folder, without those that have no channel number. ValueError: see :func:`files_of`."""
+    """Group the files of a folder that have a channel number by case. ValueError: see :func:`files_of`."""
     return by_case((file for file in files_of(folder, file_ending) if split_name(file, file_ending)), file_ending)
 
 
+def by_channel(files: Iterable[str], file_ending: str) -> dict[int, str]:
+    """Map each channel to its file, of the files of one case that have a channel number."""
+    found = ((split_name(file, file_ending), file) for file in files)
+    return dict(sorted((name[1], file) for name, file in found if name))
+
+
 def name_problem(case: str) -> str | None:
-    """Why a case of a dataset cannot have this name, if it cannot."""
+    """Explain why a case of a dataset cannot have this name; None if it can."""
     if case.endswith("_seg"):
         return "ends in _seg, as the names that nnU-Net gives to preprocessed labels: rename its files."
     return None

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.files import read_json, require_plain_names, write_json
-from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
 
 NAME = "splits_final.json"
 REMEDY = "make it again with `nnunet_cmc split`"
@@ -76,7 +76,7 @@ def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable
 
 
 def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
-    """Fold number ``fold`` of a ``splits_final.json``.
+    """Read fold number ``fold`` of a ``splits_final.json``.
 
     Raises:
         ValueError: no such file or fold, a list is missing, or a case is in two lists or has a name with a path.
@@ -109,7 +109,7 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
 
 
 def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
-    """Cases whose label some fold hides; empty where there is no such file."""
+    """Read the cases whose label some fold hides; empty where there is no such file."""
     if not Path(splits_file).is_file():
         return set()
     hidden = [fold.get("unlabeled", []) for fold in _read(splits_file)]
@@ -120,9 +120,9 @@ def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
 
 
 def make_splits(
-    dataset_json: dict, cases: Iterable[str], *, labeled: Sequence[float], val: float, seed: int
+    description: DatasetDescription, cases: Iterable[str], *, labeled: Sequence[float], val: float, seed: int
 ) -> list[dict]:
-    """One fold for each fraction in ``labeled``, over the same validation cases.
+    """Make one fold for each fraction in ``labeled``, over the same validation cases.
 
     The validation part is drawn by subject, the same share of every group of subjects scanned in the same modalities;
     no subject is on both sides, and each modality is validated if it has subjects enough. A fraction is of the
@@ -142,13 +142,13 @@ def make_splits(
         raise ValueError(f"The labelled fractions must be above 0 and at most 1, but are {list(labeled)}.")
     if not 0 < val < 1:
         raise ValueError(f"The validation fraction must be between 0 and 1, but is {val}.")
-    subjects = _shuffled_subjects(dataset_json, cases, seed)
-    require_every_modality(dataset_json, [case for scans in subjects.values() for case in scans], "the training set")
+    subjects = _shuffled_subjects(description, cases, seed)
+    require_every_modality(description, [case for scans in subjects.values() for case in scans], "the training set")
 
     held_out: set[str] = set()
-    for group in _by_modalities(dataset_json, subjects).values():
+    for group in _by_modalities(description, subjects).values():
         held_out.update(group[: min(_rounded(val * len(group)), len(group) - 1)])
-    _validate_every_modality(dataset_json, subjects, held_out)
+    _validate_every_modality(description, subjects, held_out)
     if not held_out:
         raise ValueError(
             f"No subject can be spared for validation: with {len(subjects)} subject(s), every modality would not "
@@ -160,7 +160,7 @@ def make_splits(
     for subject, scans in subjects.items():
         if subject not in held_out:
             for case in scans:
-                strata[_present(dataset_json, case)].append(case)
+                strata[description.possible_channels(case)].append(case)
     folds = []
     for fraction in labeled:
         train = {c for stratum in strata.values() for c in stratum[: max(1, _rounded(fraction * len(stratum)))]}
@@ -170,48 +170,53 @@ def make_splits(
     return folds
 
 
-def make_folds(dataset_json: dict, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
-    """A cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
+def make_folds(description: DatasetDescription, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
+    """Make a cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
 
     Raises:
         ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
     """
-    subjects = _shuffled_subjects(dataset_json, cases, seed)
+    subjects = _shuffled_subjects(description, cases, seed)
     if not 2 <= folds <= len(subjects):
         raise ValueError(
             f"A cross-validation needs at least 2 folds and as many subjects as folds, but there are {folds} fold(s) "
             f"and {len(subjects)} subject(s)."
         )
-    dealt = [subject for group in _by_modalities(dataset_json, subjects).values() for subject in group]
+    dealt = [subject for group in _by_modalities(description, subjects).values() for subject in group]
     everyone = {case for scans in subjects.values() for case in scans}
     result = []
     for fold in range(folds):
         validation = {case for subject in dealt[fold::folds] for case in subjects[subject]}
         train = sorted(everyone - validation)
-        require_every_modality(dataset_json, train, f"fold {fold} of {folds}")
+        require_every_modality(description, train, f"fold {fold} of {folds}")
         result.append({"train": train, "val": sorted(validation)})
     return result
 
 
 def held_out_scans(
-    dataset_json: dict, train: Iterable[str], val: Iterable[str], test: Iterable[str], unlabeled: Iterable[str]
+    description: DatasetDescription | dict,
+    train: Iterable[str],
+    val: Iterable[str],
+    test: Iterable[str],
+    unlabeled: Iterable[str],
 ) -> list[str]:
-    """Those of the ``unlabeled`` cases that are scans of subjects of ``val`` (and not of ``train``) or of ``test``.
+    """List the ``unlabeled`` cases that are scans of subjects of ``val`` (and not of ``train``) or of ``test``.
 
     A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
     """
+    description = DatasetDescription.of(description)
 
     def subjects(cases: Iterable[str]) -> set[str]:
-        return {subject_of(dataset_json, case) for case in cases}
+        return {description.subject_of(case) for case in cases}
 
     held_out = (subjects(val) - subjects(train)) | subjects(test)
-    return sorted(case for case in unlabeled if subject_of(dataset_json, case) in held_out)
+    return sorted(case for case in unlabeled if description.subject_of(case) in held_out)
 
 
-def require_every_modality(dataset_json: dict, labeled_cases: Iterable[str], where: str) -> None:
+def require_every_modality(description: DatasetDescription, labeled_cases: Iterable[str], where: str) -> None:
     """Raise a ValueError that names the modality if one has no labelled case; ``where`` says in what part."""
-    seen = {channel for case in labeled_cases for channel in _present(dataset_json, case)}
-    for channel, name in enumerate(channel_names(dataset_json)):
+    seen = {channel for case in labeled_cases for channel in description.possible_channels(case)}
+    for channel, name in enumerate(description.modalities):
         if channel not in seen:
             raise ValueError(
                 f"Modality {name} (channel {channel}) has no labelled case in {where}: every modality needs at least "
@@ -250,37 +255,33 @@ def _read(splits_file: str | os.PathLike) -> list[dict]:
 
 
 def _lists(fold: dict) -> dict[str, list[str]]:
-    """The lists of cases of a fold, whatever else a file has there."""
+    """Return the lists of cases of a fold, and nothing else that it holds."""
     return {key: list(map(str, cases)) for key, cases in fold.items() if isinstance(cases, list)}
 
 
-def _present(dataset_json: dict, case: str) -> tuple[int, ...]:
-    """Channels of ``case``; all of them where ``dataset.json`` is silent."""
-    present = present_channels(dataset_json, case)
-    return tuple(range(len(channel_names(dataset_json)))) if present is None else present
-
-
-def _shuffled_subjects(dataset_json: dict, cases: Iterable[str], seed: int) -> dict[str, list[str]]:
-    """Subjects in random order, each with its cases, sorted."""
+def _shuffled_subjects(description: DatasetDescription, cases: Iterable[str], seed: int) -> dict[str, list[str]]:
+    """Shuffle the subjects, each with its cases, sorted."""
     scans: dict[str, list[str]] = defaultdict(list)
     for case in sorted(set(cases)):
-        scans[subject_of(dataset_json, case)].append(case)
+        scans[description.subject_of(case)].append(case)
     names = sorted(scans)
     return {names[i]: scans[names[i]] for i in np.random.default_rng(seed).permutation(len(names))}
 
 
-def _by_modalities(dataset_json: dict, subjects: dict[str, list[str]]) -> Groups:
-    """Groups of subjects whose scans show the same modalities, in a fixed order of groups."""
+def _by_modalities(description: DatasetDescription, subjects: dict[str, list[str]]) -> Groups:
+    """Group the subjects whose scans show the same modalities, in a fixed order of groups."""
     groups: Groups = defaultdict(list)
     for subject, scans in subjects.items():
-        groups[tuple(sorted({c for case in scans for c in _present(dataset_json, case)}))].append(subject)
+        groups[tuple(sorted({c for case in scans for c in description.possible_channels(case)}))].append(subject)
     return {modalities: groups[modalities] for modalities in sorted(groups)}
 
 
-def _validate_every_modality(dataset_json: dict, subjects: dict[str, list[str]], held_out: set[str]) -> None:
+def _validate_every_modality(
+    description: DatasetDescription, subjects: dict[str, list[str]], held_out: set[str]
+) -> None:
     """Add subjects to ``held_out`` until each modality is validated, wherever training keeps every modality."""
-    shows = {s: {c for case in scans for c in _present(dataset_json, case)} for s, scans in subjects.items()}
-    modalities = range(len(channel_names(dataset_json)))
+    shows = {s: {c for case in scans for c in description.possible_channels(case)} for s, scans in subjects.items()}
+    modalities = range(len(description.modalities))
     for modality in modalities:
         if any(modality in shows[s] for s in held_out):
             continue
@@ -292,5 +293,5 @@ def _validate_every_modality(dataset_json: dict, subjects: dict[str, list[str]],
 
 
 def _rounded(count: float) -> int:
-    """Nearest integer, halves up (``round`` takes halves to the even neighbour)."""
+    """Round to the nearest integer, halves up (``round`` takes halves to the even neighbour)."""
     return int(count + 0.5)

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def require_set(*variables: Any) -> None:
-    """ValueError if one of the ``variables``, of ``nnunetv2.paths``, is not set, or names a folder as no program can.
+    """Raise a ValueError if one of the ``variables`` of ``nnunetv2.paths`` is not set, or needs a shell to expand it.
 
     nnU-Net takes a ~ or a $HOME for the name of a folder, as do we, since both must mean the same folder.
     """

@@ -1,4 +1,4 @@
-"""The voxels of a volume file, or a sentence where a reader would fill a gap with zeros."""
+"""Reading volume files, with an error where ITK would read zeros, and writing them, with an error if incomplete."""
 
 import zlib
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ NOT_WRITTEN = RuntimeError, ValueError  # ITK does not notice when a NIfTI file 
 
 
 def read_voxels(file: str | PathLike) -> np.ndarray:
-    """All voxels of a volume, in the file's own order of axes.
+    """Read all voxels of a volume, in the file's own order of axes.
 
-    ITK reads a NIfTI file that is shorter than its header says without a word, and a NaN in one as 0.
+    Of a NIfTI file, ITK would silently read what is missing of it, and NaN, as 0.
 
     Raises:
         ValueError: the file cannot be read, or is shorter than its header says.
@@ -30,16 +30,35 @@ def read_voxels(file: str | PathLike) -> np.ndarray:
     except (RuntimeError, OSError, EOFError, ValueError, OverflowError, zlib.error, *NIBABEL) as error:
         raise ValueError(f"cannot be read ({reason(error)})") from error
     except MemoryError as error:
-        raise beyond_memory(read_grid(file).size) from error
+        raise out_of_memory(read_grid(file).size) from error
 
 
-def beyond_memory(size: Sequence[int]) -> ValueError:
-    """What to raise in place of a MemoryError over a volume of this size."""
-    return ValueError(f"cannot be read (its {' x '.join(map(str, size))} voxels are more than the memory holds)")
+def read_image(file: str | PathLike) -> sitk.Image:
+    """Read a 3-D volume: the voxels of :func:`read_voxels`, float64 as float32, on the grid that ITK reads.
+
+    Raises:
+        ValueError: see :func:`read_voxels` and :func:`nnunet_cmc.data.grid.read_grid`.
+    """
+    grid, voxels = read_grid(file), read_voxels(file)
+    if is_nifti(file):  # (W, H, D), of which the last may be followed by axes of one voxel
+        voxels = voxels.reshape(grid.size, order="F").T
+    dtype = np.dtype(np.float32) if voxels.dtype.kind == "f" else voxels.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite
+        voxels = voxels.astype(dtype, copy=False)
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    image.SetDirection(grid.direction)
+    return image
+
+
+def out_of_memory(size: Sequence[int]) -> ValueError:
+    """Make the error to raise in place of a MemoryError over a volume of this size."""
+    return ValueError(f"cannot be read (out of memory: it has {' x '.join(map(str, size))} voxels)")
 
 
 def count_not_finite(voxels: np.ndarray) -> int:
-    """How many are NaN or infinite in single precision, which networks compute in."""
+    """Count the voxels that are NaN or infinite in single precision, which networks compute in."""
     if voxels.dtype.kind != "f":
         return 0
     with np.errstate(over="ignore"):
@@ -51,10 +70,3 @@ def write_volume(image: sitk.Image, file: str | PathLike) -> None:
     with all_written(file, *NOT_WRITTEN):
         sitk.WriteImage(image, str(file), True)
         read_voxels(file)
-
-
-def read_written(file: str | PathLike) -> sitk.Image:
-    """The volume that has just been written. OSError if not all of it could be."""
-    with all_written(file, *NOT_WRITTEN):
-        read_voxels(file)
-        return sitk.ReadImage(str(file))

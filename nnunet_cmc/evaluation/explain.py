@@ -11,7 +11,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 
-from nnunet_cmc.checked_predictor import CheckedPredictor, are_numbers
+from nnunet_cmc.checked_predictor import CheckedPredictor, all_finite
 from nnunet_cmc.data.scan_folder import case_of
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.activation import fused_activation
@@ -49,7 +49,7 @@ def explain_case(
         network.load_state_dict(weights)
         parts.append(_whole_case(predictor, torch.from_numpy(data), classes))
     activation, logits = (torch.stack(own).mean(0) for own in zip(*parts, strict=True))
-    if not are_numbers(logits):
+    if not all_finite(logits):
         raise predictor.refusal(case_of(str(files[0]), predictor.dataset_json["file_ending"]))
     labels = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits, plans, configuration, predictor.label_manager, properties

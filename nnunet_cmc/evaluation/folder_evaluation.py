@@ -13,7 +13,7 @@ from nnunet_cmc.data.files import visible
 from nnunet_cmc.data.grid import read_grid, reason
 from nnunet_cmc.data.parallel import process_pool
 from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.voxels import beyond_memory, read_voxels
+from nnunet_cmc.data.voxels import out_of_memory, read_voxels
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 
@@ -163,7 +163,7 @@ def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tu
         raise ValueError(f"Case {case}: {file} {problem}: write it again.") from error
     except MemoryError as error:
         raise ValueError(
-            f"Case {case}: {file} {beyond_memory(read_grid(file).size)}: use fewer processes, -np."
+            f"Case {case}: {file} {out_of_memory(read_grid(file).size)}: use fewer processes, -np."
         ) from error
     unknown = sorted(set(values.tolist()) - known)
     if unknown:

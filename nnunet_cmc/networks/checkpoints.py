@@ -1,32 +1,21 @@
 """Reading checkpoint files that may come from anywhere."""
 
-import argparse
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-# What may stand beside tensors: the arguments of a training script, and numpy's numbers (under the two names that
-# numpy has had for their constructor), which nnU-Net's logger leaves in our own checkpoints.
-_number = np.float64(0).__reduce__()[0]
-HARMLESS: list[Any] = [
-    argparse.Namespace,
-    (_number, "numpy.core.multiarray.scalar"),
-    (_number, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
-]
+from nnunet_cmc.data.pickles import IN_CHECKPOINTS
 
 
 def load_checkpoint(path: str | Path, remedy: str = "download it again") -> dict[str, Any]:
     """The dict in a PyTorch checkpoint, on the CPU; ``remedy`` is what to do about one that is truncated.
 
-    Nothing in the file is ever executed: only tensors, plain values and what is :data:`HARMLESS` are read.
+    Nothing in the file is ever executed: only tensors, plain values and what :data:`IN_CHECKPOINTS` lists are read.
     FileNotFoundError if there is no such file; ValueError if it is not a checkpoint, is truncated, or holds anything
     else.
     """
@@ -34,7 +23,7 @@ def load_checkpoint(path: str | Path, remedy: str = "download it again") -> dict
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(IN_CHECKPOINTS):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nnunet_cmc.data import normalization
+from nnunet_cmc.data.dataset_json import DatasetDescription
 
 SCHEMES = ["CTPositiveZScoreNormalization", "CTWindowNormalization", "PercentileNormalization"]
 SCHEMES += ["PositiveZScoreNormalization"]
@@ -70,9 +71,10 @@ def test_a_channel_without_positive_voxels_is_judged_by_all(scheme, ct):
 
 
 def test_how_each_modality_is_normalised_in_words():
-    dataset_json = {"channel_names": {"0": "ct", "1": "MR", "2": "NCCT", "3": "CT"}}
+    names = {"0": "ct", "1": "MR", "2": "NCCT", "3": "CT"}
+    dataset_json = {"channel_names": names, "labels": {"background": 0}, "file_ending": ".nii.gz"}
     dataset_json["cmc"] = {"version": 1, "modalities": ["CT early", "MR", "NCCT", "late"]}
-    first, doubt = normalization.describe_normalization(dataset_json).splitlines()
+    first, doubt = normalization.describe_normalization(DatasetDescription.from_dict(dataset_json)).splitlines()
     assert first == (
         "Normalisation: CT early as CT (CTNormalization), MR not as CT (ZScoreNormalization), "
         "NCCT not as CT (ZScoreNormalization), late as CT (CTNormalization)."

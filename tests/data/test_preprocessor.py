@@ -145,6 +145,17 @@ def test_the_channel_of_a_file_is_in_its_name(tmp_path, write_volume):
     assert {"sitk_stuff", "shape_before_cropping", "bbox_used_for_cropping"} <= set(properties)  # for the way back
 
 
+def test_plans_with_a_reader_of_other_axes(tmp_path, write_volume):
+    write_volume(file := tmp_path / "a_0000.nii.gz", make_ct())
+    plans = PlansManager({**plans_of(), "image_reader_writer": "NibabelIO"})
+    with pytest.raises(
+        ValueError, match=r"have NibabelIO as image_reader_writer, .*reads with CMCReaderWriter: plan ag"
+    ):
+        CMCPreprocessor(verbose=False).run_case(
+            [str(file)], None, plans, plans.get_configuration("3d_fullres"), DATASET_JSON
+        )
+
+
 def test_a_label_goes_with_the_image(tmp_path, write_volume):
     label = np.zeros((10, 20, 24), np.uint8)
     label[3:5, 6:9, 7:9] = 2

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from nnunetv2.utilities import utils
 
-from nnunet_cmc.data.dataset_json import read_dataset_json
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_dataset_json, unlabeled_cases
+from nnunet_cmc.data.dataset_json import DatasetDescription, read_dataset_json
+from nnunet_cmc.data.raw_dataset import check_dataset, raw_description, unlabeled_cases
 
 VOLUME = np.ones((3, 4, 5), np.float32)
 
@@ -55,10 +55,10 @@ def test_cases_that_dataset_json_lists(make_dataset, listed, sentence, planned):
         content = read_json(folder) | {"dataset": entry}
         (folder / "dataset.json").write_text(json.dumps(content))
         if expected is None:
-            assert raw_dataset_json(1) == content
+            assert raw_description(1) == DatasetDescription.from_dict(content)
             check_dataset(str(folder), content)
             continue
-        for refuse in (lambda: raw_dataset_json(1), lambda content=content: check_dataset(str(folder), content)):
+        for refuse in (lambda: raw_description(1), lambda content=content: check_dataset(str(folder), content)):
             with pytest.raises(ValueError, match=rf"dataset\.json.*{expected}"):
                 refuse()
 
@@ -96,11 +96,11 @@ def test_a_byte_order_mark_is_read_and_removed_before_nnunet_reads_the_file(make
     for name, text in (("dataset.json", content), ("splits_final.json", b"[]")):
         (folder / name).write_bytes(b"\xef\xbb\xbf" + text)
     assert read_dataset_json(folder / "dataset.json") == json.loads(content)
-    assert raw_dataset_json(1) == json.loads(content)
+    assert raw_description(1) == DatasetDescription.from_dict(json.loads(content))
     assert (folder / "dataset.json").read_bytes() == content
     assert (folder / "splits_final.json").read_bytes() == b"[]"
     assert f"Removing the byte order mark of {folder / 'dataset.json'}" in capsys.readouterr().out
-    raw_dataset_json(1)
+    raw_description(1)
     assert "byte order mark" not in capsys.readouterr().out
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from nnunet_cmc.data.scan_folder import by_case, files_of, scans_of, split_name
+from nnunet_cmc.data.scan_folder import by_case, by_channel, files_of, scans_of, split_name
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def test_what_is_no_scan_and_what_begins_with_a_dot_is_passed_over(tmp_path):
     files = files_of(tmp_path, ".nii.gz")
     assert files == [str(tmp_path / name) for name in ("x_0000.nii.gz", "x_0001.nii.gz", "y_0000.nii.gz")]
     assert by_case(files, ".nii.gz") == {"x": files[:2], "y": files[2:]}
+    assert by_channel([*files[1::-1], "x.nii.gz"], ".nii.gz") == {0: files[0], 1: files[1]}
     assert files_of(tmp_path / "none", ".nii.gz") == []
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from nnunet_cmc.data.dataset_json import DatasetDescription
 from nnunet_cmc.data.splits import (
     Fold,
     hidden_cases,
@@ -22,10 +23,11 @@ FRACTIONS = [0.1, 0.3, 0.5, 1.0]
 
 
 def dataset(presence, subjects=None, modalities=2):
-    """dataset.json of cases with the given channels and, where given, subjects."""
+    """Description of cases with the given channels and, where given, subjects."""
     names = {str(i): f"M{i}" for i in range(modalities)}
     cmc = {"version": 1, "present_channels": presence, "subjects": subjects or {}}
-    return {"channel_names": names, "cmc": cmc}
+    content = {"channel_names": names, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz", "cmc": cmc}
+    return DatasetDescription.from_dict(content)
 
 
 @st.composite
@@ -40,13 +42,13 @@ def datasets(draw):
 
 
 def modalities_of(data, cases):
-    return {c for case in cases for c in data["cmc"]["present_channels"][case]}
+    return {c for case in cases for c in data.present_channels[case]}
 
 
 @settings(max_examples=150, deadline=None)
 @given(datasets(), st.floats(0.05, 0.6), st.integers(0, 10), st.randoms())
 def test_every_fold_keeps_the_promises(data, val, seed, random):
-    cases = list(data["cmc"]["present_channels"])
+    cases = list(data.present_channels)
     try:
         folds = make_splits(data, cases, labeled=FRACTIONS, val=val, seed=seed)
     except ValueError as error:
@@ -56,9 +58,9 @@ def test_every_fold_keeps_the_promises(data, val, seed, random):
     assert make_splits(data, shuffled, labeled=FRACTIONS, val=val, seed=seed) == folds
 
     def subjects(fold_cases):
-        return {data["cmc"]["subjects"].get(case, case) for case in fold_cases}
+        return {data.subject_of(case) for case in fold_cases}
 
-    everything = set(range(len(data["channel_names"])))
+    everything = set(range(len(data.modalities)))
     previous: set = set()
     for fold in folds:
         train, validation, hidden = (fold.get(key, []) for key in ("train", "val", "unlabeled"))
@@ -102,7 +104,7 @@ def test_seed_changes_the_draw():
 
 
 def test_silent_dataset_counts_as_fully_scanned():
-    stock = {"channel_names": {"0": "CT", "1": "MR"}}
+    stock = dataset({})
     (fold,) = make_splits(stock, [f"c{i}" for i in range(10)], labeled=[0.5], val=0.2, seed=0)
     assert {key: len(fold[key]) for key in fold} == {"train": 4, "val": 2, "unlabeled": 4}
 

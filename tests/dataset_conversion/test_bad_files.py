@@ -98,7 +98,7 @@ def test_a_scan_that_can_be_read_but_is_beyond_the_memory(pair, nnunet_folders, 
         raise MemoryError
 
     monkeypatch.setattr("nnunet_cmc.dataset_conversion.case_checks.count_not_finite", out_of_memory)
-    with pytest.raises(ValueError, match=r"cannot be read \(its 7 x 6 x 5 voxels are more than the memory holds\)\."):
+    with pytest.raises(ValueError, match=r"cannot be read \(out of memory: it has 7 x 6 x 5 voxels\)\."):
         write(pair, processes=1)
     assert names(nnunet_folders / "raw") == []
 

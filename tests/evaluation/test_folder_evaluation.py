@@ -162,5 +162,5 @@ def test_label_maps_beyond_the_memory(folders, dataset_json, monkeypatch):
 
     monkeypatch.setattr("nnunet_cmc.evaluation.folder_evaluation.np.unique", out_of_memory)
     said = refusal(folders, dataset_json)
-    assert f"Case a: {folders[0] / 'a.nii.gz'} cannot be read (its " in said
-    assert said.endswith("voxels are more than the memory holds): use fewer processes, -np.")
+    assert f"Case a: {folders[0] / 'a.nii.gz'} cannot be read (out of memory: it has " in said
+    assert said.endswith(" voxels): use fewer processes, -np.")

@@ -101,7 +101,7 @@ def test_many_threads_at_once_get_the_same_and_two_cases_are_in_memory(tiny, pre
         result = sitk.GetArrayFromImage(predictor.predict_files(files_of(tiny, case)))
         return result
 
-    class Watched(type(predictor._memory_is_free)):
+    class Watched(type(predictor._memory_slots)):
         def release(self, *arguments):
             nonlocal inside
             with lock:
@@ -110,27 +110,27 @@ def test_many_threads_at_once_get_the_same_and_two_cases_are_in_memory(tiny, pre
 
         __exit__ = lambda self, *_: self.release()  # noqa: E731
 
-    monkeypatch.setattr(predictor, "_memory_is_free", Watched(module.AT_ONCE))
+    monkeypatch.setattr(predictor, "_memory_slots", Watched(module.CASES_IN_MEMORY))
     monkeypatch.setattr(predictor._preprocessor, "run_case", watched_case)
     monkeypatch.setattr(predictor._predictor, "predict_logits_from_preprocessed_data", watched_network)
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(one, CASES * 3))
     for case, result in zip(CASES * 3, results, strict=True):
         np.testing.assert_array_equal(result, read(stock / f"{case}.nii.gz"))
-    assert most == module.AT_ONCE
+    assert most == module.CASES_IN_MEMORY
     assert inside == 0
 
 
 def test_arrays_that_wait_are_not_copied_yet(predictor, monkeypatch):
     copied, stacked = threading.Event(), predictor._stacked
     monkeypatch.setattr(predictor, "_stacked", lambda volumes: copied.set() or stacked(volumes))
-    for _ in range(module.AT_ONCE):
-        predictor._memory_is_free.acquire()
+    for _ in range(module.CASES_IN_MEMORY):
+        predictor._memory_slots.acquire()
     waiting = threading.Thread(target=predictor.predict, args=({"CT": VOLUME}, (1, 1, 1)))
     waiting.start()
     assert not copied.wait(0.2)
-    for _ in range(module.AT_ONCE):
-        predictor._memory_is_free.release()
+    for _ in range(module.CASES_IN_MEMORY):
+        predictor._memory_slots.release()
     waiting.join()
     assert copied.is_set()
 

@@ -14,7 +14,7 @@ from nnunet_cmc.windows import WindowPredictor
 @pytest.mark.parametrize("absent", [None, 0])
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_logits_are_those_of_nnunet_however_many_windows_go_at_once(tiny, monkeypatch, at_once, absent, gaussian):
-    monkeypatch.setattr(windows, "AT_ONCE", at_once)
+    monkeypatch.setattr(windows, "WINDOWS_PER_BATCH", at_once)
     trained = TrainedModel(tiny.model, None, "checkpoint_final.pth")
     manager = PlansManager(trained.plans)
     dataset_json = json.loads((tiny.preprocessed / "dataset.json").read_text())
