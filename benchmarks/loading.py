@@ -22,7 +22,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from workspace import Workspace
 
 from nnunet_cmc.data import pairs
-from nnunet_cmc.data.cases import Stream
+from nnunet_cmc.data.cases import CaseSampler
 from nnunet_cmc.data.pairs import PairLoader
 from nnunet_cmc.data.seeding import seeded
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
@@ -53,7 +53,7 @@ class SameDecisions:
 
 
 def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
-    """What makes ours from a stream of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
+    """What makes ours from a sampler of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
     plans = workspace.plan(CMCPlannerTiny, spacing=(144 / side,) * 3, patch_size=side, batch_size=batch)
     folder = workspace.preprocess(plans)
     trainer = workspace.trainer(plans, torch.device("cpu"))
@@ -61,12 +61,12 @@ def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[C
     dataset = trainer.dataset_class(str(folder), workspace.cases[:-2])
     common = (batch, made.patch_size, made.final_patch_size, trainer.label_manager, 0.33)
 
-    def pairs_of(stream: Stream) -> PairLoader:
+    def pairs_of(sampler: CaseSampler) -> PairLoader:
         transforms = SameDecisions(made.transforms, period)
-        return PairLoader(stream, None, *common, trainer.recipe.modality_dropout, transforms, seed=0)
+        return PairLoader(sampler, None, *common, trainer.recipe.modality_dropout, transforms, seed=0)
 
     stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(made.transforms, period))
-    return pairs_of, pairs_of(Stream(dataset, workspace.dataset_json)), stock
+    return pairs_of, pairs_of(CaseSampler(dataset, workspace.dataset_json)), stock
 
 
 def share_read(loader: PairLoader) -> float:
@@ -79,7 +79,7 @@ def share_read(loader: PairLoader) -> float:
     return max(asked) / channels / np.prod(loader.patch_size)
 
 
-def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int) -> Stream:
+def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int) -> CaseSampler:
     """The same cases, whose volumes have more channels, which no scan shows."""
     dataset_json = {**workspace.dataset_json, "channel_names": {str(i): f"channel {i}" for i in range(channels)}}
     folder = workspace.preprocessed / f"{channels}_channels"
@@ -90,7 +90,7 @@ def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int)
         wide[: len(data)] = data[:]
         sizes = {"chunks": data.chunks, "blocks": data.blocks, "chunks_seg": seg.chunks, "blocks_seg": seg.blocks}
         nnUNetDatasetBlosc2.save_case(wide, seg[:], properties, str(folder / case), **sizes)
-    return Stream(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), dataset_json)
+    return CaseSampler(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), dataset_json)
 
 
 def draw(loader, batches: int) -> None:

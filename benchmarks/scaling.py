@@ -22,7 +22,7 @@ from measure import begin, count, interleaved, parser, print_table, spread
 from torch.nn.parallel import DistributedDataParallel
 from train_step import PLANNERS
 
-from nnunet_cmc.data.cases import Stream
+from nnunet_cmc.data.cases import CaseSampler
 from nnunet_cmc.networks import CMCNet
 
 AXES = ("patch", "batch", "modalities", "ranks", "cases")
@@ -63,16 +63,16 @@ def rank_steps(args: argparse.Namespace, rank: int, ranks: int, store: str, side
     return seconds
 
 
-def indexed(cases: int) -> Stream:
+def indexed(cases: int) -> CaseSampler:
     """A stream of so many scans, in turns of either modality, of half as many subjects."""
     names = [f"case_{i:05d}" for i in range(cases)]
     present = {case: [i % 2] for i, case in enumerate(names)}
     subjects = {case: str(i // 2) for i, case in enumerate(names)}
     presence = {"version": 1, "present_channels": present, "subjects": subjects}
-    return Stream(SimpleNamespace(identifiers=names), {"channel_names": {"0": "CT", "1": "MR"}, "cmc": presence})
+    return CaseSampler(SimpleNamespace(identifiers=names), {"channel_names": {"0": "CT", "1": "MR"}, "cmc": presence})
 
 
-def draw(stream: Stream, pairs: int = 100) -> None:
+def draw(stream: CaseSampler, pairs: int = 100) -> None:
     for _ in range(pairs):
         stream.draw_partner(stream.draw())
 

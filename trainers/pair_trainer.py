@@ -12,7 +12,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_cmc.data.cases import LabeledDataset, Stream, UnlabeledDataset, channels_of
+from nnunet_cmc.data.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
 from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.locating import located
 from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
@@ -26,7 +26,7 @@ from nnunet_cmc.trainers.recipe import Recipe
 
 
 class PairTrainer(nnUNetTrainer):
-    """nnU-Net's trainer, which draws its training batches from a labelled and an unlabelled stream of pairs."""
+    """nnU-Net's trainer, which draws its training batches from a labelled and an unlabelled sampler of pairs."""
 
     seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
     recipe: ClassVar[Recipe]
@@ -109,8 +109,8 @@ class PairTrainer(nnUNetTrainer):
         dataset = self.dataset_class(str(self.preprocessed_dataset_folder), [case])
         return self.recipe.only_modality in channels_of(dataset, case, self.dataset_json)
 
-    def get_streams(self) -> tuple[Stream, Stream | None, list[str]]:
-        """Labelled stream, unlabelled stream (None if there is no case for it), and the validation cases.
+    def get_samplers(self) -> tuple[CaseSampler, CaseSampler | None, list[str]]:
+        """Labelled sampler, unlabelled sampler (None if there is no case for it), and the validation cases.
 
         Raises:
             ValueError: a case of the fold is not preprocessed, there is nothing to validate on, or a modality has no
@@ -138,8 +138,8 @@ class PairTrainer(nnUNetTrainer):
             )
         if not val:
             raise ValueError(f"Fold {self.fold} has no validation case: move one into val in splits_final.json.")
-        labeled = Stream(self.dataset_class(folder, train), self.dataset_json, self.recipe.only_modality)
-        unlabeled = Stream(UnlabeledDataset(folders), self.dataset_json, self.recipe.only_modality)
+        labeled = CaseSampler(self.dataset_class(folder, train), self.dataset_json, self.recipe.only_modality)
+        unlabeled = CaseSampler(UnlabeledDataset(folders), self.dataset_json, self.recipe.only_modality)
         self._report(labeled, unlabeled)
         return labeled, unlabeled if unlabeled.cases else None, val
 
@@ -158,7 +158,7 @@ class PairTrainer(nnUNetTrainer):
         if left_out := sorted(set(more) & set(fold.left_out)):
             self.print_to_log_file(f"Not trained on, as the fold says: {', '.join(left_out)} of imagesUn.")
 
-    def _report(self, labeled: Stream, unlabeled: Stream) -> None:
+    def _report(self, labeled: CaseSampler, unlabeled: CaseSampler) -> None:
         for modality, name in enumerate(channel_names(self.dataset_json)):
             if self.recipe.only_modality not in (None, modality):
                 continue
@@ -172,7 +172,7 @@ class PairTrainer(nnUNetTrainer):
         if not unlabeled.cases:
             self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
 
-    def mirror_axes(self, labeled: Stream) -> tuple[int, ...]:
+    def mirror_axes(self, labeled: CaseSampler) -> tuple[int, ...]:
         """Choose the recipe's axes, or none where a class has a side: a mirrored body is the other side's."""
         names = {label: name for name, label in self.dataset_json["labels"].items()}
         sided = [names[label] for label in sided_classes(labeled.dataset)]
@@ -195,7 +195,7 @@ class PairTrainer(nnUNetTrainer):
                 f"The patch {patch_size} is so flat that nnU-Net would augment it in 2-D, which {type(self).__name__} "
                 "cannot: take no side longer than three times the first."
             )
-        labeled, unlabeled, val = self.get_streams()
+        labeled, unlabeled, val = self.get_samplers()
         mirror_axes = self.mirror_axes(labeled)
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}

@@ -46,8 +46,8 @@ class WithoutUnlabeled(Budget, CMCTrainer):
         self.initial_lr = self.rate
         return super().configure_optimizers()
 
-    def get_streams(self):
-        labeled, _, val = super().get_streams()
+    def get_samplers(self):
+        labeled, _, val = super().get_samplers()
         return labeled, None, val
 
 

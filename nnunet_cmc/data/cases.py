@@ -1,4 +1,4 @@
-"""Preprocessed cases as training draws them: a stream of labelled ones and a stream of those whose label is closed."""
+"""Preprocessed cases as training draws them: labelled ones, and those whose label is never opened."""
 
 import os
 from collections import Counter, defaultdict
@@ -65,7 +65,7 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
         return nnUNetDatasetBlosc2.get_identifiers(folder) if os.path.isdir(folder) else []
 
 
-class Stream:
+class CaseSampler:
     """Cases to draw from, and for each scan of a single modality the scans that may be its partner in another one.
 
     In the long run all cases are drawn equally often, whether as the first of a pair or as a partner, as far as pairs

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from nnunet_cmc.data.batch import Batch
-from nnunet_cmc.data.cases import Stream
+from nnunet_cmc.data.cases import CaseSampler
 from nnunet_cmc.data.seeding import SeededLoader
 from nnunet_cmc.data.views import View
 
@@ -34,8 +34,8 @@ class PairLoader(SeededLoader):
     """nnU-Net's data loader for pairs of modalities.
 
     A *row* is one network sample ``(M, D, H, W)``. A case with several modalities is one row, and its own pair: one
-    crop, one augmentation. A case with a single modality gets a partner that shows another one (:class:`Stream` says
-    which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels of
+    crop, one augmentation. A case with a single modality gets a partner that shows another one (:class:`CaseSampler`
+    says which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels of
     different grids have nothing to do with each other.
 
     A batch is a :class:`Batch`. Labelled rows fuse all they have or, with probability ``modality_dropout``, are split
@@ -58,8 +58,8 @@ class PairLoader(SeededLoader):
 
     def __init__(
         self,
-        labeled: Stream,
-        unlabeled: Stream | None,
+        labeled: CaseSampler,
+        unlabeled: CaseSampler | None,
         pairs: int,
         initial_patch_size,
         patch_size,
@@ -121,17 +121,17 @@ class PairLoader(SeededLoader):
             rows.append(row)
         return data, rows
 
-    def _draw_pair(self, stream: Stream, force_foreground: bool) -> list[Crop]:
-        case = stream.draw()
-        data, seg, _, properties = stream.dataset.load_case(case)
+    def _draw_pair(self, sampler: CaseSampler, force_foreground: bool) -> list[Crop]:
+        case = sampler.draw()
+        data, seg, _, properties = sampler.dataset.load_case(case)
         corner, _ = self.get_bbox(data.shape[1:], force_foreground, properties.get("class_locations"))
-        anchor = Crop(case, stream.present[case], corner, np.array(properties["body_box"], dtype=float), data, seg)
-        partner = stream.draw_partner(case)
-        return [anchor] if partner is None else [anchor, self._at_same_position(anchor, stream, *partner)]
+        anchor = Crop(case, sampler.present[case], corner, np.array(properties["body_box"], dtype=float), data, seg)
+        partner = sampler.draw_partner(case)
+        return [anchor] if partner is None else [anchor, self._at_same_position(anchor, sampler, *partner)]
 
-    def _at_same_position(self, anchor: Crop, stream: Stream, case: str, modality: int) -> Crop:
+    def _at_same_position(self, anchor: Crop, sampler: CaseSampler, case: str, modality: int) -> Crop:
         """The crop of ``case`` whose centre lies at the same relative position in the body as the anchor's."""
-        data, seg, _, properties = stream.dataset.load_case(case)
+        data, seg, _, properties = sampler.dataset.load_case(case)
         box = np.array(properties["body_box"], dtype=float)
         half = np.array(self.patch_size) / 2
         relative = (np.array(anchor.corner) + half - anchor.body_box[:, 0]) / np.ptp(anchor.body_box, axis=1)

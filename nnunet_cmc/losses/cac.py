@@ -32,38 +32,29 @@ class CACLoss(ConsistencyLoss):
     Args:
         form: ``printed``, ``paired`` or ``unpaired``.
         temperature: divides the similarities; ``printed`` has none.
-        one_sided: only the less certain prediction gets a gradient, so that a good modality is not drawn towards a
-            poor one: at every voxel (``unpaired``: cell) the target of the prediction of higher entropy is the constant
-            other one, or `joint`.
         num_modalities, num_classes (with background): the bank's size, for ``unpaired`` only.
         momentum: the bank's.
 
     Raises:
-        ValueError: unknown form, temperature not above 0, ``unpaired`` without the bank's size, ``printed`` one-sided.
+        ValueError: unknown form, temperature not above 0, ``unpaired`` without the bank's size.
     """
 
     def __init__(
         self,
         form: str,
         temperature: float = 0.1,
-        one_sided: bool = False,
         *,
         num_modalities: int | None = None,
         num_classes: int | None = None,
         momentum: float = 0.99,
     ):
         super().__init__(form, temperature)
-        if one_sided and form == "printed":
-            raise ValueError("The printed CACLoss has no one-sided form; take paired or unpaired.")
-        self.one_sided = one_sided
         if form == "unpaired":
             if num_modalities is None or num_classes is None:
                 raise ValueError("The bank of unpaired CACLoss needs num_modalities and num_classes.")
             self.occupancy = MovingAverageBank((num_modalities, num_classes, GRID, GRID, GRID), momentum=momentum)
 
-    def forward(
-        self, probabilities: Tensor, present: Tensor, positions: Tensor | None = None, joint: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, probabilities: Tensor, present: Tensor, positions: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:
@@ -72,18 +63,14 @@ class CACLoss(ConsistencyLoss):
             present: ``(B, M)`` bool; what an absent modality holds is never read.
             positions: ``(B, M, 3, D, H, W)``, every voxel's place along D, H, W in the body box, from 0 to 1; voxels
                 with a coordinate outside or NaN are ignored; ``unpaired`` only.
-            joint: ``(B, K, D, H, W)``, the prediction from all present modalities together, taken as constant: the
-                target of the less certain prediction in the one-sided ``paired`` form, instead of the other one.
 
         Returns:
             A scalar; an exact 0 with a graph where nothing can be compared.
 
         Raises:
-            ValueError: shapes that do not fit, positions or joint missing or not applicable to the form.
+            ValueError: shapes that do not fit, positions missing or not applicable to the form.
         """
         present = check_present(present, probabilities)
-        if joint is not None and not (self.form == "paired" and self.one_sided):
-            raise ValueError("joint belongs to the one-sided paired form of CACLoss.")
         if positions is not None and self.form != "unpaired":
             raise ValueError(f"positions belong to the unpaired form of CACLoss, not to {self.form!r}.")
         with torch.autocast(probabilities.device.type, enabled=False):
@@ -91,19 +78,14 @@ class CACLoss(ConsistencyLoss):
             if self.form == "unpaired":
                 terms, matrices = self._compare_occupancy(probabilities, present, positions)
             else:
-                terms, matrices = self._compare_cases(probabilities, present, joint)
+                terms, matrices = self._compare_cases(probabilities, present)
             return self._mean_of_terms(probabilities, terms, matrices)
 
-    def _compare_cases(
-        self, probabilities: Tensor, present: Tensor, joint: Tensor | None
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _compare_cases(self, probabilities: Tensor, present: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         terms, matrices = [], []
         for a, b in modality_pairs(present.shape[1]):
             both = present[:, a] & present[:, b]
             p, q = probabilities[both, a].flatten(2), probabilities[both, b].flatten(2)  # (J, K, voxels)
-            if self.one_sided:
-                p, q = teach_less_certain(p, q, entropy(p), entropy(q))
-                q = q if joint is None else full_precision(joint.detach())[both].flatten(2)
             similarity, shown = case_similarity(p, q)
             if self.form == "paired":
                 similarity = similarity[shown][:, shown]
@@ -137,9 +119,6 @@ class CACLoss(ConsistencyLoss):
         maps = self.occupancy.complete(totals, weights)[0].flatten(2)  # (M, K, cells)
         if self.training:
             self.occupancy.update(totals, weights)
-        if self.one_sided:
-            # 0 in cells not visited: the constant bank is the target there
-            uncertainty = sum_per_cell(entropy(values), cells) / counts.clamp(min=1)
 
         terms, matrices = [], []
         in_batch = present.any(0).tolist()
@@ -148,10 +127,7 @@ class CACLoss(ConsistencyLoss):
             common[0] = True
             if not (in_batch[a] or in_batch[b]) or common.sum() == 1:
                 continue
-            p, q = maps[a, common], maps[b, common]
-            if self.one_sided:
-                p, q = teach_less_certain(p, q, uncertainty[a], uncertainty[b])
-            similarity = soft_dice(p, q)
+            similarity = soft_dice(maps[a, common], maps[b, common])
             terms.append(self._cross_entropy(similarity, first=1))
             matrices.append(similarity[1:, 1:])
         return terms, matrices
@@ -174,17 +150,6 @@ def case_similarity(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     in_either = (in_p[:, None] | in_q).permute(2, 0, 1)
     dice = soft_dice(p.transpose(0, 1), q.transpose(0, 1))  # (K - 1, J, J)
     return (dice * in_either).sum(0) / in_either.sum(0).clamp(min=1), (in_p | in_q).any(1)
-
-
-def entropy(p: Tensor) -> Tensor:
-    """Compute the entropy over the classes of ``(n, K, v)``: ``(n, 1, v)``, without gradient."""
-    return torch.special.entr(p.detach()).sum(1, keepdim=True)
-
-
-def teach_less_certain(p: Tensor, q: Tensor, entropy_p: Tensor, entropy_q: Tensor) -> tuple[Tensor, Tensor]:
-    """Return at every place the less certain of p and q, and as its target the other without gradient."""
-    learns = entropy_p >= entropy_q
-    return torch.where(learns, p, q), torch.where(learns, q, p).detach()
 
 
 def cell_indices(positions: Tensor, present: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunet_cmc.data.cases import Stream, UnlabeledDataset
+from nnunet_cmc.data.cases import CaseSampler, UnlabeledDataset
 from nnunet_cmc.data.locating import LocatingTransform, located
 from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
 from nnunet_cmc.data.views import StrongView
@@ -63,8 +63,8 @@ def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=Fa
         if not os.path.isfile(os.path.join(folder, case + ".b2nd")):
             save(folder, case, channels, seed=i)
     json = dataset_json(present, subjects)
-    labeled = Stream(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), json)
-    hidden = Stream(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), json) if unlabeled else None
+    labeled = CaseSampler(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), json)
+    hidden = CaseSampler(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), json) if unlabeled else None
     arguments = {"oversample_foreground_percent": 0.33, "modality_dropout": 0.5, **kwargs}
     return PairLoader(
         labeled, hidden, pairs, patch, PATCH, LabelManager(json["labels"], None),
@@ -112,10 +112,10 @@ def test_partner_lies_at_the_same_relative_position(tmp_path):
 
 def test_partner_of_the_same_subject_comes_first(tmp_path):
     subjects = {"ct1": "p", "mr2": "p", "ct2": "q", "mr1": "r"}
-    stream = loader(tmp_path, UNPAIRED, subjects).labeled
-    assert {stream.draw_partner("ct1") for _ in range(20)} == {("mr2", 1)}
-    assert {stream.draw_partner("mr2") for _ in range(20)} == {("ct1", 0)}
-    assert {stream.draw_partner("ct2") for _ in range(20)} == {("mr1", 1)}, "the one that has nobody else"
+    sampler = loader(tmp_path, UNPAIRED, subjects).labeled
+    assert {sampler.draw_partner("ct1") for _ in range(20)} == {("mr2", 1)}
+    assert {sampler.draw_partner("mr2") for _ in range(20)} == {("ct1", 0)}
+    assert {sampler.draw_partner("ct2") for _ in range(20)} == {("mr1", 1)}, "the one that has nobody else"
     strangers = loader(tmp_path, UNPAIRED).labeled
     assert {strangers.draw_partner("ct2") for _ in range(40)} == {("mr1", 1), ("mr2", 1)}
 
@@ -166,11 +166,11 @@ def test_cases_of_one_modality_are_drawn_equally_often(present, subjects):
     np.random.seed(0)
     json = dataset_json(present, subjects)
     json["channel_names"]["2"] = "US"
-    stream = Stream(Nothing(present), json)
+    sampler = CaseSampler(Nothing(present), json)
     drawn = Counter()
     for _ in range(4000):
-        case = stream.draw()
-        partner = stream.draw_partner(case)
+        case = sampler.draw()
+        partner = sampler.draw_partner(case)
         drawn.update([case] if partner is None else [case, partner[0]])
     for channels in set(present.values()):
         counts = np.array([drawn[case] for case in present if present[case] == channels])
@@ -185,11 +185,11 @@ def test_where_pairs_allow_it_all_cases_are_drawn_equally_often(registered, ct, 
     present = {**{f"r{i}": (0, 1) for i in range(registered)}, **{f"ct{i}": (0,) for i in range(ct)}}
     present |= {f"mr{i}": (1,) for i in range(mr)}
     np.random.seed(0)
-    stream = Stream(Nothing(present), dataset_json(present))
+    sampler = CaseSampler(Nothing(present), dataset_json(present))
     drawn = Counter()
     for _ in range(6000):
-        case = stream.draw()
-        partner = stream.draw_partner(case)
+        case = sampler.draw()
+        partner = sampler.draw_partner(case)
         drawn.update([case] if partner is None else [case, partner[0]])
     counts = np.array([drawn[case] for case in present])
     np.testing.assert_allclose(counts, counts.mean(), rtol=0.1)
@@ -197,10 +197,10 @@ def test_where_pairs_allow_it_all_cases_are_drawn_equally_often(registered, ct, 
 
 def test_only_one_modality():
     present = {**UNPAIRED, **REGISTERED}
-    stream = Stream(Nothing(present), dataset_json(present), only=1)
-    assert stream.cases == ["mr1", "mr2", "a", "b", "c"]
-    assert set(stream.present.values()) == {(1,)}
-    assert stream.draw_partner("a") is None
+    sampler = CaseSampler(Nothing(present), dataset_json(present), only=1)
+    assert sampler.cases == ["mr1", "mr2", "a", "b", "c"]
+    assert set(sampler.present.values()) == {(1,)}
+    assert sampler.draw_partner("a") is None
 
 
 def test_fusion_sets(tmp_path):
@@ -311,14 +311,14 @@ def test_only_the_voxels_of_a_patch_are_read(tmp_path, monkeypatch, present, vol
             read.append(np.prod(part.shape))
             return part
 
-    for stream in (source.labeled, source.unlabeled):
-        load = stream.dataset.load_case
+    for sampler in (source.labeled, source.unlabeled):
+        load = sampler.dataset.load_case
 
         def watched(case, load=load):
             data, seg, previous, properties = load(case)
             return Watched(data), None if seg is None else Watched(seg), previous, properties
 
-        monkeypatch.setattr(stream.dataset, "load_case", watched)
+        monkeypatch.setattr(sampler.dataset, "load_case", watched)
     source.generate_train_batch()
     assert len(read) == volumes
     assert max(read) <= np.prod(PATCH) * max(map(len, present.values()))

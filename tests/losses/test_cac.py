@@ -128,13 +128,13 @@ def positions_of_80():
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 1000), st.sampled_from(["paired", "unpaired"]), st.booleans())
-def test_identical_predictions_score_below_disjoint_ones(seed, form, one_sided):
+@given(st.integers(0, 1000), st.sampled_from(["paired", "unpaired"]))
+def test_identical_predictions_score_below_disjoint_ones(seed, form):
     labels = torch.randint(3, (2, 1, 3, 3, 3), generator=torch.Generator().manual_seed(seed)).expand(2, 2, 3, 3, 3)
     identical = one_hot(labels)
     disjoint = identical.clone()
     disjoint[:, 1] = disjoint[:, 1].roll(1, 1)
-    assert call(make(form, one_sided=one_sided), identical) < call(make(form, one_sided=one_sided), disjoint)
+    assert call(make(form), identical) < call(make(form), disjoint)
 
 
 def test_paired_works_with_a_batch_of_one_where_printed_is_0():
@@ -196,19 +196,18 @@ def test_exactly_0_with_a_graph_where_no_pair_is_present(form, rows):
     assert loss.similarity.diagonal.isnan()
 
 
-@pytest.mark.parametrize("one_sided", [False, True])
 @pytest.mark.parametrize("form", ["paired", "unpaired"])
-def test_an_absent_modality_and_voxels_outside_the_body_are_never_read(form, one_sided):
+def test_an_absent_modality_and_voxels_outside_the_body_are_never_read(form):
     p = random_probabilities()
     present = torch.tensor([[True, True], [True, False], [True, True]])
     positions = cell_centres(3)
     positions[2, 1, 0, 1] = torch.nan
-    expected = call(make(form, one_sided=one_sided), p, present, positions)
+    expected = call(make(form), p, present, positions)
     p[1, 1] = torch.nan
     if form == "unpaired":
         p[2, 1, :, 1] = torch.nan
     p.requires_grad_()
-    loss = call(make(form, one_sided=one_sided), p, present, positions)
+    loss = call(make(form), p, present, positions)
     assert loss.equal(expected)
     loss.backward()
     assert p.grad.isfinite().all()
@@ -241,10 +240,8 @@ ALL = torch.ones(3, 2, dtype=torch.bool)
         (lambda: CACLoss("dice"), "CACLoss knows the forms printed, paired, unpaired, not 'dice'."),
         (lambda: CACLoss("paired", temperature=-1), "temperature of CACLoss must be above 0, not -1"),
         (lambda: CACLoss("unpaired"), "needs num_modalities and num_classes"),
-        (lambda: CACLoss("printed", one_sided=True), "has no one-sided form"),
         (lambda: make("unpaired")(random_probabilities(), ALL), "needs positions"),
         (lambda: make("paired")(random_probabilities(), ALL, cell_centres(3)), "belong to the unpaired form"),
-        (lambda: make("paired")(random_probabilities(), ALL, joint=random_probabilities()[:, 0]), "one-sided paired"),
         (lambda: make("paired")(random_probabilities()[:, 0], ALL), r"not \(3, 3, 2, 3, 4\) with \(3, 2\)"),
         (
             lambda: make("unpaired", classes=4)(random_probabilities(), ALL, cell_centres(3)),

@@ -41,15 +41,15 @@ def test_a_skip_gets_the_projected_skips_of_those_it_is_fused_with():
 
 def test_only_the_modalities_of_a_party_are_fused():
     network, x = taught(build(3)), torch.randn(2, 3, 16, 16, 16)
-    parties = torch.tensor([[[1, 1, 0], [1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1], [0, 1, 1]]], dtype=torch.bool)
-    before = network(x, parties).logits
+    groups = torch.tensor([[[1, 1, 0], [1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1], [0, 1, 1]]], dtype=torch.bool)
+    before = network(x, groups).logits
     other = x.clone()
     other[0, 2], other[1, 0] = torch.randn(2, 16, 16, 16)
-    changed = (network(other, parties).logits - before).abs().amax((2, 3, 4, 5)) > 0
+    changed = (network(other, groups).logits - before).abs().amax((2, 3, 4, 5)) > 0
     assert changed.tolist() == [[False, False, True], [True, False, False]]
     other = x.clone()
     other[0, 1] += torch.randn(16, 16, 16)
-    changed = (network(other, parties).logits - before).abs().amax((2, 3, 4, 5)) > 0
+    changed = (network(other, groups).logits - before).abs().amax((2, 3, 4, 5)) > 0
     assert changed.tolist() == [[True, True, False], [False, False, False]]
 
 

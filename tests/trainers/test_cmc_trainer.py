@@ -261,10 +261,10 @@ def test_scans_without_a_label_file_are_unlabelled_in_every_fold(registered):
     registered.add_unlabeled("more", [0])
     trainer = registered.trainer()
     trainer.initialize()
-    assert "more" in trainer.get_streams()[1].cases
+    assert "more" in trainer.get_samplers()[1].cases
     registered.add_unlabeled("case0", [0])
     with pytest.raises(ValueError, match="Case case0 is in imagesTr and in imagesUn"):
-        trainer.get_streams()
+        trainer.get_samplers()
 
 
 def test_unlabelled_scans_of_validation_and_test_subjects(registered):
@@ -280,7 +280,7 @@ def test_unlabelled_scans_of_validation_and_test_subjects(registered):
     }
     trainer = registered.trainer()
     trainer.initialize()
-    assert {"of_val", "of_test", "of_train", "of_nobody"} <= set(trainer.get_streams()[1].cases)
+    assert {"of_val", "of_test", "of_train", "of_nobody"} <= set(trainer.get_samplers()[1].cases)
     log = Path(trainer.log_file)
     assert "Transductive: 2 case(s) of imagesUn" in log.read_text()
     assert "trained on without a label: of_test, of_val. `nnunet_cmc split --inductive`" in log.read_text()
@@ -288,7 +288,7 @@ def test_unlabelled_scans_of_validation_and_test_subjects(registered):
     splits = [{**fold, "left_out": ["of_test", "of_val"]}]
     (registered.folder / "splits_final.json").write_text(json.dumps(splits))
     log.write_text("")
-    cases = set(trainer.get_streams()[1].cases)
+    cases = set(trainer.get_samplers()[1].cases)
     assert {"of_train", "of_nobody"} <= cases
     assert not {"of_test", "of_val"} & cases
     assert "Transductive" not in log.read_text()
@@ -362,7 +362,7 @@ def test_hidden_labels_of_the_raw_split_stay_hidden_without_a_preprocessed_one(r
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
     trainer = registered.trainer()
     trainer.initialize()
-    labeled, unlabeled, _ = trainer.get_streams()
+    labeled, unlabeled, _ = trainer.get_samplers()
     assert unlabeled.cases == hidden
     assert not {*labeled.cases} & {*hidden}
     assert f"Fold 0 of {raw / 'splits_final.json'}" in log_of(trainer)
@@ -373,7 +373,7 @@ def test_without_any_split_the_folds_are_random_and_the_log_says_so(registered, 
     monkeypatch.delenv("nnUNet_raw", raising=False)
     trainer = registered.trainer()
     trainer.initialize()
-    labeled, unlabeled, val = trainer.get_streams()
+    labeled, unlabeled, val = trainer.get_samplers()
     assert unlabeled is None
     assert len(labeled.cases) + len(val) == 6
     assert re.search(r"neither in nnUNet_preprocessed \(.*\) nor in nnUNet_raw \(not set\): .* random", log_of(trainer))
