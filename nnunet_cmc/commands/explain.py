@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "-tr", dest="trainers", nargs="+", default=["CMCTrainer"], metavar="TRAINER",
-        help="trainers of the models to show side by side, such as CMCTrainer CMCTrainerBaseline (CMCTrainer)",
+        help="trainers of the models to show side by side, such as CMCTrainer CMCTrainerPaper_baseline (CMCTrainer)",
     )  # fmt: skip
     parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
     parser.add_argument("-r", dest="reference", metavar="FOLDER", help="their label maps, if there are any")
