@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.files import write_json
+from nnunet_cmc.utils.files import write_json
 
 CLASSES = 13
 DISTINCT = 4

@@ -27,8 +27,8 @@ import SimpleITK as sitk
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 
-from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
+from nnunet_cmc.utils.files import write_json
 
 DATASET = "Dataset950_LGG"
 SEQUENCES = ("FLAIR", "T1post")

@@ -21,10 +21,10 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from workspace import Workspace
 
-from nnunet_cmc.data import pairs
-from nnunet_cmc.data.cases import CaseSampler
-from nnunet_cmc.data.pairs import PairLoader
-from nnunet_cmc.data.seeding import seeded
+from nnunet_cmc.data.loading import pairs
+from nnunet_cmc.data.loading.cases import CaseSampler
+from nnunet_cmc.data.loading.pairs import PairLoader
+from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 
 

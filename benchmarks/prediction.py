@@ -20,8 +20,8 @@ from torch import nn
 from train_step import PLANNERS
 from workspace import CONFIGURATION, Workspace
 
+from nnunet_cmc.inference.windows import WindowPredictor
 from nnunet_cmc.trainers.registry import trainer_class
-from nnunet_cmc.windows import WindowPredictor
 
 
 def stock_network(side: int, classes: int) -> nn.Module:

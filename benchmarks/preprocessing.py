@@ -17,7 +17,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from workspace import Workspace
 
-from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.intensities import intensity_statistics
 

@@ -22,7 +22,7 @@ from measure import begin, count, interleaved, parser, print_table, spread
 from torch.nn.parallel import DistributedDataParallel
 from train_step import PLANNERS
 
-from nnunet_cmc.data.cases import CaseSampler
+from nnunet_cmc.data.loading.cases import CaseSampler
 from nnunet_cmc.networks import CMCNet
 
 AXES = ("patch", "batch", "modalities", "ranks", "cases")

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from workspace import Workspace
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.stacked import stacked
 from nnunet_cmc.planners.cmc_planner import CMCPlanner

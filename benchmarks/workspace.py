@@ -10,13 +10,13 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_cmc.data.files import write_json
-from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.dataset_conversion.phantom import generate
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.registry import trainer_class
+from nnunet_cmc.utils.files import write_json
 
 DATASET = 990
 CONFIGURATION = "3d_fullres"

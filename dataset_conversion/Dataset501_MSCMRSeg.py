@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cmc.data.files import visible_below
 from nnunet_cmc.dataset_conversion.archive import draw_names
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import volume_name
+from nnunet_cmc.utils.files import visible_below
 
 DATASET_ID, NAME = 501, "MSCMRSeg"
 SEQUENCES = {"LGE": "LGE", "DE": "LGE", "C0": "bSSFP", "T2": "T2"}  # by the name that files give them

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cmc.data.files import read_json, visible
 from nnunet_cmc.dataset_conversion.archive import draw_names, find_archive_folder
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import read_classes
 from nnunet_cmc.dataset_conversion.volume import volume_name
+from nnunet_cmc.utils.files import read_json, visible
 
 DATASET_ID, NAME = 502, "AMOS"
 CHANNELS = ("CT", "MRI")

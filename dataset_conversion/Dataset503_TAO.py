@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cmc.data.files import visible
 from nnunet_cmc.dataset_conversion.archive import draw_names
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.volume import describe_unread_scan, volume_name
+from nnunet_cmc.utils.files import visible
 
 DATASET_ID, NAME = 503, "TAO"
 CHANNELS = ("T1", "T1c")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_cmc.data.files import visible
+from nnunet_cmc.utils.files import visible
 
 
 def find_archive_folder(archive: str | Path, inside: str) -> Path:

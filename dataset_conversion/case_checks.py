@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.grid import Grid
-from nnunet_cmc.data.voxels import count_not_finite, out_of_memory
+from nnunet_cmc.data.reading.grid import Grid
+from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.grid import Grid, is_nifti2
-from nnunet_cmc.data.voxels import write_volume
+from nnunet_cmc.data.reading.grid import Grid, is_nifti2
+from nnunet_cmc.data.reading.voxels import write_volume
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import pixel_type, read_image, resample, suffix_of, volume_grid
 

@@ -14,17 +14,17 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
-from nnunet_cmc.data.dataset_json import DatasetDescription
-from nnunet_cmc.data.files import atomic_write, require_writable, write_json
-from nnunet_cmc.data.normalization import describe_normalization
-from nnunet_cmc.data.parallel import run_parallel
-from nnunet_cmc.data.presence import VERSION, channel_names
-from nnunet_cmc.data.scan_folder import name_problem
-from nnunet_cmc.data.splits import make_splits, require_every_modality
-from nnunet_cmc.data.variables import require_set
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.presence import VERSION, channel_names
+from nnunet_cmc.data.format.scan_folder import name_problem
+from nnunet_cmc.data.format.splits import make_splits, require_every_modality
+from nnunet_cmc.data.preprocessing.normalization import describe_normalization
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
+from nnunet_cmc.utils.files import atomic_write, require_writable, write_json
+from nnunet_cmc.utils.parallel import run_parallel
+from nnunet_cmc.utils.variables import require_set
 
 
 def write_raw_dataset(

@@ -8,8 +8,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike
 
-from nnunet_cmc.data.files import visible, visible_below
-from nnunet_cmc.data.grid import RIGHT_ANGLE, TOLERANCE, Grid
+from nnunet_cmc.data.reading.grid import RIGHT_ANGLE, TOLERANCE, Grid
+from nnunet_cmc.utils.files import visible, visible_below
 
 GDCM = "GDCMImageIO"
 POSITION, ORIENTATION, SPACING, SLOPE = "0020|0032", "0020|0037", "0028|0030", "0028|1053"

@@ -10,11 +10,11 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data import voxels
-from nnunet_cmc.data.files import visible_below
-from nnunet_cmc.data.grid import NIFTI, Grid, is_nifti2, read_grid, reason
-from nnunet_cmc.data.scan_folder import SCAN
+from nnunet_cmc.data.format.scan_folder import SCAN
+from nnunet_cmc.data.reading import voxels
+from nnunet_cmc.data.reading.grid import NIFTI, Grid, is_nifti2, read_grid, reason
 from nnunet_cmc.dataset_conversion import dicom
+from nnunet_cmc.utils.files import visible_below
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 

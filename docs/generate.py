@@ -24,7 +24,7 @@ STAGES = {
     "Planning": ["planners"],
     "Pretrained weights": [
         "nnunet_cmc/networks/pretrained.py",
-        "nnunet_cmc/networks/checkpoints.py",
+        "nnunet_cmc/utils/checkpoints.py",
         "nnunet_cmc/networks/sam_med3d_checkpoint.py",
     ],
     "Training": ["trainers", "nnunet_cmc/networks/cmcnet.py"],

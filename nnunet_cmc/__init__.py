@@ -27,13 +27,13 @@ __all__ = [
 
 TYPE_CHECKING = False  # as type checkers see it, typing's; importing that takes longer than all of this package's hook
 if TYPE_CHECKING:
-    from nnunet_cmc.data.dataset_json import read_dataset_json
+    from nnunet_cmc.data.format.dataset_json import read_dataset_json
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
     from nnunet_cmc.evaluation.metrics import compute_metrics
     from nnunet_cmc.evaluation.results import Evaluation
+    from nnunet_cmc.inference.predictor import Predictor
     from nnunet_cmc.losses import CACLoss, CSCLoss
     from nnunet_cmc.networks import CMCNet, CMCOutput
-    from nnunet_cmc.predictor import Predictor
 else:
     # this package is imported at every start of Python in its environment, torch must not be
     _MODULES = {
@@ -42,10 +42,10 @@ else:
         "CMCOutput": "nnunet_cmc.networks",
         "CSCLoss": "nnunet_cmc.losses",
         "Evaluation": "nnunet_cmc.evaluation.results",
-        "Predictor": "nnunet_cmc.predictor",
+        "Predictor": "nnunet_cmc.inference.predictor",
         "compute_metrics": "nnunet_cmc.evaluation.metrics",
         "evaluate_folder": "nnunet_cmc.evaluation.folder_evaluation",
-        "read_dataset_json": "nnunet_cmc.data.dataset_json",
+        "read_dataset_json": "nnunet_cmc.data.format.dataset_json",
     }
 
     def __getattr__(name):

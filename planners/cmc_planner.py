@@ -12,15 +12,15 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
-from nnunet_cmc.data.files import atomic_write, read_json, write_json
-from nnunet_cmc.data.normalization import describe_normalization
-from nnunet_cmc.data.plans_json import NETWORK, read_plans
-from nnunet_cmc.data.preprocessor import CMCPreprocessor
-from nnunet_cmc.data.raw_dataset import check_dataset, raw_description
-from nnunet_cmc.data.reader_writer import CMCReaderWriter
-from nnunet_cmc.data.splits import hidden_cases, splits_in_force
+from nnunet_cmc.data.format.plans_json import NETWORK, read_plans
+from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description
+from nnunet_cmc.data.format.splits import hidden_cases, splits_in_force
+from nnunet_cmc.data.preprocessing.normalization import describe_normalization
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.planners.spacing import isotropic_spacing
+from nnunet_cmc.utils.files import atomic_write, read_json, write_json
 
 GPU_MEMORY_GB = 24
 STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess passes when nobody asked for anything

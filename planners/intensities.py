@@ -7,9 +7,9 @@ import numpy as np
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
-from nnunet_cmc.data.dataset_json import DatasetDescription
-from nnunet_cmc.data.parallel import run_parallel
-from nnunet_cmc.data.raw_case import read_case, read_label, shown_channels
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.reading.raw_case import read_case, read_label, shown_channels
+from nnunet_cmc.utils.parallel import run_parallel
 
 NUM_SAMPLES = 1e6  # voxels over the whole dataset
 

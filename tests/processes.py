@@ -13,7 +13,7 @@ import pytest
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
-    ["nnunet_cmc.predictor", "nnunet_cmc.commands.evaluate", "nnunet_cmc.trainers.registry"]
+    ["nnunet_cmc.inference.predictor", "nnunet_cmc.commands.evaluate", "nnunet_cmc.trainers.registry"]
 )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nnunet_cmc.data.views import StrongView
+from nnunet_cmc.data.loading.views import StrongView
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.recipe import Length, Recipe
 from nnunet_cmc.trainers.recipes import PAPER, RECIPES, WITH_PSEUDO

@@ -12,7 +12,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.commands.main import main
-from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.planners.resenc import CMCPlannerResEnc

@@ -14,17 +14,17 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from plans import NETWORK, make_plans
 
-from nnunet_cmc.data.dataset_json import check_dataset_json, read_dataset_json, require_plain_labels
-from nnunet_cmc.data.files import is_plain_name
-from nnunet_cmc.data.plans_json import planned_configuration, read_plans, require_ours
-from nnunet_cmc.data.presence import present_channels, subject_of
-from nnunet_cmc.data.splits import hidden_cases, load_fold
+from nnunet_cmc.data.format.dataset_json import check_dataset_json, read_dataset_json, require_plain_labels
+from nnunet_cmc.data.format.plans_json import planned_configuration, read_plans, require_ours
+from nnunet_cmc.data.format.presence import present_channels, subject_of
+from nnunet_cmc.data.format.splits import hidden_cases, load_fold
 from nnunet_cmc.dataset_conversion import table
 from nnunet_cmc.dataset_conversion.label_names import number_classes, read_classes
 from nnunet_cmc.networks import CMCNet
-from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.networks.pretrained import load_pretrained
 from nnunet_cmc.trainers.checks import require_supported
+from nnunet_cmc.utils.checkpoints import load_checkpoint
+from nnunet_cmc.utils.files import is_plain_name
 
 KEYS = st.sampled_from(["", "0", "1", "a", "b", "..", "../x", "/", "labels", "version", "train", "val", "unlabeled"])
 SCALARS = st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=3) | KEYS

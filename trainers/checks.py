@@ -6,8 +6,8 @@ from os.path import join
 import torch
 from nnunetv2.paths import nnUNet_preprocessed
 
-from nnunet_cmc.data.dataset_json import check_dataset_json, require_plain_labels
-from nnunet_cmc.data.plans_json import planned_configuration, require_ours
+from nnunet_cmc.data.format.dataset_json import check_dataset_json, require_plain_labels
+from nnunet_cmc.data.format.plans_json import planned_configuration, require_ours
 
 
 def require_supported(plans: dict, configuration: str, dataset_json: dict, trainer: str) -> None:

@@ -10,8 +10,8 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor, autocast, nn
 
-from nnunet_cmc.data.batch import Batch
-from nnunet_cmc.data.presence import channel_names
+from nnunet_cmc.data.format.presence import channel_names
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.trainers.distributed import of_all_ranks

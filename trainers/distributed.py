@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from nnunet_cmc.data.batch import ALL, LABELED, PAIRS, UNLABELED, Batch
+from nnunet_cmc.data.loading.batch import ALL, LABELED, PAIRS, UNLABELED, Batch
 from nnunet_cmc.networks import CMCOutput
 
 TRANSPORT = {torch.bool: torch.uint8, torch.int16: torch.int32}  # what the backends can send

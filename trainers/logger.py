@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
-from nnunet_cmc.data.files import atomic_write, save_figure
+from nnunet_cmc.utils.files import atomic_write, save_figure
 
 LINEAR = ("similarity",)  # panels whose values share one scale
 

@@ -12,15 +12,15 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_cmc.data.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
-from nnunet_cmc.data.laterality import LEFT_RIGHT, sided_classes
-from nnunet_cmc.data.locating import located
-from nnunet_cmc.data.pairs import POSITION_STRIDE, PairLoader
-from nnunet_cmc.data.preprocessor import unlabeled_folder
-from nnunet_cmc.data.presence import channel_names, listed_cases
-from nnunet_cmc.data.raw_dataset import require_set
-from nnunet_cmc.data.seeding import SeededLoader, seed_from_environment
-from nnunet_cmc.data.splits import Fold, held_out_scans, load_fold, splits_in_force
+from nnunet_cmc.data.format.presence import channel_names, listed_cases
+from nnunet_cmc.data.format.raw_dataset import require_set
+from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
+from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
+from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
+from nnunet_cmc.data.loading.locating import located
+from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
+from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
+from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
 

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from nnunet_cmc.data.laterality import LEFT_RIGHT
-from nnunet_cmc.data.views import CopyPaste, FusePairs, StrongView, View
+from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
+from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView, View
 from nnunet_cmc.networks.changes import FuseSkips, NetworkChange, ShowOnly, TrainAdapters
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.teacher import Teacher

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nnunet_cmc.data.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks.changes import FuseByMean, FuseSkips, ShareEncoder, ShowOnly, SuperviseDeep, TrainAdapters
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam

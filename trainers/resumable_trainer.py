@@ -9,12 +9,12 @@ from typing import NoReturn
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
-from nnunet_cmc.data.files import save_tensors
-from nnunet_cmc.data.parallel import terminate_with_parent
-from nnunet_cmc.data.splits import moved_case
-from nnunet_cmc.networks.checkpoints import load_checkpoint
+from nnunet_cmc.data.format.splits import moved_case
 from nnunet_cmc.trainers.distributed import any_rank
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
+from nnunet_cmc.utils.checkpoints import load_checkpoint
+from nnunet_cmc.utils.files import save_tensors
+from nnunet_cmc.utils.parallel import terminate_with_parent
 
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from nnunet_cmc.data.batch import Batch
-from nnunet_cmc.data.views import NOT_PASTED
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.data.loading.views import NOT_PASTED
 
 
 @dataclass(frozen=True)

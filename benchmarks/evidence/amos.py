@@ -14,8 +14,8 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from sources import AMOS
 
-from nnunet_cmc.data.files import write_json
 from nnunet_cmc.dataset_conversion.phantom import INDEX, ct, mr
+from nnunet_cmc.utils.files import write_json
 
 COPIES, TESTED = 3, 4
 SPACING = 4.0  # mm

@@ -13,9 +13,9 @@ from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from sources import Source
 from systems import PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
 
-from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.results import CaseResult, Statistic
+from nnunet_cmc.utils.files import write_json
 
 CONFIGURATION = "3d_fullres"
 

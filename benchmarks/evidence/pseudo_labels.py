@@ -6,7 +6,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from nnunet_cmc.data.files import write_json
+from nnunet_cmc.utils.files import write_json
 
 
 def make_dataset(teacher_raw: Path, predicted: Path, raw: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from nnunet_cmc.data.files import to_json, write_text
+from nnunet_cmc.utils.files import to_json, write_text
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "results.json"
 # what makes two records the same experiment, whose later run replaces the earlier

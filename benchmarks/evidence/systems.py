@@ -9,7 +9,7 @@ import numpy as np
 from arrangements import ARRANGEMENTS
 from sources import AMOS, LGG, Source
 
-from nnunet_cmc.data.files import write_json
+from nnunet_cmc.utils.files import write_json
 
 STOCK_TRAINER = "nnUNetTrainer"
 Candidate = tuple[str, str]

@@ -98,8 +98,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_summary(folder: Path) -> None:
-    from nnunet_cmc.data.dataset_json import DatasetDescription
-    from nnunet_cmc.data.scan_folder import by_case, visible_files
+    from nnunet_cmc.data.format.dataset_json import DatasetDescription
+    from nnunet_cmc.data.format.scan_folder import by_case, visible_files
 
     description = DatasetDescription.read(folder / "dataset.json")
     ending, names = description.file_ending, description.modalities

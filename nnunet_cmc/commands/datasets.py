@@ -20,7 +20,7 @@ def _folder(variable: str, id_or_name: str) -> Path:
     from nnunetv2 import paths
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    from nnunet_cmc.data.variables import require_set
+    from nnunet_cmc.utils.variables import require_set
 
     require_set(root := getattr(paths, variable))
     try:

@@ -9,13 +9,13 @@ import time
 from collections import deque
 from pathlib import Path
 
-from nnunet_cmc.data.dataset_json import read_dataset_json
-from nnunet_cmc.data.files import write_json
+from nnunet_cmc.data.format.dataset_json import read_dataset_json
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
 from nnunet_cmc.evaluation.results import Evaluation
+from nnunet_cmc.utils.files import write_json
 
 DATASET_ID = 999
 NAME = "CMCDemo"

@@ -58,7 +58,7 @@ def checks() -> Iterator[Check]:
 
 
 def verdicts(files: list[Path]) -> Iterator[Check]:
-    from nnunet_cmc.verify import verify
+    from nnunet_cmc.inference.verify import verify
 
     for file in files:
         for name, problem in verify(file):
@@ -149,7 +149,7 @@ def problems() -> dict[str | None, str]:
 
 
 def folders() -> Iterator[Check]:
-    from nnunet_cmc.data.variables import expanded
+    from nnunet_cmc.utils.variables import expanded
 
     for variable, content in PATHS.items():
         folder = os.environ.get(variable)

@@ -42,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2.configuration import default_num_processes
 
-    from nnunet_cmc.data.files import require_writable
-    from nnunet_cmc.data.presence import subject_of
+    from nnunet_cmc.data.format.presence import subject_of
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
     from nnunet_cmc.evaluation.tables import format_table, save_summary, save_summary_csv
+    from nnunet_cmc.utils.files import require_writable
 
     predictions = _named_folders(args.prediction)
     if args.stress and not args.report:
@@ -119,7 +119,7 @@ def _images_beside(reference: str) -> Path:
 
 def _read_dataset_json(dataset: str | None, prediction_folder: str) -> dict:
     """Read ``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
-    from nnunet_cmc.data.dataset_json import read_dataset_json
+    from nnunet_cmc.data.format.dataset_json import read_dataset_json
 
     if dataset is not None:
         return read_dataset_json(raw_dataset(dataset) / "dataset.json")

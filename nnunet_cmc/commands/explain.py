@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.data.presence import channel_names, present_channels
-    from nnunet_cmc.evaluation.activation_picture import save_activations
+    from nnunet_cmc.data.format.dataset_json import read_dataset_json
+    from nnunet_cmc.data.format.presence import channel_names, present_channels
     from nnunet_cmc.evaluation.folder_evaluation import classes_of, label_maps
+    from nnunet_cmc.inference.activation_picture import save_activations
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
     dataset_json = read_dataset_json(next(iter(models.values())) / "dataset.json")
@@ -58,8 +58,8 @@ def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, c
     import torch
     from tqdm import tqdm
 
-    from nnunet_cmc.evaluation.explain import explain_case
-    from nnunet_cmc.trained_model import TrainedModel
+    from nnunet_cmc.inference.class_activation import explain_case
+    from nnunet_cmc.inference.trained_model import TrainedModel
 
     trained = TrainedModel(model, args.folds, "checkpoint_final.pth")
     with redirect_stdout(StringIO()):  # nnU-Net talks about an option that has nothing to do with this
@@ -76,8 +76,8 @@ def _asked(names: list[str] | None, classes: dict) -> dict:
 
 def _cases(args: argparse.Namespace, dataset_json: dict) -> dict[str, dict[int, str]]:
     """Return the channel files, by channel, of the wanted cases."""
-    from nnunet_cmc.data.raw_case import check_case
-    from nnunet_cmc.data.scan_folder import numbered_cases
+    from nnunet_cmc.data.format.scan_folder import numbered_cases
+    from nnunet_cmc.data.reading.raw_case import check_case
 
     folder = Path(args.images)
     files = numbered_cases(folder, dataset_json["file_ending"])

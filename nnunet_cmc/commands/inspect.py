@@ -22,13 +22,13 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunetv2.configuration import default_num_processes
 
-    from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.data.parallel import run_parallel
-    from nnunet_cmc.data.presence import channel_names
-    from nnunet_cmc.data.raw_dataset import check_dataset
+    from nnunet_cmc.data.format.dataset_json import read_dataset_json
+    from nnunet_cmc.data.format.presence import channel_names
+    from nnunet_cmc.data.format.raw_dataset import check_dataset
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import find_cases, overview
     from nnunet_cmc.evaluation.pages import write_page
+    from nnunet_cmc.utils.parallel import run_parallel
 
     folder = raw_dataset(args.dataset)
     dataset_json = read_dataset_json(folder / "dataset.json")

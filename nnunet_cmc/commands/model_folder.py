@@ -22,7 +22,7 @@ def model_folder(args: argparse.Namespace, trainer: str) -> Path:
     from nnunetv2.paths import nnUNet_results
     from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-    from nnunet_cmc.data.variables import require_set
+    from nnunet_cmc.utils.variables import require_set
 
     require_set(nnUNet_results)
     try:

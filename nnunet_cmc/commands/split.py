@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 
 from nnunet_cmc.commands.datasets import raw_dataset
-from nnunet_cmc.data.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "choose which training cases keep their labels, and which validate"
 
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_cmc.data.scan_folder import by_channel, numbered_cases
-    from nnunet_cmc.data.splits import held_out_scans, make_folds, make_splits, write_splits
+    from nnunet_cmc.data.format.scan_folder import by_channel, numbered_cases
+    from nnunet_cmc.data.format.splits import held_out_scans, make_folds, make_splits, write_splits
 
     raw = raw_dataset(args.dataset)
     description = DatasetDescription.read(raw / "dataset.json")
@@ -70,13 +70,13 @@ def _with_measured_presence(description: DatasetDescription, cases: dict[str, di
     """State of every case which channels are present, read from the voxels where ``description`` is silent."""
     from tqdm import tqdm
 
-    from nnunet_cmc.data.raw_case import read_volume
+    from nnunet_cmc.data.reading.raw_case import read_finite_volume
 
     silent = [case for case in cases if case not in description.present_channels]
     measured = {}
     for case in tqdm(silent, desc="Reading which modalities are present", unit="case", disable=not silent):
         files = sorted(cases[case].items())
-        measured[case] = tuple(channel for channel, file in files if read_volume(case, file, "replace them")[0].any())
+        measured[case] = tuple(channel for channel, file in files if read_finite_volume(case, file)[0].any())
         if not measured[case]:
             raise ValueError(f"Case {case} of imagesTr is zero everywhere in every channel: remove it with its label.")
     return replace(description, present_channels={**description.present_channels, **measured})

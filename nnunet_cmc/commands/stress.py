@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.data.presence import channel_names
+    from nnunet_cmc.data.format.dataset_json import read_dataset_json
+    from nnunet_cmc.data.format.presence import channel_names
     from nnunet_cmc.evaluation.stress_figures import save_stress_figures
     from nnunet_cmc.evaluation.stress_results import save_stress, summarize
     from nnunet_cmc.evaluation.stress_testing import find_cases, stress_test
-    from nnunet_cmc.verify import verify
+    from nnunet_cmc.inference.verify import verify
 
     model = model_folder(args, args.trainer)
     for file, problem in verify(model):
@@ -86,7 +86,7 @@ class _Predictor:
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
     """Write the settings of this test to its folder, or refuse one with another test; files are compared by SHA-256."""
-    from nnunet_cmc.data.files import read_json, write_json
+    from nnunet_cmc.utils.files import read_json, write_json
 
     checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]
     files = [*sorted(model.glob("*.json")), *checkpoints]

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> None:
     import torch.distributed as dist
     from nnunetv2.run.run_training import run_training_entry
 
-    from nnunet_cmc.networks.checkpoints import load_checkpoint
     from nnunet_cmc.trainers.checks import require_device
+    from nnunet_cmc.utils.checkpoints import load_checkpoint
 
     if found.pretrained_weights is not None:
         load_checkpoint(found.pretrained_weights)  # nnU-Net unpickles it, and would execute code in there

@@ -23,13 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from nnunet_cmc.data.files import save_tensors
-    from nnunet_cmc.data.presence import channel_names
-    from nnunet_cmc.networks.checkpoints import load_checkpoint
+    from nnunet_cmc.data.format.presence import channel_names
     from nnunet_cmc.networks.pretrained import load_pretrained
     from nnunet_cmc.trainers.build import build_network
     from nnunet_cmc.trainers.checks import require_supported
     from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+    from nnunet_cmc.utils.checkpoints import load_checkpoint
+    from nnunet_cmc.utils.files import save_tensors
 
     plans, dataset_json = _plans_and_dataset(args.dataset, args.plans)
     if not args.output.absolute().parent.is_dir():
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, dict]:
-    from nnunet_cmc.data.dataset_json import read_dataset_json
-    from nnunet_cmc.data.plans_json import read_plans
+    from nnunet_cmc.data.format.dataset_json import read_dataset_json
+    from nnunet_cmc.data.format.plans_json import read_plans
 
     folder = preprocessed_dataset(id_or_name)
     file = folder / f"{plans_name}.json"

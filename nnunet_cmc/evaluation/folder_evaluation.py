@@ -9,13 +9,13 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import visible
-from nnunet_cmc.data.grid import read_grid, reason
-from nnunet_cmc.data.parallel import process_pool
-from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.voxels import out_of_memory, read_voxels
+from nnunet_cmc.data.format.presence import channel_names, present_channels
+from nnunet_cmc.data.reading.grid import read_grid, reason
+from nnunet_cmc.data.reading.voxels import out_of_memory, read_voxels
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
+from nnunet_cmc.utils.files import visible
+from nnunet_cmc.utils.parallel import process_pool
 
 NOT_STATED = "modality not stated"
 """Group of the cases whose modalities ``dataset.json`` does not state."""

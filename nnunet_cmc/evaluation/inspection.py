@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_cmc.data.grid import Grid, read_grid
-from nnunet_cmc.data.presence import channel_names, present_channels, subject_of
-from nnunet_cmc.data.raw_case import require_one_grid
-from nnunet_cmc.data.scan_folder import files_of, split_name
-from nnunet_cmc.data.voxels import read_voxels
+from nnunet_cmc.data.format.presence import channel_names, present_channels, subject_of
+from nnunet_cmc.data.format.scan_folder import files_of, split_name
+from nnunet_cmc.data.reading.grid import Grid, read_grid
+from nnunet_cmc.data.reading.raw_case import require_one_grid
+from nnunet_cmc.data.reading.voxels import read_voxels
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.tables import aligned

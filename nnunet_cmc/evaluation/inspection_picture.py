@@ -6,11 +6,11 @@ from os import PathLike
 import numpy as np
 from matplotlib.patches import Patch
 
-from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.inspection import CaseSummary
 from nnunet_cmc.evaluation.panels import Panel, Row, class_outlines, class_overlay, draw_panels
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
+from nnunet_cmc.utils.files import save_figure
 
 
 def save_cases(

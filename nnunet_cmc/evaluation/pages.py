@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nnunet_cmc.data.files import write_text
+from nnunet_cmc.utils.files import write_text
 
 
 def write_page(file: str | PathLike, template: str, **values: Any) -> None:

@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_cmc.data.files import write_json, write_text
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
 from nnunet_cmc.evaluation.tables import aligned
+from nnunet_cmc.utils.files import write_json, write_text
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
 _BETTER = {"Dice": max, "ASSD": min}

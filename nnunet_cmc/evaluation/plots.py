@@ -8,9 +8,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES
+from nnunet_cmc.utils.files import save_figure
 
 COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 SCALE = {"Dice": 100.0, "ASSD": 1.0}  # as the table's titles say

@@ -9,7 +9,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.panels import (
     OUTLINE_WIDTH,
@@ -23,6 +22,7 @@ from nnunet_cmc.evaluation.panels import (
 )  # fmt: skip
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
+from nnunet_cmc.utils.files import save_figure
 
 # colours unlike those of any class or scan
 _ERRORS = {

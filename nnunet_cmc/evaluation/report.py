@@ -5,9 +5,9 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from nnunet_cmc.data.grid import read_grid
-from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.scan_folder import files_of, split_name
+from nnunet_cmc.data.format.presence import channel_names, present_channels
+from nnunet_cmc.data.format.scan_folder import files_of, split_name
+from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.evaluation.pages import write_page
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, averages_notes, averages_title, notes, table_rows

@@ -8,8 +8,8 @@ from os import PathLike
 import numpy as np
 import pandas as pd
 
-from nnunet_cmc.data.files import atomic_write
 from nnunet_cmc.evaluation.metrics import COUNTS
+from nnunet_cmc.utils.files import atomic_write
 
 Label = int | tuple[int, ...]
 """The value of a class in a label map, or the values that make up a region."""

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnunet_cmc.data.files import save_figure
 from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
 from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
 from nnunet_cmc.evaluation.results import name_of_mean
 from nnunet_cmc.evaluation.stress_results import read_conditions
+from nnunet_cmc.utils.files import save_figure
 
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
 _KINDS = {"mm": "shift [mm]", "degrees": "rotation [degrees]"}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from nnunet_cmc.data.files import read_json, write_json
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.results import Evaluation, ordered, save_csv
 from nnunet_cmc.evaluation.stress_testing import Condition
+from nnunet_cmc.utils.files import read_json, write_json
 
 REMEDY = "name the output folder of a finished nnunet_cmc stress"
 

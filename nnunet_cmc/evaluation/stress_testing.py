@@ -12,14 +12,14 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_cmc.data.files import hidden_folder
-from nnunet_cmc.data.presence import channel_names, present_channels
-from nnunet_cmc.data.raw_case import check_case
-from nnunet_cmc.data.scan_folder import numbered_cases
-from nnunet_cmc.data.voxels import write_volume
+from nnunet_cmc.data.format.presence import channel_names, present_channels
+from nnunet_cmc.data.format.scan_folder import numbered_cases
+from nnunet_cmc.data.reading.raw_case import check_case
+from nnunet_cmc.data.reading.voxels import write_volume
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps
 from nnunet_cmc.evaluation.misalignment import misalign, random_direction
 from nnunet_cmc.evaluation.results import Evaluation
+from nnunet_cmc.utils.files import hidden_folder
 
 MILLIMETRES = (5.0, 10.0, 20.0)
 DEGREES = (5.0, 10.0, 20.0)

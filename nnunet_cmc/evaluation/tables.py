@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from math import isnan
 from os import PathLike
 
-from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.metrics import COUNTS, METRICS
 from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean, save_csv
+from nnunet_cmc.utils.files import write_json
 
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from nnunet_cmc.networks import universal_unet
-from nnunet_cmc.networks.checkpoints import require_structure
 from nnunet_cmc.networks.cmcnet import CMCNet
 from nnunet_cmc.networks.encoders import ViTPyramid
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUNetEncoder, is_universal, unet_state
+from nnunet_cmc.utils.checkpoints import require_structure
 
 OUTCOMES = ("used", "resized", "at their start")
 PER_MODALITY = ("encoders", "decoders", "mia.projections", "mia.attentions")

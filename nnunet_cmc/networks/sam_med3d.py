@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_cmc.networks.adapter import Adapter
-from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
 from nnunet_cmc.networks.window_attention import WindowAttention
+from nnunet_cmc.utils.checkpoints import load_checkpoint
 
 
 class PatchEmbed(nn.Module):

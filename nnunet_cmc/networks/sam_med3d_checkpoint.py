@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nnunet_cmc.networks.checkpoints import require_structure
+from nnunet_cmc.utils.checkpoints import require_structure
 
 WHAT = "SAM-Med3D image encoder"
 REMEDY = "use a file of the registry's vit_b_ori, such as sam_med3d_turbo.pth"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunet_cmc.networks.checkpoints import load_checkpoint, require_structure
+from nnunet_cmc.utils.checkpoints import load_checkpoint, require_structure
 
 WHAT = "U-Net of the Universal Model"
 REMEDY = "use clip_driven_universal_unet.pth as released"

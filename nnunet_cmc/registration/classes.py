@@ -8,12 +8,12 @@ CLASSES = {
     "CMCPlannerResEnc": "nnunet_cmc.planners.resenc",
     "CMCPlannerTiny": "nnunet_cmc.planners.tiny",
     "CMCPlannerUniversal": "nnunet_cmc.planners.universal",
-    "CMCPreprocessor": "nnunet_cmc.data.preprocessor",
-    "CMCReaderWriter": "nnunet_cmc.data.reader_writer",
-    "CTPositiveZScoreNormalization": "nnunet_cmc.data.normalization",
-    "CTWindowNormalization": "nnunet_cmc.data.normalization",
-    "PercentileNormalization": "nnunet_cmc.data.normalization",
-    "PositiveZScoreNormalization": "nnunet_cmc.data.normalization",
+    "CMCPreprocessor": "nnunet_cmc.data.preprocessing.preprocessor",
+    "CMCReaderWriter": "nnunet_cmc.data.reading.reader_writer",
+    "CTPositiveZScoreNormalization": "nnunet_cmc.data.preprocessing.normalization",
+    "CTWindowNormalization": "nnunet_cmc.data.preprocessing.normalization",
+    "PercentileNormalization": "nnunet_cmc.data.preprocessing.normalization",
+    "PositiveZScoreNormalization": "nnunet_cmc.data.preprocessing.normalization",
 }
 STOCK_NAMES = ("DatasetFingerprintExtractor",)  # that nnU-Net has, too, so that others rely on them
 # Names that begin so are made into trainers by nnunet_cmc.trainers.registry; the name itself -> its module.

@@ -34,7 +34,7 @@ def _initialize(original, self, *args, **kwargs):
     """Let nnU-Net's predictor, once it has a model of ours, look at what it is given and at what it predicts."""
     original(self, *args, **kwargs)
     if self.configuration_manager.preprocessor_name == "CMCPreprocessor":
-        import_module("nnunet_cmc.checked_predictor").check(self, original, *args, **kwargs)
+        import_module("nnunet_cmc.inference.checked_predictor").check(self, original, *args, **kwargs)
 
 
 # module of nnU-Net -> class in it or "", function -> what is called in its place, with the original as first argument

@@ -8,7 +8,7 @@ import pytest
 import torch
 from plans import make_plans
 
-from nnunet_cmc.data.dataset_json import read_dataset_json
+from nnunet_cmc.data.format.dataset_json import read_dataset_json
 from nnunet_cmc.trainers.build import build_network
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnunet_cmc.data.grid import read_grid
+from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.evaluation.folder_evaluation import NOT_STATED, classes_of, evaluate_folder, modalities_of
 from nnunet_cmc.evaluation.metrics import compute_metrics
 

@@ -6,11 +6,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from nnunet_cmc.data.files import write_json
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.plots import COLORS
 from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.stress_testing import conditions
+from nnunet_cmc.utils.files import write_json
 
 
 def save_run(folder, loss, cases=4, undefined=0):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nnunet_cmc.networks import CMCNet, SamMed3DEncoder, UniversalUNetDecoder, UniversalUNetEncoder
-from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.networks.pretrained import load_pretrained
+from nnunet_cmc.utils.checkpoints import load_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SAM, UNIVERSAL = FIXTURES / "sam_tiny.pth", FIXTURES / "unet_tiny_base2.pth"

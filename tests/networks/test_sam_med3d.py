@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from nnunet_cmc.networks.adapter import Adapter
-from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.sam_med3d_checkpoint import image_encoder_state
+from nnunet_cmc.utils.checkpoints import load_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WEIGHTS = FIXTURES / "sam_tiny.pth"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nnunet_cmc.networks.checkpoints import load_checkpoint
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUNetEncoder, unet_state
+from nnunet_cmc.utils.checkpoints import load_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WEIGHTS = FIXTURES / "unet_tiny_base2.pth"

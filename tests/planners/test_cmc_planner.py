@@ -10,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.networks import CMCNet, build_encoder
 from nnunet_cmc.networks.decoder import DECODERS, Decoder

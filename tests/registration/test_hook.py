@@ -103,7 +103,8 @@ def test_the_table_names_all_classes_that_nnunet_looks_for():
         ImageNormalization,
         nnUNetTrainer,
     )
-    modules = [f"nnunet_cmc.data.{module}" for module in ("normalization", "preprocessor", "reader_writer")]
+    places = ("preprocessing.normalization", "preprocessing.preprocessor", "reading.reader_writer")
+    modules = [f"nnunet_cmc.data.{place}" for place in places]
     for package in (nnunet_cmc.planners, nnunet_cmc.trainers):
         modules += [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     classes = {

@@ -3,7 +3,7 @@ import pytest
 import torch
 from short_trainers import short
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses import CSCLoss
 
 Short = short("CMCTrainerAsPrinted")

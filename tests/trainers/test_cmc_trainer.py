@@ -13,7 +13,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
 from short_trainers import short
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
 

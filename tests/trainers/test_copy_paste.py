@@ -5,9 +5,9 @@ import torch
 from short_trainers import TAUGHT, short
 from torch.nn.functional import max_pool3d
 
-from nnunet_cmc.data.batch import Batch
-from nnunet_cmc.data.pairs import POSITION_STRIDE
-from nnunet_cmc.data.views import CopyPaste
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.data.loading.pairs import POSITION_STRIDE
+from nnunet_cmc.data.loading.views import CopyPaste
 
 PASTED = replace(TAUGHT, views=(*TAUGHT.views, CopyPaste()))
 

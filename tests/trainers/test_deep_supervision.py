@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from short_trainers import short
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks.changes import FuseSkips, SuperviseDeep
 from nnunet_cmc.trainers.recipes import PAPER
 

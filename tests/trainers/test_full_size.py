@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from nnunet_cmc.data.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.fingerprint import CMCFingerprintExtractor

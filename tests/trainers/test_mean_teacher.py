@@ -7,7 +7,7 @@ import torch
 from short_trainers import TAUGHT, short
 from torch.optim.swa_utils import AveragedModel
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.trainers.teacher import Teacher, follow
 
 MOMENTUM = Teacher().momentum

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_cmc.data.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks import MeanFusion
 from nnunet_cmc.networks.changes import FuseByMean, FuseSkips, ShareEncoder, ShowOnly, SuperviseDeep, TrainAdapters

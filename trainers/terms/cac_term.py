@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d
 
-from nnunet_cmc.data.batch import Batch
-from nnunet_cmc.data.pairs import POSITION_STRIDE
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.data.loading.pairs import POSITION_STRIDE
 from nnunet_cmc.losses import CACLoss
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import Setting

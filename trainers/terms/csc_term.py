@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool3d, one_hot
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses import CSCLoss
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import Setting

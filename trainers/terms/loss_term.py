@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses import Similarity
 from nnunet_cmc.losses.schedules import CONSTANT, Schedule
 from nnunet_cmc.networks import CMCOutput

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, per_modality

@@ -6,7 +6,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.rows import rows_of
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nnunet_cmc.data.batch import Batch
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms import CAC, CSC, Setting
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form

@@ -1,0 +1,151 @@
+"""Plans, which may come from anywhere: checked before nnU-Net writes the folders and imports the classes they name."""
+
+import os
+from collections.abc import Callable
+from math import inf
+from typing import Any, NamedTuple
+
+from nnunet_cmc.utils.files import is_plain_name, read_json
+
+REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlanner"
+NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any other name, nnU-Net calls what it leads to
+
+
+class Kind(NamedTuple):
+    """Kind of an entry of plans: its name for messages, and a test."""
+
+    name: str
+    fits: Callable[[Any], bool]
+
+
+def _of_each_axis(kind: str, *types: type) -> Kind:
+    def fits(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(type(n) in types and 0 < n < inf for n in value)
+
+    return Kind(f"three {kind} above 0", fits)
+
+
+TEXT = Kind("a text", lambda value: isinstance(value, str))
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
+LIST = Kind("a list", lambda value: isinstance(value, list))
+AXES = Kind("0, 1 and 2 in some order", lambda value: isinstance(value, list) and sorted(map(str, value)) == [*"012"])
+# What preprocessing, and then training and prediction, read; functions and classes nnU-Net looks up by their names.
+OF_PLANS = {
+    "dataset_name": TEXT,
+    "plans_name": TEXT,
+    "image_reader_writer": TEXT,
+    "label_manager": TEXT,
+    "transpose_forward": AXES,
+    "transpose_backward": AXES,
+    "foreground_intensity_properties_per_channel": OBJECT,
+}
+OF_CONFIGURATION = {
+    "data_identifier": TEXT,
+    "preprocessor_name": TEXT,
+    "patch_size": _of_each_axis("whole numbers", int),
+    "spacing": _of_each_axis("numbers", int, float),
+    "normalization_schemes": LIST,
+    "use_mask_for_norm": LIST,
+    "resampling_fn_data": TEXT,
+    "resampling_fn_data_kwargs": OBJECT,
+    "resampling_fn_seg": TEXT,
+    "resampling_fn_seg_kwargs": OBJECT,
+}
+OF_TRAINING = {
+    "batch_size": Kind("a whole number above 0", lambda value: type(value) is int and value > 0),
+    "learning_rate": Kind("a number above 0", lambda value: type(value) in (int, float) and 0 < value < inf),
+    "batch_dice": Kind("true or false", lambda value: isinstance(value, bool)),
+    "resampling_fn_probabilities": TEXT,
+    "resampling_fn_probabilities_kwargs": OBJECT,
+}
+
+
+def read_plans(file: str | os.PathLike) -> dict[str, Any]:
+    """Read and check a plans file. ValueError: see :func:`check_plans`; or it is no JSON."""
+    plans = read_json(file, REMEDY)
+    check_plans(plans, f"The plans {file}")
+    return plans
+
+
+def check_plans(plans: Any, which: str = "The plans") -> None:
+    """Raise a ValueError, beginning with ``which``, unless ``plans`` have configurations and plain names of folders."""
+    configurations = plans.get("configurations") if isinstance(plans, dict) else None
+    if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
+        raise ValueError(f"{which} have no configurations: {REMEDY}.")
+    names = {key: plans[key] for key in ("dataset_name", "plans_name") if key in plans}
+    names |= {name: name for name in configurations}
+    names |= {
+        f"data_identifier of {n}": c["data_identifier"] for n, c in configurations.items() if "data_identifier" in c
+    }
+    for key, name in names.items():
+        if not is_plain_name(name):
+            raise ValueError(f"{which} have {name!r} as {key}, which is no name of a folder: {REMEDY}.")
+
+
+def planned_configuration(plans: Any, name: str) -> dict[str, Any]:
+    """Return the configuration ``name`` with what it inherits, checked for all that preprocessing reads.
+
+    Raises:
+        ValueError: the plans are malformed, or have no such configuration.
+    """
+    chosen = _configuration(plans, name)
+    _require({**plans, **chosen}, {**OF_PLANS, **OF_CONFIGURATION}, plans)
+    return chosen
+
+
+def require_ours(plans: Any, name: str, who: str) -> dict[str, Any]:
+    """Return the configuration ``name`` with what it inherits, checked for all that training reads.
+
+    Raises:
+        ValueError: the plans are malformed, have no such configuration, or their network is none that ``who`` can use.
+    """
+    chosen, title = _configuration(plans, name), plans.get("plans_name", "")
+    architecture = chosen.get("architecture")
+    architecture = architecture if isinstance(architecture, dict) else {}
+    network = architecture.get("network_class_name", "")
+    if network != NETWORK:
+        raise ValueError(
+            f"{who} cannot train the plans {title} (their network is {network}): plan with "
+            "-pl CMCPlanner and train with -p CMCPlans."
+        )
+    kwargs = architecture.get("arch_kwargs")
+    # nnU-Net would import what is listed there
+    if architecture.get("_kw_requires_import") or not isinstance(kwargs, dict):
+        raise ValueError(f"The plans {title} do not describe the network {network} as our planners do: {REMEDY}.")
+    _require({**plans, **chosen}, {**OF_PLANS, **OF_CONFIGURATION, **OF_TRAINING}, plans)
+    if kwargs.get("patch_size") != chosen["patch_size"]:
+        raise ValueError(
+            f"The plans {title} have the patch {chosen['patch_size']}, but a network for {kwargs.get('patch_size')}: "
+            "write the same patch_size in both places."
+        )
+    return chosen
+
+
+def _configuration(plans: Any, name: str) -> dict[str, Any]:
+    check_plans(plans)
+    title = plans.get("plans_name", "")
+    if name not in plans["configurations"]:
+        raise ValueError(f"The plans {title} have no configuration {name}, only {', '.join(plans['configurations'])}.")
+    return _with_inherited(plans["configurations"], name, title)
+
+
+def _require(entries: dict, kinds: dict[str, Kind], plans: dict) -> None:
+    title = plans.get("plans_name", "")
+    for key, kind in kinds.items():
+        if key not in entries:
+            raise ValueError(f"The plans {title} lack {key}: {REMEDY}.")
+        if not kind.fits(entries[key]):
+            raise ValueError(f"The plans {title} have {entries[key]!r} as {key}, which must be {kind.name}: {REMEDY}.")
+
+
+def _with_inherited(configurations: dict[str, dict], name: Any, title: str) -> dict[str, Any]:
+    lineage: list[dict] = []
+    while name is not None:
+        if not isinstance(name, str) or name not in configurations or configurations[name] in lineage:
+            raise ValueError(
+                f"The plans {title} have a configuration that inherits from {name!r}, which does not exist or inherits "
+                f"from it: {REMEDY}."
+            )
+        lineage.append(configurations[name])
+        name = configurations[name].get("inherits_from")
+    return {key: value for configuration in reversed(lineage) for key, value in configuration.items()}

@@ -1,0 +1,112 @@
+"""A dataset in raw format: its unlabelled cases, and a check of all headers that takes seconds."""
+
+import codecs
+import os
+from copy import deepcopy
+from os.path import basename, join
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
+from nnunet_cmc.data.format.scan_folder import by_case, files_of, name_problem, unread_scans, visible_files
+from nnunet_cmc.data.reading.raw_case import check_case
+from nnunet_cmc.utils.files import read_json, write_text
+from nnunet_cmc.utils.variables import require_set
+
+
+def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
+    """Read what ``dataset.json`` says of a raw dataset.
+
+    Raises:
+        ValueError: nnU-Net's variables are not set, there is no such dataset, or the file is missing or unsound.
+    """
+    require_set(nnUNet_raw, nnUNet_preprocessed)
+    try:
+        file = join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json")
+    except RuntimeError as error:  # nnU-Net's own text spans several lines
+        raise ValueError(
+            f"There is not exactly one dataset with the ID {dataset_name_or_id} in {nnUNet_raw}."
+        ) from error
+    content = read_json(file, REMEDY)
+    for read_by_nnunet in (file, join(os.path.dirname(file), "splits_final.json")):
+        _remove_byte_order_mark(read_by_nnunet)
+    return DatasetDescription.from_dict(content, file)
+
+
+def _remove_byte_order_mark(file: str) -> None:
+    """Remove the byte order mark that ``file`` may begin with, which nnU-Net cannot read."""
+    if os.path.isfile(file):
+        content = Path(file).read_bytes()
+        if content.startswith(codecs.BOM_UTF8):
+            print(f"Removing the byte order mark of {file}, which nnU-Net cannot read.")
+            write_text(file, content.decode("utf-8-sig"))
+
+
+def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
+    """Group the channel files in ``imagesUn`` by case; empty where there is no such folder.
+
+    Raises:
+        ValueError: something in it looks like a scan, and would not be read.
+    """
+    return by_case(files_of(join(raw_folder, "imagesUn"), file_ending), file_ending)
+
+
+def check_dataset(raw_folder: str, description: DatasetDescription | dict[str, Any]) -> None:
+    """Check the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
+
+    Raises:
+        ValueError: ``dataset.json`` is unsound; or a sentence for each bad case, a line each.
+    """
+    if isinstance(description, dict):
+        description = DatasetDescription.from_dict(description, join(raw_folder, "dataset.json"))
+    folder, ending, listed = join(raw_folder, "imagesUn"), description.file_ending, description.listed_files
+    parts = ("imagesUn",) if listed else ("imagesTr", "labelsTr", "imagesUn")
+    problems = [sentence for part in parts for sentence in unread_scans(join(raw_folder, part), ending)]
+    labeled = _labeled_cases(raw_folder, description)
+    unlabeled = by_case(visible_files(folder, ending), ending)
+    problems += [f"Case {case} {why}" for case in (*labeled, *unlabeled) if (why := name_problem(case))]
+    for case, files in labeled.items():
+        try:
+            check_case(files["images"], description, files["label"], case)
+        except ValueError as error:
+            problems.append(str(error))
+    if not listed:
+        problems += _labels_without_image(join(raw_folder, "labelsTr"), ending, {*labeled, *unlabeled})
+    for case, images in unlabeled.items():
+        try:
+            _, by_channel = check_case(images, description)
+            if case in labeled:
+                raise ValueError(f"Case {case} is both in imagesTr and in {folder}: rename or remove one of them.")
+            for channel in set(description.present_channels.get(case, ())) - set(by_channel):
+                name = description.modalities[channel]
+                raise ValueError(
+                    f"Case {case}: dataset.json says that it has channel {channel} ({name}), "
+                    f"but {folder} has no file of it: add the file or correct dataset.json."
+                )
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _labeled_cases(raw_folder: str, description: DatasetDescription) -> dict[str, dict[str, Any]]:
+    """Map each case to its ``images`` and its ``label``, as nnU-Net finds them."""
+    content: dict[str, Any] = {"file_ending": description.file_ending}
+    if description.has_cmc_key:
+        content["cmc"] = {}  # then the hook leaves out names that begin with a dot
+    if description.listed_files is not None:
+        content["dataset"] = deepcopy(dict(description.listed_files))  # in which nnU-Net writes
+    return get_filenames_of_train_images_and_targets(raw_folder, content)
+
+
+def _labels_without_image(folder: str, ending: str, cases: set[str]) -> list[str]:
+    """Describe each label that nnU-Net would silently ignore."""
+    return [
+        f"Case {case} has the label {file}, but no file in imagesTr: add its images, or remove the label."
+        for file in visible_files(folder, ending)
+        if (case := basename(file).removesuffix(ending)) not in cases
+    ]

@@ -1,0 +1,105 @@
+"""Folders of scans: which files are read, which must not be silently ignored, and which case they belong to.
+
+A modality may be missing, so a file that is not read would silently change the result.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+
+from nnunet_cmc.utils.files import visible
+
+# Any format of volumes, packed or not.
+SCAN = re.compile(
+    r".*\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|dicom|ima|gipl|mgh|mgz|mnc|tiff?)(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE
+)
+# Of other formats, and without an ending, what has the number of a channel.
+NUMBERED = re.compile(r".+_0\d{3}(\.(png|jpe?g|bmp|gz|zip))?", re.IGNORECASE)
+COMPANIONS = {".hdr": ".img", ".img": ".hdr"}  # of a file with the first ending, that with the second is read as well
+
+
+def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
+    """Split ``folder/CASE_0001.nii.gz`` into ``("CASE", 1)``; None without a four-digit channel number."""
+    match = re.fullmatch(r"(.+)_(\d{4})" + re.escape(file_ending), os.path.basename(image_file))
+    return (match[1], int(match[2])) if match else None
+
+
+def case_of(image_file: str, file_ending: str) -> str:
+    """Name the case of a file; without a channel number, its name without the ending."""
+    found = split_name(image_file, file_ending)
+    return found[0] if found else os.path.basename(image_file).removesuffix(file_ending)
+
+
+def visible_files(folder: str | os.PathLike, ending: str = "") -> list[str]:
+    """List the paths in a folder, sorted by name, without those that begin with a dot, as macOS adds them.
+
+    Returns:
+        those that end in ``ending``; none if there is no such folder.
+    """
+    return [str(path) for path in visible(folder) if path.name.endswith(ending)]
+
+
+def looks_like_a_scan(name: str) -> bool:
+    """Tell whether a file or folder of this name is likely to be a scan, whether it is read or not."""
+    return bool(SCAN.fullmatch(name) or NUMBERED.fullmatch(name))
+
+
+def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """Describe each file or folder that looks like a scan or a label but is no file of this ending."""
+    read = (file_ending, COMPANIONS.get(file_ending, file_ending))
+    return [
+        f"{path} looks like a scan, but is no file that ends in {file_ending}, so it would be left out: "
+        f"convert it to {file_ending}, or move it to another folder."
+        for path in visible_files(folder)
+        if looks_like_a_scan(os.path.basename(path)) and not (path.endswith(read) and os.path.isfile(path))
+    ]
+
+
+def files_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """List the files of this ending in a folder, sorted by name; none where there is no such folder.
+
+    Raises:
+        ValueError: something in it looks like a scan, and would not be read.
+    """
+    if unread := unread_scans(folder, file_ending):
+        raise ValueError("\n".join(unread))
+    return visible_files(folder, file_ending)
+
+
+def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """List as :func:`files_of` does, in a folder that must have some.
+
+    Raises:
+        ValueError: there is no such folder, no such file in it, or something that looks like a scan is not read.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
+    if not (files := files_of(folder, file_ending)):
+        raise ValueError(f"{folder} has no file that ends in {file_ending}: give the folder of the scans.")
+    return files
+
+
+def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
+    """Group files by case; one without a channel number makes a case of its own, which ``check_case`` refuses."""
+    cases: dict[str, list[str]] = {}
+    for file in files:
+        cases.setdefault(case_of(file, file_ending), []).append(file)
+    return cases
+
+
+def numbered_cases(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:
+    """Group the files of a folder that have a channel number by case. ValueError: see :func:`files_of`."""
+    return by_case((file for file in files_of(folder, file_ending) if split_name(file, file_ending)), file_ending)
+
+
+def by_channel(files: Iterable[str], file_ending: str) -> dict[int, str]:
+    """Map each channel to its file, of the files of one case that have a channel number."""
+    found = ((split_name(file, file_ending), file) for file in files)
+    return dict(sorted((name[1], file) for name, file in found if name))
+
+
+def name_problem(case: str) -> str | None:
+    """Explain why a case of a dataset cannot have this name; None if it can."""
+    if case.endswith("_seg"):
+        return "ends in _seg, as the names that nnU-Net gives to preprocessed labels: rename its files."
+    return None

@@ -1,0 +1,297 @@
+"""Folds with hidden labels: which training cases keep their label, which lose it, which validate.
+
+``splits_final.json`` is nnU-Net's list of folds ``{"train": [...], "val": [...]}``. Ours may have a third list,
+``unlabeled``: training cases whose label must not be used. Stock nnU-Net ignores it, and is so the supervised baseline
+on exactly the same labels. One fold is one experiment, or one part of a cross-validation. A fourth list, ``left_out``,
+has cases of ``imagesUn`` that the fold does not train on.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.utils.files import read_json, require_plain_names, write_json
+
+NAME = "splits_final.json"
+REMEDY = "make it again with `nnunet_cmc split`"
+Groups = dict[tuple, list[str]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Disjoint lists of cases of ``imagesTr``; ``imagesUn`` is unlabelled in every fold, but for what is left out."""
+
+    train: list[str]
+    val: list[str]
+    unlabeled: list[str]
+    left_out: list[str] = field(default_factory=list)
+
+
+def splits_in_force(dataset_name: str) -> Path | None:
+    """Find the ``splits_final.json`` of a dataset: the preprocessed one, else the raw one, else None.
+
+    nnU-Net copies the raw file when it plans. Where the plans come from elsewhere there is no copy, and the labels that
+    the raw file hides are hidden all the same. As nnU-Net has it, the preprocessed file may have further folds.
+
+    Raises:
+        ValueError: a fold of the raw file is another one in the preprocessed file, or a file is malformed.
+    """
+    raw, copy = (
+        Path(root.get(), dataset_name, NAME) if root.get() else None for root in (nnUNet_raw, nnUNet_preprocessed)
+    )
+    if raw is None or not raw.is_file():
+        return copy if copy is not None and copy.is_file() else None
+    if copy is None or not copy.is_file():
+        return raw
+    copied = _read(copy)
+    for number, fold in enumerate(_read(raw)):
+        moved = moved_case(_lists(fold), _lists(copied[number]) if number < len(copied) else {})
+        if moved is not None:
+            case, in_raw, in_copy = moved
+            raise ValueError(
+                f"Fold {number} of {raw} is another one in {copy} (case {case} is in {in_raw}, and in {in_copy}): copy "
+                "the file that is meant over the other, or make both with `nnunet_cmc split`."
+            )
+    return copy
+
+
+def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable[str]]) -> tuple[str, str, str] | None:
+    """Find the first case that two folds have in unlike lists; None where they are equal but for the order.
+
+    Returns:
+        the case, and in words the lists that it is in before and after.
+    """
+    first, second = ({(case, key) for key, cases in fold.items() for case in cases} for fold in (before, after))
+    case = min((case for case, _ in first ^ second), default=None)
+    if case is None:
+        return None
+    in_first, in_second = (sorted(f'"{key}"' for name, key in fold if name == case) for fold in (first, second))
+    return case, " and ".join(in_first) or "no list", " and ".join(in_second) or "no list"
+
+
+def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
+    """Read fold number ``fold`` of a ``splits_final.json``.
+
+    Raises:
+        ValueError: no such file or fold, a list is missing, or a case is in two lists or has a name with a path.
+    """
+    if not Path(splits_file).is_file():
+        raise ValueError(f"There is no {splits_file}: make one with `nnunet_cmc split`.")
+    splits = _read(splits_file)
+    if not 0 <= fold < len(splits):
+        raise ValueError(
+            f"{splits_file} has no fold {fold}, as its {len(splits)} are numbered from 0: give another number, or make "
+            "more with `nnunet_cmc split`."
+        )
+    entry = {"unlabeled": [], "left_out": [], **splits[fold]}
+    owner: dict[str, str] = {}
+    for key in ("train", "val", "unlabeled", "left_out"):
+        cases = entry.get(key)
+        if not isinstance(cases, list) or not all(isinstance(case, str) for case in cases):
+            raise ValueError(f'Fold {fold} of {splits_file} must have a list of cases "{key}", but it is {cases!r}.')
+        if not cases and key in ("train", "val"):
+            raise ValueError(f'Fold {fold} of {splits_file} has no case in "{key}": make it with `nnunet_cmc split`.')
+        require_plain_names(cases, f"Fold {fold} of {splits_file}")
+        for case in cases:
+            if case in owner:
+                raise ValueError(
+                    f'Case {case} is in "{owner[case]}" and again in "{key}" of fold {fold} of {splits_file}: '
+                    "leave it in one list, once."
+                )
+            owner[case] = key
+    return Fold(entry["train"], entry["val"], entry["unlabeled"], entry["left_out"])
+
+
+def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
+    """Read the cases whose label some fold hides; empty where there is no such file."""
+    if not Path(splits_file).is_file():
+        return set()
+    hidden = [fold.get("unlabeled", []) for fold in _read(splits_file)]
+    if not all(isinstance(cases, list) and all(isinstance(case, str) for case in cases) for cases in hidden):
+        raise ValueError(f'A fold of {splits_file} has an "unlabeled" that is no list of cases: {REMEDY}.')
+    require_plain_names(names := {case for cases in hidden for case in cases}, f"A fold of {splits_file}")
+    return names
+
+
+def make_splits(
+    description: DatasetDescription, cases: Iterable[str], *, labeled: Sequence[float], val: float, seed: int
+) -> list[dict]:
+    """Make one fold for each fraction in ``labeled``, over the same validation cases.
+
+    The validation part is drawn by subject, the same share of every group of subjects scanned in the same modalities;
+    no subject is on both sides, and each modality is validated if it has subjects enough. A fraction is of the
+    training cases that have the same modalities (at least one of them), so each modality keeps its share of labels;
+    a larger fraction labels all that a smaller one does. The result depends on the seed and on the set of cases, not
+    on their order.
+
+    Args:
+        cases: the labelled cases, those of ``imagesTr``.
+        labeled: fractions of the training cases that keep their labels, in (0, 1].
+        val: fraction of the subjects that validate, in (0, 1).
+
+    Raises:
+        ValueError: a fraction is out of range, a modality has no case, or there is nothing to validate on.
+    """
+    if not labeled or not all(0 < fraction <= 1 for fraction in labeled):
+        raise ValueError(f"The labelled fractions must be above 0 and at most 1, but are {list(labeled)}.")
+    if not 0 < val < 1:
+        raise ValueError(f"The validation fraction must be between 0 and 1, but is {val}.")
+    subjects = _shuffled_subjects(description, cases, seed)
+    require_every_modality(description, [case for scans in subjects.values() for case in scans], "the training set")
+
+    held_out: set[str] = set()
+    for group in _by_modalities(description, subjects).values():
+        held_out.update(group[: min(_rounded(val * len(group)), len(group) - 1)])
+    _validate_every_modality(description, subjects, held_out)
+    if not held_out:
+        raise ValueError(
+            f"No subject can be spared for validation: with {len(subjects)} subject(s), every modality would not "
+            "remain in the training part; add subjects, or train with fold all."
+        )
+
+    validation = sorted(case for subject in held_out for case in subjects[subject])
+    strata: dict[tuple, list[str]] = defaultdict(list)  # subjects stay in their random order: labels go by patient
+    for subject, scans in subjects.items():
+        if subject not in held_out:
+            for case in scans:
+                strata[description.possible_channels(case)].append(case)
+    folds = []
+    for fraction in labeled:
+        train = {c for stratum in strata.values() for c in stratum[: max(1, _rounded(fraction * len(stratum)))]}
+        hidden = {case for stratum in strata.values() for case in stratum} - train
+        fold = {"train": sorted(train), "val": validation}
+        folds.append({**fold, "unlabeled": sorted(hidden)} if hidden else fold)
+    return folds
+
+
+def make_folds(description: DatasetDescription, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
+    """Make a cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
+
+    Raises:
+        ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
+    """
+    subjects = _shuffled_subjects(description, cases, seed)
+    if not 2 <= folds <= len(subjects):
+        raise ValueError(
+            f"A cross-validation needs at least 2 folds and as many subjects as folds, but there are {folds} fold(s) "
+            f"and {len(subjects)} subject(s)."
+        )
+    dealt = [subject for group in _by_modalities(description, subjects).values() for subject in group]
+    everyone = {case for scans in subjects.values() for case in scans}
+    result = []
+    for fold in range(folds):
+        validation = {case for subject in dealt[fold::folds] for case in subjects[subject]}
+        train = sorted(everyone - validation)
+        require_every_modality(description, train, f"fold {fold} of {folds}")
+        result.append({"train": train, "val": sorted(validation)})
+    return result
+
+
+def held_out_scans(
+    description: DatasetDescription | dict,
+    train: Iterable[str],
+    val: Iterable[str],
+    test: Iterable[str],
+    unlabeled: Iterable[str],
+) -> list[str]:
+    """List the ``unlabeled`` cases that are scans of subjects of ``val`` (and not of ``train``) or of ``test``.
+
+    A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
+    """
+    description = DatasetDescription.of(description)
+
+    def subjects(cases: Iterable[str]) -> set[str]:
+        return {description.subject_of(case) for case in cases}
+
+    held_out = (subjects(val) - subjects(train)) | subjects(test)
+    return sorted(case for case in unlabeled if description.subject_of(case) in held_out)
+
+
+def require_every_modality(description: DatasetDescription, labeled_cases: Iterable[str], where: str) -> None:
+    """Raise a ValueError that names the modality if one has no labelled case; ``where`` says in what part."""
+    seen = {channel for case in labeled_cases for channel in description.possible_channels(case)}
+    for channel, name in enumerate(description.modalities):
+        if channel not in seen:
+            raise ValueError(
+                f"Modality {name} (channel {channel}) has no labelled case in {where}: every modality needs at least "
+                "one, so label a case of it, move one from validation to training, or leave the modality out."
+            )
+
+
+def write_splits(dataset_name: str, splits: list[dict]) -> list[Path]:
+    """Write ``splits_final.json`` into the raw dataset folder and, if there, into the preprocessed one.
+
+    nnU-Net copies the raw file once and refuses to plan when the two disagree, so both are written.
+
+    Returns:
+        the files written.
+
+    Raises:
+        ValueError: nnU-Net has no raw dataset of this name.
+    """
+    root = nnUNet_raw.get()
+    if root is None or not Path(root, dataset_name).is_dir():
+        raise ValueError(f"There is no dataset {dataset_name} in nnUNet_raw ({root}): convert it first.")
+    folders = [Path(root, dataset_name)]
+    if nnUNet_preprocessed.is_set() and (preprocessed := Path(nnUNet_preprocessed, dataset_name)).is_dir():
+        folders.append(preprocessed)
+    files = [folder / NAME for folder in folders]
+    for file in files:
+        write_json(file, splits)
+    return files
+
+
+def _read(splits_file: str | os.PathLike) -> list[dict]:
+    splits = read_json(splits_file, REMEDY)
+    if not isinstance(splits, list) or not all(isinstance(fold, dict) for fold in splits):
+        raise ValueError(f"{splits_file} must be a list of folds: {REMEDY}.")
+    return splits
+
+
+def _lists(fold: dict) -> dict[str, list[str]]:
+    """Return the lists of cases of a fold, and nothing else that it holds."""
+    return {key: list(map(str, cases)) for key, cases in fold.items() if isinstance(cases, list)}
+
+
+def _shuffled_subjects(description: DatasetDescription, cases: Iterable[str], seed: int) -> dict[str, list[str]]:
+    """Shuffle the subjects, each with its cases, sorted."""
+    scans: dict[str, list[str]] = defaultdict(list)
+    for case in sorted(set(cases)):
+        scans[description.subject_of(case)].append(case)
+    names = sorted(scans)
+    return {names[i]: scans[names[i]] for i in np.random.default_rng(seed).permutation(len(names))}
+
+
+def _by_modalities(description: DatasetDescription, subjects: dict[str, list[str]]) -> Groups:
+    """Group the subjects whose scans show the same modalities, in a fixed order of groups."""
+    groups: Groups = defaultdict(list)
+    for subject, scans in subjects.items():
+        groups[tuple(sorted({c for case in scans for c in description.possible_channels(case)}))].append(subject)
+    return {modalities: groups[modalities] for modalities in sorted(groups)}
+
+
+def _validate_every_modality(
+    description: DatasetDescription, subjects: dict[str, list[str]], held_out: set[str]
+) -> None:
+    """Add subjects to ``held_out`` until each modality is validated, wherever training keeps every modality."""
+    shows = {s: {c for case in scans for c in description.possible_channels(case)} for s, scans in subjects.items()}
+    modalities = range(len(description.modalities))
+    for modality in modalities:
+        if any(modality in shows[s] for s in held_out):
+            continue
+        for candidate in (s for s in subjects if modality in shows[s]):
+            remaining = [shows[s] for s in subjects if s != candidate and s not in held_out]
+            if all(any(m in shown for shown in remaining) for m in modalities):
+                held_out.add(candidate)
+                break
+
+
+def _rounded(count: float) -> int:
+    """Round to the nearest integer, halves up (``round`` takes halves to the even neighbour)."""
+    return int(count + 0.5)

@@ -1,0 +1,221 @@
+"""Preprocessed cases as training draws them: labelled ones, and those whose label is never opened."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os.path import join
+
+import blosc2
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
+
+from nnunet_cmc.data.format.presence import present_channels, subject_of
+from nnunet_cmc.utils.pickles import IN_PROPERTIES, RestrictedUnpickler
+
+UNFINISHED = ".unfinished"  # ending of a folder that is being filled
+OURS = ("present_channels", "body_box")  # what CMCPreprocessor adds to the properties of a case
+
+
+class LabeledDataset(nnUNetDatasetBlosc2):
+    """nnU-Net's, which unpickles the properties of its cases; this one calls nothing that they name but numpy's own."""
+
+    def load_case(self, identifier: str):
+        """(image ``(M, D, H, W)`` on disk, label ``(1, D, H, W)`` on disk, None, properties).
+
+        Raises:
+            ValueError: a file is missing or damaged, or is none that :class:`CMCPreprocessor` writes.
+        """
+        path = join(self.source_folder, identifier)
+        image, label = (_array(identifier, path + ending, self.mmap_kwargs) for ending in (".b2nd", "_seg.b2nd"))
+        return image, label, None, _properties(identifier, path + ".pkl", "class_locations")
+
+
+class UnlabeledDataset(nnUNetDatasetBlosc2):
+    """Cases of which only the image is ever opened, whether a label lies beside it or not.
+
+    Args:
+        folders: case -> the folder of its preprocessed files; hidden labels lie among the labelled cases, scans
+            without a label in a folder of their own.
+    """
+
+    def __init__(self, folders: dict[str, str]):
+        super().__init__("", list(folders))
+        self.folders = folders
+
+    def load_case(self, identifier: str):
+        """(image ``(M, D, H, W)`` on disk, None, None, the properties that no label went into).
+
+        Raises:
+            ValueError: see :class:`LabeledDataset`.
+        """
+        path = join(self.folders[identifier], identifier)
+        properties = _properties(identifier, path + ".pkl")
+        return _array(identifier, path + ".b2nd", self.mmap_kwargs), None, None, {key: properties[key] for key in OURS}
+
+    @staticmethod
+    def get_identifiers(folder: str) -> list[str]:
+        """Cases preprocessed into ``folder``; none where there is no such folder.
+
+        Raises:
+            ValueError: the preprocessing was interrupted, so cases are missing without a trace.
+        """
+        if os.path.isdir(folder + UNFINISHED):
+            raise ValueError(f"Preprocessing into {folder} was interrupted: run nnUNetv2_preprocess again.")
+        return nnUNetDatasetBlosc2.get_identifiers(folder) if os.path.isdir(folder) else []
+
+
+class CaseSampler:
+    """Cases to draw from, and for each scan of a single modality the scans that may be its partner in another one.
+
+    In the long run all cases are drawn equally often, whether as the first of a pair or as a partner, as far as pairs
+    allow it: each takes a scan of either modality, so of the modality with fewer scans each is drawn more often. Within
+    that, a partner is of the same subject as often as possible.
+
+    Args:
+        dataset: nnU-Net's.
+        dataset_json: says which case has which modality.
+        only: the one modality to draw; cases without it are left out. All, if None.
+    """
+
+    def __init__(self, dataset: nnUNetBaseDataset, dataset_json: dict, only: int | None = None):
+        self.dataset = dataset
+        self.present = {}
+        for case in dataset.identifiers:
+            channels = channels_of(dataset, case, dataset_json)
+            if only is None or only in channels:
+                self.present[case] = channels if only is None else (only,)
+        self.cases = list(self.present)
+        self.subject = {case: subject_of(dataset_json, case) for case in self.cases}
+        self._with_modality: dict[int, list[str]] = defaultdict(list)
+        for case, channels in self.present.items():
+            for channel in channels:
+                self._with_modality[channel].append(case)
+        shares = self._shares_as_first()
+        self._shares = shares / shares.sum() if len(shares) else shares
+        self._plans: dict[tuple[int, int], _PartnerPlan] = {}
+
+    def modalities(self) -> list[int]:
+        """Channels that some case has, rising."""
+        return sorted(self._with_modality)
+
+    def count(self, modality: int) -> int:
+        """Number of cases that have ``modality``."""
+        return len(self._with_modality.get(modality, ()))
+
+    def draw(self) -> str:
+        """A case, the first of a pair or its own pair (numpy's global generator)."""
+        return self.cases[np.random.choice(len(self.cases), p=self._shares)]
+
+    def draw_partner(self, case: str) -> tuple[str, int] | None:
+        """A case that shows a modality which ``case``, a scan of one modality, lacks, and that modality.
+
+        None where ``case`` holds several modalities, or no case another one.
+        """
+        others = self._partner_modalities(case)
+        if not others:
+            return None
+        counts = np.array([len(self._candidates(m)) for m in others])
+        modality = others[np.random.choice(len(others), p=counts / counts.sum())]
+        own = self.present[case][0]
+        if (own, modality) not in self._plans:
+            self._plans[own, modality] = _PartnerPlan(
+                [self.subject[c] for c in self._candidates(own)],
+                {c: self.subject[c] for c in self._candidates(modality)},
+            )
+        return self._plans[own, modality].draw(self.subject[case]), modality
+
+    def _partner_modalities(self, case: str) -> list[int]:
+        channels = self.present[case]
+        return [m for m in self.modalities() if m not in channels] if len(channels) == 1 else []
+
+    def _candidates(self, modality: int) -> list[str]:
+        """Scans of this modality alone or, without any, all cases that have it."""
+        return self._alone(modality) or self._with_modality[modality]
+
+    def _alone(self, modality: int) -> list[str]:
+        return [c for c in self._with_modality[modality] if len(self.present[c]) == 1]
+
+    def _shares_as_first(self) -> np.ndarray:
+        """How often each case is the first of a pair, or its own pair, so that with its part as a partner it makes 1.
+
+        Scans of single modalities are partners of each other: half and half. Cases of several modalities are partners
+        where there is no such scan, which leaves at least half for pairs of their own.
+        """
+        shares = dict.fromkeys(self.cases, 1.0)
+        for modality in self.modalities():
+            alone = self._alone(modality)
+            others = [m for m in self.modalities() if m != modality] if alone else []
+            partners = sum(len(self._candidates(m)) for m in others)
+            first = 0.5 if any(self._alone(m) for m in others) else 1.0
+            for case in alone:
+                shares[case] = first
+            for case in (c for m in others if not self._alone(m) for c in self._candidates(m)):
+                shares[case] -= first * len(alone) / partners
+        several = {case for case in self.cases if len(self.present[case]) > 1}
+        return np.array([max(shares[case], 0.5) if case in several else shares[case] for case in self.cases])
+
+
+class _PartnerPlan:
+    """Partners for scans of one modality, each equally often, and of the same subject as far as that leaves room.
+
+    The largest joint distribution on pairs of one subject whose marginals do not exceed uniform ones, and what then
+    lacks to uniform drawn independently.
+
+    Args:
+        subjects: of all scans of the one modality, with repetition.
+        partners: candidate -> subject.
+    """
+
+    def __init__(self, subjects: list[str], partners: dict[str, str]):
+        here, there = (_shares_of(s) for s in (subjects, list(partners.values())))
+        common = {s: min(here[s], there[s]) for s in here.keys() & there.keys()}
+        self.same_subject = {s: share / here[s] for s, share in common.items()}
+        self.partners = list(partners)
+        self.of_subject: dict[str, list[str]] = defaultdict(list)
+        for case, subject in partners.items():
+            self.of_subject[subject].append(case)
+        lacking = [(there[s] - common.get(s, 0.0)) / len(self.of_subject[s]) for s in partners.values()]
+        self.others = np.array(lacking) / sum(lacking) if sum(lacking) > 1e-9 else None
+
+    def draw(self, subject: str) -> str:
+        """A partner for a scan of ``subject``."""
+        if self.others is None or np.random.uniform() < self.same_subject.get(subject, 0.0):
+            mine = self.of_subject[subject]
+            return mine[np.random.randint(len(mine))]
+        return self.partners[np.random.choice(len(self.partners), p=self.others)]
+
+
+def _shares_of(subjects: list[str]) -> dict[str, float]:
+    return {subject: count / len(subjects) for subject, count in Counter(subjects).items()}
+
+
+def channels_of(dataset: nnUNetBaseDataset, case: str, dataset_json: dict) -> tuple[int, ...]:
+    """Modalities of a case, from dataset.json or, where that is silent, from what preprocessing found."""
+    declared = present_channels(dataset_json, case)
+    return declared or tuple(dataset.load_case(case)[3]["present_channels"])
+
+
+@contextmanager
+def _readable(case: str, file: str) -> Iterator[None]:
+    """ValueError that names ``case`` and ``file`` in place of whatever a damaged file leads to."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not os.path.exists(file):
+            reason = "it is missing"
+        raise ValueError(f"Case {case}: {file} cannot be read ({reason}): preprocess the dataset again.") from error
+
+
+def _array(case: str, file: str, mmap_kwargs: dict) -> blosc2.NDArray:
+    with _readable(case, file):
+        return blosc2.open(urlpath=file, mode="r", dparams={"nthreads": 1}, **mmap_kwargs)
+
+
+def _properties(case: str, file: str, *more: str) -> dict:
+    with _readable(case, file), open(file, "rb") as content:
+        properties = RestrictedUnpickler(content, IN_PROPERTIES).load()
+        if not isinstance(properties, dict) or not {*OURS, *more} <= set(properties):
+            raise ValueError("it lacks what CMCPreprocessor writes")
+    return properties

@@ -1,0 +1,205 @@
+"""Batches of labelled and unlabelled pairs: two modalities of one case, or two scans of unlike modalities."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import blosc2
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.data.loading.cases import CaseSampler
+from nnunet_cmc.data.loading.seeding import SeededLoader
+from nnunet_cmc.data.loading.views import View
+
+# A patch carries its positions in the body at 1 / POSITION_STRIDE of its resolution: they vary slowly.
+POSITION_STRIDE = 4
+
+
+class Crop(NamedTuple):
+    """One patch to be read: ``channels`` of ``case`` from ``corner`` (voxels), the others zero."""
+
+    case: str
+    channels: tuple[int, ...]
+    corner: list[int]
+    body_box: np.ndarray  # (3, 2) voxels
+    data: blosc2.NDArray  # (M, D, H, W), on disk
+    seg: blosc2.NDArray | None
+
+
+class PairLoader(SeededLoader):
+    """nnU-Net's data loader for pairs of modalities.
+
+    A *row* is one network sample ``(M, D, H, W)``. A case with several modalities is one row, and its own pair: one
+    crop, one augmentation. A case with a single modality gets a partner that shows another one (:class:`CaseSampler`
+    says which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels
+    of different grids have nothing to do with each other.
+
+    A batch is a :class:`Batch`. Labelled rows fuse all they have or, with probability ``modality_dropout``, are split
+    at random into two groups that fuse among themselves; each unlabelled modality is on its own, so that agreement
+    between modalities is learned and not given. ``positions`` are at 1 / POSITION_STRIDE of the resolution, NaN
+    outside of what was read and for scans without a partner, whose place nobody asks for.
+
+    Args:
+        labeled: the labelled cases.
+        unlabeled: the cases without labels, or None.
+        pairs: number of labelled pairs in a batch, and as many unlabelled.
+        initial_patch_size, patch_size: voxels read, and left after augmentation.
+        label_manager: nnU-Net's.
+        oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
+        modality_dropout: see above.
+        views: what is done to each batch, in this order: see :mod:`~nnunet_cmc.data.loading.views`.
+        transforms: nnU-Net's augmentation, :func:`located` with POSITION_STRIDE.
+        seeding: SeededLoader's ``seed``, ``rank`` and ``first_batch``.
+    """
+
+    def __init__(
+        self,
+        labeled: CaseSampler,
+        unlabeled: CaseSampler | None,
+        pairs: int,
+        initial_patch_size,
+        patch_size,
+        label_manager,
+        oversample_foreground_percent: float,
+        modality_dropout: float,
+        transforms,
+        views: Sequence[View] = (),
+        **seeding,
+    ):
+        super().__init__(
+            labeled.dataset, pairs, initial_patch_size, patch_size, label_manager, oversample_foreground_percent,
+            transforms=transforms, **seeding,
+        )  # fmt: skip
+        self.labeled = labeled
+        self.unlabeled = unlabeled
+        self.modality_dropout = modality_dropout
+        self.views = views
+
+    @torch.no_grad()
+    def make_batch(self) -> dict:
+        """Draw a :class:`Batch` with the global random generators, as a dictionary."""
+        with threadpool_limits(limits=1, user_api=None):
+            batch = self._draw_batch()
+        for view in self.views:
+            batch = view(batch)
+        return batch.as_dict()
+
+    def _draw_batch(self) -> Batch:
+        pairs = [self._draw_pair(self.labeled, self.get_do_oversample(i)) for i in range(self.batch_size)]
+        data, rows = self._read_all(pairs)
+        n_labeled = len(rows)
+        if self.unlabeled is not None:
+            hidden = [self._draw_pair(self.unlabeled, False) for _ in range(self.batch_size)]
+            more_data, more_rows = self._read_all(hidden)
+            data, rows, pairs = torch.cat([data, more_data]), rows + more_rows, pairs + hidden
+        crops = [crop for pair in pairs for crop in pair]
+        num_modalities = data.shape[1]
+        return Batch(
+            data=data,
+            target=torch.stack([row["segmentation"] for row in rows[:n_labeled]]),
+            fusion=torch.stack(
+                [self._fusion(crop.channels, num_modalities, i < n_labeled) for i, crop in enumerate(crops)]
+            ),
+            pairs=_row_of_each_modality(pairs, num_modalities),
+            positions=torch.stack([row["positions"] for row in rows]),
+            keys=[crop.case for crop in crops],
+        )
+
+    def _read_all(self, pairs: list[list[Crop]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """Every row's ``(M, D, H, W)``, absent channels zero, and its target and positions."""
+        crops = [crop for pair in pairs for crop in pair]
+        # numpy's zeros take no time until they are read
+        data = torch.from_numpy(np.zeros((len(crops), crops[0].data.shape[0], *self.final_patch_size), np.float32))
+        rows = []
+        for out, crop in zip(data, crops, strict=True):
+            row = self._read(crop)
+            out[list(crop.channels)] = row.pop("image")
+            rows.append(row)
+        return data, rows
+
+    def _draw_pair(self, sampler: CaseSampler, force_foreground: bool) -> list[Crop]:
+        case = sampler.draw()
+        data, seg, _, properties = sampler.dataset.load_case(case)
+        corner, _ = self.get_bbox(data.shape[1:], force_foreground, properties.get("class_locations"))
+        anchor = Crop(case, sampler.present[case], corner, np.array(properties["body_box"], dtype=float), data, seg)
+        partner = sampler.draw_partner(case)
+        return [anchor] if partner is None else [anchor, self._at_same_position(anchor, sampler, *partner)]
+
+    def _at_same_position(self, anchor: Crop, sampler: CaseSampler, case: str, modality: int) -> Crop:
+        """The crop of ``case`` whose centre lies at the same relative position in the body as the anchor's."""
+        data, seg, _, properties = sampler.dataset.load_case(case)
+        box = np.array(properties["body_box"], dtype=float)
+        half = np.array(self.patch_size) / 2
+        relative = (np.array(anchor.corner) + half - anchor.body_box[:, 0]) / np.ptp(anchor.body_box, axis=1)
+        corner = np.round(box[:, 0] + relative * np.ptp(box, axis=1) - half).astype(int)
+        lowest, highest = zip(*(self._corner_range(side, d) for d, side in enumerate(data.shape[1:])), strict=True)
+        return Crop(case, (modality,), [int(c) for c in np.clip(corner, lowest, highest)], box, data, seg)
+
+    def _corner_range(self, side: int, d: int) -> tuple[int, int]:
+        """Where a patch may begin along axis d of a volume, as in nnU-Net's get_bbox."""
+        pad = max(int(self.need_to_pad[d]), int(self.patch_size[d]) - side)
+        return -pad // 2, side + pad // 2 + pad % 2 - int(self.patch_size[d])
+
+    def _read(self, crop: Crop) -> dict[str, Tensor]:
+        box = [[lo, lo + int(side)] for lo, side in zip(crop.corner, self.patch_size, strict=True)]
+        first, last = min(crop.channels), max(crop.channels)  # what is absent is neither read nor augmented
+        read = torch.from_numpy(crop_and_pad_nd(crop.data, [[first, last + 1], *box], 0)).float()
+        everything = len(crop.channels) == len(read)
+        sample = {"image": read if everything else read[[channel - first for channel in crop.channels]]}
+        if len(crop.channels) == 1:
+            sample["regression_target"] = torch.tensor(read.shape[1:])
+        if crop.seg is not None:
+            sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(crop.seg, box, -1, cast_cropped_to=np.int16))
+        sample = self.transforms(**sample)
+        if "regression_target" in sample:
+            positions = _positions(sample.pop("regression_target"), crop.corner, crop.body_box)
+        else:
+            positions = torch.full((3, *(side // POSITION_STRIDE for side in sample["image"].shape[1:])), torch.nan)
+        return {**sample, "positions": positions}
+
+    def _fusion(self, channels: tuple[int, ...], num_modalities: int, labeled: bool) -> Tensor:
+        """Row of ``fusion``: who fuses with whom."""
+        if labeled:
+            split = len(channels) > 1 and np.random.uniform() < self.modality_dropout
+            return fusion_groups(channels, num_modalities, split)
+        party = np.arange(num_modalities)
+        return _together(party, channels)
+
+
+def fusion_groups(channels: tuple[int, ...], num_modalities: int, split: bool) -> Tensor:
+    """Row of ``fusion`` where all ``channels`` fuse or, ``split`` at random, two groups of them, each by itself."""
+    party = np.zeros(num_modalities, dtype=int)
+    if split:
+        members = np.random.permutation(channels)
+        party[members[: np.random.randint(1, len(channels))]] = 1
+    return _together(party, channels)
+
+
+def _together(party: np.ndarray, channels: tuple[int, ...]) -> Tensor:
+    there = np.isin(np.arange(len(party)), channels)
+    return torch.from_numpy((party[:, None] == party[None]) & there[:, None] & there[None])
+
+
+def _positions(places: Tensor, corner: list[int], body_box: np.ndarray) -> Tensor:
+    """Relative position in the body of ``places (3, D, H, W)``, voxel centres that are counted from ``corner``."""
+    extent = np.maximum(np.ptp(body_box, axis=1), 1.0)
+    offset = (np.array(corner) + 0.5 - body_box[:, 0]) / extent
+    return places * _column(1 / extent) + _column(offset)
+
+
+def _column(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values).float().view(3, 1, 1, 1)
+
+
+def _row_of_each_modality(pairs: list[list[Crop]], num_modalities: int) -> Tensor:
+    rows = torch.full((len(pairs), num_modalities), -1)
+    row = 0
+    for p, pair in enumerate(pairs):
+        for crop in pair:
+            rows[p, list(crop.channels)] = row
+            row += 1
+    return rows

@@ -1,0 +1,80 @@
+"""Normalisation schemes of foundation encoders, which plans may name, and a description of how channels are normalised.
+
+A scheme takes one channel ``(D, H, W)`` of one case. Statistics are those of voxels > 0, the body, or of all voxels
+where a channel has fewer than two of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+
+EPSILON = 1e-8  # smallest divisor
+
+
+def describe_normalization(description: DatasetDescription, schemes: Sequence[str] | None = None) -> str:
+    """Describe how each modality is normalised, and which may be CT and are not normalised so.
+
+    Args:
+        schemes: for each channel; those that nnU-Net chooses by the channel's name, if None.
+    """
+    if schemes is None:
+        schemes = [get_normalization_scheme(name).__name__ for name in description.normalization_names]
+    described, doubtful = [], []
+    for name, scheme in zip(description.modalities, schemes, strict=True):
+        as_ct = scheme.startswith("CT")
+        described.append(f"{name} {'as CT' if as_ct else 'not as CT'} ({scheme})")
+        if not as_ct and "ct" in name.casefold():
+            doubtful.append(name)
+    sentence = f"Normalisation: {', '.join(described)}."
+    if doubtful:
+        sentence += (
+            f"\n{', '.join(doubtful)}: not called CT; where the values are HU, convert with --ct {' '.join(doubtful)}, "
+            "or let channel_names in dataset.json say CT."
+        )
+    return sentence
+
+
+def _body(image: np.ndarray) -> np.ndarray:
+    positive = image[image > 0]
+    return positive if len(positive) > 1 else image
+
+
+class PositiveZScoreNormalization(ImageNormalization):
+    """Standardise all voxels by mean and unbiased standard deviation of those > 0 (SAM-Med3D)."""
+
+    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
+
+    def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
+        body = _body(image)
+        mean, std = body.mean(dtype=np.float64), body.std(ddof=1, dtype=np.float64)
+        return ((image - mean) / max(std, EPSILON)).astype(self.target_dtype)
+
+
+class CTPositiveZScoreNormalization(PositiveZScoreNormalization):
+    """Clip CT to [-1000, 1000] HU, then standardise as :class:`PositiveZScoreNormalization` (SAM-Med3D)."""
+
+    def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
+        return super().run(image.clip(-1000, 1000), seg)
+
+
+class CTWindowNormalization(ImageNormalization):
+    """Clip CT to [-175, 250] HU and map it to [0, 1] (CLIP-Driven Universal Model)."""
+
+    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
+
+    def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
+        return ((image.clip(-175, 250) + 175) / 425).astype(self.target_dtype)
+
+
+class PercentileNormalization(ImageNormalization):
+    """Clip to the 0.5th and 99.5th percentile of voxels > 0 and map to [0, 1]; for modalities other than CT."""
+
+    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
+
+    def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
+        low, high = np.percentile(_body(image), (0.5, 99.5))
+        return ((image.clip(low, high) - low) / max(high - low, EPSILON)).astype(self.target_dtype)

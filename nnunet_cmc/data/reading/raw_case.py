@@ -1,0 +1,177 @@
+"""Reading a case of nnU-Net's raw format of which some channel files may not exist."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.scan_folder import by_case, scans_of, split_name
+from nnunet_cmc.data.reading.grid import read_grid
+from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
+from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
+
+
+def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
+    """Group the files of a folder of scans, each of which must be named ``CASE_000N``, by case.
+
+    Raises:
+        ValueError: see :func:`scans_of`; or a file has no channel number, or one that the dataset has not.
+    """
+    files = scans_of(folder, description.file_ending)
+    for file in files:
+        _case_and_channel(file, description)
+    return by_case(files, description.file_ending)
+
+
+def check_case(
+    image_files: Sequence[str],
+    description: DatasetDescription | dict[str, Any],
+    label_file: str | None = None,
+    case: str | None = None,
+) -> tuple[str, dict[int, str]]:
+    """Check names and headers of the files of a case; return its name and its file for each channel, rising.
+
+    Args:
+        image_files: channel files of one case, in any order; a file's ``_000N`` names its channel.
+        label_file: the label, or None; a case with a label must have every channel file.
+        case: name for the error messages where there is no file to tell it.
+
+    Raises:
+        ValueError: a file has no channel number, one that the dataset has not, or one twice; a file is missing or
+            unreadable; the files are not on one grid.
+    """
+    description = DatasetDescription.of(description)
+    ending, names = description.file_ending, description.modalities
+    files: dict[int, str] = {}
+    for file in sorted(image_files):
+        case, channel = _case_and_channel(file, description)
+        if channel in files:
+            raise ValueError(f"Case {case}: {files[channel]} and {file} are both of channel {channel}: remove one.")
+        files[channel] = file
+    if case is None or not files:
+        who = f"Case {case}" if case else "A case"
+        raise ValueError(f"{who} has no channel file: give a CASE_0000{ending} or more.")
+    if label_file is not None:
+        for channel in set(range(len(names))) - set(files):
+            raise ValueError(
+                f"Case {case}: the file of channel {channel} ({names[channel]}) is missing from "
+                f"{os.path.dirname(image_files[0])}: a labelled case needs a file for every channel, "
+                "a volume of zeros for a modality that it was not scanned in."
+            )
+        if not os.path.isfile(label_file):
+            raise ValueError(f"Case {case}: its label {label_file} is missing: add it, or move the images to imagesUn.")
+    require_one_grid(case, [*files.values(), *([label_file] if label_file else [])])
+    return case, dict(sorted(files.items()))
+
+
+def read_case(
+    image_files: Sequence[str], description: DatasetDescription, label_file: str | None = None
+) -> tuple[np.ndarray, dict]:
+    """Read volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
+
+    Raises:
+        ValueError: see :func:`check_case`; or no channel has a voxel other than zero, a voxel is not finite, or the
+            voxels contradict what ``dataset.json`` says about the case.
+    """
+    case, files = check_case(image_files, description, label_file)
+    data = np.zeros(0, np.float32)
+    for channel, file in files.items():
+        volume, properties = read_finite_volume(case, file, "replace them")
+        if not data.size:
+            data = np.zeros((len(description.modalities), *volume.shape), np.float32)
+        data[channel] = volume
+
+    present = shown_channels(data)
+    if not present:
+        raise ValueError(f"Case {case} shows no modality: all voxels of {', '.join(files.values())} are zero.")
+    declared = description.present_channels.get(case)
+    for channel in set(present) - set(present if declared is None else declared):
+        raise ValueError(
+            f"Case {case}: {files[channel]} has voxels other than zero, but dataset.json says that the case has only "
+            f"the channel(s) {', '.join(map(str, declared or ()))}: correct dataset.json, or rename the case."
+        )
+    if label_file is not None:
+        require_declared(present, description, case)
+    return data, properties
+
+
+def shown_channels(data: Any) -> list[int]:
+    """List the channels of ``data (M, D, H, W)``, an array or a tensor, with a voxel other than exactly zero."""
+    return [channel for channel in range(len(data)) if data[channel].any()]
+
+
+def require_declared(present: Sequence[int], description: DatasetDescription, case: str) -> None:
+    """Refuse a case of the dataset that shows less than ``dataset.json`` says; in a prediction it may."""
+    declared = description.present_channels.get(case, ())
+    for channel in set(declared) - set(present):
+        raise ValueError(
+            f"Case {case}: all voxels of channel {channel} ({description.modalities[channel]}) are zero, but "
+            f"dataset.json says that the case has the channel(s) {', '.join(map(str, declared))}: correct one of them."
+        )
+
+
+def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
+    """Read a label map ``(1, D, H, W)`` float32.
+
+    Raises:
+        ValueError: the file is damaged, or has a value that is no number or that ``dataset.json`` does not name.
+    """
+    case = os.path.basename(label_file).removesuffix(description.file_ending)
+    labels = read_finite_volume(case, label_file, "correct the label")[0][None]
+    known = description.label_values()
+    unknown = np.unique(labels[~np.isin(labels, known)])
+    if len(unknown):
+        raise ValueError(
+            f"Case {case}: {label_file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:10])}, "
+            f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
+        )
+    return labels
+
+
+def _case_and_channel(file: str, description: DatasetDescription) -> tuple[str, int]:
+    ending, names = description.file_ending, description.modalities
+    found = split_name(file, ending)
+    if found is None:
+        raise ValueError(f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on.")
+    case, channel = found
+    if channel >= len(names):
+        raise ValueError(
+            f"Case {case}: {file} is of channel {channel}, but the dataset has {len(names)} channel(s), "
+            f"0 to {len(names) - 1} ({', '.join(names)}): rename or remove it."
+        )
+    return case, channel
+
+
+def read_finite_volume(case: str, file: str, remedy: str) -> tuple[np.ndarray, dict]:
+    """Read a volume ``(D, H, W)`` float32 of ``case`` and its properties.
+
+    Raises:
+        ValueError: it cannot be read, or a voxel is NaN or infinite.
+    """
+    try:
+        (volume,), properties = CMCReaderWriter().read_images([file])
+        count = count_not_finite(volume)
+    except MemoryError as error:
+        raise ValueError(f"Case {case}: {file} {out_of_memory(read_grid(file).size)}: leave it out.") from error
+    except ValueError as error:
+        raise ValueError(f"Case {case}: {file} {error}: copy or write it again.") from error
+    if count:
+        raise ValueError(f"Case {case}: {file} has {count} voxel(s) that are NaN or infinite: replace them.")
+    return volume, properties
+
+
+def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
+    """Raise a ValueError if a file of ``case`` cannot be read, or is not on the grid of the first one."""
+    grids = []
+    for file in files:
+        try:
+            grids.append(read_grid(file))
+        except ValueError as error:
+            raise ValueError(f"Case {case}: {file} {error}.") from error
+        if differences := grids[-1].differences(grids[0]):
+            raise ValueError(
+                f"Case {case}: {file} is not on the grid of {files[0]} ({', '.join(differences)}): "
+                "resample it onto that grid, or make separate cases of scans that do not share one."
+            )

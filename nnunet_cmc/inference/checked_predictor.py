@@ -1,0 +1,106 @@
+"""nnU-Net's predictor for a model of ours, with checks of its input files and of the network's logits."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from os.path import join
+from typing import Any
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import Tensor
+from tqdm import tqdm
+
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.scan_folder import case_of
+from nnunet_cmc.data.reading.raw_case import named_cases, shown_channels
+from nnunet_cmc.trainers.checks import require_device
+
+NOT_FINITE = (
+    "the network's logits are NaN, or beyond the range of float16: take another checkpoint, or train again at a lower "
+    "learning rate."
+)
+
+
+class LogitsError(ValueError):
+    """The network's logits are not finite, for which argmax would return the background."""
+
+
+class CheckedPredictor(nnUNetPredictor):
+    """Predict as nnU-Net's predictor does, but refuse files that it would ignore, and logits that are not finite.
+
+    The hook makes nnU-Net's own predictor one of these as soon as it has a model of ours.
+
+    Attributes:
+        checkpoints: files of the weights, as far as they are known.
+        cases: names of the cases that are not predicted yet, in order, as far as they are known.
+    """
+
+    checkpoints: Sequence[str] = ()
+    cases: Sequence[str] = ()
+
+    def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, *args, **kwargs):
+        """List the cases; of a file without a number nnU-Net would make an IndexError, of an empty folder a success."""
+        files, description = list_of_lists_or_source_folder, DatasetDescription.from_dict(self.dataset_json)
+        if isinstance(files, str):
+            files = list(named_cases(files, description).values())
+        lists, outputs, previous = super()._manage_input_and_output_lists(files, *args, **kwargs)
+        self.cases = [case_of(files[0], description.file_ending) for files in lists]
+        return lists, outputs, previous
+
+    def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
+        """Predict a case, and print which modalities it shows.
+
+        Raises:
+            LogitsError: they are not finite; names the case and the checkpoint.
+        """
+        case, self.cases = (self.cases[0], self.cases[1:]) if self.cases else (None, ())
+        if case:
+            names = DatasetDescription.from_dict(self.dataset_json).modalities
+            tqdm.write(f"Case {case} is predicted from {', '.join(names[c] for c in shown_channels(data))}.")
+        try:
+            return super().predict_logits_from_preprocessed_data(data)
+        except LogitsError as error:
+            self.cases = ()
+            raise self.refusal(case) from error
+
+    def refusal(self, case: str | None) -> LogitsError:
+        """Make the error for a case whose logits are not finite; it names the files of weights that are not, or all."""
+        files = zip(self.checkpoints, self.list_of_parameters, strict=False)
+        broken = [file for file, weights in files if not all(map(all_finite, weights.values()))]
+        what = ", ".join(broken or self.checkpoints) or "the model"
+        return LogitsError(f"{f'Case {case}' if case else 'The case'}, predicted with {what}: {NOT_FINITE}")
+
+    @torch.inference_mode()
+    def _internal_predict_sliding_window_return_logits(self, data: Tensor, slicers: list, do_on_device: bool = True):
+        return require_finite(super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device))
+
+
+def require_finite(logits: Tensor) -> Tensor:
+    """Return ``logits``. LogitsError if one is NaN or infinite."""
+    if not all_finite(logits):
+        raise LogitsError(NOT_FINITE)
+    return logits
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Tell whether no value is NaN or infinite."""
+    return bool(tensor.isfinite().all())
+
+
+def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs: Any) -> None:
+    """Make nnU-Net's ``predictor`` a :class:`CheckedPredictor`, after ``initialize(predictor, *args, **kwargs)``.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    require_device(predictor.device)
+    if type(predictor) is not nnUNetPredictor:
+        return
+    predictor.__class__ = CheckedPredictor
+    call = inspect.signature(initialize).bind(predictor, *args, **kwargs)
+    call.apply_defaults()
+    if folder := call.arguments.get("model_training_output_dir"):
+        folds, name = call.arguments["use_folds"], call.arguments["checkpoint_name"]
+        folds = predictor.auto_detect_available_folds(folder, name) if folds is None else folds
+        folds = [folds] if isinstance(folds, str) else folds
+        predictor.checkpoints = [join(folder, f"fold_{fold}", name) for fold in folds]

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_cmc.inference import windows
+from nnunet_cmc.inference.trained_model import TrainedModel
+from nnunet_cmc.inference.windows import WindowPredictor
+
+
+@pytest.mark.parametrize("gaussian", [True, False])
+@pytest.mark.parametrize("absent", [None, 0])
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_logits_are_those_of_nnunet_however_many_windows_go_at_once(tiny, monkeypatch, at_once, absent, gaussian):
+    monkeypatch.setattr(windows, "WINDOWS_PER_BATCH", at_once)
+    trained = TrainedModel(tiny.model, None, "checkpoint_final.pth")
+    manager = PlansManager(trained.plans)
+    dataset_json = json.loads((tiny.preprocessed / "dataset.json").read_text())
+    case = torch.randn(2, 20, 30, 18)
+    if absent is not None:
+        case[absent] = 0
+    found = []
+    for predictor in (nnUNetPredictor, WindowPredictor):
+        made = predictor(use_gaussian=gaussian, device=torch.device("cpu"), allow_tqdm=False)
+        made.manual_initialization(
+            trained.network, manager, manager.get_configuration("3d_fullres"), trained.weights, dataset_json,
+            "CMCTrainer", (2,),
+        )  # fmt: skip
+        found.append(made.predict_logits_from_preprocessed_data(case))
+    assert found[1].dtype == found[0].dtype
+    torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=5e-3)  # both are float16
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e4])
+def test_logits_that_float16_does_not_hold(tiny, monkeypatch, number):
+    predictor = TrainedModel(tiny.model, None, "checkpoint_final.pth").predictor(device=torch.device("cpu"))
+    full = lambda windows: torch.full((len(windows), 2, 16, 16, 16), number)  # noqa: E731
+    monkeypatch.setattr(predictor, "_internal_maybe_mirror_and_predict", full)
+    with pytest.raises(ValueError, match=r"The case, predicted with .*checkpoint_final\.pth: the network's logits"):
+        predictor.predict_logits_from_preprocessed_data(torch.ones(2, 16, 16, 16))

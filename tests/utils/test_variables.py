@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+
+from nnunet_cmc.commands.main import main
+from nnunet_cmc.utils.variables import require_set
+
+
+@pytest.mark.parametrize("variable", [nnUNet_raw, nnUNet_preprocessed, nnUNet_results])
+def test_a_folder_that_no_shell_has_expanded(variable, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    name = variable.env_var_name
+    for value in ("~/data", "$HOME/data", "${HOME}/data"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ValueError) as caught:
+            require_set(variable)
+        assert str(caught.value) == f"{name} is {value}, which nnU-Net does not expand: export {name}=/home/me/data."
+    for value in ("data", "../data", "/data/a~b"):
+        monkeypatch.setenv(name, value)
+        require_set(variable)
+    monkeypatch.setenv(name, "")
+    with pytest.raises(ValueError, match=f"{name} is not set: set this variable"):
+        require_set(variable)
+
+
+def test_commands_say_so(nnunet_folders, monkeypatch, capsys):
+    monkeypatch.chdir(nnunet_folders)
+    monkeypatch.setenv("nnUNet_raw", "~/raw")
+    for command in (["split", "-d", "1", "--folds", "2"], ["inspect", "-d", "1", "-o", "out"]):
+        assert main(command) == 1
+        assert "nnUNet_raw is ~/raw, which nnU-Net does not expand: export nnUNet_raw=" in capsys.readouterr().err
+    assert not Path("~").exists()
