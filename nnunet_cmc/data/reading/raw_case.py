@@ -78,7 +78,7 @@ def read_case(
     case, files = check_case(image_files, description, label_file)
     data = np.zeros(0, np.float32)
     for channel, file in files.items():
-        volume, properties = read_finite_volume(case, file, "replace them")
+        volume, properties = read_finite_volume(case, file)
         if not data.size:
             data = np.zeros((len(description.modalities), *volume.shape), np.float32)
         data[channel] = volume
@@ -119,7 +119,7 @@ def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
         ValueError: the file is damaged, or has a value that is no number or that ``dataset.json`` does not name.
     """
     case = os.path.basename(label_file).removesuffix(description.file_ending)
-    labels = read_finite_volume(case, label_file, "correct the label")[0][None]
+    labels = read_finite_volume(case, label_file)[0][None]
     known = description.label_values()
     unknown = np.unique(labels[~np.isin(labels, known)])
     if len(unknown):
@@ -144,7 +144,7 @@ def _case_and_channel(file: str, description: DatasetDescription) -> tuple[str, 
     return case, channel
 
 
-def read_finite_volume(case: str, file: str, remedy: str) -> tuple[np.ndarray, dict]:
+def read_finite_volume(case: str, file: str) -> tuple[np.ndarray, dict]:
     """Read a volume ``(D, H, W)`` float32 of ``case`` and its properties.
 
     Raises:
