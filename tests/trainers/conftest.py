@@ -27,12 +27,12 @@ class TwoByTwo(CMCTrainer):
     recipe = replace(PAPER, length=Length(2, 2, 1))
 
 
-def save_case(folder: Path, case: str, channels: list[int], contrast: tuple[float, float] = (1.0, -1.0)) -> None:
+def save_case(folder: Path, case: str, channels: list[int], contrast: tuple[float, ...] = (1.0, -1.0)) -> None:
     rng = np.random.default_rng(sum(case.encode()))
     corner = rng.integers(2, 8, 3)
     seg = np.zeros((1, *SHAPE), dtype=np.int16)
     seg[0, corner[0] : corner[0] + 8, corner[1] : corner[1] + 8, corner[2] : corner[2] + 8] = 1
-    data = np.zeros((2, *SHAPE), dtype=np.float32)
+    data = np.zeros((len(contrast), *SHAPE), dtype=np.float32)
     for channel in channels:
         data[channel] = seg[0] * contrast[channel] + rng.normal(0, 0.3, SHAPE)
     properties = {
@@ -57,7 +57,7 @@ class Cubes:
 
     with_pictures = TwoByTwo
 
-    def __init__(self, root: Path, present: dict[str, list[int]], contrast: tuple[float, float] = (1.0, -1.0)):
+    def __init__(self, root: Path, present: dict[str, list[int]], contrast: tuple[float, ...] = (1.0, -1.0)):
         self.preprocessed, self.results = root / "preprocessed", root / "results"
         self.folder = self.preprocessed / DATASET
         self.images = self.folder / "CMCTinyPlans_3d_fullres"
@@ -65,7 +65,7 @@ class Cubes:
         for case, channels in present.items():
             save_case(self.images, case, channels, contrast)
         self.dataset_json = {
-            "channel_names": {"0": "CT", "1": "MR"},
+            "channel_names": {str(channel): ("CT", "MR", "T2")[channel] for channel in range(len(contrast))},
             "labels": {"background": 0, "cube": 1},
             "numTraining": len(present),
             "file_ending": ".nii.gz",
@@ -111,6 +111,12 @@ def paths(tmp_path, monkeypatch):
 @pytest.fixture
 def registered(paths) -> Cubes:
     return Cubes(paths, REGISTERED)
+
+
+@pytest.fixture
+def three(paths) -> Cubes:
+    """Registered cases of three modalities."""
+    return Cubes(paths, dict.fromkeys(REGISTERED, [0, 1, 2]), (1.0, -1.0, 1.0))
 
 
 @pytest.fixture

@@ -24,6 +24,13 @@ def test_the_other_modality_is_neither_drawn_nor_seen(cubes, only):
         assert trainer.network(x).equal(trainer.network(other))
 
 
+def test_the_last_of_three_modalities(three):
+    trainer = three.trainer(short("CMCTrainerPaper_onlyModality2"))
+    trainer.run_training()
+    changed = {name.split(".")[1] for name, p in trainer.network.named_parameters() if p.grad is not None}
+    assert changed & {"0", "1", "2"} == {"2"}, "encoder and decoder of that modality alone have learned"
+
+
 def test_a_modality_that_the_dataset_lacks(registered):
     with pytest.raises(ValueError, match="no modality 2, as the dataset has 2, numbered from 0: name a trainer of"):
         registered.trainer(short("CMCTrainerPaper_onlyModality2")).initialize()
