@@ -116,7 +116,7 @@ def registered(paths) -> Cubes:
 @pytest.fixture
 def three(paths) -> Cubes:
     """Registered cases of three modalities."""
-    return Cubes(paths, dict.fromkeys(REGISTERED, [0, 1, 2]), (1.0, -1.0, 1.0))
+    return Cubes(paths, {case: [0, 1, 2] for case in REGISTERED}, (1.0, -1.0, 1.0))
 
 
 @pytest.fixture
