@@ -21,13 +21,13 @@ from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
 from nnunet_cmc.trainers.teacher import MeanTeacher
-from nnunet_cmc.trainers.terms import LossTerm, Setting
+from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
 
 
 class CMCTrainer(ResumableTrainer):
-    """Trains one model for all modalities, as its recipe says: see :class:`Recipe` and the table of recipes.
+    """Train one model for all modalities, as its recipe says: see :class:`Recipe` and the table of recipes.
 
     ``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024) with the recipe's terms and weights.
     """
@@ -58,11 +58,11 @@ class CMCTrainer(ResumableTrainer):
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration
         names = channel_names(dataset_json)
         terms = [term.name for term in self.recipe.terms]
+        compared = [term.name for term in self.recipe.terms if term.loss.compares]
         self.logger.local_logger = SeriesLogger(
             {
                 "term": [*terms, *self.weights()],
-                "similarity": [f"similarity/{each}" for term in terms if term in ("csc", "cac")
-                               for each in (term, f"{term}/others")],
+                "similarity": [f"similarity/{each}" for term in compared for each in (term, f"{term}/others")],
                 **{
                     f"gradient at {kind}s": [f"gradient/{term}/{kind} {m}" for term in terms for m in names]
                     for kind in ("encoder", "decoder")
@@ -88,13 +88,13 @@ class CMCTrainer(ResumableTrainer):
         return network
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Nothing to switch: CMCNet supervises deep while it trains, if a recipe says so."""
+        """Do nothing: CMCNet supervises deep while it trains, if a recipe says so."""
 
     def _do_i_compile(self) -> bool:
         return False  # which encoders run depends on the data: the network as a whole has no fixed graph
 
     def initialize(self) -> None:
-        """As nnU-Net's, with the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
+        """Initialize as nnU-Net does, and build the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
         super().initialize()
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
             self.bare_network.stacked_on = None  # a compiled encoder is few operators already
@@ -108,24 +108,24 @@ class CMCTrainer(ResumableTrainer):
             planned if wanted is None else wanted,
         )
         self.terms = nn.ModuleDict({term.name: term.build(setting) for term in self.recipe.terms}).to(self.device)
-        self.loss = self.terms["supervised"].loss  # what nnU-Net validates with
+        self.loss = self.terms[Supervised.name].loss  # what nnU-Net validates with
         self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher) if self.recipe.teacher else None
 
     @property
     def num_classes(self) -> int:
-        """K, with background."""
+        """Number of classes K, with background."""
         return self.label_manager.num_segmentation_heads
 
     def _build_loss(self) -> nn.Module:
         return nn.Identity()  # the terms are built when the network is known
 
     def configure_optimizers(self):
-        """The recipe's, on all that is not frozen."""
+        """Build the recipe's optimizer and schedule for all parameters that are not frozen."""
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         return self.recipe.optimizer.build(trained, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
 
     def on_train_start(self) -> None:
-        """As nnU-Net's; by now all weights are loaded, and the learning rate follows from where they are from."""
+        """Start as nnU-Net does, and choose the learning rate: by now all weights are loaded."""
         if not self.was_initialized:
             self.initialize()
         pretrained = bool(self.bare_network.pretrained)
@@ -148,12 +148,12 @@ class CMCTrainer(ResumableTrainer):
             self.teacher.update_parameters(self.bare_network)  # a new teacher starts from the loaded weights
 
     def own_state(self) -> dict:
-        """What a checkpoint has beside nnU-Net's entries: terms, teacher, gradients, and the recipe in words."""
+        """Return what a checkpoint has beside nnU-Net's entries: terms, teacher, gradients, and the recipe in words."""
         state = {"terms_state": self.terms.state_dict(), "gradients": self.gradients, "recipe": self.recipe.rows()}
         return {**super().own_state(), **state, "teacher_state": self.teacher and self.teacher.state_dict()}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Take back what :meth:`own_state` gave. ValueError: the checkpoint is of another recipe."""
+        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe."""
         recipe = self.recipe.rows()
         for what, value in checkpoint["recipe"].items():
             if recipe.get(what) != value:
@@ -170,7 +170,7 @@ class CMCTrainer(ResumableTrainer):
     # ---- one step
 
     def update(self, batch: dict) -> dict:
-        """One update from a batch of :class:`PairLoader`; returns every term of the loss."""
+        """Update the network from a batch of :class:`PairLoader`, and return every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
         rows = Batch(**batch).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -192,16 +192,16 @@ class CMCTrainer(ResumableTrainer):
         return self._numbers(loss, values, rows) | weights
 
     def loss_terms(self, output: CMCOutput, batch: Batch) -> dict[str, Tensor]:
-        """Every term of the loss, a scalar each, unweighted."""
+        """Compute every term of the loss, a scalar each, unweighted."""
         return {term.name: self.terms[term.name](output, batch) for term in self.recipe.terms}
 
     def weights(self) -> dict[str, float]:
-        """By symbol, the weights of the terms at this epoch, but for those that are 1."""
+        """Return the weights of the terms at this epoch by symbol, but for those that are 1."""
         schedules = [term.weight for term in self.recipe.terms if term.weight != CONSTANT]
         return {schedule.symbol: schedule.at(self.current_epoch, self.num_epochs) for schedule in schedules}
 
     def _numbers(self, loss: Tensor, values: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        """What is logged of a step; the host waits for the GPU once."""
+        """Collect what is logged of a step; the host waits for the GPU once."""
         registered, others = rows_by_form(batch.pairs)
         numbers = {"loss": loss, **values}
         for name in self.terms:
@@ -220,7 +220,7 @@ class CMCTrainer(ResumableTrainer):
         return dummy_context() if half is None else autocast(self.device.type, half)
 
     def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
-        """What each term, unweighted, does at each encoder and decoder; as dear as a backward pass for each."""
+        """Measure the gradient of each term, unweighted, at each encoder and decoder, at a backward pass for each."""
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
         names, network = channel_names(self.dataset_json), self.bare_network
         parts = {f"encoder {name}": part for name, part in zip(names, network.encoders, strict=True)}
@@ -230,7 +230,7 @@ class CMCTrainer(ResumableTrainer):
                 self.gradients[f"gradient/{term}/{part}"] = norm
 
     def _step(self, loss: Tensor) -> None:
-        """nnU-Net's backward pass and optimizer step."""
+        """Run nnU-Net's backward pass and optimizer step."""
         if self.grad_scaler is None:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)

@@ -38,7 +38,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
 }
 # a part of one kind -> the kind it needs, and why
 NEEDS: dict[type, tuple[type, str]] = {
-    Teacher: (StrongView, "a teacher labels what his student sees in a strong view"),
+    Teacher: (StrongView, "a teacher labels what its student sees in a strong view"),
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     Pseudo: (Teacher, "pseudo-labels are a teacher's"),
     CopyPaste: (StrongView, "cuboids are pasted into strong views"),
@@ -92,7 +92,7 @@ class Recipe:
             if needed and needed not in kinds:
                 raise ValueError(f"{kind.__name__} needs {needed.__name__}, since {reason}: add it.")
         if self.teacher and Pseudo not in kinds:
-            raise ValueError("Teacher needs Pseudo, the term in which he teaches: add it.")
+            raise ValueError("Teacher needs Pseudo, the term in which it teaches: add it.")
         if Supervised not in kinds:
             raise ValueError("A recipe needs Supervised, the term of the labelled scans: add it.")
         if "printed" in [term.form for term in self.terms] and FusePairs not in kinds:

@@ -1,6 +1,6 @@
-"""The mean teacher, who labels the unlabelled scans for the network, his student.
+"""The mean teacher, which labels the unlabelled scans for the network, its student.
 
-He is a moving average of the student's weights (Tarvainen & Valpola 2017) and sees the weak view of a scan with all its
+It is a moving average of the student's weights (Tarvainen & Valpola 2017) and sees the weak view of a scan with all its
 modalities fused; the student sees the strong view, each modality by itself, and learns the voxels of which the teacher
 is confident (FixMatch, Sohn et al. 2020).
 """
@@ -22,8 +22,8 @@ class Teacher:
     """A mean teacher of a recipe.
 
     Attributes:
-        momentum: of the average, for each step; before as many steps as that takes, he is the mean of all students.
-        confidence: probability from which a voxel of his prediction is a label.
+        momentum: of the average, for each step; before as many steps as that takes, it is the mean of all students.
+        confidence: probability from which a voxel of its prediction is a label.
     """
 
     momentum: float = 0.99
@@ -45,7 +45,7 @@ class MeanTeacher(AveragedModel):
 
     @torch.no_grad()
     def pseudo_targets(self, data: Tensor, num_classes: int) -> Tensor:
-        """Labels that the teacher is confident of, ``(N, M, D, H, W)`` -> int16 ``(N, 1, D, H, W)``; K elsewhere."""
+        """Predict the labels that the teacher is confident of, ``(N, M, D, H, W)`` -> int16 ``(N, 1, D, H, W)``; K elsewhere."""
         confidence, label = self(data).softmax(1).max(1, keepdim=True)
         return torch.where(confidence > self.confidence, label, num_classes).to(torch.int16)
 

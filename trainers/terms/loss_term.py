@@ -25,10 +25,12 @@ class LossTerm(nn.Module):
 
     Attributes:
         name: in logs, tables and checkpoints.
-        similarity: of the last call, where the term compares modalities: the mean similarity of partners and of others.
+        compares: whether the term compares modalities.
+        similarity: of the last call of a term that compares: the mean similarity of partners and of others.
     """
 
     name: ClassVar[str]
+    compares: ClassVar[bool] = False
     similarity: Similarity | None = None
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:

@@ -21,6 +21,7 @@ class PairTerm(LossTerm):
         forms: the losses by form.
     """
 
+    compares = True
     forms: nn.ModuleDict
 
     def mean(self, inputs: Tensor, n_paired: float, paired: Callable, n_unpaired: float, unpaired: Callable) -> Tensor:
