@@ -45,7 +45,7 @@ class MeanTeacher(AveragedModel):
 
     @torch.no_grad()
     def pseudo_targets(self, data: Tensor, num_classes: int) -> Tensor:
-        """Predict the labels that the teacher is confident of, ``(N, M, D, H, W)`` -> int16 ``(N, 1, D, H, W)``; K elsewhere."""
+        """Predict confident labels of ``data (N, M, D, H, W)``: int16 ``(N, 1, D, H, W)``, K where it is not sure."""
         confidence, label = self(data).softmax(1).max(1, keepdim=True)
         return torch.where(confidence > self.confidence, label, num_classes).to(torch.int16)
 
