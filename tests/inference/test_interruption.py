@@ -80,7 +80,7 @@ def survives(command: str, root: Path, kills: int, is_done=lambda: False) -> Non
         killed += in_a_child(command, root, int(kill_at)) < 0
         if is_done():
             return
-    assert killed > kills / 2
+    assert killed > kills / 3, "what is done is not done again, so the later a kill, the fewer writes are left for it"
     assert in_a_child(command, root) > 0
 
 
@@ -191,7 +191,7 @@ def test_predict_folder(in_tiny, tmp_path):
     predict = (
         f"from nnunet_cmc.inference.predictor import Predictor; assert not {predictor}.predict_folder({folders}, False)"
     )
-    survives(predict, output, 8)
+    survives(predict, output, 12)
     assert content(output) == content(tmp_path / "whole")
 
 
