@@ -168,7 +168,7 @@ class _PartnerPlan:
     """
 
     def __init__(self, subjects: list[str], partners: dict[str, str]):
-        here, there = (_shares_of(s) for s in (subjects, list(partners.values())))
+        here, there = ({s: n / len(of) for s, n in Counter(of).items()} for of in (subjects, partners.values()))
         common = {s: min(here[s], there[s]) for s in here.keys() & there.keys()}
         self.same_subject = {s: share / here[s] for s, share in common.items()}
         self.partners = list(partners)
@@ -184,10 +184,6 @@ class _PartnerPlan:
             mine = self.of_subject[subject]
             return mine[np.random.randint(len(mine))]
         return self.partners[np.random.choice(len(self.partners), p=self.others)]
-
-
-def _shares_of(subjects: list[str]) -> dict[str, float]:
-    return {subject: count / len(subjects) for subject, count in Counter(subjects).items()}
 
 
 def channels_of(dataset: nnUNetBaseDataset, case: str, description: DatasetDescription) -> tuple[int, ...]:

@@ -151,7 +151,8 @@ class CMCPreprocessor(DefaultPreprocessor):
         unfinished = unlabeled + UNFINISHED
         _remove_partial_copies(raw, preprocessed)
         os.makedirs(unfinished, exist_ok=True)  # while it is there, to the end, trainers refuse what there is
-        _empty(unfinished)
+        for left in os.listdir(unfinished):
+            os.remove(join(unfinished, left))
         try:
             shutil.rmtree(unlabeled, ignore_errors=True)
             super().run(name, configuration_name, plans_identifier, num_processes)
@@ -197,11 +198,6 @@ def _add_missing_copies(raw: str, preprocessed: str) -> None:
             with atomic_write(copy) as file:
                 shutil.copyfile(source, file)
             print(f"Copied {source} to {preprocessed}, where there was none.")
-
-
-def _empty(folder: str) -> None:
-    for name in os.listdir(folder):
-        os.remove(join(folder, name))
 
 
 def _remove_partial_copies(raw: str, preprocessed: str) -> None:
