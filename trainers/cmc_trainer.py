@@ -207,11 +207,7 @@ class CMCTrainer(ResumableTrainer):
                 partners, strangers = similarity
                 numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
         found = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
-        return {
-            **dict(zip(numbers, found, strict=True)),
-            "registered": len(registered),
-            "unpaired": len(others) // 2,
-        }
+        return {**dict(zip(numbers, found, strict=True)), "registered": len(registered), "unpaired": len(others) // 2}
 
     def _precision(self):
         half = self.half_precision

@@ -60,11 +60,8 @@ def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, DatasetD
 
 
 def _table(counts: dict[str, dict[str, int]]) -> str:
+    from nnunet_cmc.evaluation.tables import aligned
+
     rows = [["", *next(iter(counts.values()))]]
     rows += [[part, *map(str, outcomes.values())] for part, outcomes in counts.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *others = widths
-    return "\n".join(
-        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
-        for name, *cells in rows
-    )
+    return "\n".join(map("  ".join, aligned(rows, numbers_from=1)))

@@ -26,10 +26,7 @@ def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> d
 
 
 def check_case(
-    image_files: Sequence[str],
-    description: DatasetDescription,
-    label_file: str | None = None,
-    case: str | None = None,
+    image_files: Sequence[str], description: DatasetDescription, label_file: str | None = None, case: str | None = None
 ) -> tuple[str, dict[int, str]]:
     """Check names and headers of the files of a case; return its name and its file for each channel, rising.
 
