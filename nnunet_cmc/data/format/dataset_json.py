@@ -67,9 +67,9 @@ class DatasetDescription:
                     raise ValueError(
                         f'Case {case}: its entry of "subjects" in dataset.json must be a text, but is {subject!r}.'
                     )
-            _check_listed_files(content)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
+        _check_listed_files(content, file)
         return cls(
             tuple(modalities),
             tuple(str(content["channel_names"][str(channel)]) for channel in range(len(modalities))),
@@ -171,20 +171,20 @@ def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
     return tuple(sorted(channels))
 
 
-def _check_listed_files(content: dict) -> None:
+def _check_listed_files(content: dict, file: str | os.PathLike) -> None:
     if "dataset" not in content:
         return
     cases = content["dataset"]
     if not isinstance(cases, dict) or not cases:
         raise ValueError(
-            f'"dataset" must map each case to its "images" and its "label", but is {_short(cases)}: {REMEDY}.'
+            f'{file}: "dataset" must map each case to its "images" and its "label", but is {_short(cases)}: {REMEDY}.'
         )
-    require_plain_names(cases, '"dataset"')
+    require_plain_names(cases, f'{file}: "dataset"')
     for case, files in cases.items():
         images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
         if not isinstance(images, list) or not images or not all(isinstance(name, str) for name in [*images, label]):
             raise ValueError(
-                f'Case {case} of "dataset" must have a list of files "images" and a file "label", but is '
+                f'{file}: Case {case} of "dataset" must have a list of files "images" and a file "label", but is '
                 f"{_short(files)}: {REMEDY}."
             )
 
