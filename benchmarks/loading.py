@@ -11,6 +11,7 @@ large the volume is.
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -66,7 +67,7 @@ def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[C
         return PairLoader(sampler, None, *common, trainer.recipe.modality_dropout, transforms, seed=0)
 
     stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(made.transforms, period))
-    return pairs_of, pairs_of(CaseSampler(dataset, workspace.dataset_json)), stock
+    return pairs_of, pairs_of(CaseSampler(dataset, workspace.description)), stock
 
 
 def share_read(loader: PairLoader) -> float:
@@ -81,7 +82,7 @@ def share_read(loader: PairLoader) -> float:
 
 def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int) -> CaseSampler:
     """The same cases, whose volumes have more channels, which no scan shows."""
-    dataset_json = {**workspace.dataset_json, "channel_names": {str(i): f"channel {i}" for i in range(channels)}}
+    description = replace(workspace.description, modalities=tuple(f"channel {i}" for i in range(channels)))
     folder = workspace.preprocessed / f"{channels}_channels"
     folder.mkdir()
     for case in loader.labeled.cases:
@@ -90,7 +91,7 @@ def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int)
         wide[: len(data)] = data[:]
         sizes = {"chunks": data.chunks, "blocks": data.blocks, "chunks_seg": seg.chunks, "blocks_seg": seg.blocks}
         nnUNetDatasetBlosc2.save_case(wide, seg[:], properties, str(folder / case), **sizes)
-    return CaseSampler(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), dataset_json)
+    return CaseSampler(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), description)
 
 
 def draw(loader, batches: int) -> None:

@@ -54,7 +54,7 @@ def main() -> None:
             }
             passes = {
                 "fingerprint": partial(fingerprint, dataset, args.samples),
-                "intensity statistics": partial(intensity_statistics, dataset, workspace.dataset_json, ()),
+                "intensity statistics": partial(intensity_statistics, dataset, workspace.description, ()),
             }
             seconds = interleaved(passes, args.repeats)
             both = {

@@ -22,6 +22,7 @@ from measure import begin, count, interleaved, parser, print_table, spread
 from torch.nn.parallel import DistributedDataParallel
 from train_step import PLANNERS
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.loading.cases import CaseSampler
 from nnunet_cmc.networks import CMCNet
 
@@ -66,10 +67,10 @@ def rank_steps(args: argparse.Namespace, rank: int, ranks: int, store: str, side
 def indexed(cases: int) -> CaseSampler:
     """A stream of so many scans, in turns of either modality, of half as many subjects."""
     names = [f"case_{i:05d}" for i in range(cases)]
-    present = {case: [i % 2] for i, case in enumerate(names)}
+    present = {case: (i % 2,) for i, case in enumerate(names)}
     subjects = {case: str(i // 2) for i, case in enumerate(names)}
-    presence = {"version": 1, "present_channels": present, "subjects": subjects}
-    return CaseSampler(SimpleNamespace(identifiers=names), {"channel_names": {"0": "CT", "1": "MR"}, "cmc": presence})
+    description = DatasetDescription(("CT", "MR"), ("CT", "MR"), {"background": 0}, ".nii.gz", present, subjects)
+    return CaseSampler(SimpleNamespace(identifiers=names), description)
 
 
 def draw(stream: CaseSampler, pairs: int = 100) -> None:

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.dataset_conversion.phantom import generate
@@ -43,6 +44,7 @@ class Workspace:
         made = generate(root / "phantoms", labeled=subjects, layout=layout, seed=seed)
         self.raw = convert_folders(DATASET, "Phantoms", made["images"], made["labels"], made["classes"])
         self.dataset_json = json.loads((self.raw / "dataset.json").read_text())
+        self.description = DatasetDescription.from_dict(self.dataset_json)
         self.labels = sorted((self.raw / "labelsTr").glob("*.nii.gz"))
         self.cases = [file.name.removesuffix(".nii.gz") for file in self.labels]
         fold = {"train": self.cases[:2], "unlabeled": self.cases[2:-2], "val": self.cases[-2:]}

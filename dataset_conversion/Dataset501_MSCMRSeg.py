@@ -76,19 +76,8 @@ def convert_mscmrseg(
             left_out |= {image: "not drawn" for image, _ in patients.pop(patient).values()}
     make = _separate if layout == "separate" else _registered
     cases = [case for patient in patients for case in make(patient, patients[patient], sequences, patient in test)]
-    return write_raw_dataset(
-        dataset_id,
-        NAME,
-        sequences,
-        CLASSES,
-        cases,
-        licence=LICENCE,
-        reference=REFERENCE,
-        left_out=left_out,
-        errors=errors,
-        seed=seed,
-        **options,
-    )
+    options |= {"licence": LICENCE, "reference": REFERENCE, "left_out": left_out, "errors": errors, "seed": seed}
+    return write_raw_dataset(dataset_id, NAME, sequences, CLASSES, cases, **options)
 
 
 def _separate(patient: str, scans: Scans, sequences: Sequence[str], test: bool) -> list[Case]:

@@ -74,19 +74,8 @@ def convert_amos(
         for part in scans
         for name, image in scans[part].items()
     ]
-    return write_raw_dataset(
-        dataset_id,
-        NAME,
-        CHANNELS,
-        labels,
-        cases,
-        licence=LICENCE,
-        reference=REFERENCE,
-        left_out=left_out,
-        errors=errors,
-        seed=seed,
-        **options,
-    )
+    options |= {"licence": LICENCE, "reference": REFERENCE, "left_out": left_out, "errors": errors, "seed": seed}
+    return write_raw_dataset(dataset_id, NAME, CHANNELS, labels, cases, **options)
 
 
 def _paper_scans(names: Iterable[str], part: str, rng: np.random.Generator) -> list[str]:

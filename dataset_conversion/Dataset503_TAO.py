@@ -64,19 +64,8 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
     test = draw_names(complete, round(TEST_FRACTION * len(complete)), np.random.default_rng(seed), "patients")
     print(f"Drawn with seed {seed} for testing: {', '.join(test) or 'no patient, for there are too few'}.")
     cases = [replace(case, test=case.subject in test) for scans in patients.values() for case in scans]
-    return write_raw_dataset(
-        dataset_id,
-        NAME,
-        CHANNELS,
-        CLASSES,
-        cases,
-        licence=LICENCE,
-        reference=REFERENCE,
-        left_out=left_out,
-        errors=errors,
-        seed=seed,
-        **options,
-    )
+    options |= {"licence": LICENCE, "reference": REFERENCE, "left_out": left_out, "errors": errors, "seed": seed}
+    return write_raw_dataset(dataset_id, NAME, CHANNELS, CLASSES, cases, **options)
 
 
 def _cases(folder: Path, left_out: dict[Path, str], errors: list[str]) -> list[Case]:

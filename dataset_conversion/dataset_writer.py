@@ -14,8 +14,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
-from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.presence import VERSION, channel_names
+from nnunet_cmc.data.format.dataset_json import VERSION, DatasetDescription, modality_names
 from nnunet_cmc.data.format.scan_folder import name_problem
 from nnunet_cmc.data.format.splits import make_splits, require_every_modality
 from nnunet_cmc.data.preprocessing.normalization import describe_normalization
@@ -96,7 +95,7 @@ def write_raw_dataset(
         },
     }
     description = DatasetDescription(  # unchecked: all that is wrong with the cases is listed below
-        modalities=tuple(channel_names(dataset_json)),
+        modalities=tuple(modality_names(dataset_json)),
         normalization_names=tuple(names_for_nnunet),
         labels=labels,
         file_ending=FILE_ENDING,

@@ -7,7 +7,7 @@ What programs may import from here; each name is loaded when it is first asked f
   of them present; ``CMCOutput``: what it gives to training.
 * ``CSCLoss``, ``CACLoss``: the losses between modalities, in plain PyTorch.
 * ``evaluate_folder``: the metrics of a folder of label maps as an ``Evaluation``; ``compute_metrics``: those of two
-  masks; ``read_dataset_json``: the ``dataset.json`` that ``evaluate_folder`` needs.
+  masks; ``DatasetDescription``: the ``dataset.json`` that ``evaluate_folder`` needs, by ``read``.
 
 Planning, training and prediction on the command line are nnU-Net's, which finds our planners and trainers by name.
 """
@@ -18,16 +18,16 @@ __all__ = [
     "CMCNet",
     "CMCOutput",
     "CSCLoss",
+    "DatasetDescription",
     "Evaluation",
     "Predictor",
     "compute_metrics",
     "evaluate_folder",
-    "read_dataset_json",
 ]
 
 TYPE_CHECKING = False  # as type checkers see it, typing's; importing that takes longer than all of this package's hook
 if TYPE_CHECKING:
-    from nnunet_cmc.data.format.dataset_json import read_dataset_json
+    from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
     from nnunet_cmc.evaluation.metrics import compute_metrics
     from nnunet_cmc.evaluation.results import Evaluation
@@ -41,11 +41,11 @@ else:
         "CMCNet": "nnunet_cmc.networks",
         "CMCOutput": "nnunet_cmc.networks",
         "CSCLoss": "nnunet_cmc.losses",
+        "DatasetDescription": "nnunet_cmc.data.format.dataset_json",
         "Evaluation": "nnunet_cmc.evaluation.results",
         "Predictor": "nnunet_cmc.inference.predictor",
         "compute_metrics": "nnunet_cmc.evaluation.metrics",
         "evaluate_folder": "nnunet_cmc.evaluation.folder_evaluation",
-        "read_dataset_json": "nnunet_cmc.data.format.dataset_json",
     }
 
     def __getattr__(name):

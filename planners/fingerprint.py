@@ -8,7 +8,6 @@ from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extract
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.utils.files import is_json, read_json
 
@@ -27,7 +26,7 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
         return super().__new__(cls)
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
-        raw_description(dataset_name_or_id)
+        self.description = raw_description(dataset_name_or_id)
         super().__init__(dataset_name_or_id, num_processes, verbose)
 
     def run(self, overwrite_existing: bool = False) -> dict:
@@ -36,7 +35,7 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
         Raises:
             ValueError: a case lacks a file or is not on one grid.
         """
-        check_dataset(self.input_folder, self.dataset_json)
+        check_dataset(self.input_folder, self.description)
         file = join(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         try:
             return super().run(overwrite_existing or not is_json(file))  # a killed process may have left half of it
@@ -61,6 +60,6 @@ class CMCFingerprintExtractor(DatasetFingerprintExtractor):
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):
         super().__init__(dataset_name_or_id, num_processes, verbose)
-        DatasetDescription.from_dict(self.dataset_json).require_plain_labels(type(self).__name__)
+        self.description.require_plain_labels(type(self).__name__)
         self.num_foreground_voxels_for_intensitystats = 1e6
         self.dataset_json["overwrite_image_reader_writer"] = "SimpleITKIOWithReorient"

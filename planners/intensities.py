@@ -1,7 +1,6 @@
 """Intensity statistics per modality, from the labels that training may see and the cases that show the modality."""
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 from nnunetv2.configuration import default_num_processes
@@ -15,7 +14,7 @@ NUM_SAMPLES = 1e6  # voxels over the whole dataset
 
 
 def intensity_statistics(
-    dataset: dict[str, dict], description: DatasetDescription | dict[str, Any], hidden: Collection[str]
+    dataset: dict[str, dict], description: DatasetDescription, hidden: Collection[str]
 ) -> dict[str, dict[str, float]]:
     """Compute statistics of the foreground voxels, as in nnU-Net's fingerprint, for each channel ("0", "1", ...).
 
@@ -29,7 +28,6 @@ def intensity_statistics(
     Raises:
         ValueError: no case shows a modality.
     """
-    description = DatasetDescription.of(description)
     names = description.modalities
     visible = [case for case in dataset if case not in hidden]
     rest = [case for case in dataset if case in hidden]

@@ -14,9 +14,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from plans import NETWORK, make_plans
 
-from nnunet_cmc.data.format.dataset_json import check_dataset_json, read_dataset_json, require_plain_labels
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import planned_configuration, read_plans, require_ours
-from nnunet_cmc.data.format.presence import present_channels, subject_of
 from nnunet_cmc.data.format.splits import hidden_cases, load_fold
 from nnunet_cmc.dataset_conversion import table
 from nnunet_cmc.dataset_conversion.label_names import number_classes, read_classes
@@ -95,25 +94,27 @@ def sentence(function, *arguments):
 @given(content=files(DATASET_JSON))
 def test_dataset_json_file(tmp_path, content):
     (tmp_path / "dataset.json").write_bytes(content)
-    found = sentence(read_dataset_json, tmp_path / "dataset.json")
-    assert found is None or set(found) >= {"channel_names", "labels", "file_ending"}
+    found = sentence(DatasetDescription.read, tmp_path / "dataset.json")
+    assert found is None or (found.modalities and found.labels and found.file_ending)
 
 
 @fuzz
 @given(content=damaged(DATASET_JSON) | JSON)
 def test_what_passes_the_check_of_dataset_json_can_be_relied_on(content):
     try:
-        check_dataset_json(content, "dataset.json")
+        description = DatasetDescription.from_dict(content)
     except ValueError:
         return
     for case in ("x", "y", "z"):
-        channels = present_channels(content, case)
-        assert channels is None or set(channels) <= set(range(len(content["channel_names"])))
-        assert isinstance(subject_of(content, case), str)
+        channels = description.possible_channels(case)
+        assert channels
+        assert set(channels) <= set(range(len(content["channel_names"])))
+        assert isinstance(description.subject_of(case), str)
     assert all(map(is_plain_name, [*content.get("dataset", ()), *content.get("cmc", {}).get("subjects", ())]))
     with suppress(ValueError):
-        require_plain_labels(content, "This")
-        assert LabelManager(content["labels"], None).num_segmentation_heads == len(content["labels"])
+        description.require_plain_labels("This")
+        heads = LabelManager(content["labels"], None).num_segmentation_heads
+        assert heads == len(content["labels"]) == len(description.label_values())
 
 
 @fuzz
@@ -141,7 +142,7 @@ def test_plans_file(tmp_path, content):
 @fuzz
 @given(plans=damaged(PLANS) | JSON, configuration=st.sampled_from(["3d_fullres", "other", "2d"]))
 def test_plans_for_a_trainer(plans, configuration):
-    sentence(require_supported, plans, configuration, DATASET_JSON, "CMCTrainer")
+    sentence(require_supported, plans, configuration, DatasetDescription.from_dict(DATASET_JSON), "CMCTrainer")
     sentence(planned_configuration, plans, configuration)
     if chosen := sentence(require_ours, plans, configuration, "CMCTrainer"):
         assert chosen["architecture"]["network_class_name"].startswith("nnunet_cmc.networks.")

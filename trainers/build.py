@@ -2,15 +2,17 @@
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
 
-def build_network(trainer: type[CMCTrainer], plans: dict, configuration: str, dataset_json: dict) -> CMCNet:
+def build_network(
+    trainer: type[CMCTrainer], plans: dict, configuration: str, description: DatasetDescription
+) -> CMCNet:
     """What ``trainer`` builds for these plans. ValueError if they do not describe a network that this package has."""
     manager = PlansManager(plans)
-    heads = manager.get_label_manager(dataset_json).num_segmentation_heads
-    channels = len(dataset_json["channel_names"])
+    channels, heads = len(description.modalities), len(description.label_values())
     try:
         return trainer.build_network_architecture(
             manager, manager.get_configuration(configuration), channels, heads, False

@@ -6,15 +6,14 @@ from os.path import join
 import torch
 from nnunetv2.paths import nnUNet_preprocessed
 
-from nnunet_cmc.data.format.dataset_json import check_dataset_json, require_plain_labels
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import planned_configuration, require_ours
 
 
-def require_supported(plans: dict, configuration: str, dataset_json: dict, trainer: str) -> None:
+def require_supported(plans: dict, configuration: str, description: DatasetDescription, trainer: str) -> None:
     """Raise a ValueError if these plans or labels are not for this trainer."""
     require_ours(plans, configuration, trainer)
-    check_dataset_json(dataset_json, "dataset.json")
-    require_plain_labels(dataset_json, trainer)
+    description.require_plain_labels(trainer)
 
 
 def require_device(device: torch.device) -> None:

@@ -10,7 +10,6 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor, autocast, nn
 
-from nnunet_cmc.data.format.presence import channel_names
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
@@ -56,7 +55,7 @@ class CMCTrainer(ResumableTrainer):
         if self.half_precision is not torch.float16:
             self.grad_scaler = None  # bfloat16 has the range of float32
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration
-        names = channel_names(dataset_json)
+        names = self.description.modalities
         terms = [term.name for term in self.recipe.terms]
         compared = [term.name for term in self.recipe.terms if term.loss.compares]
         self.logger.local_logger = SeriesLogger(
@@ -209,11 +208,7 @@ class CMCTrainer(ResumableTrainer):
                 partners, strangers = similarity
                 numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
         found = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
-        return {
-            **dict(zip(numbers, found, strict=True)),
-            "registered": len(registered),
-            "unpaired": len(others) // 2,
-        }
+        return {**dict(zip(numbers, found, strict=True)), "registered": len(registered), "unpaired": len(others) // 2}
 
     def _precision(self):
         half = self.half_precision
@@ -222,7 +217,7 @@ class CMCTrainer(ResumableTrainer):
     def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
         """Measure the gradient of each term, unweighted, at each encoder and decoder, at a backward pass for each."""
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
-        names, network = channel_names(self.dataset_json), self.bare_network
+        names, network = self.description.modalities, self.bare_network
         parts = {f"encoder {name}": part for name, part in zip(names, network.encoders, strict=True)}
         parts |= {f"decoder {name}": part for name, part in zip(names, network.decoders, strict=True)}
         for term in self.terms:
@@ -270,7 +265,7 @@ class CMCTrainer(ResumableTrainer):
             parts = [counts] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, counts)
             counts = sum(parts)
-        dice = dict(zip(channel_names(self.dataset_json), map(mean_dice, counts), strict=True))
+        dice = dict(zip(self.description.modalities, map(mean_dice, counts), strict=True))
         for name, value in dice.items():
             self.logger.log(dice_of(name), value, self.current_epoch)
         self.print_to_log_file("Pseudo dice alone", ", ".join(f"{name} {value:.4f}" for name, value in dice.items()))

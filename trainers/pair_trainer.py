@@ -12,7 +12,7 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunet_cmc.data.format.presence import channel_names, listed_cases
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.raw_dataset import require_set
 from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
@@ -42,7 +42,8 @@ class PairTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
     ):
         require_set(nnUNet_preprocessed, nnUNet_results)
-        require_supported(plans, configuration, dataset_json, type(self).__name__)
+        self.description = DatasetDescription.from_dict(dataset_json)
+        require_supported(plans, configuration, self.description, type(self).__name__)
         require_device(device)
         require_preprocessed(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -107,7 +108,7 @@ class PairTrainer(nnUNetTrainer):
         if self.recipe.only_modality is None:
             return True
         dataset = self.dataset_class(str(self.preprocessed_dataset_folder), [case])
-        return self.recipe.only_modality in channels_of(dataset, case, self.dataset_json)
+        return self.recipe.only_modality in channels_of(dataset, case, self.description)
 
     def get_samplers(self) -> tuple[CaseSampler, CaseSampler | None, list[str]]:
         """Labelled sampler, unlabelled sampler (None if there is no case for it), and the validation cases.
@@ -138,8 +139,8 @@ class PairTrainer(nnUNetTrainer):
             )
         if not val:
             raise ValueError(f"Fold {self.fold} has no validation case: move one into val in splits_final.json.")
-        labeled = CaseSampler(self.dataset_class(folder, train), self.dataset_json, self.recipe.only_modality)
-        unlabeled = CaseSampler(UnlabeledDataset(folders), self.dataset_json, self.recipe.only_modality)
+        labeled = CaseSampler(self.dataset_class(folder, train), self.description, self.recipe.only_modality)
+        unlabeled = CaseSampler(UnlabeledDataset(folders), self.description, self.recipe.only_modality)
         self._report(labeled, unlabeled)
         return labeled, unlabeled if unlabeled.cases else None, val
 
@@ -147,8 +148,8 @@ class PairTrainer(nnUNetTrainer):
         """Say which of the cases of ``imagesUn`` are scans of validation or test subjects, or left out."""
         more = UnlabeledDataset.get_identifiers(unlabeled_folder(str(self.preprocessed_dataset_folder)))
         preprocessed = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        test = listed_cases(self.dataset_json) - {*preprocessed, *more}
-        held_out = held_out_scans(self.dataset_json, fold.train, fold.val, test, more)
+        test = {*self.description.present_channels, *self.description.subjects} - {*preprocessed, *more}
+        held_out = held_out_scans(self.description, fold.train, fold.val, test, more)
         if trained_on := sorted(set(held_out) - set(fold.left_out)):
             self.print_to_log_file(
                 f"Transductive: {len(trained_on)} case(s) of imagesUn are scans of validation or test subjects, and "
@@ -159,7 +160,7 @@ class PairTrainer(nnUNetTrainer):
             self.print_to_log_file(f"Not trained on, as the fold says: {', '.join(left_out)} of imagesUn.")
 
     def _report(self, labeled: CaseSampler, unlabeled: CaseSampler) -> None:
-        for modality, name in enumerate(channel_names(self.dataset_json)):
+        for modality, name in enumerate(self.description.modalities):
             if self.recipe.only_modality not in (None, modality):
                 continue
             count = labeled.count(modality)
@@ -174,7 +175,7 @@ class PairTrainer(nnUNetTrainer):
 
     def mirror_axes(self, labeled: CaseSampler) -> tuple[int, ...]:
         """Choose the recipe's axes, or none where a class has a side: a mirrored body is the other side's."""
-        names = {label: name for name, label in self.dataset_json["labels"].items()}
+        names = {label: name for name, label in self.description.labels.items()}
         sided = [names[label] for label in sided_classes(labeled.dataset)]
         if sided:
             classes = ", ".join(sided)

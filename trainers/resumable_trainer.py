@@ -149,7 +149,7 @@ class ResumableTrainer(PairTrainer):
         """Remove an earlier training's predictions of other cases than ``val``, and its summary."""
         folder = Path(self.output_folder, "validation")
         (folder / "summary.json").unlink(missing_ok=True)
-        endings = (self.dataset_json["file_ending"], ".npz", ".pkl")
+        endings = (self.description.file_ending, ".npz", ".pkl")
         stale = [f for ending in endings for f in folder.glob(f"*{ending}") if f.name.removesuffix(ending) not in val]
         if stale:
             self.print_to_log_file(f"Removing {len(stale)} files of an earlier split from {folder}.")

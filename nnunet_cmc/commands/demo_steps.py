@@ -9,7 +9,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from nnunet_cmc.data.format.dataset_json import read_dataset_json
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
@@ -104,8 +104,8 @@ class Demo:
             f"evaluate_{given}", "Evaluate", "nnunet_cmc", "evaluate", "-r", self.dataset / "labelsTs",
             "-p", predictions, "-d", DATASET_ID, "-np", 1,
         )  # fmt: skip
-        dataset_json = read_dataset_json(self.dataset / "dataset.json")
-        return evaluate_folder(self.dataset / "labelsTs", predictions, dataset_json)
+        description = DatasetDescription.read(self.dataset / "dataset.json")
+        return evaluate_folder(self.dataset / "labelsTs", predictions, description)
 
     def _report(self, evaluations: dict[str, Evaluation]) -> dict:
         dice = {

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from nnunet_cmc.commands.datasets import raw_dataset
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "Dice, IoU, ASSD, HD95 and NSD per class and modality of one or several predictions: tables, report"
 
@@ -42,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunetv2.configuration import default_num_processes
 
-    from nnunet_cmc.data.format.presence import subject_of
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
@@ -55,26 +55,26 @@ def run(args: argparse.Namespace) -> None:
     several, (first, *_) = len(predictions) > 1, predictions.values()
     if several and args.output is None:
         raise ValueError("Several predictions are compared in a folder of their own: name it with -o.")
-    dataset_json = _read_dataset_json(args.dataset, first)
+    description = _description(args.dataset, first)
     processes = args.processes or min(default_num_processes, os.cpu_count() or 1)
-    references = label_maps(args.reference, dataset_json["file_ending"])
+    references = label_maps(args.reference, description.file_ending)
     if args.report:
         from nnunet_cmc.evaluation.report import find_scans, save_report
         from nnunet_cmc.evaluation.stress_figures import StressRuns
 
         stress = StressRuns(_named_folders(args.stress, "--stress")) if args.stress else None
-        scans = find_scans(args.images or _images_beside(args.reference), dataset_json, references)
+        scans = find_scans(args.images or _images_beside(args.reference), description, references)
 
     for folder in predictions.values():  # before the evaluation, which takes long
-        matched_files(args.reference, folder, dataset_json)
+        matched_files(args.reference, folder, description.file_ending)
     output, written = Path(args.output or first), []
     require_writable(output)
     evaluations = {}
     for name, folder in predictions.items():
         if several:
             print(f"{name}: {folder}", flush=True)
-        evaluations[name] = evaluate_folder(args.reference, folder, dataset_json, processes, args.tolerance)
-    comparison = Comparison(evaluations, {case: subject_of(dataset_json, case) for case in references})
+        evaluations[name] = evaluate_folder(args.reference, folder, description, processes, args.tolerance)
+    comparison = Comparison(evaluations, {case: description.subject_of(case) for case in references})
 
     for name, evaluation in evaluations.items():
         own = output / name if several else output
@@ -117,15 +117,13 @@ def _images_beside(reference: str) -> Path:
     return folder.with_name(folder.name.replace("labels", "images", 1))
 
 
-def _read_dataset_json(dataset: str | None, prediction_folder: str) -> dict:
+def _description(dataset: str | None, prediction_folder: str) -> DatasetDescription:
     """Read ``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
-    from nnunet_cmc.data.format.dataset_json import read_dataset_json
-
     if dataset is not None:
-        return read_dataset_json(raw_dataset(dataset) / "dataset.json")
+        return DatasetDescription.read(raw_dataset(dataset) / "dataset.json")
     file = Path(prediction_folder, "dataset.json")
     if not file.is_file():
         raise ValueError(
             f"There is no {file}, which says what the labels and modalities are: name the dataset with -d."
         )
-    return read_dataset_json(file)
+    return DatasetDescription.read(file)

@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 from nnunet_cmc.commands.model_folder import add_model_arguments, model_folder
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "class activation of the fused features (HiResCAM) over the scans, of one or several models"
 
@@ -24,16 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_cmc.data.format.dataset_json import read_dataset_json
-    from nnunet_cmc.data.format.presence import channel_names, present_channels
+    from nnunet_cmc.data.format.scan_folder import by_modality
     from nnunet_cmc.evaluation.folder_evaluation import classes_of, label_maps
     from nnunet_cmc.inference.activation_picture import save_activations
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
-    dataset_json = read_dataset_json(next(iter(models.values())) / "dataset.json")
-    classes, _ = classes_of(dataset_json)
-    asked, cases = _asked(args.classes, classes), _cases(args, dataset_json)
-    names, ending, output = channel_names(dataset_json), dataset_json["file_ending"], Path(args.output)
+    description = DatasetDescription.read(next(iter(models.values())) / "dataset.json")
+    classes, _ = classes_of(description)
+    asked, cases = _asked(args.classes, classes), _cases(args, description)
+    ending, output = description.file_ending, Path(args.output)
     references = label_maps(args.reference, ending) if args.reference else {}
     if args.reference and (missing := [case for case in cases if case not in references]):
         raise ValueError(f"{args.reference} lacks the references of {', '.join(missing)}: add them, or leave -r away.")
@@ -48,8 +48,7 @@ def run(args: argparse.Namespace) -> None:
     for trainer, model in models.items():
         _explain(args, trainer, model, cases, asked, {case: own[trainer] for case, own in files.items()})
     for case, by_channel in cases.items():
-        shown = present_channels(dataset_json, case) or by_channel
-        scans = {names[channel]: file for channel, file in by_channel.items() if channel in shown}
+        scans = by_modality(by_channel.values(), case, description)
         save_activations(output / f"{case}.png", case, scans, files[case], classes, asked, references.get(case))
     print(f"Written: {', '.join(str(output / f'{case}.png') for case in cases)}; volumes beside them.")
 
@@ -74,18 +73,18 @@ def _asked(names: list[str] | None, classes: dict) -> dict:
     return {name: label for name, label in classes.items() if names is None or name in names}
 
 
-def _cases(args: argparse.Namespace, dataset_json: dict) -> dict[str, dict[int, str]]:
+def _cases(args: argparse.Namespace, description: DatasetDescription) -> dict[str, dict[int, str]]:
     """Return the channel files, by channel, of the wanted cases."""
     from nnunet_cmc.data.format.scan_folder import numbered_cases
     from nnunet_cmc.data.reading.raw_case import check_case
 
     folder = Path(args.images)
-    files = numbered_cases(folder, dataset_json["file_ending"])
+    files = numbered_cases(folder, description.file_ending)
     wanted = args.cases or list(files)
     if missing := [case for case in wanted if case not in files]:
         raise ValueError(
             f"{folder} has no scan of {', '.join(missing)}: correct --cases, or name another folder by -i."
         )
     if not wanted:
-        raise ValueError(f"{folder} has no scan named CASE_0000{dataset_json['file_ending']}: name another by -i.")
-    return {case: check_case(files[case], dataset_json)[1] for case in wanted}
+        raise ValueError(f"{folder} has no scan named CASE_0000{description.file_ending}: name another by -i.")
+    return {case: check_case(files[case], description)[1] for case in wanted}

@@ -22,8 +22,7 @@ def run(args: argparse.Namespace) -> None:
 
     from nnunetv2.configuration import default_num_processes
 
-    from nnunet_cmc.data.format.dataset_json import read_dataset_json
-    from nnunet_cmc.data.format.presence import channel_names
+    from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.raw_dataset import check_dataset
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import find_cases, overview
@@ -31,10 +30,10 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.utils.parallel import run_parallel
 
     folder = raw_dataset(args.dataset)
-    dataset_json = read_dataset_json(folder / "dataset.json")
-    check_dataset(str(folder), dataset_json)
-    modalities, (classes, _) = channel_names(dataset_json), classes_of(dataset_json)
-    cases = find_cases(folder, dataset_json)
+    description = DatasetDescription.read(folder / "dataset.json")
+    check_dataset(str(folder), description)
+    modalities, (classes, _) = description.modalities, classes_of(description)
+    cases = find_cases(folder, description)
     output = Path(args.output or f"inspect_{folder.name}")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pages = [cases[first : first + ROWS] for first in range(0, len(cases), ROWS)]

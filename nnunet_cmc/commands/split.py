@@ -84,6 +84,7 @@ def _with_measured_presence(description: DatasetDescription, cases: dict[str, di
 
 def _table(description: DatasetDescription, splits: list[dict], unlabeled: dict[str, tuple[int, ...]]) -> str:
     """Format the number of cases in each part of each fold, in all and of each modality."""
+    from nnunet_cmc.evaluation.tables import aligned
 
     def counts(cases: list[str]) -> list[int]:
         shown = [unlabeled.get(case) or description.present_channels.get(case, ()) for case in cases]
@@ -96,5 +97,4 @@ def _table(description: DatasetDescription, splits: list[dict], unlabeled: dict[
         rows.append([str(fold), "labelled", *map(str, counts(split["train"]))])
         rows.append(["", "unlabelled", *map(str, counts([*hidden, *used]))])
         rows.append(["", "validation", *map(str, counts(split["val"]))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(map("  ".join, aligned(rows, numbers_from=0)))

@@ -26,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunet_cmc.data.format.dataset_json import read_dataset_json
-    from nnunet_cmc.data.format.presence import channel_names
+    from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.stress_figures import save_stress_figures
     from nnunet_cmc.evaluation.stress_results import save_stress, summarize
     from nnunet_cmc.evaluation.stress_testing import find_cases, stress_test
@@ -37,8 +36,8 @@ def run(args: argparse.Namespace) -> None:
     for file, problem in verify(model):
         if problem:  # and nnU-Net, which predicts, unpickles checkpoints
             raise ValueError(f"{file} cannot be trusted: {problem.rstrip('.')}.")
-    dataset_json = read_dataset_json(model / "dataset.json")
-    cases = find_cases(args.images, args.reference, dataset_json)
+    description = DatasetDescription.read(model / "dataset.json")
+    cases = find_cases(args.images, args.reference, description)
     _resume(args, model)
     processes = args.processes or (1 if args.device == "cpu" else 3)
     print(f"{len(cases)} cases with several modalities; what nnU-Net says goes to {Path(args.output, 'log.txt')}.")
@@ -46,12 +45,12 @@ def run(args: argparse.Namespace) -> None:
         _Predictor(model, args, processes),
         cases,
         args.reference,
-        dataset_json,
+        description,
         args.output,
         processes=processes,
         seed=args.seed,
     )
-    names = channel_names(dataset_json)
+    names = description.modalities
     written = save_stress(evaluations, names, args.output)
     written += save_stress_figures(summarize(evaluations, names), names, args.output)
     print(f"\n{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_cmc.commands.datasets import preprocessed_dataset
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
 
@@ -23,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from nnunet_cmc.data.format.presence import channel_names
     from nnunet_cmc.networks.pretrained import load_pretrained
     from nnunet_cmc.trainers.build import build_network
     from nnunet_cmc.trainers.checks import require_supported
@@ -31,17 +31,17 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.utils.checkpoints import load_checkpoint
     from nnunet_cmc.utils.files import save_tensors
 
-    plans, dataset_json = _plans_and_dataset(args.dataset, args.plans)
+    plans, description = _plans_and_dataset(args.dataset, args.plans)
     if not args.output.absolute().parent.is_dir():
         raise ValueError(f"There is no folder {args.output.absolute().parent} to write {args.output.name} to.")
     if args.output.exists() and args.output.samefile(args.file):
         raise ValueError(f"{args.output} would replace the pretrained weights: give -o another name.")
     checkpoint = load_checkpoint(args.file)
     torch.manual_seed(args.seed)
-    require_supported(plans, args.configuration, dataset_json, CMCTrainer.__name__)
+    require_supported(plans, args.configuration, description, CMCTrainer.__name__)
     # the network with the most parts: of the file, nnU-Net takes what its recipe's network has
-    net = build_network(CMCTrainer, plans, args.configuration, dataset_json)
-    what, counts = load_pretrained(net, checkpoint, args.file, channel_names(dataset_json), args.modality)
+    net = build_network(CMCTrainer, plans, args.configuration, description)
+    what, counts = load_pretrained(net, checkpoint, args.file, description.modalities, args.modality)
 
     save_tensors(args.output, {"network_weights": net.state_dict()})
     print(f"{args.file} is {what}. Tensors of the network:")
@@ -49,23 +49,19 @@ def run(args: argparse.Namespace) -> None:
     print(f"Written: {args.output}, for nnUNetv2_train -p {args.plans} -pretrained_weights {args.output}")
 
 
-def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, dict]:
-    from nnunet_cmc.data.format.dataset_json import read_dataset_json
+def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, DatasetDescription]:
     from nnunet_cmc.data.format.plans_json import read_plans
 
     folder = preprocessed_dataset(id_or_name)
     file = folder / f"{plans_name}.json"
     if not file.is_file():
         raise ValueError(f"There is no {file}: plan first, with nnUNetv2_plan_and_preprocess -pl CMCPlanner.")
-    return read_plans(file), read_dataset_json(folder / "dataset.json")
+    return read_plans(file), DatasetDescription.read(folder / "dataset.json")
 
 
 def _table(counts: dict[str, dict[str, int]]) -> str:
+    from nnunet_cmc.evaluation.tables import aligned
+
     rows = [["", *next(iter(counts.values()))]]
     rows += [[part, *map(str, outcomes.values())] for part, outcomes in counts.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *others = widths
-    return "\n".join(
-        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
-        for name, *cells in rows
-    )
+    return "\n".join(map("  ".join, aligned(rows, numbers_from=1)))

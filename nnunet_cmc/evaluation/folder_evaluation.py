@@ -9,9 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_cmc.data.format.presence import channel_names, present_channels
-from nnunet_cmc.data.reading.grid import read_grid, reason
-from nnunet_cmc.data.reading.voxels import out_of_memory, read_voxels
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.reading.grid import read_grid
+from nnunet_cmc.data.reading.voxels import out_of_memory, read_image
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 from nnunet_cmc.utils.files import visible
@@ -24,7 +24,7 @@ NOT_STATED = "modality not stated"
 def evaluate_folder(
     reference_folder: str | PathLike,
     prediction_folder: str | PathLike,
-    dataset_json: dict,
+    dataset_json: DatasetDescription | dict,
     processes: int = 1,
     tolerance: float = NSD_TOLERANCE,
     cases: Collection[str] | None = None,
@@ -33,7 +33,7 @@ def evaluate_folder(
     """Compute the metrics of every case of ``reference_folder``; files have the same names in both folders.
 
     Args:
-        dataset_json: content of nnU-Net's ``dataset.json``: ``labels``, ``file_ending``, ``channel_names``, ``cmc``.
+        dataset_json: a ``dataset.json``, parsed, or its content.
         processes: cases evaluated at the same time, each in a process of its own; 1 starts none.
         tolerance: of NSD, in mm.
         cases: evaluate these only, if given.
@@ -43,28 +43,27 @@ def evaluate_folder(
         ValueError: no reference, a missing prediction, a file that cannot be read, different grids, or a label value
             that ``dataset.json`` does not have.
     """
-    files = matched_files(reference_folder, prediction_folder, dataset_json, cases)
-    classes, ignore = classes_of(dataset_json)
-    tasks = [(case, modalities_of(dataset_json, case), *own) for case, own in files.items()]
+    description = DatasetDescription.of(dataset_json)
+    files = matched_files(reference_folder, prediction_folder, description.file_ending, cases)
+    classes, ignore = classes_of(description)
+    tasks = [(case, modalities_of(description, case), *own) for case, own in files.items()]
     evaluate = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
     results = []
     with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
         for result in _run(evaluate, tasks, min(processes, len(tasks))):
             results.append(result)
             bar.update()
-    predicted = label_maps(prediction_folder, dataset_json["file_ending"])
-    references = label_maps(reference_folder, dataset_json["file_ending"])
+    predicted, references = (label_maps(f, description.file_ending) for f in (prediction_folder, reference_folder))
     return Evaluation(classes, tolerance, results, [case for case in predicted if case not in references])
 
 
 def matched_files(
     reference_folder: str | PathLike,
     prediction_folder: str | PathLike,
-    dataset_json: dict,
+    ending: str,
     cases: Collection[str] | None = None,
 ) -> dict[str, tuple[Path, Path]]:
     """Return reference and prediction of each case after a check of names and grids; see :func:`evaluate_folder`."""
-    ending = dataset_json["file_ending"]
     references, predictions = label_maps(reference_folder, ending), label_maps(prediction_folder, ending)
     if cases is not None:
         references = {case: file for case, file in references.items() if case in cases}
@@ -82,25 +81,22 @@ def matched_files(
     return files
 
 
-def classes_of(dataset_json: dict) -> tuple[dict[str, Label], int | None]:
+def classes_of(description: DatasetDescription) -> tuple[dict[str, Label], int | None]:
     """Return the foreground classes and the ignore label, if any.
 
     A class has the label, or the labels of a region, as nnU-Net's keys have it.
     """
-    labels: dict = {name: tuple(v) if isinstance(v, list) else v for name, v in dataset_json["labels"].items()}
+    labels: dict = dict(description.labels)
     ignore = labels.pop("ignore", None)
     if not any(isinstance(label, tuple) and len(label) > 1 for label in labels.values()):  # no regions
         labels = {name: label[0] if isinstance(label, tuple) else label for name, label in labels.items()}
     return {name: label for name, label in labels.items() if label not in (0, (0,))}, ignore
 
 
-def modalities_of(dataset_json: dict, case: str) -> str:
+def modalities_of(description: DatasetDescription, case: str) -> str:
     """Return the names of the modalities that ``case`` was scanned in, such as "CT+MR", or :data:`NOT_STATED`."""
-    present = present_channels(dataset_json, case)
-    if present is None:
-        return NOT_STATED
-    names = channel_names(dataset_json)
-    return "+".join(names[channel] for channel in present)
+    present = description.present_channels.get(case)
+    return NOT_STATED if present is None else "+".join(description.modalities[channel] for channel in present)
 
 
 def mask_of(labels: np.ndarray, label: Label) -> np.ndarray:
@@ -155,17 +151,16 @@ def _evaluate_case(
 def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tuple[float, ...]]:
     """Read a label map ``(D, H, W)``; returns it and its voxel size in mm along the array axes."""
     try:
-        values = np.unique(read_voxels(file))  # SimpleITK reads what a NIfTI file lacks, and NaN, as 0
-        image = sitk.ReadImage(str(file))
+        image = read_image(file)
         labels = sitk.GetArrayFromImage(image)
-    except (ValueError, RuntimeError) as error:
-        problem = error if isinstance(error, ValueError) else f"cannot be read ({reason(error)})"
-        raise ValueError(f"Case {case}: {file} {problem}: write it again.") from error
+        values = np.unique(labels).tolist()
+    except ValueError as error:
+        raise ValueError(f"Case {case}: {file} {error}: write it again.") from error
     except MemoryError as error:
         raise ValueError(
             f"Case {case}: {file} {out_of_memory(read_grid(file).size)}: use fewer processes, -np."
         ) from error
-    unknown = sorted(set(values.tolist()) - known)
+    unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(
             f"Case {case}: {file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:5])}, but "

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_cmc.data.format.presence import channel_names, present_channels, subject_of
-from nnunet_cmc.data.format.scan_folder import files_of, split_name
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.scan_folder import by_case, by_modality, files_of, split_name
 from nnunet_cmc.data.reading.grid import Grid, read_grid
 from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.data.reading.voxels import read_voxels
@@ -49,23 +49,19 @@ class CaseSummary:
     volumes: dict[str, float]
 
 
-def find_cases(folder: Path, dataset_json: dict) -> list[RawCase]:
+def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
     """Find all cases of a raw dataset, training first, then unlabelled, then test; ValueError if there is none."""
-    names, ending = channel_names(dataset_json), dataset_json["file_ending"]
+    count, ending = len(description.modalities), description.file_ending
     cases = []
     for part, title in PARTS.items():
-        found: dict[str, dict[str, Path]] = {}
-        for file in map(Path, files_of(folder / f"images{part}", ending)):
-            case, channel = split_name(file.name, ending) or (None, 0)
-            if case is None or channel >= len(names):
-                raise ValueError(f"{file} is not named as a channel of a case: rename or remove it.")
-            if channel in (present_channels(dataset_json, case) or range(len(names))):
-                found.setdefault(case, {})[names[channel]] = file
-        for case, images in found.items():
+        files = files_of(folder / f"images{part}", ending)
+        if odd := [file for file in files if (split_name(file, ending) or (file, count))[1] >= count]:
+            raise ValueError(f"{odd[0]} is not named as a channel of a case: rename or remove it.")
+        for case, own in by_case(files, ending).items():
             label = folder / f"labels{part}" / f"{case}{ending}"
-            cases.append(
-                RawCase(case, title, subject_of(dataset_json, case), images, label if label.exists() else None)
-            )
+            if images := by_modality(own, case, description):
+                subject = description.subject_of(case)
+                cases.append(RawCase(case, title, subject, images, label if label.exists() else None))
     if not cases:
         raise ValueError(f"{folder} has no case: convert the dataset again.")
     return cases

@@ -25,11 +25,7 @@ from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, 
 from nnunet_cmc.utils.files import save_figure
 
 # colours unlike those of any class or scan
-_ERRORS = {
-    "false negative": "#00e5ff",
-    "false positive": "#ffee00",
-    "wrong class": "#ff30ff",
-}
+_ERRORS = {"false negative": "#00e5ff", "false positive": "#ffee00", "wrong class": "#ff30ff"}
 
 
 @dataclass(frozen=True)

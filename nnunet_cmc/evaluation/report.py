@@ -5,8 +5,8 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from nnunet_cmc.data.format.presence import channel_names, present_channels
-from nnunet_cmc.data.format.scan_folder import files_of, split_name
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.scan_folder import by_modality, numbered_cases
 from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.evaluation.pages import write_page
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
@@ -21,7 +21,7 @@ _WORST, _BEST = 3, 2
 
 
 def find_scans(
-    image_folder: str | PathLike, dataset_json: dict, references: Mapping[str, str | PathLike]
+    image_folder: str | PathLike, description: DatasetDescription, references: Mapping[str, str | PathLike]
 ) -> dict[str, dict[str, Path]]:
     """Find the scans of each case that has a reference, by modality, without the empty ones of absent modalities.
 
@@ -32,17 +32,15 @@ def find_scans(
         ValueError: a case has no scan there, or one that is not on the grid of its reference, or a file looks like a
             scan and would not be read.
     """
-    folder, names = Path(image_folder), channel_names(dataset_json)
-    scans: dict[str, dict[str, Path]] = {case: {} for case in references}
-    for file in map(Path, files_of(folder, dataset_json["file_ending"])):
-        case, channel = split_name(file.name, dataset_json["file_ending"]) or ("", 0)
-        if case in scans and channel in (present_channels(dataset_json, case) or range(len(names))):
+    files = numbered_cases(image_folder, description.file_ending)
+    scans = {case: by_modality(files.get(case, ()), case, description) for case in references}
+    for case, found in scans.items():
+        for file in found.values():
             _require_grid(case, file, references[case])
-            scans[case][names[channel]] = file
     if missing := [case for case, found in scans.items() if not found]:
         raise ValueError(
-            f"{folder} has no scan of {len(missing)} of {len(scans)} cases, such as {missing[0]}_0000"
-            f"{dataset_json['file_ending']}: name the folder of the scans with -i."
+            f"{image_folder} has no scan of {len(missing)} of {len(scans)} cases, such as {missing[0]}_0000"
+            f"{description.file_ending}: name the folder of the scans with -i."
         )
     return scans
 

@@ -73,14 +73,7 @@ class Evaluation:
         prediction has the class.
         """
         rows = [
-            (
-                case.case,
-                case.modalities,
-                name,
-                metric,
-                value,
-                bool(np.isnan(value)) and one["n_ref"] + one["n_pred"] > 0,
-            )
+            (case.case, case.modalities, name, metric, value, np.isnan(value) and one["n_ref"] + one["n_pred"] > 0)
             for case in self.cases
             for name, one in case.metrics.items()
             for metric, value in one.items()

@@ -12,7 +12,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from nnunet_cmc.data.format.presence import channel_names, present_channels
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import numbered_cases
 from nnunet_cmc.data.reading.raw_case import check_case
 from nnunet_cmc.data.reading.voxels import write_volume
@@ -78,7 +78,7 @@ def conditions(names: Sequence[str]) -> list[Condition]:
 
 
 def find_cases(
-    image_folder: str | PathLike, reference_folder: str | PathLike, dataset_json: dict
+    image_folder: str | PathLike, reference_folder: str | PathLike, description: DatasetDescription
 ) -> dict[str, dict[int, str]]:
     """Find the files by channel of the cases that have several modalities.
 
@@ -88,12 +88,12 @@ def find_cases(
     Raises:
         ValueError: a case is malformed (see :func:`check_case`), none has several modalities, or one lacks a reference.
     """
-    folder, ending = Path(image_folder), dataset_json["file_ending"]
+    folder, ending = Path(image_folder), description.file_ending
     files = numbered_cases(folder, ending)
     cases = {}
     for case, images in files.items():
-        by_channel = check_case(images, dataset_json)[1]
-        declared = present_channels(dataset_json, case)
+        by_channel = check_case(images, description)[1]
+        declared = description.present_channels.get(case)
         if declared is None:
             declared = tuple(c for c, file in by_channel.items() if sitk.GetArrayFromImage(sitk.ReadImage(file)).any())
         present = {channel: file for channel, file in by_channel.items() if channel in declared}
@@ -116,7 +116,7 @@ def stress_test(
     predict: Predict,
     cases: Mapping[str, Mapping[int, str]],
     reference_folder: str | PathLike,
-    dataset_json: dict,
+    description: DatasetDescription,
     output: str | PathLike,
     *,
     processes: int = 1,
@@ -133,7 +133,7 @@ def stress_test(
     Raises:
         ValueError: see :func:`evaluate_folder`.
     """
-    ending, names, output = dataset_json["file_ending"], channel_names(dataset_json), Path(output)
+    ending, names, output = description.file_ending, description.modalities, Path(output)
     everything = {one: [case for case in cases if one.applies_to(list(cases[case]))] for one in conditions(names)}
     todo = {condition: concerned for condition, concerned in everything.items() if concerned}
     at_once = 1 if processes <= 1 else len(cases)
@@ -157,7 +157,7 @@ def stress_test(
                         os.replace(predicted / (case + ending), folder / (case + ending))
                 bar.update(len(part))
             evaluations[condition] = evaluate_folder(
-                reference_folder, folder, dataset_json, processes, cases=concerned, progress=False
+                reference_folder, folder, description, processes, cases=concerned, progress=False
             )
     return evaluations
 

@@ -37,10 +37,11 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
     return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Pad the cells of each column of a text table to one width."""
+def aligned(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> list[list[str]]:
+    """Pad the cells of each column of a text table to one width; from column ``numbers_from`` on, on the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    pads = [str.ljust if numbers_from is None or i < numbers_from else str.rjust for i in range(len(widths))]
+    return [[pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)] for row in rows]
 
 
 def _cases(n: int) -> str:

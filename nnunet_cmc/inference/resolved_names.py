@@ -45,11 +45,7 @@ RESAMPLING_ARGUMENTS = (
     *("memefficient_seg_resampling", "separate_z_anisotropy_threshold"),
 )
 OF_DATASET = {"overwrite_image_reader_writer": (None, "None", *READERS)}
-OF_PLANS = {
-    "image_reader_writer": READERS,
-    "label_manager": ("LabelManager",),
-    "experiment_planner_used": PLANNERS,
-}
+OF_PLANS = {"image_reader_writer": READERS, "label_manager": ("LabelManager",), "experiment_planner_used": PLANNERS}
 OF_CONFIGURATION = {
     "preprocessor_name": ("DefaultPreprocessor", *_ours("data.preprocessing.preprocessor")),
     "normalization_schemes": NORMALIZATIONS,

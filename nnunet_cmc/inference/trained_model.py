@@ -9,7 +9,7 @@ import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_cmc.data.format.dataset_json import DatasetDescription, read_dataset_json
+from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
 from nnunet_cmc.data.format.plans_json import read_plans
 from nnunet_cmc.inference.resolved_names import check_plans_names
 from nnunet_cmc.inference.windows import WindowPredictor
@@ -17,6 +17,7 @@ from nnunet_cmc.trainers.build import build_network
 from nnunet_cmc.trainers.checks import require_device, require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint, require_structure
+from nnunet_cmc.utils.files import read_json
 
 
 class TrainedModel:
@@ -39,20 +40,20 @@ class TrainedModel:
                 f"{folder} is no trained model: give the folder TRAINER__PLANS__CONFIGURATION that has a plans.json."
             )
         self.plans = read_plans(folder / "plans.json")
-        self.dataset_json = read_dataset_json(folder / "dataset.json")
-        self.description = DatasetDescription.of(self.dataset_json)
+        self.dataset_json = read_json(folder / "dataset.json", REMEDY)
+        self.description = DatasetDescription.from_dict(self.dataset_json, folder / "dataset.json")
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
         self.checkpoints = list(map(str, files))
         checkpoints = [load_checkpoint(file, "copy or export the model again") for file in files]
         first = _description(checkpoints[0], files[0])
         self.configuration, self.mirroring_axes = first[1:]
         self.trainer = _trainer(first[0], files[0])
-        require_supported(self.plans, self.configuration, self.dataset_json, first[0])
+        require_supported(self.plans, self.configuration, self.description, first[0])
         try:
             check_plans_names(self.plans)
         except ValueError as error:
             raise ValueError(f"{folder / 'plans.json'}: {error}") from error
-        self.network = build_network(self.trainer, self.plans, self.configuration, self.dataset_json)
+        self.network = build_network(self.trainer, self.plans, self.configuration, self.description)
         self.weights = []
         for file, content in zip(files, checkpoints, strict=True):
             if _description(content, file)[:2] != first[:2]:

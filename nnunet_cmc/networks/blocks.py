@@ -4,10 +4,10 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Sta
 from torch import nn
 
 
-def conv_block(in_channels: int, out_channels: int, stride: int = 1, n_convs: int = 1) -> nn.Module:
-    """Build ``n_convs`` times [3^3 convolution, instance norm, leaky ReLU], as nnU-Net; the first has the stride."""
+def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    """Build a 3^3 convolution, instance norm and leaky ReLU, as nnU-Net does."""
     return StackedConvBlocks(
-        n_convs, nn.Conv3d, in_channels, out_channels, 3, stride,
+        1, nn.Conv3d, in_channels, out_channels, 3, stride,
         conv_bias=True,
         norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},

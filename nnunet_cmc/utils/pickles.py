@@ -22,10 +22,7 @@ NUMPY = {  # what numpy's arrays, numbers and types are made by, under the two n
 IN_PROPERTIES = {*NUMPY, ("collections", "OrderedDict")}  # of a preprocessed case
 IN_POSTPROCESSING = {
     *NUMPY,
-    (
-        "nnunetv2.postprocessing.remove_connected_components",
-        "remove_all_but_largest_component_from_segmentation",
-    ),
+    ("nnunetv2.postprocessing.remove_connected_components", "remove_all_but_largest_component_from_segmentation"),
 }
 # Beside tensors and plain values, as torch.serialization.safe_globals takes it: the arguments of a training script, and
 # numpy's numbers, which nnU-Net's logger leaves in our own checkpoints.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from plans import make_plans
 
-from nnunet_cmc.data.format.dataset_json import read_dataset_json
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.trainers.build import build_network
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
@@ -32,7 +32,7 @@ def dataset(make_dataset, write_volume, monkeypatch):
     (model / "plans.json").write_text(json.dumps(plans))
     shutil.copy(folder / "dataset.json", model)
     torch.manual_seed(0)
-    network = build_network(CMCTrainer, plans, "3d_fullres", read_dataset_json(folder / "dataset.json"))
+    network = build_network(CMCTrainer, plans, "3d_fullres", DatasetDescription.read(folder / "dataset.json"))
     checkpoint = {
         "network_weights": network.state_dict(),
         "trainer_name": "CMCTrainer",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.evaluation.folder_evaluation import NOT_STATED, classes_of, evaluate_folder, modalities_of
 from nnunet_cmc.evaluation.metrics import compute_metrics
@@ -33,11 +34,12 @@ def test_predictions_without_reference_are_named(folders, dataset_json, write_la
 
 
 def test_modalities_come_from_the_cmc_key(dataset_json):
-    assert modalities_of(dataset_json, "c") == "CT+MR"
-    assert modalities_of(dataset_json, "new_case") == NOT_STATED
+    description = DatasetDescription.from_dict(dataset_json)
+    assert modalities_of(description, "c") == "CT+MR"
+    assert modalities_of(description, "new_case") == NOT_STATED
 
 
-def test_regions_and_ignore_label_as_nnunet_keys_them():
+def test_regions_and_ignore_label_as_nnunet_keys_them(dataset_json):
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
     for labels, order in (
@@ -47,7 +49,7 @@ def test_regions_and_ignore_label_as_nnunet_keys_them():
     ):
         manager = LabelManager(labels, order)
         keys = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-        classes, ignore = classes_of({"labels": labels})
+        classes, ignore = classes_of(DatasetDescription.from_dict({**dataset_json, "labels": labels}))
         assert (list(classes.values()), ignore) == (list(keys), manager.ignore_label)
 
 

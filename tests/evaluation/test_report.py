@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.evaluation import report
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.paired_statistics import Comparison
@@ -63,11 +64,13 @@ def comparison(folders, dataset_json):
 
 @pytest.fixture
 def page(tmp_path, comparison, scans, references, dataset_json):
-    return save_report(tmp_path / "out", comparison, find_scans(scans, dataset_json, references))
+    return save_report(
+        tmp_path / "out", comparison, find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
+    )
 
 
 def test_scans_are_found_without_the_empty_ones(scans, references, dataset_json):
-    found = find_scans(scans, dataset_json, references)
+    found = find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
     assert {case: list(files) for case, files in found.items()} == {
         "a": ["CT"], "b": ["MR"], "c": ["CT", "MR"], "d": ["CT"]
     }  # fmt: skip
@@ -76,13 +79,13 @@ def test_scans_are_found_without_the_empty_ones(scans, references, dataset_json)
 
 def test_scans_that_are_missing_or_do_not_fit(scans, references, dataset_json, write_volume, tmp_path):
     with pytest.raises(ValueError, match=r"nowhere has no scan of 4 of 4 cases, such as a_0000.nii.gz: .* with -i"):
-        find_scans(tmp_path / "nowhere", dataset_json, references)
+        find_scans(tmp_path / "nowhere", DatasetDescription.from_dict(dataset_json), references)
     write_volume(scans / "a_0000.nii.gz", np.zeros((3, 3, 3)))
     with pytest.raises(ValueError, match=r"Case a: .*a_0000.nii.gz is not on the grid of .*a.nii.gz \(size"):
-        find_scans(scans, dataset_json, references)
+        find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
     (scans / "a_0000.nii.gz").write_bytes(b"")
     with pytest.raises(ValueError, match=r"Case a: .*a_0000.nii.gz or its reference cannot be read"):
-        find_scans(scans, dataset_json, references)
+        find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
 
 
 def test_worst_cases_come_first_and_none_twice(comparison, monkeypatch):
@@ -114,7 +117,9 @@ def test_the_page_needs_nothing_else_and_shows_the_numbers(page, comparison):
 
 def test_one_prediction_is_not_compared(tmp_path, comparison, scans, references, dataset_json):
     alone = Comparison({"one": comparison.evaluations["first <b>"]}, comparison.subjects)
-    page = save_report(tmp_path / "one", alone, find_scans(scans, dataset_json, references))
+    page = save_report(
+        tmp_path / "one", alone, find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
+    )
     assert {file.name for file in (page.parent / "figures").iterdir()} == {"distributions.png", "cases.png"}
     assert "Predictions compared" not in page.read_text()
 
@@ -149,7 +154,9 @@ def test_stress_tests_are_shown(tmp_path, comparison, scans, references, dataset
             save_comparison(folder / "missing.png", comparison)
             return [folder / "missing.png"]
 
-    page = save_report(tmp_path / "out", comparison, find_scans(scans, dataset_json, references), Runs())
+    page = save_report(
+        tmp_path / "out", comparison, find_scans(scans, DatasetDescription.from_dict(dataset_json), references), Runs()
+    )
     assert "Missing and misaligned modalities" in page.read_text()
     assert page.read_text().count("data:image/png;base64,") == 5
 

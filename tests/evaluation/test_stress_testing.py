@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 from nnunet_cmc.evaluation.stress_figures import StressRuns, _missing, save_stress_figures
@@ -17,12 +19,14 @@ from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summ
 from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, stress_test
 
 RADIUS = 20.0  # mm
-DATASET_JSON = {
-    "channel_names": {"0": "CT", "1": "MR"},
-    "labels": {"background": 0, "ball": 1},
-    "file_ending": ".nii.gz",
-    "cmc": {"version": 1, "present_channels": {"a": [0, 1], "b": [0, 1], "single": [1]}},
-}
+DESCRIPTION = DatasetDescription.from_dict(
+    {
+        "channel_names": {"0": "CT", "1": "MR"},
+        "labels": {"background": 0, "ball": 1},
+        "file_ending": ".nii.gz",
+        "cmc": {"version": 1, "present_channels": {"a": [0, 1], "b": [0, 1], "single": [1]}},
+    }
+)
 
 
 class Stub:
@@ -69,7 +73,7 @@ def folders(balls, tmp_path):
 def tested(balls, tmp_path_factory):
     """(evaluations by condition, stub, output folder)"""
     stub, output = Stub(), tmp_path_factory.mktemp("stress") / "out"
-    return stress_test(stub, find_cases(*balls, DATASET_JSON), balls[1], DATASET_JSON, output), stub, output
+    return stress_test(stub, find_cases(*balls, DESCRIPTION), balls[1], DESCRIPTION, output), stub, output
 
 
 def test_every_subset_and_every_misalignment():
@@ -113,7 +117,7 @@ def test_interrupted_work_resumes_and_the_screen_stays_clean(tested, balls, caps
     first, _, output = tested
     (output / "predictions" / "MR_5_mm" / "b.nii.gz").unlink()
     stub = Stub()
-    again = stress_test(stub, find_cases(*balls, DATASET_JSON), balls[1], DATASET_JSON, output)
+    again = stress_test(stub, find_cases(*balls, DESCRIPTION), balls[1], DESCRIPTION, output)
     assert list(stub.given) == [str(output / "predictions" / "MR_5_mm" / "b")]
     assert again == first
     assert capsys.readouterr().out == ""
@@ -184,10 +188,10 @@ def test_figures_show_curves_of_both_modalities(tested):
 
 def test_only_cases_of_several_modalities_count(folders, tmp_path):
     images, references = folders
-    assert {case: list(files) for case, files in find_cases(images, references, DATASET_JSON).items()} == {
+    assert {case: list(files) for case, files in find_cases(images, references, DESCRIPTION).items()} == {
         "a": [0, 1], "b": [0, 1]
     }  # fmt: skip
-    silent = {key: value for key, value in DATASET_JSON.items() if key != "cmc"}
+    silent = replace(DESCRIPTION, present_channels={})
     sitk.WriteImage(sitk.ReadImage(str(images / "b_0001.nii.gz")) * 0, str(images / "b_0001.nii.gz"))
     assert list(find_cases(images, references, silent)) == ["a"]
     (references / "a.nii.gz").unlink()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.planners.intensities import intensity_statistics
 
 RNG = np.random.default_rng(0)
@@ -19,7 +20,7 @@ def scan(mean):
 def statistics(folder, hidden=()):
     dataset_json = json.loads((folder / "dataset.json").read_text())
     dataset = get_filenames_of_train_images_and_targets(str(folder), dataset_json)
-    return intensity_statistics(dataset, dataset_json, hidden)
+    return intensity_statistics(dataset, DatasetDescription.from_dict(dataset_json), hidden)
 
 
 @pytest.mark.parametrize("declare", [True, False])

@@ -1,33 +1,19 @@
 """CAC, contrastive anatomical consistency, over the unlabelled pairs of a batch."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.pairs import POSITION_STRIDE
 from nnunet_cmc.losses import CACLoss
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.terms.loss_term import Setting
 from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
 
 
 class CAC(PairTerm):
-    """CAC of unlabelled pairs: see :class:`CACLoss`.
+    """CAC of unlabelled pairs: see :class:`CACLoss`."""
 
-    Args:
-        setting: sizes of the bank.
-        form: ``aligning`` (by pair, paired or unpaired), or ``printed``, for registered pairs alone.
-    """
-
-    name = "cac"
-
-    def __init__(self, setting: Setting, form: str = "aligning"):
-        super().__init__()
-        if form == "printed":
-            self.forms = nn.ModuleDict({"paired": CACLoss("printed")})
-            return
-        bank = CACLoss("unpaired", num_modalities=setting.num_modalities, num_classes=setting.num_classes)
-        self.forms = nn.ModuleDict({"paired": CACLoss("paired"), "unpaired": bank})
+    name, loss, bank = "cac", CACLoss, ("num_modalities", "num_classes")
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the mean over the unlabelled pairs; an exact 0 with a graph where there is none."""

@@ -1,40 +1,21 @@
 """CSC, channel-wise semantic consistency, over all pairs of a batch."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d, one_hot
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses import CSCLoss
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers.terms.loss_term import Setting
 from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
 
 CONFIDENT = 0.9  # an unlabelled voxel stands for its class from this probability on
 
 
 class CSC(PairTerm):
-    """CSC of labelled and unlabelled pairs: see :class:`CSCLoss`.
+    """CSC of labelled and unlabelled pairs: see :class:`CSCLoss`."""
 
-    Args:
-        setting: sizes of the bank.
-        form: ``aligning`` (by pair, paired or unpaired), or ``printed``, for registered pairs alone.
-    """
-
-    name = "csc"
-
-    def __init__(self, setting: Setting, form: str = "aligning"):
-        super().__init__()
-        if form == "printed":
-            self.forms = nn.ModuleDict({"paired": CSCLoss("printed")})
-            return
-        bank = CSCLoss(
-            "unpaired",
-            num_modalities=setting.num_modalities,
-            num_classes=setting.num_classes,
-            num_channels=setting.num_channels,
-        )
-        self.forms = nn.ModuleDict({"paired": CSCLoss("paired"), "unpaired": bank})
+    name, loss, bank = "csc", CSCLoss, ("num_modalities", "num_classes", "num_channels")
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the mean over the pairs; an exact 0 with a graph where there is none."""

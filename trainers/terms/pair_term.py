@@ -1,14 +1,14 @@
 """Terms between modalities: which form of a consistency loss each pair of a batch gets."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from nnunet_cmc.losses import Similarity
-from nnunet_cmc.trainers.terms.loss_term import LossTerm
+from nnunet_cmc.losses import CACLoss, CSCLoss, Similarity
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
 
 class PairTerm(LossTerm):
@@ -17,12 +17,27 @@ class PairTerm(LossTerm):
     A pair whose modalities are one row is registered and gets the ``paired`` form (or, to the letter of the paper, the
     ``printed`` one); two rows are different grids and get the ``unpaired`` form, whose bank is the term's state.
 
+    Args:
+        setting: sizes of the bank.
+        form: ``aligning`` (by pair, paired or unpaired), or ``printed``, for registered pairs alone.
+
     Attributes:
+        loss: compares the modalities.
+        bank: names of the sizes of its bank.
         forms: the losses by form.
     """
 
     compares = True
-    forms: nn.ModuleDict
+    loss: ClassVar[type[CACLoss | CSCLoss]]
+    bank: ClassVar[tuple[str, ...]]
+
+    def __init__(self, setting: Setting, form: str = "aligning"):
+        super().__init__()
+        if form == "printed":
+            self.forms = nn.ModuleDict({"paired": self.loss("printed")})
+            return
+        sizes = {size: getattr(setting, size) for size in self.bank}
+        self.forms = nn.ModuleDict({"paired": self.loss("paired"), "unpaired": self.loss("unpaired", **sizes)})
 
     def mean(self, inputs: Tensor, n_paired: float, paired: Callable, n_unpaired: float, unpaired: Callable) -> Tensor:
         """Compute the mean over the pairs of both forms; a form of no pair is called only where ranks share banks.

@@ -1,4 +1,10 @@
-"""``dataset.json``, which may come from anywhere, parsed and checked once into a frozen description."""
+"""``dataset.json``, which may come from anywhere, parsed and checked once into a frozen description.
+
+Its ``cmc`` key, ``{"version": 1, "present_channels": {case: [0]}, "subjects": {case: id}}``, says which modalities a
+case has, and whose scan it is. Where it is silent about a case, a channel is absent exactly if all its voxels are zero,
+and the case is its own subject. It may also list the names of the ``modalities``, where ``channel_names`` say to
+nnU-Net how to normalise them: ``["CT early", "CT late"]``.
+"""
 
 import os
 import re
@@ -6,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nnunet_cmc.data.format.presence import channel_names, present_channels_of_all, subjects_of_all
 from nnunet_cmc.utils.files import read_json, require_plain_names
 
 REMEDY = "convert the dataset again, or correct the file"
+VERSION = 1  # of the cmc key
 
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """Content of a ``dataset.json``. See :mod:`nnunet_cmc.data.format.presence` for its ``cmc`` key.
+    """Content of a ``dataset.json``.
 
     Attributes:
         modalities: names of the modalities, in channel order.
@@ -46,12 +52,21 @@ class DatasetDescription:
         if not isinstance(content, dict):
             raise ValueError(f"{file} must be a JSON object, but is {_short(content)}: {REMEDY}.")
         try:
-            modalities = channel_names(content)
+            modalities = modality_names(content)
             _check_file_ending(content.get("file_ending"))
             _check_labels(content.get("labels"))
-            cmc = content.get("cmc")
-            require_plain_names([*_keys(cmc, "present_channels"), *_keys(cmc, "subjects")], "The cmc key")
-            present, subjects = present_channels_of_all(content), subjects_of_all(content)
+            present, subjects = (_entries_of_cmc(content, key) for key in ("present_channels", "subjects"))
+            require_plain_names([*present, *subjects], "The cmc key")
+            stated = {
+                case: _checked_channels(case, channels, len(modalities))
+                for case, channels in present.items()
+                if channels is not None
+            }
+            for case, subject in subjects.items():
+                if not isinstance(subject, str):
+                    raise ValueError(
+                        f'Case {case}: its entry of "subjects" in dataset.json must be a text, but is {subject!r}.'
+                    )
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
         _check_listed_files(content, file)
@@ -60,7 +75,7 @@ class DatasetDescription:
             tuple(str(content["channel_names"][str(channel)]) for channel in range(len(modalities))),
             {name: tuple(value) if isinstance(value, list) else value for name, value in content["labels"].items()},
             content["file_ending"],
-            present,
+            stated,
             subjects,
             content.get("dataset"),
             "cmc" in content,
@@ -97,21 +112,63 @@ class DatasetDescription:
             raise ValueError(f"{who} does not support {kind}, which dataset.json has: use one integer per class.")
 
 
-def read_dataset_json(file: str | os.PathLike) -> dict[str, Any]:
-    """Read a ``dataset.json`` as nnU-Net takes it. ValueError: see :meth:`DatasetDescription.read`."""
-    content = read_json(file, REMEDY)
-    DatasetDescription.from_dict(content, file)
-    return content
+def modality_names(content: dict) -> list[str]:
+    """Return the names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
+
+    nnU-Net normalises by the name, so that two phases of contrast may both be called CT there. Without names in the
+    ``cmc`` key, these are ``CT 0`` and ``CT 1``.
+
+    Raises:
+        ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ..., or the modalities do not fit it.
+    """
+    names = content.get("channel_names")
+    if not isinstance(names, dict) or not names or sorted(names) != sorted(str(i) for i in range(len(names))):
+        raise ValueError(
+            f'dataset.json must have "channel_names" numbered "0", "1", ... but has {names!r}: '
+            "name every modality there, in the order of the files' _0000, _0001, ..."
+        )
+    cmc = content.get("cmc")
+    if isinstance(cmc, dict) and "modalities" in cmc:
+        own = cmc["modalities"]
+        texts = isinstance(own, list) and all(isinstance(name, str) and name for name in own)
+        if not texts or len(own) != len(names) or len(set(own)) < len(own):
+            raise ValueError(
+                f'"modalities" in the cmc key of dataset.json must be a list of {len(names)} different names, one for '
+                f"each of channel_names, but is {own!r}: correct it, or remove it."
+            )
+        return own
+    listed = [str(names[str(i)]) for i in range(len(names))]
+    return [f"{name} {i}" if listed.count(name) > 1 else name for i, name in enumerate(listed)]
 
 
-def check_dataset_json(content: Any, file: str | os.PathLike) -> None:
-    """ValueError: see :meth:`DatasetDescription.from_dict`."""
-    DatasetDescription.from_dict(content, file)
+def _entries_of_cmc(content: dict, key: str) -> dict[str, Any]:
+    """Return the part ``key`` of the ``cmc`` key, an empty one where there is none."""
+    cmc = content.get("cmc", {"version": VERSION})
+    if not isinstance(cmc, dict) or cmc.get("version") != VERSION:
+        found = cmc.get("version") if isinstance(cmc, dict) else cmc
+        raise ValueError(
+            f"The cmc key of dataset.json has version {found!r}, but this nnunet_cmc reads version {VERSION}: "
+            "convert the dataset again or install the nnunet_cmc that wrote it."
+        )
+    entries = cmc.get(key, {})
+    if not isinstance(entries, dict):
+        raise ValueError(f'"{key}" in the cmc key of dataset.json must map cases to values, but is {entries!r}.')
+    return entries
 
 
-def require_plain_labels(dataset_json: dict, who: str) -> None:
-    """ValueError: see :meth:`DatasetDescription.require_plain_labels`."""
-    DatasetDescription.of(dataset_json).require_plain_labels(who)
+def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
+    integers = isinstance(channels, list) and all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
+    if not integers or not channels or len(set(channels)) < len(channels):
+        raise ValueError(
+            f'Case {case}: "present_channels" in the cmc key of dataset.json must be a list of different channel '
+            f"numbers, such as [0], but is {channels!r}."
+        )
+    if min(channels) < 0 or max(channels) >= count:
+        raise ValueError(
+            f'Case {case}: "present_channels" in the cmc key of dataset.json is {channels}, '
+            f"but the dataset has {count} channel(s), numbered from 0: correct the list or channel_names."
+        )
+    return tuple(sorted(channels))
 
 
 def _check_listed_files(content: dict, file: str | os.PathLike) -> None:
@@ -147,11 +204,6 @@ def _check_labels(labels: Any) -> None:
         raise ValueError(
             f'"labels" must have the background 0 and classes 1, 2, 3, ..., but is {_short(labels)}: {REMEDY}.'
         )
-
-
-def _keys(cmc: Any, key: str) -> list[str]:
-    entries = cmc.get(key) if isinstance(cmc, dict) else None
-    return list(entries) if isinstance(entries, dict) else []
 
 
 def _short(content: Any) -> str:

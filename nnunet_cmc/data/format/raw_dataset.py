@@ -55,14 +55,12 @@ def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
     return by_case(files_of(join(raw_folder, "imagesUn"), file_ending), file_ending)
 
 
-def check_dataset(raw_folder: str, description: DatasetDescription | dict[str, Any]) -> None:
+def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
     """Check the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
 
     Raises:
-        ValueError: ``dataset.json`` is unsound; or a sentence for each bad case, a line each.
+        ValueError: a sentence for each bad case, a line each.
     """
-    if isinstance(description, dict):
-        description = DatasetDescription.from_dict(description, join(raw_folder, "dataset.json"))
     folder, ending, listed = join(raw_folder, "imagesUn"), description.file_ending, description.listed_files
     parts = ("imagesUn",) if listed else ("imagesTr", "labelsTr", "imagesUn")
     problems = [sentence for part in parts for sentence in unread_scans(join(raw_folder, part), ending)]

@@ -6,7 +6,9 @@ A modality may be missing, so a file that is not read would silently change the 
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.utils.files import visible
 
 # Any format of volumes, packed or not.
@@ -96,6 +98,13 @@ def by_channel(files: Iterable[str], file_ending: str) -> dict[int, str]:
     """Map each channel to its file, of the files of one case that have a channel number."""
     found = ((split_name(file, file_ending), file) for file in files)
     return dict(sorted((name[1], file) for name, file in found if name))
+
+
+def by_modality(files: Iterable[str], case: str, description: DatasetDescription) -> dict[str, Path]:
+    """Map each modality that ``case`` may have to its file, of the files of this case."""
+    names, channels = description.modalities, description.possible_channels(case)
+    found = by_channel(files, description.file_ending)
+    return {names[channel]: Path(file) for channel, file in found.items() if channel in channels}
 
 
 def name_problem(case: str) -> str | None:

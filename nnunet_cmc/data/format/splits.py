@@ -194,7 +194,7 @@ def make_folds(description: DatasetDescription, cases: Iterable[str], folds: int
 
 
 def held_out_scans(
-    description: DatasetDescription | dict,
+    description: DatasetDescription,
     train: Iterable[str],
     val: Iterable[str],
     test: Iterable[str],
@@ -204,7 +204,6 @@ def held_out_scans(
 
     A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
     """
-    description = DatasetDescription.of(description)
 
     def subjects(cases: Iterable[str]) -> set[str]:
         return {description.subject_of(case) for case in cases}

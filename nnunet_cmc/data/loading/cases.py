@@ -10,7 +10,7 @@ import blosc2
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 
-from nnunet_cmc.data.format.presence import present_channels, subject_of
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.utils.pickles import IN_PROPERTIES, RestrictedUnpickler
 
 UNFINISHED = ".unfinished"  # ending of a folder that is being filled
@@ -74,19 +74,19 @@ class CaseSampler:
 
     Args:
         dataset: nnU-Net's.
-        dataset_json: says which case has which modality.
+        description: says which case has which modality.
         only: the one modality to draw; cases without it are left out. All, if None.
     """
 
-    def __init__(self, dataset: nnUNetBaseDataset, dataset_json: dict, only: int | None = None):
+    def __init__(self, dataset: nnUNetBaseDataset, description: DatasetDescription, only: int | None = None):
         self.dataset = dataset
         self.present = {}
         for case in dataset.identifiers:
-            channels = channels_of(dataset, case, dataset_json)
+            channels = channels_of(dataset, case, description)
             if only is None or only in channels:
                 self.present[case] = channels if only is None else (only,)
         self.cases = list(self.present)
-        self.subject = {case: subject_of(dataset_json, case) for case in self.cases}
+        self.subject = {case: description.subject_of(case) for case in self.cases}
         self._with_modality: dict[int, list[str]] = defaultdict(list)
         for case, channels in self.present.items():
             for channel in channels:
@@ -168,7 +168,7 @@ class _PartnerPlan:
     """
 
     def __init__(self, subjects: list[str], partners: dict[str, str]):
-        here, there = (_shares_of(s) for s in (subjects, list(partners.values())))
+        here, there = ({s: n / len(of) for s, n in Counter(of).items()} for of in (subjects, partners.values()))
         common = {s: min(here[s], there[s]) for s in here.keys() & there.keys()}
         self.same_subject = {s: share / here[s] for s, share in common.items()}
         self.partners = list(partners)
@@ -186,14 +186,9 @@ class _PartnerPlan:
         return self.partners[np.random.choice(len(self.partners), p=self.others)]
 
 
-def _shares_of(subjects: list[str]) -> dict[str, float]:
-    return {subject: count / len(subjects) for subject, count in Counter(subjects).items()}
-
-
-def channels_of(dataset: nnUNetBaseDataset, case: str, dataset_json: dict) -> tuple[int, ...]:
+def channels_of(dataset: nnUNetBaseDataset, case: str, description: DatasetDescription) -> tuple[int, ...]:
     """Modalities of a case, from dataset.json or, where that is silent, from what preprocessing found."""
-    declared = present_channels(dataset_json, case)
-    return declared or tuple(dataset.load_case(case)[3]["present_channels"])
+    return description.present_channels.get(case) or tuple(dataset.load_case(case)[3]["present_channels"])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription, read_dataset_json
+from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
 from nnunet_cmc.data.format.plans_json import REMEDY as PLANS_REMEDY
 from nnunet_cmc.data.format.plans_json import planned_configuration, read_plans
 from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description, unlabeled_cases
@@ -72,7 +72,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         Raises:
             ValueError: the number of channels is not the dataset's, or none has a voxel other than zero.
         """
-        description = DatasetDescription.of(dataset_json)
+        description = DatasetDescription.from_dict(dataset_json)
         names = description.modalities
         if len(data) != len(names):
             raise ValueError(
@@ -138,8 +138,9 @@ class CMCPreprocessor(DefaultPreprocessor):
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
         _add_missing_copies(raw, preprocessed)
-        dataset_json = read_dataset_json(join(preprocessed, "dataset.json"))
-        description = DatasetDescription.from_dict(dataset_json)
+        file = join(preprocessed, "dataset.json")
+        dataset_json = read_json(file, REMEDY)
+        description = DatasetDescription.from_dict(dataset_json, file)
         check_dataset(raw, description)
         plans = read_plans(join(preprocessed, plans_identifier + ".json"))
         planned_configuration(plans, configuration_name)
@@ -150,7 +151,8 @@ class CMCPreprocessor(DefaultPreprocessor):
         unfinished = unlabeled + UNFINISHED
         _remove_partial_copies(raw, preprocessed)
         os.makedirs(unfinished, exist_ok=True)  # while it is there, to the end, trainers refuse what there is
-        _empty(unfinished)
+        for left in os.listdir(unfinished):
+            os.remove(join(unfinished, left))
         try:
             shutil.rmtree(unlabeled, ignore_errors=True)
             super().run(name, configuration_name, plans_identifier, num_processes)
@@ -173,7 +175,9 @@ class CMCPreprocessor(DefaultPreprocessor):
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
         require_declared(
-            load_pickle(path + ".pkl")["present_channels"], DatasetDescription.of(dataset_json), os.path.basename(path)
+            load_pickle(path + ".pkl")["present_channels"],
+            DatasetDescription.from_dict(dataset_json),
+            os.path.basename(path),
         )
 
 
@@ -194,11 +198,6 @@ def _add_missing_copies(raw: str, preprocessed: str) -> None:
             with atomic_write(copy) as file:
                 shutil.copyfile(source, file)
             print(f"Copied {source} to {preprocessed}, where there was none.")
-
-
-def _empty(folder: str) -> None:
-    for name in os.listdir(folder):
-        os.remove(join(folder, name))
 
 
 def _remove_partial_copies(raw: str, preprocessed: str) -> None:

@@ -26,10 +26,7 @@ def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> d
 
 
 def check_case(
-    image_files: Sequence[str],
-    description: DatasetDescription | dict[str, Any],
-    label_file: str | None = None,
-    case: str | None = None,
+    image_files: Sequence[str], description: DatasetDescription, label_file: str | None = None, case: str | None = None
 ) -> tuple[str, dict[int, str]]:
     """Check names and headers of the files of a case; return its name and its file for each channel, rising.
 
@@ -42,7 +39,6 @@ def check_case(
         ValueError: a file has no channel number, one that the dataset has not, or one twice; a file is missing or
             unreadable; the files are not on one grid.
     """
-    description = DatasetDescription.of(description)
     ending, names = description.file_ending, description.modalities
     files: dict[int, str] = {}
     for file in sorted(image_files):

@@ -33,6 +33,64 @@ def test_all_that_it_says(tmp_path):
         description.file_ending = ".mha"
 
 
+def parsed(names=("CT", "MR", "PET"), **cmc):
+    """Of channels of these names, in order, or of whatever else ``channel_names`` is."""
+    names = {str(i): name for i, name in enumerate(names)} if isinstance(names, tuple) else names
+    return DatasetDescription.from_dict({**CONTENT, "channel_names": names, "cmc": {"version": 1, **cmc}})
+
+
+@pytest.mark.parametrize("channels", [None, {"b": [0]}])
+def test_where_it_is_silent_about_a_case(channels):
+    description = parsed(**({} if channels is None else {"present_channels": channels}))
+    assert "a" not in description.present_channels
+    assert description.possible_channels("a") == (0, 1, 2)
+    assert description.subject_of("a") == "a"
+
+
+def test_modalities_in_channel_order():
+    names = {str(i): f"m{i}" for i in reversed(range(12))}  # "10" sorts before "2" as text
+    assert parsed(names).modalities == tuple(f"m{i}" for i in range(12))
+
+
+def test_modalities_of_the_cmc_key_have_names_of_their_own():
+    description = parsed(("CT", "CT"), modalities=["early", "late"])  # two phases of contrast, both normalised as CT
+    assert (description.modalities, description.normalization_names) == (("early", "late"), ("CT", "CT"))
+    for wrong in (["early"], ["early", "early"], ["early", ""], ["early", 1], {"0": "early", "1": "late"}, None):
+        with pytest.raises(ValueError, match=r'"modalities" in the cmc key .* list of 2 different names'):
+            parsed(("CT", "CT"), modalities=wrong)
+
+
+@pytest.mark.parametrize("names", [None, {}, {"0": "CT", "2": "MR"}, ["CT", "MR"]])
+def test_channel_names_must_be_numbered(names):
+    with pytest.raises(ValueError, match=r"channel_names"):
+        parsed(names)
+
+
+@pytest.mark.parametrize("channels", [[], [0, 0], [True], ["0"], 0, {"0": 1}, [0.0]])
+def test_malformed_channels_are_named_with_their_case(channels):
+    with pytest.raises(ValueError, match=r"Case scan_7: .*list of different channel numbers"):
+        parsed(present_channels={"scan_7": channels})
+
+
+@pytest.mark.parametrize("channels", [[3], [-1, 0]])
+def test_channels_out_of_range(channels):
+    with pytest.raises(ValueError, match=r"Case scan_7: .*3 channel\(s\)"):
+        parsed(present_channels={"scan_7": channels})
+
+
+@pytest.mark.parametrize("cmc", [{"version": 2}, {}, [], "1"])
+def test_unknown_version(cmc):
+    with pytest.raises(ValueError, match=r"reads version 1"):
+        DatasetDescription.from_dict({**CONTENT, "cmc": cmc})
+
+
+def test_subjects_are_texts():
+    with pytest.raises(ValueError, match=r"Case a: .*subjects.* 3"):
+        parsed(subjects={"a": 3})
+    with pytest.raises(ValueError, match=r'"subjects".*must map'):
+        parsed(subjects=["a"])
+
+
 def test_a_stock_dataset_says_nothing_of_its_cases():
     stock = {key: value for key, value in CONTENT.items() if key != "cmc"}
     listed = {"a": {"images": ["a_0000.nrrd"], "label": "a.nrrd"}}

@@ -13,6 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.loading.cases import CaseSampler, UnlabeledDataset
 from nnunet_cmc.data.loading.locating import LocatingTransform, located
 from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
@@ -63,8 +64,9 @@ def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=Fa
         if not os.path.isfile(os.path.join(folder, case + ".b2nd")):
             save(folder, case, channels, seed=i)
     json = dataset_json(present, subjects)
-    labeled = CaseSampler(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), json)
-    hidden = CaseSampler(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), json) if unlabeled else None
+    description = DatasetDescription.from_dict(json)
+    labeled = CaseSampler(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), description)
+    hidden = CaseSampler(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), description) if unlabeled else None
     arguments = {"oversample_foreground_percent": 0.33, "modality_dropout": 0.5, **kwargs}
     return PairLoader(
         labeled, hidden, pairs, patch, PATCH, LabelManager(json["labels"], None),
@@ -166,7 +168,7 @@ def test_cases_of_one_modality_are_drawn_equally_often(present, subjects):
     np.random.seed(0)
     json = dataset_json(present, subjects)
     json["channel_names"]["2"] = "US"
-    sampler = CaseSampler(Nothing(present), json)
+    sampler = CaseSampler(Nothing(present), DatasetDescription.from_dict(json))
     drawn = Counter()
     for _ in range(4000):
         case = sampler.draw()
@@ -185,7 +187,7 @@ def test_where_pairs_allow_it_all_cases_are_drawn_equally_often(registered, ct, 
     present = {**{f"r{i}": (0, 1) for i in range(registered)}, **{f"ct{i}": (0,) for i in range(ct)}}
     present |= {f"mr{i}": (1,) for i in range(mr)}
     np.random.seed(0)
-    sampler = CaseSampler(Nothing(present), dataset_json(present))
+    sampler = CaseSampler(Nothing(present), DatasetDescription.from_dict(dataset_json(present)))
     drawn = Counter()
     for _ in range(6000):
         case = sampler.draw()
@@ -197,7 +199,7 @@ def test_where_pairs_allow_it_all_cases_are_drawn_equally_often(registered, ct, 
 
 def test_only_one_modality():
     present = {**UNPAIRED, **REGISTERED}
-    sampler = CaseSampler(Nothing(present), dataset_json(present), only=1)
+    sampler = CaseSampler(Nothing(present), DatasetDescription.from_dict(dataset_json(present)), only=1)
     assert sampler.cases == ["mr1", "mr2", "a", "b", "c"]
     assert set(sampler.present.values()) == {(1,)}
     assert sampler.draw_partner("a") is None

@@ -46,24 +46,24 @@ def test_arrays_are_on_canonical_axes(write, dataset_json):
 
 def test_a_labelled_case_needs_every_channel_file(write, dataset_json):
     files, label = [write("a_0000.nii.gz"), write("a_0002.nii.gz")], write("a.nii.gz", np.zeros((4, 5, 6), np.uint8))
-    assert check_case(files, dataset_json) == ("a", {0: files[0], 2: files[1]})
+    assert check_case(files, parsed(dataset_json)) == ("a", {0: files[0], 2: files[1]})
     with pytest.raises(ValueError, match=r"Case a: the file of channel 1 \(MR\) is missing from .*a volume of zeros"):
-        check_case(files, dataset_json, label)
+        check_case(files, parsed(dataset_json), label)
 
 
 def test_names_that_make_no_case(write, dataset_json, tmp_path):
     with pytest.raises(ValueError, match=r"^A case has no channel file: give a CASE_0000.nii.gz"):
-        check_case([], dataset_json)
+        check_case([], parsed(dataset_json))
     with pytest.raises(ValueError, match=r"Case a has no channel file"):
-        check_case([], dataset_json, case="a")
+        check_case([], parsed(dataset_json), case="a")
     with pytest.raises(ValueError, match=r"a\.nii\.gz has no channel number: name it CASE_0000\.nii\.gz for CT"):
-        check_case([write("a.nii.gz")], dataset_json)
+        check_case([write("a.nii.gz")], parsed(dataset_json))
     with pytest.raises(ValueError, match=r"a_0003\.nii\.gz is of channel 3, but .* 3 channel.*\(CT, MR, PET\)"):
-        check_case([write("a_0003.nii.gz")], dataset_json)
+        check_case([write("a_0003.nii.gz")], parsed(dataset_json))
     with pytest.raises(ValueError, match="are both of channel 1: remove one"):
-        check_case([write("a_0001.nii.gz"), write("b/a_0001.nii.gz")], dataset_json)
+        check_case([write("a_0001.nii.gz"), write("b/a_0001.nii.gz")], parsed(dataset_json))
     with pytest.raises(ValueError, match=r"Case a: .*a_0000.nii.gz cannot be read"):
-        check_case([str(tmp_path / "a_0000.nii.gz")], dataset_json)
+        check_case([str(tmp_path / "a_0000.nii.gz")], parsed(dataset_json))
 
 
 @pytest.mark.parametrize(
