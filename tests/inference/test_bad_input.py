@@ -207,6 +207,11 @@ def test_files_of_two_cases_are_not_predicted_as_one(tiny, tmp_path):
         Predictor(tiny.model, device="cpu").predict_files(files, tmp_path / "out.nii.gz")
     with pytest.raises(ValueError, match=sentence):
         stock(tiny.model).predict_from_files_sequential([files], [str(tmp_path / "out")])
+    with pytest.raises(ValueError, match=r"A case has no channel file: give a CASE_0000.nii.gz or more"):
+        stock(tiny.model).predict_from_files_sequential([[]], [str(tmp_path / "out")])
+    for name in ("both_0001.nii", "both_0001.NII.gz"):
+        with pytest.raises(ValueError, match=rf"{name} has no channel number: name it CASE_0000\.nii\.gz"):
+            Predictor(tiny.model, device="cpu").predict_files([files[0], tmp_path / name])
     assert not list(tmp_path.glob("out*"))
 
 

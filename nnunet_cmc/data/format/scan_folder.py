@@ -110,12 +110,19 @@ def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
 
 
 def require_one_case(files: Iterable[str], file_ending: str) -> list[str]:
-    """Return ``files``. ValueError if they are of several cases: one patient's CT and another's MR make no case."""
+    """Return ``files``; one without a channel number is for ``check_case`` to refuse.
+
+    Raises:
+        ValueError: there is none, or they are of several cases: one patient's CT and another's MR make no case.
+    """
     files = list(files)
-    for file in files[1:]:
-        if case_of(file, file_ending) != case_of(files[0], file_ending):
+    if not files:
+        raise ValueError(f"A case has no channel file: give a CASE_0000{file_ending} or more.")
+    named = [(file, found[0]) for file in files if (found := split_name(file, file_ending))]
+    for file, case in named[1:]:
+        if case != named[0][1]:
             raise ValueError(
-                f"{files[0]} and {file} are of different cases, as their names say: predict each case by itself, or "
+                f"{named[0][0]} and {file} are of different cases, as their names say: predict each case by itself, or "
                 "rename the files of one case to CASE_0000, CASE_0001, ..."
             )
     return files
