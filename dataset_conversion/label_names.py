@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 Classes = Mapping[str, int] | Mapping[str, Mapping[str, int]]
@@ -26,16 +26,29 @@ def read_classes(file: str | Path) -> dict[str, int]:
         matches = [_ITKSNAP.fullmatch(line) for line in lines]
         if not matches or not all(matches):
             raise ValueError(f'{file} is not a label file of ITK-SNAP, whose lines read: 1 255 0 0 1 1 1 "liver".')
-        return {match[2]: int(match[1]) for match in matches if match and match[1] != "0"}
+        return _by_name(((match[2], int(match[1])) for match in matches if match and match[1] != "0"), file)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}).") from error
     classes = content.get("labels", content) if isinstance(content, dict) else content
     if isinstance(classes, dict) and all(key.isdecimal() and isinstance(classes[key], str) for key in classes):
-        classes = {name: int(value) for value, name in classes.items()}
+        classes = _by_name(((name, int(value)) for value, name in classes.items()), file)
     if not isinstance(classes, dict) or not all(name and type(value) is int for name, value in classes.items()):
         raise ValueError(f"{file} must map the name of each class to its value, but is {classes}.")
+    return classes
+
+
+def _by_name(named: Iterable[tuple[str, int]], file: str | Path) -> dict[str, int]:
+    """Map each name to its value. ValueError if one has two: the first would be lost."""
+    classes: dict[str, int] = {}
+    for name, value in named:
+        if name in classes:
+            raise ValueError(
+                f"{file} has the class {name} twice, as {classes[name]} and {value}: give every value a name of its "
+                "own."
+            )
+        classes[name] = value
     return classes
 
 
@@ -72,7 +85,7 @@ def number_classes(classes: Classes, channels: Sequence[str]) -> tuple[dict[str,
 
 def _foreground(classes: Mapping[str, int]) -> dict[str, int]:
     """Return the value of each class but the background, in the order of values."""
-    foreground = {name: value for name, value in classes.items() if (name, value) != ("background", 0)}
+    foreground = {n: value for n, value in classes.items() if (n.casefold(), value) != ("background", 0)}
     values = sorted(foreground.values())
     if not values or values[0] < 1 or len(set(values)) < len(values) or "background" in foreground:
         raise ValueError(f"Classes need values of their own, 1 or more (0 is the background), but they are {classes}.")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -90,6 +91,7 @@ def _read(table: Path) -> list[Row]:
     """
     try:
         text = table.read_text(encoding="utf-8-sig")
+        text = re.sub(r"\A\s*sep=.\r?\n?", "\n", text)  # by which Excel is told of the delimiter; one line as before
         delimiter = max(DELIMITERS, key=text.strip().partition("\n")[0].count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if "".join(cells).strip()]

@@ -149,7 +149,7 @@ def problems() -> dict[str | None, str]:
 
 
 def folders() -> Iterator[Check]:
-    from nnunet_cmc.utils.variables import expanded
+    from nnunet_cmc.utils.variables import cannot_be_expanded, expanded
 
     for variable, content in PATHS.items():
         folder = os.environ.get(variable)
@@ -158,6 +158,9 @@ def folders() -> Iterator[Check]:
         elif (whole := expanded(folder)) != folder:
             remedy = f"export {variable}={whole}; mkdir -p {whole}"
             yield Check("warning", variable, f"{folder} is taken as it stands, nothing in it is expanded: {remedy}")
+        elif cannot_be_expanded(folder):
+            finding = f"{folder} names a home folder or a variable that there is not: export {variable} with the path"
+            yield Check("warning", variable, finding)
         elif not os.path.isdir(folder):
             yield Check("warning", variable, f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew")
         elif not os.access(folder, os.W_OK):

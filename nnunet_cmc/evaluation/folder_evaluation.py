@@ -163,7 +163,7 @@ def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tu
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(
-            f"Case {case}: {file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:5])}, but "
+            f"Case {case}: {file} has the label value(s) {', '.join(f'{value:.9g}' for value in unknown[:5])}, but "
             f"dataset.json knows {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."
         )
     return labels, image.GetSpacing()[::-1]

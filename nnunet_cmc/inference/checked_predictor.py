@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import case_of
+from nnunet_cmc.data.format.scan_folder import case_of, require_one_case
 from nnunet_cmc.data.reading.raw_case import named_cases, shown_channels
 from nnunet_cmc.trainers.checks import require_device
 
@@ -43,6 +43,8 @@ class CheckedPredictor(nnUNetPredictor):
         files, description = list_of_lists_or_source_folder, DatasetDescription.from_dict(self.dataset_json)
         if isinstance(files, str):
             files = list(named_cases(files, description).values())
+        for of_case in files:
+            require_one_case(of_case, description.file_ending)
         lists, outputs, previous = super()._manage_input_and_output_lists(files, *args, **kwargs)
         self.cases = [case_of(files[0], description.file_ending) for files in lists]
         return lists, outputs, previous

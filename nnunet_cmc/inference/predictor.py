@@ -13,7 +13,7 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from tqdm import tqdm
 
-from nnunet_cmc.data.format.scan_folder import by_case, case_of, scans_of
+from nnunet_cmc.data.format.scan_folder import by_case, case_of, require_one_case, scans_of
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.inference.trained_model import TrainedModel
 from nnunet_cmc.registration.version import require_supported_nnunet
@@ -96,14 +96,14 @@ class Predictor:
             output: file to write the label map to, too, atomically.
 
         Raises:
-            ValueError: see :func:`~nnunet_cmc.data.reading.raw_case.read_case`; ``output`` has no folder or no known
-                ending.
+            ValueError: see :func:`~nnunet_cmc.data.reading.raw_case.read_case`; the files are of several cases;
+                ``output`` has no folder or no known ending.
             OSError: ``output`` cannot be written.
         """
         if output is not None:
             self._require_writable(Path(output))
         with self._memory_slots:
-            paths = list(map(str, files))
+            paths = require_one_case(map(str, files), self._file_ending)
             preprocessed = self._preprocessor.run_case(paths, None, *self._managers, self.dataset_json)
             labels, properties = self._predict(case_of(paths[0], self._file_ending), *preprocessed)
             with TemporaryDirectory() as temporary:

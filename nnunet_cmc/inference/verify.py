@@ -1,6 +1,7 @@
 """Verify that a model that somebody sent executes no code when nnU-Net, which unpickles its files, loads it."""
 
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -57,6 +58,8 @@ def _archive(file: Path) -> Iterator[Verdict]:
             path = PurePosixPath(member.filename)
             if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
                 yield Verdict(member.filename, "its path leads out of the folder that it is extracted to")
+            elif stat.S_ISLNK(member.external_attr >> 16):  # a Unix program puts the file's mode there
+                yield Verdict(member.filename, "it is a link to another file: export the model again")
             elif not member.is_dir():
                 yield Verdict(member.filename, _problem(_member, archive, member, Path(folder)))
 

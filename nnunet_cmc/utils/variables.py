@@ -15,8 +15,18 @@ def require_set(*variables: Any) -> None:
             raise ValueError(f"{name} is not set: set this variable to nnU-Net's folder of that name.")
         if (whole := expanded(folder)) != folder:
             raise ValueError(f"{name} is {folder}, which nnU-Net does not expand: export {name}={whole}.")
+        if cannot_be_expanded(folder):
+            raise ValueError(
+                f"{name} is {folder}, which names a home folder or a variable that there is not: export {name} with "
+                "the path of the folder."
+            )
 
 
 def expanded(folder: str) -> str:
     """``folder`` as a shell would have written it: with the home folder and the variables that it names."""
     return os.path.expanduser(os.path.expandvars(folder))
+
+
+def cannot_be_expanded(folder: str) -> bool:
+    """Tell whether ``folder`` names the home of a user, or a variable, that there is not, and is no folder so named."""
+    return (folder.startswith("~") or "$" in folder) and expanded(folder) == folder and not os.path.isdir(folder)

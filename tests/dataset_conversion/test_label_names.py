@@ -54,6 +54,19 @@ def test_numbers_in_the_order_of_values():
     assert number_classes({"liver": 1}, ["CT"]) == ({"liver": 1}, [None])
 
 
+@pytest.mark.parametrize("name", ["Background", "BACKGROUND", "background"])
+def test_the_background_in_any_case_of_letters(name):
+    assert number_classes({name: 0, "liver": 1}, ["CT"]) == ({"liver": 1}, [None])
+
+
+@pytest.mark.parametrize(("file", "text"), [("c.json", '{"1": "liver", "5": "liver"}'),
+                                            ("c.label", ITKSNAP.replace("left kidney", "liver"))])  # fmt: skip
+def test_a_name_of_two_values(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=f"{file} has the class liver twice, as 1 and 5: give every value a name of"):
+        read_classes(tmp_path / file)
+
+
 def test_each_modality_has_values_of_its_own():
     numbers, values = number_classes(
         {"CT": {"liver": 1, "spleen": 2}, "MR": {"spleen": 63, "liver": 126}}, ["CT", "MR"]

@@ -86,6 +86,17 @@ def test_a_table_as_a_spreadsheet_writes_it(table, nnunet_folders, write_volume,
     }
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_first_line_that_tells_excel_of_the_delimiter(table, nnunet_folders, delimiter):
+    file = table("subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz")
+    lines = file.read_text().replace(",", delimiter)
+    file.write_text(f"\ufeffsep={delimiter}\r\n{lines}", encoding="utf-8")
+    assert names(convert_table(3, "X", file, CLASSES) / "imagesTr") == ["a_CT_0000"]
+    file.write_text(f"sep={delimiter}\n{lines}{delimiter}\n{'b,CT,'.replace(',', delimiter)}", encoding="utf-8")
+    with pytest.raises(ValueError, match="Line 5 of"):
+        convert_table(4, "X", file, CLASSES)
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 def test_a_table_that_is_not_in_utf_8(table, nnunet_folders, encoding):
     file = table("subject,modality,image")

@@ -132,6 +132,8 @@ def test_unknown_label_values_are_refused(folders, dataset_json, write_labels, b
 def test_fractional_label_values_are_refused(folders, dataset_json, write_labels, blocks):
     write_labels(folders[1] / "a.nii.gz", blocks().astype(np.float32) * 0.5)
     assert "label value(s) 0.5" in refusal(folders, dataset_json)
+    write_labels(folders[1] / "a.nii.gz", blocks() * np.nextafter(np.float32(1), 2))
+    assert "label value(s) 1.00000012, 2.00000024, but" in refusal(folders, dataset_json)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.8])  # a broken header, a broken body

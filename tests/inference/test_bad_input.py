@@ -199,6 +199,22 @@ def test_models_of_others_and_lists_of_files_are_left_to_nnunet(in_tiny, tmp_pat
     assert files == []
 
 
+def test_files_of_two_cases_are_not_predicted_as_one(tiny, tmp_path):
+    shutil.copy(tiny.new / "both_0001.nii.gz", tmp_path / "other_0001.nii.gz")
+    files = [str(tiny.new / "both_0000.nii.gz"), str(tmp_path / "other_0001.nii.gz")]
+    sentence = r"both_0000.nii.gz and .*other_0001.nii.gz are of different cases, as their names say: predict each"
+    with pytest.raises(ValueError, match=sentence):
+        Predictor(tiny.model, device="cpu").predict_files(files, tmp_path / "out.nii.gz")
+    with pytest.raises(ValueError, match=sentence):
+        stock(tiny.model).predict_from_files_sequential([files], [str(tmp_path / "out")])
+    with pytest.raises(ValueError, match=r"A case has no channel file: give a CASE_0000.nii.gz or more"):
+        stock(tiny.model).predict_from_files_sequential([[]], [str(tmp_path / "out")])
+    for name in ("both_0001.nii", "both_0001.NII.gz"):
+        with pytest.raises(ValueError, match=rf"{name} has no channel number: name it CASE_0000\.nii\.gz"):
+            Predictor(tiny.model, device="cpu").predict_files([files[0], tmp_path / name])
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_a_full_disk_leaves_no_half_of_a_prediction(tiny, tmp_path, full_disk):
     predictor = Predictor(tiny.model, device="cpu", mirroring=False)
     out = tmp_path / "out.nii.gz"

@@ -243,6 +243,17 @@ def test_archives_that_would_fill_the_disk(tmp_path, capsys, kind):
     assert told[kind] in capsys.readouterr().out
 
 
+def test_links_in_an_archive(tmp_path, capsys):
+    """Of which an unpacking program makes links, through which what comes after would be written elsewhere."""
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        for name in ("fold_0", "notes.txt"):
+            link = zipfile.ZipInfo(name)
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, "/etc")
+    assert main(["doctor", "--verify", str(tmp_path / "model.zip")]) == 1
+    assert capsys.readouterr().out.count("it is a link to another file: export the model again") == 2
+
+
 def test_archives_that_cannot_be_read(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "broken.zip", "w") as archive:
         archive.writestr("m/dataset.json", "{}")

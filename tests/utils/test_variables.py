@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
+from nnunet_cmc.commands.doctor import folders
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.utils.variables import require_set
 
@@ -22,6 +23,17 @@ def test_a_folder_that_no_shell_has_expanded(variable, monkeypatch):
     monkeypatch.setenv(name, "")
     with pytest.raises(ValueError, match=f"{name} is not set: set this variable"):
         require_set(variable)
+
+
+@pytest.mark.parametrize("value", ["~nobody-of-this-name/raw", "$NO_SUCH_VARIABLE/raw", "${NO_SUCH_VARIABLE}"])
+def test_a_home_or_a_variable_that_there_is_not(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("nnUNet_raw", value)
+    with pytest.raises(ValueError, match="names a home folder or a variable that there is not: export nnUNet_raw with"):
+        require_set(nnUNet_raw)
+    assert "that there is not: export nnUNet_raw with" in next(folders()).finding
+    Path(value).mkdir(parents=True)  # then it is the name of a folder
+    require_set(nnUNet_raw)
 
 
 def test_commands_say_so(nnunet_folders, monkeypatch, capsys):

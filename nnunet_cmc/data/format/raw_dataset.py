@@ -33,11 +33,11 @@ def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
         ) from error
     content = read_json(file, REMEDY)
     for read_by_nnunet in (file, join(os.path.dirname(file), "splits_final.json")):
-        _remove_byte_order_mark(read_by_nnunet)
+        remove_byte_order_mark(read_by_nnunet)
     return DatasetDescription.from_dict(content, file)
 
 
-def _remove_byte_order_mark(file: str) -> None:
+def remove_byte_order_mark(file: str) -> None:
     """Remove the byte order mark that ``file`` may begin with, which nnU-Net cannot read."""
     if os.path.isfile(file):
         content = Path(file).read_bytes()

@@ -47,14 +47,36 @@ def looks_like_a_scan(name: str) -> bool:
 
 
 def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """Describe each file or folder that looks like a scan or a label but is no file of this ending."""
+    """Describe each file or folder that looks like a scan or a label but is no file of this ending, or holds some."""
     read = (file_ending, COMPANIONS.get(file_ending, file_ending))
-    return [
-        f"{path} looks like a scan, but is no file that ends in {file_ending}, so it would be left out: "
-        f"convert it to {file_ending}, or move it to another folder."
-        for path in visible_files(folder)
-        if looks_like_a_scan(os.path.basename(path)) and not (path.endswith(read) and os.path.isfile(path))
-    ]
+    problems = []
+    for path in visible_files(folder):
+        is_folder = os.path.isdir(path)
+        if looks_like_a_scan(os.path.basename(path)):
+            if is_folder or not path.endswith(read):
+                problems.append(
+                    f"{path} looks like a scan, but is no file that ends in {file_ending}, so it would be left out: "
+                    f"convert it to {file_ending}, or move it to another folder."
+                )
+        elif is_folder and (scan := _scan_below(path)):
+            problems.append(
+                f"{path} is a folder that holds {scan}, which looks like a scan and would be left out: move it to "
+                f"{folder}, if it belongs there, or the folder {os.path.basename(path)} to another one."
+            )
+    return problems
+
+
+def _scan_below(folder: str) -> str | None:
+    """Find a file in a folder, or further down, that looks like a scan; but none in a folder of predictions."""
+    if os.path.isfile(os.path.join(folder, "dataset.json")):  # which prediction leaves there
+        return None
+    for path in visible_files(folder):
+        if os.path.isdir(path):
+            if found := _scan_below(path):
+                return found
+        elif looks_like_a_scan(os.path.basename(path)):
+            return path
+    return None
 
 
 def files_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
@@ -87,6 +109,25 @@ def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
     for file in files:
         cases.setdefault(case_of(file, file_ending), []).append(file)
     return cases
+
+
+def require_one_case(files: Iterable[str], file_ending: str) -> list[str]:
+    """Return ``files``; one without a channel number is for ``check_case`` to refuse.
+
+    Raises:
+        ValueError: there is none, or they are of several cases: one patient's CT and another's MR make no case.
+    """
+    files = list(files)
+    if not files:
+        raise ValueError(f"A case has no channel file: give a CASE_0000{file_ending} or more.")
+    named = [(file, found[0]) for file in files if (found := split_name(file, file_ending))]
+    for file, case in named[1:]:
+        if case != named[0][1]:
+            raise ValueError(
+                f"{named[0][0]} and {file} are of different cases, as their names say: predict each case by itself, or "
+                "rename the files of one case to CASE_0000, CASE_0001, ..."
+            )
+    return files
 
 
 def numbered_cases(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:

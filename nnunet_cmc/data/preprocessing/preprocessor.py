@@ -19,7 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
 from nnunet_cmc.data.format.plans_json import REMEDY as PLANS_REMEDY
 from nnunet_cmc.data.format.plans_json import planned_configuration, read_plans
-from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description, unlabeled_cases
+from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description, remove_byte_order_mark, unlabeled_cases
 from nnunet_cmc.data.loading.cases import UNFINISHED
 from nnunet_cmc.data.preprocessing.body import body_box
 from nnunet_cmc.data.reading.raw_case import check_case, read_case, read_label, require_declared, shown_channels
@@ -28,6 +28,7 @@ from nnunet_cmc.utils.parallel import end_with_parent, run_parallel
 
 # Written for exact zeros of a present channel, so that a tile of nothing but zeros means that the modality is absent.
 ALMOST_ZERO = 1e-6
+COPIES = ("dataset.json", "splits_final.json")  # that a planner makes of files of the raw dataset
 
 
 def unlabeled_folder(preprocessed_folder: str) -> str:
@@ -138,11 +139,14 @@ class CMCPreprocessor(DefaultPreprocessor):
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw, preprocessed = join(nnUNet_raw, name), join(nnUNet_preprocessed, name)
         _add_missing_copies(raw, preprocessed)
+        plans_file = join(preprocessed, plans_identifier + ".json")
+        for read_by_nnunet in (plans_file, *(join(preprocessed, name) for name in COPIES)):
+            remove_byte_order_mark(read_by_nnunet)
         file = join(preprocessed, "dataset.json")
         dataset_json = read_json(file, REMEDY)
         description = DatasetDescription.from_dict(dataset_json, file)
         check_dataset(raw, description)
-        plans = read_plans(join(preprocessed, plans_identifier + ".json"))
+        plans = read_plans(plans_file)
         planned_configuration(plans, configuration_name)
         plans_manager = PlansManager(plans)
         configuration_manager = plans_manager.get_configuration(configuration_name)
@@ -192,7 +196,7 @@ def _require_our_reader(plans_manager: PlansManager) -> None:
 
 def _add_missing_copies(raw: str, preprocessed: str) -> None:
     """Copy what a planner copies, and plans that were moved from another dataset or machine came without."""
-    for name in ("dataset.json", "splits_final.json"):
+    for name in COPIES:
         source, copy = join(raw, name), join(preprocessed, name)
         if os.path.isfile(source) and os.path.isdir(preprocessed) and not os.path.exists(copy):
             with atomic_write(copy) as file:

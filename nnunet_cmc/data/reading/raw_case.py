@@ -120,7 +120,7 @@ def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
     unknown = np.unique(labels[~np.isin(labels, known)])
     if len(unknown):
         raise ValueError(
-            f"Case {case}: {label_file} has the label value(s) {', '.join(f'{value:g}' for value in unknown[:10])}, "
+            f"Case {case}: {label_file} has the label value(s) {', '.join(f'{value:.9g}' for value in unknown[:10])}, "
             f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
         )
     return labels

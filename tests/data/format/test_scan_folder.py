@@ -67,3 +67,21 @@ def test_the_second_file_of_a_pair_is_read_with_the_first(tmp_path):
     assert scans_of(tmp_path, ".img") == [str(tmp_path / "x_0000.img")]
     with pytest.raises(ValueError, match=r"x_0000\.hdr looks .*\n.*x_0000\.img looks"):
         scans_of(tmp_path, ".nii")
+
+
+@pytest.mark.parametrize("scan", ["MR/x_0001.nii.gz", "MR/series 1/IM.dcm", "labels/x.nii", "results/a/b/c.mha"])
+def test_a_folder_that_holds_scans_is_not_left_out_without_a_word(tmp_path, scan):
+    folder = tmp_path / scan.split("/")[0]
+    (tmp_path / scan).parent.mkdir(parents=True)
+    make(tmp_path, "x_0000.nii.gz", scan)
+    with pytest.raises(ValueError) as caught:
+        scans_of(tmp_path, ".nii.gz")
+    assert str(caught.value).startswith(f"{folder} is a folder that holds {tmp_path / scan}, which looks like a scan")
+
+
+def test_predictions_and_what_begins_with_a_dot_may_lie_in_a_folder_of_scans(tmp_path):
+    for folder in ("out/fold", ".trash", "notes"):
+        (tmp_path / folder).mkdir(parents=True)
+    make(tmp_path, "x_0000.nii.gz", "out/x.nii.gz", "out/fold/BRATS_0001.nii.gz", ".trash/y_0000.nii.gz")
+    make(tmp_path, "notes/letter.txt", "notes/._x_0001.nii.gz", "out/dataset.json")
+    assert scans_of(tmp_path, ".nii.gz") == [str(tmp_path / "x_0000.nii.gz")]

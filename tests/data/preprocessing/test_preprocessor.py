@@ -258,6 +258,15 @@ def test_plans_that_were_moved_take_what_the_raw_dataset_has(planned, labeled_fo
     assert (preprocessed / "splits_final.json").read_text() == "[{}]", "what is there stays"
 
 
+def test_files_that_begin_with_a_byte_order_mark(planned):
+    for name in ("CMCPlans.json", "dataset.json"):
+        file = planned[1] / name
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    preprocess()
+    assert list((planned[1] / "CMCPlans_3d_fullres_unlabeled").glob("*.b2nd"))
+    assert not (planned[1] / "CMCPlans.json").read_bytes().startswith(b"\xef"), "nnU-Net reads it, too, to train"
+
+
 def test_what_is_unfinished_looks_so_at_every_moment(planned, labeled_folder, monkeypatch):
     """A kill may come before any removal: half of a folder must never pass for all of it."""
     unfinished = planned[1] / "CMCPlans_3d_fullres_unlabeled.unfinished"

@@ -124,6 +124,8 @@ def test_label_values(write, dataset_json):
     np.testing.assert_array_equal(read_label(write("a.nii.gz", labels), parsed(dataset_json))[0], labels)
     with pytest.raises(ValueError, match=r"value\(s\) 0\.5, "):
         read_label(write("a.nii.gz", labels + np.float32(0.5)), parsed(dataset_json))
+    with pytest.raises(ValueError, match=r"value\(s\) 1\.00000012, 2\.00000024, but"):  # which is not read as 1, 2
+        read_label(write("a.nii.gz", np.minimum(labels, 2) * np.nextafter(np.float32(1), 2)), parsed(dataset_json))
     labels = np.where(labels == 2, np.nan, labels)
     count = np.isnan(labels).sum()
     with pytest.raises(ValueError, match=rf"Case a: .*a\.nii\.gz has {count} voxel\(s\) that are NaN .*: replace them"):
