@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.grid import read_grid
-from nnunet_cmc.data.reading.voxels import out_of_memory, read_image
+from nnunet_cmc.data.reading.voxels import format_value, out_of_memory, read_image
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 from nnunet_cmc.utils.files import visible
@@ -163,7 +163,7 @@ def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tu
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(
-            f"Case {case}: {file} has the label value(s) {', '.join(f'{value:.9g}' for value in unknown[:5])}, but "
+            f"Case {case}: {file} has the label value(s) {', '.join(map(format_value, unknown[:5]))}, but "
             f"dataset.json knows {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."
         )
     return labels, image.GetSpacing()[::-1]

@@ -10,7 +10,7 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import by_case, scans_of, split_name
 from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
-from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
+from nnunet_cmc.data.reading.voxels import count_not_finite, format_value, out_of_memory
 
 
 def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
@@ -120,7 +120,7 @@ def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
     unknown = np.unique(labels[~np.isin(labels, known)])
     if len(unknown):
         raise ValueError(
-            f"Case {case}: {label_file} has the label value(s) {', '.join(f'{value:.9g}' for value in unknown[:10])}, "
+            f"Case {case}: {label_file} has the label value(s) {', '.join(map(format_value, unknown[:10]))}, "
             f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
         )
     return labels

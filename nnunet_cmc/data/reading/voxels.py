@@ -70,3 +70,9 @@ def write_volume(image: sitk.Image, file: str | PathLike) -> None:
     with all_written(file, *NOT_WRITTEN):
         sitk.WriteImage(image, str(file), True)
         read_voxels(file)
+
+
+def format_value(value: float) -> str:
+    """Write a voxel's value in as few digits as tell it apart in single precision: 7, 1e+38, 1.0000001."""
+    short = f"{value:g}"
+    return short if np.float32(short) == np.float32(value) else f"{value:.9g}"
