@@ -10,13 +10,13 @@ from nnunet_cmc.utils.variables import require_set
 
 @pytest.mark.parametrize("variable", [nnUNet_raw, nnUNet_preprocessed, nnUNet_results])
 def test_a_folder_that_no_shell_has_expanded(variable, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/people/me")
     name = variable.env_var_name
     for value in ("~/data", "$HOME/data", "${HOME}/data"):
         monkeypatch.setenv(name, value)
         with pytest.raises(ValueError) as caught:
             require_set(variable)
-        assert str(caught.value) == f"{name} is {value}, which nnU-Net does not expand: export {name}=/home/me/data."
+        assert str(caught.value) == f"{name} is {value}, which nnU-Net does not expand: export {name}=/people/me/data."
     for value in ("data", "../data", "/data/a~b"):
         monkeypatch.setenv(name, value)
         require_set(variable)

@@ -1,5 +1,6 @@
 """What a term of the loss is, and how a recipe names one."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -33,9 +34,9 @@ class LossTerm(nn.Module):
     compares: ClassVar[bool] = False
     similarity: Similarity | None = None
 
+    @abstractmethod
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term, a scalar with a graph; an exact 0 where the batch has nothing for it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
