@@ -29,8 +29,12 @@ OWN = "a checkpoint of the same plans"
     [
         (CMCPlanner, "sam_tiny.pth", {**SAM_SIZES, **SAM_BLOCKS}, (4, 4, 8)),
         (CMCPlannerUniversal, "unet_tiny_base2.pth", {"channels": [4, 8, 16, 32], "stem": 2}, (4, 8, 16)),
-        (CMCPlannerResEnc, OWN, {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]}, (4, 4)),
-        pytest.param(  # the demo's commands plan, train and predict with it in every run
+        # what others plan, train and predict with in every run: the tests of inference, and the demo's
+        pytest.param(
+            *(CMCPlannerResEnc, OWN, {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]}, (4, 4)),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             *(CMCPlannerTiny, OWN, {"image_size": 16, "depth": 2, "global_blocks": [0, 1]}, (4, 4, 8)),
             marks=pytest.mark.slow,
         ),
