@@ -88,11 +88,13 @@ class Predictor:
             arguments = self._stacked(volumes), None, properties, *self._managers, self.dataset_json
             return self._predict(None, *self._preprocessor.run_case_npy(*arguments))[0]
 
-    def predict_files(self, files: Sequence[str | os.PathLike], output: str | os.PathLike | None = None) -> sitk.Image:
+    def predict_files(
+        self, files: str | os.PathLike | Sequence[str | os.PathLike], output: str | os.PathLike | None = None
+    ) -> sitk.Image:
         """Predict the label map of a case given as files ``CASE_000N`` (N is the channel), on the grid of these files.
 
         Args:
-            files: of any of the modalities, in any order.
+            files: of any of the modalities, in any order; one path for a case of one file.
             output: file to write the label map to, too, atomically.
 
         Raises:
@@ -103,7 +105,8 @@ class Predictor:
         if output is not None:
             self._require_writable(Path(output))
         with self._memory_slots:
-            paths = require_one_case(map(str, files), self._file_ending)
+            listed = [files] if isinstance(files, str | os.PathLike) else files
+            paths = require_one_case(map(str, listed), self._file_ending)
             preprocessed = self._preprocessor.run_case(paths, None, *self._managers, self.dataset_json)
             labels, properties = self._predict(case_of(paths[0], self._file_ending), *preprocessed)
             with TemporaryDirectory() as temporary:

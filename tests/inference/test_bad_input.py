@@ -215,6 +215,12 @@ def test_files_of_two_cases_are_not_predicted_as_one(tiny, tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
+def test_one_path_is_a_case_of_one_file(tiny):
+    predictor, file = Predictor(tiny.model, device="cpu", mirroring=False), tiny.new / "ct_0000.nii.gz"
+    one, listed = (sitk.GetArrayFromImage(predictor.predict_files(given)) for given in (str(file), [file]))
+    np.testing.assert_array_equal(one, listed)
+
+
 def test_a_full_disk_leaves_no_half_of_a_prediction(tiny, tmp_path, full_disk):
     predictor = Predictor(tiny.model, device="cpu", mirroring=False)
     out = tmp_path / "out.nii.gz"
