@@ -14,6 +14,7 @@ from nnunet_cmc.networks.cmcnet import CMCNet
 from nnunet_cmc.networks.decoder import Predicting
 from nnunet_cmc.networks.encoders import ViTPyramid
 from nnunet_cmc.networks.mia import MeanFusion
+from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 
 
@@ -28,12 +29,22 @@ class SuperviseDeep:
 
 
 @dataclass(frozen=True)
+class SeparateModalities:
+    """Give each modality its own encoder and decoder, as in the paper: see :meth:`CMCNet.separate`."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.separate()
+
+
+@dataclass(frozen=True)
 class FuseSkips:
     """Give a decoder the skips of the modalities that its own is fused with: see :class:`SkipFusion`."""
 
     def __call__(self, network: CMCNet) -> None:
-        """Change ``network`` in place."""
-        network.skip_fusion = SkipFusion(len(network.encoders), network.skip_channels)
+        """Change ``network`` in place. ValueError: its modalities share a decoder."""
+        _require_separate(network, "fuses the skips of")
+        network.skip_fusion = SkipFusion(network.num_modalities, network.channels[:-1])
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,12 @@ class FuseByMean:
 
 @dataclass(frozen=True)
 class ShareEncoder:
-    """Use one encoder for all modalities."""
+    """Use one encoder, of which no part is a modality's own, for the separate decoders of all modalities."""
 
     def __call__(self, network: CMCNet) -> None:
-        """Change ``network`` in place."""
-        network.encoders = nn.ModuleList([network.encoders[0]] * len(network.encoders))
+        """Change ``network`` in place. ValueError: its modalities share one already."""
+        _require_separate(network, "shares")
+        network.encoders = nn.ModuleList([network.encoders[0]] * network.num_modalities)
 
 
 @dataclass(frozen=True)
@@ -66,9 +78,9 @@ class ShowOnly:
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place. ValueError: it has no such modality."""
-        if self.modality >= len(network.encoders):
+        if self.modality >= network.num_modalities:
             raise ValueError(
-                f"There is no modality {self.modality}, as the dataset has {len(network.encoders)}, numbered from 0: "
+                f"There is no modality {self.modality}, as the dataset has {network.num_modalities}, numbered from 0: "
                 "name a trainer of another."
             )
         network.register_forward_pre_hook(self._show)
@@ -86,12 +98,20 @@ class TrainAdapters:
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place. ValueError: its encoders are no transformers with adapters."""
         for encoder in network.encoders:
-            if not isinstance(encoder, ViTPyramid):
+            pyramid = encoder.encoder if isinstance(encoder, SharedEncoder) else encoder
+            if not isinstance(pyramid, ViTPyramid):
                 raise ValueError(
                     "Adapters belong to a transformer, which the encoder of these plans is not: train with "
                     "-tr CMCTrainer, or with -p CMCPlans."
                 )
-            freeze_all_but_adapters(encoder.vit)
+            freeze_all_but_adapters(pyramid.vit)
 
 
-NetworkChange = SuperviseDeep | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters
+def _require_separate(network: CMCNet, does: str) -> None:
+    if network.shared:
+        raise ValueError(
+            f"The change {does} separate encoders, and this network has none: put SeparateModalities first."
+        )
+
+
+NetworkChange = SuperviseDeep | SeparateModalities | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters

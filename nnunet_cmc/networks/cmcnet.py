@@ -1,5 +1,7 @@
-"""CMCNet: an encoder and a decoder per modality, and MIA fusion over the modalities that a sample has."""
+"""CMCNet: encoders, MIA fusion over the modalities that a sample has, and decoders."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA
-from nnunet_cmc.networks.rows import Mask, put, rows_of, take
+from nnunet_cmc.networks.rows import Mask, rows_of, take
+from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
 
@@ -20,11 +23,11 @@ NO_MODALITY_LOGIT = -20.0
 class CMCOutput(NamedTuple):
     """The network's output for training. Entries of modalities that are absent, or not decoded, are zero.
 
-    logits: ``(B, M, K, D, H, W)``, each modality's decoder.
+    logits: ``(B, M, K, D, H, W)``, decoded from the modalities that m is fused with.
     features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts; float32
         under autocast, too.
     present: ``(B, M)`` bool.
-    deep: logits at coarser strides, finest first, of a training with deep supervision.
+    deep: logits at coarser resolutions, finest first, of a training with deep supervision.
     """
 
     logits: Tensor
@@ -41,21 +44,25 @@ def presence(x: Tensor) -> Tensor:
 class CMCNet(nn.Module):
     """The network of CMC (Zhou et al., MICCAI 2024) for any M >= 2 modalities and any non-empty subset of them present.
 
+    Arranged as planned, the modalities share one encoder, but for its first stage, norms and adapters, and one decoder:
+    MIA, which starts as the mean, fuses the deepest features of the modalities that are present, and every skip is
+    their mean. Arranged by :meth:`separate`, each modality has its own encoder and its own decoder, as in the paper.
+
     Args:
         input_channels: M; a modality is a channel.
         num_classes: K, with background.
-        patch_size: (D, H, W) in voxels, a multiple of the encoder's stride.
-        encoder, encoder_kwargs: a name in :data:`ENCODERS` and its arguments; every modality gets its own.
-        decoder_channels: widths of the decoders, at stride 1, 2, 4, ...
+        patch_size: (D, H, W) in voxels, a multiple of the encoder's strides.
+        encoder, encoder_kwargs: a name in :data:`ENCODERS` and its arguments.
+        decoder_channels: widths of the decoders, at stride 1, 2, 4, ..., but for an encoder that has its own decoder.
         checkpointing: whether training recomputes the activations of encoders and decoders in the backward pass,
             which costs a second forward pass and saves most of the memory.
 
     Raises:
-        ValueError: fewer than two modalities, or a patch that the encoder's stride does not divide.
+        ValueError: fewer than two modalities, or a patch that the encoder's strides do not divide.
     """
 
     pretrained: Tensor
-    reliability: Tensor
+    reliability: Tensor | None
 
     def __init__(
         self,
@@ -64,7 +71,7 @@ class CMCNet(nn.Module):
         patch_size: list[int],
         encoder: str,
         encoder_kwargs: dict,
-        decoder_channels: list[int],
+        decoder_channels: list[int] | None = None,
         checkpointing: bool = False,
         deep_supervision: bool = False,
     ):
@@ -73,51 +80,76 @@ class CMCNet(nn.Module):
             raise ValueError("CMCNet has no deep supervision: train plans of a CMC planner with -tr CMCTrainer.")
         if input_channels < 2:
             raise ValueError(f"CMC needs two modalities or more; dataset.json names {input_channels} channel.")
-        encoders = [build_encoder(encoder, **encoder_kwargs) for _ in range(input_channels)]
-        channels, strides = encoders[0].channels, encoders[0].strides
-        if any(side % strides[-1] for side in patch_size):
-            raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's stride {strides[-1]}.")
-        self.num_classes = num_classes
+        self.num_modalities, self.num_classes = input_channels, num_classes
         self.checkpointing = checkpointing
-        # Device on which all encoders run as one computation with stacked weights: for a ViT's many small operators a
-        # GPU is limited by the host that launches them. It does not help a CPU, nor convolutions, which would become
-        # grouped ones.
+        self._build_encoder = partial(build_encoder, encoder, **encoder_kwargs)
+        self._build_decoder = partial(DECODERS.get(encoder, Decoder), widths=decoder_channels, num_classes=num_classes)
+        # Device on which separate encoders run as one computation with stacked weights: for a ViT's many small
+        # operators a GPU is limited by the host that launches them. It does not help a CPU, nor convolutions, which
+        # would become grouped ones.
         self.stacked_on = "cuda" if encoder == "sam_med3d" else None
-        self.feature_channels = channels[-1]
-        self.stride = strides[-1]
-        self.encoders = nn.ModuleList(encoders)
-        self.skip_channels = channels[:-1]
-        self.mia: nn.Module = MIA(input_channels, channels[-1])
+
+        one = self._build_encoder()
+        self.channels, stride = one.channels, one.strides[-1]
+        if any(side % step for side, step in zip(patch_size, stride, strict=True)):
+            raise ValueError(
+                f"The patch {list(patch_size)} is not a multiple of the encoder's stride {' x '.join(map(str, stride))}."
+            )
+        self.shared = True
+        self.decoders = nn.ModuleList([self._build_decoder(one)])
+        self.encoders = nn.ModuleList([SharedEncoder(one, input_channels)])
+        self.mia: nn.Module = MIA(input_channels, self.channels[-1], from_mean=True)
+        self.merges = nn.ModuleList()
         self.skip_fusion: SkipFusion | None = None  # a trainer may put a SkipFusion here
-        decoder = DECODERS.get(encoder, Decoder)
-        self.decoders = nn.ModuleList(
-            decoder(channels, strides, decoder_channels, num_classes) for _ in range(input_channels)
-        )
-        # Log-weight of each modality for each class when predictions are combined: equal until a trainer sets it.
-        self.register_buffer("reliability", torch.zeros(input_channels, num_classes))
+        self.register_buffer("reliability", None)
         # Set in files of `nnunet_cmc weights`, so that a trainer knows that its network is not random.
         self.register_buffer("pretrained", torch.tensor(False))
 
+    def separate(self) -> None:
+        """Arrange the network anew, with random weights: an encoder and a decoder of each modality.
+
+        A decoder gets its modality's skips and, merged by a 1^3 convolution that is initialised to the mean, the fused
+        and its modality's own deepest features.
+        """
+        encoders = [self._build_encoder() for _ in range(self.num_modalities)]
+        width = self.channels[-1]
+        self.shared = False
+        self.decoders = nn.ModuleList(map(self._build_decoder, encoders))
+        self.encoders = nn.ModuleList(encoders)
+        self.mia = MIA(self.num_modalities, width)
+        self.merges = nn.ModuleList(nn.Conv3d(2 * width, width, 1, bias=False) for _ in encoders)
+        for merge in self.merges:
+            merge.weight.data = torch.eye(width).repeat(1, 2)[:, :, None, None, None] / 2
+        # Log-weight of each modality for each class when predictions are combined: equal until a trainer sets it.
+        self.register_buffer("reliability", torch.zeros(self.num_modalities, self.num_classes))
+
+    def parts(self, modalities: Sequence[str]) -> dict[str, nn.Module]:
+        """Return the encoders and decoders by name; ``modalities`` are the names of the channels."""
+        of = [""] if self.shared else [f" {name}" for name in modalities]
+        encoders = {f"encoder{which}": part for which, part in zip(of, self.encoders, strict=True)}
+        return encoders | {f"decoder{which}": part for which, part in zip(of, self.decoders, strict=True)}
+
     def forward(self, x: Tensor, fusion: Tensor | None = None) -> Tensor | CMCOutput:
-        """Predict; with ``fusion`` return every modality's own prediction and features for training.
+        """Predict; with ``fusion`` return the predictions of chosen sets of modalities, and features, for training.
 
         Args:
-            x: ``(B, M, D, H, W)``; a channel that is exactly zero is absent, and its encoder does not run.
-            fusion: ``(B, M, M)`` bool; ``fusion[b, m]`` are the modalities fused for decoder m of sample b, which runs
-                only if m is one of them. Absent modalities are left out of it.
+            x: ``(B, M, D, H, W)``; a channel that is exactly zero is absent, and is not computed with.
+            fusion: ``(B, M, M)`` bool; ``fusion[b, m]`` are the modalities fused for the prediction m of sample b,
+                which is made only if m is one of them. Absent modalities are left out of it.
 
         Returns:
-            Without ``fusion`` the present modalities' predictions combined, logits ``(B, K, D, H, W)``: background
-            where nothing is present. With it :class:`CMCOutput`.
+            Without ``fusion`` the prediction from all that is present, logits ``(B, K, D, H, W)``: background where
+            nothing is. With it :class:`CMCOutput`.
         """
         if fusion is None and len(x) == 1 and x.device.type == "cpu":
             # torch takes a slow convolution for a small batch of one on the CPU: two are ten times faster.
             return self(x.expand(2, -1, -1, -1, -1))[:1]
         present = presence(x)
+        together = present[:, None] & present[:, :, None]
         if fusion is None:
-            output = self._decode(x, present, present[:, None] & present[:, :, None])
-            return self.combine(output.logits, present)
-        return self._decode(x, present, fusion & present[:, None] & present[:, :, None], keep_graph=True)
+            asked = together & _first(present)[:, :, None] if self.shared else together
+            return self.combine(self._decode(x, present, asked).logits, present)
+        return self._decode(x, present, fusion & together, keep_graph=True)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """Load as torch does. ValueError, one sentence, where weights of other plans or labels do not fit."""
@@ -131,50 +163,75 @@ class CMCNet(nn.Module):
             ) from error
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Average the present modalities' log-probabilities by reliability: ``(B, M, K, ...)`` -> ``(B, K, ...)``."""
-        score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
-        weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
+        """Combine the predictions of all that is present: ``(B, M, K, ...)`` -> ``(B, K, ...)``.
+
+        A shared decoder has made one; of separate decoders the log-probabilities are averaged by reliability.
+        """
+        if self.reliability is None:
+            weight = _first(present)[:, :, None].expand(-1, -1, self.num_classes).to(logits.dtype)
+        else:
+            score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
+            weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
+            logits = logits.log_softmax(2)
         background = torch.full_like(weight[:, 0], NO_MODALITY_LOGIT).index_fill(1, weight.new_zeros(1).long(), 0.0)
         combined = torch.where(present.any(1, keepdim=True), 0.0, background)[:, :, None, None, None]
         for m in range(logits.shape[1]):
-            combined = combined + weight[:, m, :, None, None, None] * logits[:, m].log_softmax(1)
+            combined = combined + weight[:, m, :, None, None, None] * logits[:, m]
         return combined
 
     def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, keep_graph: bool = False) -> CMCOutput:
         # which modalities a sample has and fuses decides what is computed: the only synchronisation with the GPU
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
-        # (B, M), the modalities fused for each decoder: none, if the decoder does not run
-        fusion_groups = [[tuple(group) if group[m] else () for m, group in enumerate(sample[1:])] for sample in asked]
-        own: Mask = [[bool(group) for group in sample] for sample in fusion_groups]
-        if keep_graph and not any(map(any, own)):
-            return self._decode_without_modality(x, present, fusion)
+        # (b, m) -> the modalities fused for it
+        groups = {
+            (b, m): tuple(group) for b, sample in enumerate(asked) for m, group in enumerate(sample[1:]) if group[m]
+        }
+        if not groups:
+            if keep_graph:
+                return self._decode_without_modality(x, present, fusion)
+            nothing = x.new_zeros(1, 1, 1, 1, 1, 1)
+            return CMCOutput(nothing.expand(*x.shape[:2], self.num_classes, *x.shape[2:]), nothing, present)
 
         rows = rows_of(has)
         maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
-        deepest = {m: pyramid[-1] for m, pyramid in maps.items()}
-        grid = [side // self.stride for side in x.shape[2:]]
-        features = _scatter(deepest, rows, x, (self.feature_channels, *grid))
+        # the maps of modality m in sample b are those of row place[m][b]
+        place = {m: {b: i for i, b in enumerate(of_m)} for m, of_m in rows.items()}
+        features = _grid({(b, m): maps[m][-1][i] for m in rows for b, i in place[m].items()}, present)
 
-        # One fused feature per sample and distinct set of modalities, however many decoders use it.
-        wanted = sorted({(b, group) for b, sample in enumerate(fusion_groups) for group in sample if group})
+        # One fused feature per sample and distinct set of modalities, however many predictions are made from it.
+        wanted = sorted({(b, group) for (b, _), group in groups.items()})
         number = {want: i for i, want in enumerate(wanted)}
         members = torch.tensor([group for _, group in wanted])  # on the CPU, where it is read
-        fused = self.mia(take(features, [b for b, _ in wanted]), members) if wanted else features[:0, 0]
+        fused = self.mia(take(features, [b for b, _ in wanted]), members)
 
-        decoded: dict[int, list[Tensor]] = {}
-        decoders = rows_of(own)
-        for m, of_m in decoders.items():
-            own_maps = [take(level, [rows[m].index(b) for b in of_m]) for level in maps[m]]
-            if self.skip_fusion is not None:
-                own_maps[:-1] = self.skip_fusion(own_maps[:-1], *self._other_skips(m, of_m, fusion_groups, maps, rows))
-            which = [number[b, fusion_groups[b][m]] for b in of_m]
-            decoded[m] = self._run(self.decoders[m], take(fused, which), own_maps)
-        logits = []
-        for i in range(max(map(len, decoded.values()), default=1)):
-            of_scale = {m: scales[i] for m, scales in decoded.items()}
-            shape = (self.num_classes, *(side // 2**i for side in x.shape[2:]))
-            logits.append(_scatter(of_scale, decoders, x, shape))
+        predicted: dict[tuple[int, int], list[Tensor]] = {}
+        if self.shared:
+            skips = [
+                torch.stack(
+                    [
+                        _mean([maps[m][level][place[m][b]] for m, there in enumerate(group) if there])
+                        for b, group in wanted
+                    ]
+                )
+                for level in range(len(self.channels) - 1)
+            ]
+            scales = self._run(self.decoders[0], [*skips, fused])
+            predicted = {(b, m): [scale[number[b, group]] for scale in scales] for (b, m), group in groups.items()}
+        else:
+            for m, of_m in rows_of(
+                [[(b, m) in groups for m in range(len(sample))] for b, sample in enumerate(has)]
+            ).items():
+                *skips, own = (take(level, [place[m][b] for b in of_m]) for level in maps[m])
+                if self.skip_fusion is not None:
+                    skips = self.skip_fusion(skips, *_other_skips(m, of_m, groups, maps, place))
+                deepest = torch.cat([take(fused, [number[b, groups[b, m]] for b in of_m]), own], 1)
+                scales = self._run(self.decoders[m], [*skips, self.merges[m](deepest)])
+                predicted |= {(b, m): [scale[i] for scale in scales] for i, b in enumerate(of_m)}
+        logits = [
+            _grid({place: scales[i] for place, scales in predicted.items()}, present)
+            for i in range(len(next(iter(predicted.values()))))
+        ]
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
         return CMCOutput(logits[0], features, present, tuple(logits[1:]))
 
@@ -193,20 +250,13 @@ class CMCNet(nn.Module):
 
     def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """Compute each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
+        if self.shared:
+            return self._run(self.encoders[0], parts)
         alike = len(parts) > 1 and len({part.shape for part in parts.values()}) == 1
         twice = self.checkpointing and torch.is_grad_enabled()
         if alike and not twice and next(iter(parts.values())).device.type == self.stacked_on:
             return dict(zip(parts, stacked([self.encoders[m] for m in parts], list(parts.values())), strict=True))
         return {m: self._run(self.encoders[m], part) for m, part in parts.items()}
-
-    def _other_skips(self, m: int, of_m: list[int], fusion_groups, maps, rows) -> tuple[dict, dict]:
-        """Return the skips of each other modality that is fused with m in samples ``of_m``, and in which of them."""
-        which = rows_of([[n != m and fused for n, fused in enumerate(fusion_groups[b][m])] for b in of_m])
-        skips = {
-            n: [take(level, [rows[n].index(of_m[i]) for i in fused]) for level in maps[n][:-1]]
-            for n, fused in which.items()
-        }
-        return skips, which
 
     def _run(self, part: nn.Module, *inputs):
         if self.checkpointing and torch.is_grad_enabled():
@@ -214,11 +264,30 @@ class CMCNet(nn.Module):
         return part(*inputs)
 
 
-def _scatter(parts: dict[int, Tensor], rows: dict[int, list[int]], x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Put each modality's rows where they belong in a zero tensor ``(B, M, *shape)``."""
-    like = next(iter(parts.values()), None)
-    dtype = torch.float32 if like is None else like.dtype
-    empty = torch.zeros((len(x), *shape), device=x.device, dtype=dtype)
-    return torch.stack(
-        [put(parts[m].to(dtype), rows[m], len(x)) if m in parts else empty for m in range(x.shape[1])], 1
-    )
+def _first(present: Tensor) -> Tensor:
+    """Mark the first modality of each sample: ``(B, M)`` -> ``(B, M)`` bool."""
+    return present & (present.cumsum(1) == 1)
+
+
+def _mean(maps: list[Tensor]) -> Tensor:
+    return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
+
+
+def _other_skips(m: int, of_m: list[int], groups, maps, place) -> tuple[dict, dict]:
+    """Return the skips of each other modality that is fused with m in samples ``of_m``, and in which of them."""
+    which = rows_of([[n != m and there for n, there in enumerate(groups[b, m])] for b in of_m])
+    skips = {
+        n: [take(level, [place[n][of_m[i]] for i in fused]) for level in maps[n][:-1]] for n, fused in which.items()
+    }
+    return skips, which
+
+
+def _grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
+    """Put tensors of one shape where they belong, by sample and modality, in a zero tensor ``(B, M, ...)``.
+
+    Args:
+        like: ``(B, M, ...)``.
+    """
+    zero = torch.zeros_like(next(iter(entries.values())))
+    cells = [entries.get((b, m), zero).to(zero.dtype) for b in range(like.shape[0]) for m in range(like.shape[1])]
+    return torch.stack(cells).unflatten(0, like.shape[:2])

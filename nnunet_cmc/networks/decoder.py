@@ -1,4 +1,4 @@
-"""Decoders: from the fused feature, a modality's own feature and its own skips to that modality's logits."""
+"""Decoders: from maps of all resolutions, the deepest of which is fused, to logits."""
 
 from typing import cast
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.blocks import conv_block
+from nnunet_cmc.networks.encoders import Encoder
+from nnunet_cmc.networks.unet import UNetDecoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
 
 
@@ -31,37 +33,37 @@ class Predicting(nn.Module):
 
 
 class Decoder(Predicting):
-    """U-Net decoder of two deep features: the fused one and the modality's own.
+    """U-Net decoder of any encoder whose strides are powers of two.
 
     At a stride where the encoder has no map (a ViT has none at full resolution) a level is the transposed convolution
     with norm and activation only: a 3^3 convolution there would cost as much as all other levels together.
 
     Args:
-        encoder_channels, encoder_strides: of the encoder's maps, shallow to deep.
+        encoder: whose maps it decodes.
         widths: ``widths[i]`` channels at stride ``2**i``, one for each stride above the deepest map.
         num_classes: K.
     """
 
-    def __init__(self, encoder_channels: list[int], encoder_strides: list[int], widths: list[int], num_classes: int):
-        if 2 ** len(widths) != encoder_strides[-1]:
+    def __init__(self, encoder: Encoder, widths: list[int], num_classes: int):
+        *finer, deepest = (stride[0] for stride in encoder.strides)
+        if 2 ** len(widths) != deepest:
             raise ValueError(
-                f"decoder_channels has {len(widths)} widths; an encoder of stride {encoder_strides[-1]} needs "
+                f"decoder_channels has {len(widths)} widths; an encoder of stride {deepest} needs "
                 f"one for every power of two below it."
             )
         super().__init__(widths)
-        skips = dict(zip(encoder_strides[:-1], encoder_channels[:-1], strict=True))
+        skips = dict(zip(finer, encoder.channels[:-1], strict=True))
         self.has_skip = [2**i in skips for i in range(len(widths))]
-        inputs = [*widths[1:], 2 * encoder_channels[-1]]
+        inputs = [*widths[1:], encoder.channels[-1]]
         self.ups = nn.ModuleList(nn.ConvTranspose3d(i, o, 2, 2) for i, o in zip(inputs, widths, strict=True))
         self.blocks = nn.ModuleList(
             conv_block(w + skips[2**i], w) if 2**i in skips else _norm_and_activation(w) for i, w in enumerate(widths)
         )
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
 
-    def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
-        """Decode ``fused (B, C, d, h, w)`` and the encoder's maps, shallow to deep, into logits as :meth:`predict`."""
-        *skips, own = maps
-        x = torch.cat([fused, own], 1)
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Decode maps, shallow to deep, into logits as :meth:`predict`."""
+        *skips, x = maps
         decoded: list[Tensor] = []
         for i in reversed(range(len(self.ups))):
             x = self.ups[i](x)
@@ -73,30 +75,23 @@ class Decoder(Predicting):
 
 
 class UniversalDecoder(Predicting):
-    """The Universal Model's own decoder, after a 1^3 convolution that merges the two deep features.
+    """The Universal Model's own decoder. The arguments are those of :class:`Decoder`; its widths are the encoder's."""
 
-    That convolution is initialised to the mean of the two, which fits pretrained weights of the decoder.
-    The arguments are those of :class:`Decoder`; its widths are the encoder's.
-    """
-
-    def __init__(self, encoder_channels: list[int], encoder_strides: list[int], widths: list[int], num_classes: int):
-        *skips, channels = encoder_channels
+    def __init__(self, encoder: Encoder, widths: list[int], num_classes: int):
+        skips = encoder.channels[:-1]
         if list(widths) != skips:
             raise ValueError(f"decoder_channels are {list(widths)}; the Universal Model's decoder has {skips}.")
         super().__init__(widths)
-        self.merge = nn.Conv3d(2 * channels, channels, 1, bias=False)
-        self.merge.weight.data = torch.eye(channels).repeat(1, 2)[:, :, None, None, None] / 2
-        self.unet = UniversalUNetDecoder(encoder_channels)
+        self.unet = UniversalUNetDecoder(encoder.channels)
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
 
-    def forward(self, fused: Tensor, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Decode as :meth:`Decoder.forward`."""
-        *skips, own = maps
-        return self.predict(self.unet([*skips, self.merge(torch.cat([fused, own], 1))])[::-1])
+        return self.predict(self.unet(maps)[::-1])
 
 
 # The decoder of an encoder that has one of its own; every other encoder gets a Decoder.
-DECODERS: dict[str, type[UniversalDecoder]] = {"universal": UniversalDecoder}
+DECODERS: dict[str, type[nn.Module]] = {"universal": UniversalDecoder, "unet": UNetDecoder}
 
 
 def _norm_and_activation(channels: int) -> nn.Module:

@@ -1,17 +1,14 @@
 """The encoders that plans may name; each computes a pyramid of feature maps of one modality.
 
 An encoder maps ``x (B, 1, D, H, W)`` to a list of maps, shallow to deep; ``channels[i]`` and ``strides[i]`` describe
-the i-th. The strides are powers of two, each twice the one before, except that a ViT leaves out full resolution.
+the i-th along D, H, W. ``own`` names the parts of its first stage, which each modality has where an encoder is shared.
 """
 
-from itertools import accumulate
-from operator import mul
-
-from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder as ResidualStages
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.blocks import conv_block
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
+from nnunet_cmc.networks.unet import UNetEncoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetEncoder
 
 
@@ -25,11 +22,13 @@ class ViTPyramid(nn.Module):
         vit: arguments of :class:`SamMed3DEncoder`.
     """
 
+    own = ("vit.patch_embed", "path.0")
+
     def __init__(self, skip_channels: list[int], **vit):
         super().__init__()
         self.vit = SamMed3DEncoder(**vit)
-        self.strides = [2 ** (i + 1) for i in range(len(skip_channels))] + [vit["patch_size"]]
-        if self.strides[-1] != 2 ** len(self.strides):
+        strides = [2 ** (i + 1) for i in range(len(skip_channels))] + [vit["patch_size"]]
+        if strides[-1] != 2 ** len(strides):
             raise ValueError(
                 f"A ViT of patch size {vit['patch_size']} needs one skip per power of two below it; "
                 f"skip_channels names {len(skip_channels)}."
@@ -39,6 +38,7 @@ class ViTPyramid(nn.Module):
             for before, after in zip([1, *skip_channels], skip_channels, strict=False)
         )
         self.channels = [*skip_channels, vit["out_channels"]]
+        self.strides = [(stride,) * 3 for stride in strides]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps, deep = [], self.vit(x)[-1]
@@ -48,27 +48,10 @@ class ViTPyramid(nn.Module):
         return [*maps, deep]
 
 
-class ResidualEncoder(ResidualStages):
-    """nnU-Net's residual encoder for one modality: full resolution first, then halved at every stage."""
-
-    def __init__(self, features_per_stage: list[int], n_blocks_per_stage: list[int]):
-        n_stages = len(features_per_stage)
-        strides = [1] + [2] * (n_stages - 1)
-        super().__init__(
-            1, n_stages, features_per_stage, nn.Conv3d, 3, strides, n_blocks_per_stage,
-            conv_bias=True,
-            norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True},
-            nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
-            return_skips=True,
-        )  # fmt: skip
-        self.channels = list(features_per_stage)
-        self.strides = list(accumulate(strides, mul))
-
-
-Encoder = ViTPyramid | ResidualEncoder | UniversalUNetEncoder
+Encoder = ViTPyramid | UNetEncoder | UniversalUNetEncoder
 ENCODERS: dict[str, type[Encoder]] = {
     "sam_med3d": ViTPyramid,
-    "residual": ResidualEncoder,
+    "unet": UNetEncoder,
     "universal": UniversalUNetEncoder,
 }
 

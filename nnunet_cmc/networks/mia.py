@@ -1,5 +1,7 @@
 """Modality-independent awareness (MIA): attention per modality, and fusion over the present modalities."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +20,10 @@ class MIA(nn.Module):
     Args:
         num_modalities: M.
         channels: C, of every modality's feature.
+        from_mean: whether attention is initialised so that the fused feature is the mean of the present ones.
     """
 
-    def __init__(self, num_modalities: int, channels: int):
+    def __init__(self, num_modalities: int, channels: int, from_mean: bool = False):
         super().__init__()
         hidden = max(8, channels // 8)  # of F and within A_m: attention needs fewer channels than features
         self.projections = nn.ModuleList(
@@ -31,6 +34,10 @@ class MIA(nn.Module):
             nn.Sequential(conv_block(channels + hidden, hidden), nn.Conv3d(hidden, channels, 3, padding=1))
             for _ in range(num_modalities)
         )
+        if from_mean:  # sigmoid(-log(M - 1)) is 1 / M
+            for attention in self.attentions:
+                nn.init.zeros_(attention[-1].weight)
+                nn.init.constant_(attention[-1].bias, -math.log(num_modalities - 1))
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse the present modalities' features.

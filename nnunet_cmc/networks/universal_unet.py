@@ -63,9 +63,11 @@ class UniversalUNetEncoder(nn.Module):
     released weights expect CT of 1.5 mm in [0, 1], where 0 is -175 HU or less and 1 is 250 HU or more.
     """
 
+    own = ("down_tr64",)
+
     def __init__(self, channels: Sequence[int] = (64, 128, 256, 512), stem: int = 32):
         super().__init__()
-        self.channels, self.strides = list(channels), [1, 2, 4, 8]
+        self.channels, self.strides = list(channels), [(stride,) * 3 for stride in (1, 2, 4, 8)]
         c64, c128, c256, c512 = channels
         self.down_tr64 = Down(1, stem, c64)
         self.down_tr128 = Down(c64, c64, c128)
