@@ -13,12 +13,14 @@ from torch import Tensor, autocast, nn
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
+from nnunet_cmc.networks.changes import SeparateModalities
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
-from nnunet_cmc.trainers.logger import SeriesLogger, dice_of
+from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, taught_of
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
+from nnunet_cmc.trainers.shown import foreground_taught, shown
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
@@ -62,10 +64,8 @@ class CMCTrainer(ResumableTrainer):
             {
                 "term": [*terms, *self.weights()],
                 "similarity": [f"similarity/{each}" for term in compared for each in (term, f"{term}/others")],
-                **{
-                    f"gradient at {kind}s": [f"gradient/{term}/{kind} {m}" for term in terms for m in names]
-                    for kind in ("encoder", "decoder")
-                },
+                "gradient": [f"gradient/{term}/{part}" for term in terms for part in self._part_names()],
+                **({"foreground taught": [taught_of(m) for m in names]} if self.recipe.teacher else {}),
             },
             names,
         )  # fmt: skip
@@ -97,18 +97,24 @@ class CMCTrainer(ResumableTrainer):
         super().initialize()
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
             self.bare_network.stacked_on = None  # a compiled encoder is few operators already
-            for part in (*self.bare_network.encoders, *self.bare_network.decoders):
+            for part in self.bare_network.parts(self.description.modalities).values():
                 part.compile(fullgraph=True)
         planned, wanted = self.configuration_manager.batch_dice, self.recipe.batch_dice
         setting = Setting(
             self.num_input_channels,
             self.num_classes,
-            self.bare_network.feature_channels,
+            self.bare_network.channels[-1],
             planned if wanted is None else wanted,
         )
         self.terms = nn.ModuleDict({term.name: term.build(setting) for term in self.recipe.terms}).to(self.device)
         self.loss = self.terms[Supervised.name].loss  # what nnU-Net validates with
-        self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher) if self.recipe.teacher else None
+        iterations = self.num_epochs * self.num_iterations_per_epoch
+        self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher, iterations) if self.recipe.teacher else None
+
+    def _part_names(self) -> list[str]:
+        separate = any(isinstance(change, SeparateModalities) for change in self.recipe.network)
+        of = [f" {name}" for name in self.description.modalities] if separate else [""]
+        return [f"{kind}{which}" for kind in ("encoder", "decoder") for which in of]
 
     @property
     def num_classes(self) -> int:
@@ -172,15 +178,15 @@ class CMCTrainer(ResumableTrainer):
         """Update the network from a batch of :class:`PairLoader`, and return every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
         rows = Batch(**batch).to(self.device)
+        weights = self.weights()
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
             if self.teacher is not None:
-                rows = self.teacher.teach(rows, self.num_classes)
+                rows = self.teacher.teach(rows, self.num_classes, bool(weights[self.recipe.teacher_weight]))
             output = self.network(rows.data, rows.fusion)
             if self.is_ddp:
                 output, rows = of_all_ranks(output, rows)
             values = self.loss_terms(output, rows)
-            weights = self.weights()
             weighted = [weights.get(term.weight.symbol, 1.0) * values[term.name] for term in self.recipe.terms]
             loss = torch.stack(weighted).sum()
         if self.iteration == 0:
@@ -207,6 +213,9 @@ class CMCTrainer(ResumableTrainer):
             if similarity := cast(LossTerm, self.terms[name]).similarity:
                 partners, strangers = similarity
                 numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
+        numbers |= shown(batch, self.description.modalities)
+        if batch.pseudo_targets is not None:
+            numbers |= foreground_taught(batch, self.description.modalities, self.num_classes)
         found = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
         return {**dict(zip(numbers, found, strict=True)), "registered": len(registered), "unpaired": len(others) // 2}
 
@@ -217,9 +226,7 @@ class CMCTrainer(ResumableTrainer):
     def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
         """Measure the gradient of each term, unweighted, at each encoder and decoder, at a backward pass for each."""
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
-        names, network = self.description.modalities, self.bare_network
-        parts = {f"encoder {name}": part for name, part in zip(names, network.encoders, strict=True)}
-        parts |= {f"decoder {name}": part for name, part in zip(names, network.decoders, strict=True)}
+        parts = self.bare_network.parts(self.description.modalities)
         for term in self.terms:
             for part, norm in gradient_norms(terms[term], parts, scale).items():
                 self.gradients[f"gradient/{term}/{part}"] = norm
@@ -242,12 +249,23 @@ class CMCTrainer(ResumableTrainer):
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
         means = {name: _mean(outputs[name]) for name in (*self.terms, *self.weights())}
-        similarities = {name: _mean(values) for name, values in outputs.items() if name.startswith("similarity/")}
-        for name, value in {**means, **similarities, **self.gradients}.items():
+        similarities, taught = (
+            {name: _mean(values) for name, values in outputs.items() if name.startswith(kind)}
+            for kind in ("similarity/", "taught/")
+        )
+        for name, value in {**means, **similarities, **taught, **self.gradients}.items():
             self.logger.log(name, value, self.current_epoch)
-        for title, values in (("terms", means), ("similarities", similarities), ("gradients", self.gradients)):
-            short = {name.removeprefix("similarity/").removeprefix("gradient/"): v for name, v in values.items()}
-            self.print_to_log_file(title, ", ".join(f"{name} {value:.4g}" for name, value in short.items()))
+        rows = {name: sum(values) for name, values in outputs.items() if name.startswith("shown/")}
+        for title, values in (
+            ("terms", means),
+            ("similarities", similarities),
+            ("gradients", self.gradients),
+            ("share of foreground that the teacher teaches:", taught),
+            ("rows shown:", rows),
+        ):
+            short = {name.partition("/")[2] if values is not means else name: v for name, v in values.items()}
+            if short:
+                self.print_to_log_file(title, ", ".join(f"{name} {value:.4g}" for name, value in short.items()))
         self.print_to_log_file(f"pairs {sum(outputs['registered'])} registered, {sum(outputs['unpaired'])} unpaired")
 
     def validation_step(self, batch: dict) -> dict:
@@ -273,8 +291,8 @@ class CMCTrainer(ResumableTrainer):
 
     def calibrate(self, confusion: np.ndarray) -> None:
         """Update the fusion weights of each modality and class from validation Dice: ``confusion (M, K, K)``, alone."""
-        if self.recipe.calibrated:
-            reliability = self.bare_network.reliability
+        reliability = self.bare_network.reliability
+        if self.recipe.calibrated and reliability is not None:
             reliability.copy_(updated_reliability(reliability, confusion))
 
 

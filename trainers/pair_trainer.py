@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -20,6 +21,7 @@ from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.loading.locating import located
 from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
+from nnunet_cmc.data.loading.views import is_intensity
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
@@ -200,6 +202,10 @@ class PairTrainer(nnUNetTrainer):
         mirror_axes = self.mirror_axes(labeled)
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
+        transforms = self.get_training_transforms(patch_size, rotation, None, mirror_axes, False)
+        unlabeled_transforms = transforms
+        if self.recipe.teacher is not None:  # its student's strong views have the changes of intensity
+            unlabeled_transforms = ComposeTransforms([step for step in transforms.transforms if not is_intensity(step)])
         train_loader = PairLoader(
             labeled,
             unlabeled,
@@ -208,8 +214,9 @@ class PairTrainer(nnUNetTrainer):
             patch_size,
             self.label_manager,
             self.oversample_foreground_percent,
-            self.recipe.modality_dropout,
-            located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, False), POSITION_STRIDE),
+            self.recipe.fusion,
+            located(transforms, POSITION_STRIDE),
+            located(unlabeled_transforms, POSITION_STRIDE),
             self.recipe.views,
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,

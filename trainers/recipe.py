@@ -4,9 +4,17 @@ import re
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
 from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView, View
-from nnunet_cmc.networks.changes import FuseSkips, NetworkChange, ShowOnly, TrainAdapters
+from nnunet_cmc.networks.changes import (
+    FuseSkips,
+    NetworkChange,
+    SeparateModalities,
+    ShareEncoder,
+    ShowOnly,
+    TrainAdapters,
+)
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
@@ -42,6 +50,8 @@ NEEDS: dict[type, tuple[type, str]] = {
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     Pseudo: (Teacher, "pseudo-labels are a teacher's"),
     CopyPaste: (StrongView, "cuboids are pasted into strong views"),
+    FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
 
@@ -54,8 +64,7 @@ class Recipe:
         terms: of the loss, with their weights over time.
         network: changes of the plans' network, in this order.
         views: what is done to a batch of pairs, in this order.
-        modality_dropout: share of the labelled rows of several modalities that are split at random into two groups of
-            modalities, each fused by itself, so that a missing modality is nothing new.
+        fusion: which modalities of a labelled row are fused with which.
         mirrored_axes: of (D, H, W), unless a class has a side; on canonical axes the last is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
@@ -71,7 +80,7 @@ class Recipe:
     terms: tuple[Term, ...]
     network: tuple[NetworkChange, ...] = ()
     views: tuple[View, ...] = ()
-    modality_dropout: float = 0.5
+    fusion: Fusion = field(default_factory=FuseOrSplit)
     mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)
     batch_dice: bool | None = None
     optimizer: AdamW | ConstantAdam = field(default_factory=AdamW)
@@ -109,6 +118,11 @@ class Recipe:
         return next((change.modality for change in self.network if isinstance(change, ShowOnly)), None)
 
     @property
+    def teacher_weight(self) -> str:
+        """Symbol of the weight of what the teacher teaches."""
+        return next(term.weight.symbol for term in self.terms if term.loss is Pseudo)
+
+    @property
     def needs_pretrained(self) -> bool:
         """Whether random weights would stay random where they are frozen."""
         return any(isinstance(change, TrainAdapters) for change in self.network)
@@ -125,7 +139,7 @@ class Recipe:
             "terms": "; ".join(terms),
             "network": _listed(self.network) or "as planned",
             "views": _listed(self.views) or "pairs",
-            "modality dropout": f"{self.modality_dropout:g}",
+            "fusion": _short(self.fusion),
             "mirrored axes": ", ".join(map(str, self.mirrored_axes)),
             "Dice": dice,
             "optimizer": _short(self.optimizer),

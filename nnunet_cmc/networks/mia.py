@@ -36,8 +36,9 @@ class MIA(nn.Module):
         )
         if from_mean:  # sigmoid(-log(M - 1)) is 1 / M
             for attention in self.attentions:
-                nn.init.zeros_(attention[-1].weight)
-                nn.init.constant_(attention[-1].bias, -math.log(num_modalities - 1))
+                *_, last = attention.children()
+                for parameter, start in zip(last.parameters(), (0.0, -math.log(num_modalities - 1)), strict=True):
+                    nn.init.constant_(parameter, start)
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse the present modalities' features.

@@ -5,11 +5,14 @@ from torch import Tensor
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, per_modality
+from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, over_resolutions
 
 
 class Pseudo(LossTerm):
-    """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``, where these are not K."""
+    """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``, where these are not K.
+
+    Supervised at every resolution, as :class:`Supervised`.
+    """
 
     name = "pseudo"
 
@@ -21,4 +24,4 @@ class Pseudo(LossTerm):
         """Compute the term over the unlabelled rows."""
         assert batch.pseudo_targets is not None, "a recipe with this term has a teacher"
         hidden = slice(batch.n_labeled, None)
-        return per_modality(self.loss, output.logits[hidden], output.present[hidden], batch.pseudo_targets)
+        return over_resolutions(self.loss, output, hidden, output.present[hidden], batch.pseudo_targets)

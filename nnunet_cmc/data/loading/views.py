@@ -3,19 +3,15 @@
 They draw from the global random generators, as nnU-Net's augmentation does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
-from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
-from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
-from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
-from batchgeneratorsv2.transforms.noise.blank_rectangle import BlankRectangleTransform
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_cmc.data.loading.batch import Batch
 
@@ -24,7 +20,9 @@ NOT_PASTED = -1
 
 @dataclass(frozen=True)
 class StrongView:
-    """Add ``strong``: the unlabelled rows perturbed, for the student of a mean teacher, who sees them as they are.
+    """Add ``strong``: the unlabelled rows with nnU-Net's changes of intensity, which the weak ones do not have.
+
+    The student of a mean teacher sees the strong view, the teacher the weak one.
 
     An absent channel is exactly zero in both views; a present one is not zero everywhere in either.
     """
@@ -112,19 +110,12 @@ class FusePairs:
 View = StrongView | CopyPaste | FusePairs
 
 
-def perturbation(patch_size) -> BasicTransform:
-    """nnU-Net's changes of intensity at twice its strength and several times its frequency, and holes.
+def is_intensity(transform: BasicTransform) -> bool:
+    """Tell whether a step of nnU-Net's training augmentation changes intensities, and moves no voxel."""
+    return isinstance(transform, RandomTransform) and isinstance(transform.transform, ImageOnlyTransform)
 
-    No voxel moves, so what is true of the weak view is true of the strong one.
-    """
-    hole = tuple((max(side // 8, 1), max(side // 3, 2)) for side in patch_size)
-    each = {"synchronize_channels": False, "p_per_channel": 1}
-    steps = [
-        GaussianNoiseTransform((0, 0.2), **each),
-        GaussianBlurTransform((0.5, 1.5), synchronize_axes=False, **each),
-        MultiplicativeBrightnessTransform(BGContrast((0.5, 1.5)), **each),
-        ContrastTransform(BGContrast((0.5, 1.5)), preserve_range=True, **each),
-        GammaTransform(BGContrast((0.5, 2.0)), p_invert_image=0.2, p_retain_stats=1, **each),
-        BlankRectangleTransform(hole, torch.mean, num_rectangles=(1, 4)),
-    ]
-    return ComposeTransforms([RandomTransform(step, apply_probability=0.5) for step in steps])
+
+def perturbation(patch_size: Sequence[int]) -> BasicTransform:
+    """Return nnU-Net's changes of intensity: what is true of the weak view is true of the strong one."""
+    steps = nnUNetTrainer.get_training_transforms(patch_size, (0.0, 0.0), None, (), False).transforms
+    return ComposeTransforms([step for step in steps if is_intensity(step)])
