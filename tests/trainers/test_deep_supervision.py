@@ -10,7 +10,7 @@ from nnunet_cmc.networks.changes import FuseSkips, SuperviseDeep
 from nnunet_cmc.trainers.recipes import PAPER
 
 DEEP = replace(PAPER, network=(SuperviseDeep(),))
-DEEP_FUSED = replace(PAPER, network=(SuperviseDeep(), FuseSkips()))
+DEEP_FUSED = replace(PAPER, network=(*PAPER.network, SuperviseDeep(), FuseSkips()))
 
 
 def test_registered_scans_teach_skip_fusion(registered):
