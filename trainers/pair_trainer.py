@@ -18,7 +18,7 @@ from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, split
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.loading.locating import located
-from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
+from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
@@ -191,11 +191,6 @@ class PairTrainer(nnUNetTrainer):
         """Pairs for training, nnU-Net's patches for validation."""
         patch_size = self.configuration_manager.patch_size
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        if dummy_2d:
-            raise ValueError(
-                f"The patch {patch_size} is so flat that nnU-Net would augment it in 2-D, which {type(self).__name__} "
-                "cannot: take no side longer than three times the first."
-            )
         labeled, unlabeled, val = self.get_samplers()
         mirror_axes = self.mirror_axes(labeled)
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
@@ -209,7 +204,7 @@ class PairTrainer(nnUNetTrainer):
             self.label_manager,
             self.oversample_foreground_percent,
             self.recipe.modality_dropout,
-            located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, False), POSITION_STRIDE),
+            located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d)),
             self.recipe.views,
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,

@@ -62,7 +62,6 @@ class CopyPaste:
             raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
         n_labeled, present = batch.n_labeled, batch.present
         strong, positions = batch.strong.clone(), batch.positions.clone()
-        stride = [side // cells for side, cells in zip(strong.shape[2:], positions.shape[2:], strict=True)]
         pasted = torch.full((len(strong), 1, *strong.shape[2:]), NOT_PASTED, dtype=torch.int16)
         for row, has in enumerate(present[n_labeled:]):
             donors = (present[:n_labeled] | ~has).all(1).nonzero()[:, 0].tolist()
@@ -72,7 +71,7 @@ class CopyPaste:
                 cuboid = (slice(None), *sides)
                 strong[row][cuboid] = batch.data[donor][cuboid] * has[:, None, None, None]
                 pasted[row][cuboid] = batch.target[donor][cuboid]
-                touched = (slice(s.start // n, -(-s.stop // n)) for s, n in zip(sides, stride, strict=True))
+                touched = (slice(s.start // n, -(-s.stop // n)) for s, n in zip(sides, batch.position_stride, strict=True))
                 positions[n_labeled + row][(slice(None), *touched)] = torch.nan
         return replace(batch, strong=strong, pasted=pasted, positions=positions)
 
@@ -118,10 +117,11 @@ def perturbation(patch_size) -> BasicTransform:
     No voxel moves, so what is true of the weak view is true of the strong one.
     """
     hole = tuple((max(side // 8, 1), max(side // 3, 2)) for side in patch_size)
+    widest_blur = min(1.5, (2 * min(patch_size) - 1) / 6)  # its kernel, 6 sigma wide, is reflected at the borders
     each = {"synchronize_channels": False, "p_per_channel": 1}
     steps = [
         GaussianNoiseTransform((0, 0.2), **each),
-        GaussianBlurTransform((0.5, 1.5), synchronize_axes=False, **each),
+        GaussianBlurTransform((0.5, widest_blur), synchronize_axes=False, **each),
         MultiplicativeBrightnessTransform(BGContrast((0.5, 1.5)), **each),
         ContrastTransform(BGContrast((0.5, 1.5)), preserve_range=True, **each),
         GammaTransform(BGContrast((0.5, 2.0)), p_invert_image=0.2, p_retain_stats=1, **each),
