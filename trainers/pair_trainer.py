@@ -24,6 +24,8 @@ from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
 
+FEWEST_SLICES = 4  # nnU-Net's GaussianBlurTransform reflects up to 3 voxels at the borders, and there must be one more
+
 
 class PairTrainer(nnUNetTrainer):
     """nnU-Net's trainer, which draws its training batches from a labelled and an unlabelled sampler of pairs."""
@@ -190,6 +192,11 @@ class PairTrainer(nnUNetTrainer):
     def get_dataloaders(self):
         """Pairs for training, nnU-Net's patches for validation."""
         patch_size = self.configuration_manager.patch_size
+        if min(patch_size) < FEWEST_SLICES:
+            raise ValueError(
+                f"The patch {patch_size} has a side of fewer than {FEWEST_SLICES} voxels, which nnU-Net's augmentation "
+                f"cannot blur: make it {FEWEST_SLICES} in the plans; scans with fewer slices are padded."
+            )
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()
         mirror_axes = self.mirror_axes(labeled)

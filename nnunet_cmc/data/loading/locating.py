@@ -77,7 +77,7 @@ class LocatingTransform(BasicTransform):
 
 
 def _slice_by_slice(places: Tensor, depth: int) -> Tensor:
-    """``(3 d, h, w)``: where cells of ``depth`` slices lie that all show the same ``places (2, h, w)`` along H and W."""
+    """``(3 d, h, w)``: where cells of ``depth`` slices lie, of which all show the ``places (2, h, w)`` of H and W."""
     slices = _cells(torch.arange(depth).float(), position_stride(depth))
     along_d = slices.view(1, -1, 1, 1).expand(1, -1, *places.shape[1:])
     return torch.cat([along_d, places[:, None].expand(-1, len(slices), -1, -1)]).flatten(0, 1)

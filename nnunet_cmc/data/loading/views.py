@@ -61,7 +61,7 @@ class CopyPaste:
         if batch.strong is None:
             raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
         n_labeled, present = batch.n_labeled, batch.present
-        strong, positions = batch.strong.clone(), batch.positions.clone()
+        strong, positions, stride = batch.strong.clone(), batch.positions.clone(), batch.position_stride
         pasted = torch.full((len(strong), 1, *strong.shape[2:]), NOT_PASTED, dtype=torch.int16)
         for row, has in enumerate(present[n_labeled:]):
             donors = (present[:n_labeled] | ~has).all(1).nonzero()[:, 0].tolist()
@@ -71,7 +71,7 @@ class CopyPaste:
                 cuboid = (slice(None), *sides)
                 strong[row][cuboid] = batch.data[donor][cuboid] * has[:, None, None, None]
                 pasted[row][cuboid] = batch.target[donor][cuboid]
-                touched = (slice(s.start // n, -(-s.stop // n)) for s, n in zip(sides, batch.position_stride, strict=True))
+                touched = (slice(s.start // n, -(-s.stop // n)) for s, n in zip(sides, stride, strict=True))
                 positions[n_labeled + row][(slice(None), *touched)] = torch.nan
         return replace(batch, strong=strong, pasted=pasted, positions=positions)
 

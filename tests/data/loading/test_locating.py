@@ -96,12 +96,16 @@ def test_flat_patches_are_what_nnunet_makes_of_them(seed):
     image = torch.randn(2, *FLAT_READ, generator=generator)
     segmentation = torch.randint(-1, 3, (1, *FLAT_READ), generator=generator, dtype=torch.int16)
     expected = augmented(stock, seed, image=image.clone(), segmentation=segmentation.clone())
-    found = augmented(located(stock), seed, image=image, segmentation=segmentation, regression_target=nowhere(FLAT_READ))
+    found = augmented(
+        located(stock), seed, image=image, segmentation=segmentation, regression_target=nowhere(FLAT_READ)
+    )
     assert found["image"].equal(expected["image"])
     assert found["segmentation"].equal(expected["segmentation"])
     assert found["regression_target"].shape == (3, 5, 6, 7)
 
 
-@pytest.mark.parametrize(("side", "stride"), [(1, 1), (7, 1), (10, 2), (14, 2), (9, 3), (6, 3), (8, 4), (12, 4), (96, 4)])
+@pytest.mark.parametrize(
+    ("side", "stride"), [(1, 1), (7, 1), (10, 2), (14, 2), (9, 3), (6, 3), (8, 4), (12, 4), (96, 4)]
+)
 def test_cells_of_positions_are_whole(side, stride):
     assert position_stride(side) == stride

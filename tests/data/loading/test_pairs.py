@@ -88,9 +88,7 @@ def loader(
 
 def flat_loader(folder, present, stock, **kwargs):
     """A loader of flat patches, augmented by ``stock``, a chain of nnU-Net."""
-    return loader(
-        folder, present, patch=FLAT_READ, final=FLAT_PATCH, shape=FLAT_SHAPE, chain=located(stock), **kwargs
-    )
+    return loader(folder, present, patch=FLAT_READ, final=FLAT_PATCH, shape=FLAT_SHAPE, chain=located(stock), **kwargs)
 
 
 REGISTERED = {"a": (0, 1), "b": (0, 1), "c": (0, 1)}
@@ -355,9 +353,7 @@ def test_rows_of_flat_patches_are_nnunets_own(tmp_path, present):
 def test_positions_in_flat_patches_are_those_of_the_body_box(tmp_path):
     """Turned and scaled in each slice and mirrored along all axes, voxels still count D + H + W."""
     spatial = SpatialTransform(FLAT_PATCH[1:], 0, False, p_rotation=1, p_scaling=1, scaling=(0.8, 1.2))
-    stock = ComposeTransforms(
-        [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform(), MirrorTransform((0, 1, 2))]
-    )
+    stock = ComposeTransforms([Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform(), MirrorTransform((0, 1, 2))])
     source = flat_loader(tmp_path, UNPAIRED, stock, unlabeled=["ct2", "mr2"], seed=0)
     box, compared = torch.tensor(BODY), 0
     for _ in range(4):
