@@ -19,12 +19,14 @@ from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, split
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.loading.locating import located
-from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
+from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.loading.views import is_intensity
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
+
+FEWEST_SLICES = 4  # nnU-Net's GaussianBlurTransform reflects up to 3 voxels at the borders, and there must be one more
 
 
 class PairTrainer(nnUNetTrainer):
@@ -192,17 +194,17 @@ class PairTrainer(nnUNetTrainer):
     def get_dataloaders(self):
         """Pairs for training, nnU-Net's patches for validation."""
         patch_size = self.configuration_manager.patch_size
-        rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        if dummy_2d:
+        if min(patch_size) < FEWEST_SLICES:
             raise ValueError(
-                f"The patch {patch_size} is so flat that nnU-Net would augment it in 2-D, which {type(self).__name__} "
-                "cannot: take no side longer than three times the first."
+                f"The patch {patch_size} has a side of fewer than {FEWEST_SLICES} voxels, which nnU-Net's augmentation "
+                f"cannot blur: make it {FEWEST_SLICES} in the plans; scans with fewer slices are padded."
             )
+        rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()
         mirror_axes = self.mirror_axes(labeled)
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
-        transforms = self.get_training_transforms(patch_size, rotation, None, mirror_axes, False)
+        transforms = self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d)
         unlabeled_transforms = transforms
         if self.recipe.teacher is not None:  # its student's strong views have the changes of intensity
             unlabeled_transforms = ComposeTransforms([step for step in transforms.transforms if not is_intensity(step)])
@@ -215,8 +217,8 @@ class PairTrainer(nnUNetTrainer):
             self.label_manager,
             self.oversample_foreground_percent,
             self.recipe.fusion,
-            located(transforms, POSITION_STRIDE),
-            located(unlabeled_transforms, POSITION_STRIDE),
+            located(transforms),
+            located(unlabeled_transforms),
             self.recipe.views,
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,

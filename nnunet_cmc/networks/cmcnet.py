@@ -92,9 +92,7 @@ class CMCNet(nn.Module):
         one = self._build_encoder()
         self.channels, stride = one.channels, one.strides[-1]
         if any(side % step for side, step in zip(patch_size, stride, strict=True)):
-            raise ValueError(
-                f"The patch {list(patch_size)} is not a multiple of the encoder's stride {' x '.join(map(str, stride))}."
-            )
+            raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's strides {list(stride)}.")
         self.shared = True
         self.decoders = nn.ModuleList([self._build_decoder(one)])
         self.encoders = nn.ModuleList([SharedEncoder(one, input_channels)])

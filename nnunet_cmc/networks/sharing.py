@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.adapter import Adapter
+from nnunet_cmc.networks.encoders import Encoder
 
 Rows = dict[int, int]  # modality -> number of its rows in the batch at hand, which lie one modality after the other
 
@@ -33,7 +34,7 @@ class OwnModule(nn.Module):
 
 
 class OwnInstanceNorm(nn.Module):
-    """Instance norm with scale and shift of each modality, ``weight`` and ``bias (M, C)``: one operator for all rows."""
+    """Instance norm with ``weight`` and ``bias (M, C)`` of each modality, in one operator for all rows."""
 
     def __init__(self, norm: nn.InstanceNorm3d, num_modalities: int, rows: Rows):
         super().__init__()
@@ -63,7 +64,7 @@ class SharedEncoder(nn.Module):
         num_modalities: M.
     """
 
-    def __init__(self, encoder: nn.Module, num_modalities: int):
+    def __init__(self, encoder: Encoder, num_modalities: int):
         super().__init__()
         self.rows: Rows = {}
         self.encoder = encoder

@@ -6,7 +6,6 @@ from short_trainers import TAUGHT, short
 from torch.nn.functional import max_pool3d
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.pairs import POSITION_STRIDE
 from nnunet_cmc.data.loading.views import CopyPaste
 
 PASTED = replace(TAUGHT, views=(*TAUGHT.views, CopyPaste()))
@@ -55,7 +54,7 @@ def test_what_is_pasted_has_no_place_in_the_body_and_teaches_cac_nothing(unpaire
     for plain, batch in zip(batches_of(host, 6), batches_of(trainer, 6), strict=True):
         n_labeled = len(batch["target"])
         assert batch["positions"][:n_labeled].equal(plain["positions"][:n_labeled])
-        touched = max_pool3d((batch["pasted"] >= 0).float(), POSITION_STRIDE).bool().expand(-1, 3, -1, -1, -1)
+        touched = max_pool3d((batch["pasted"] >= 0).float(), 4).bool().expand(-1, 3, -1, -1, -1)
         expected = plain["positions"][n_labeled:].masked_fill(touched, torch.nan)
         torch.testing.assert_close(batch["positions"][n_labeled:], expected, rtol=0, atol=0, equal_nan=True)
 

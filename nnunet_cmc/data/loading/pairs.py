@@ -13,11 +13,9 @@ from torch import Tensor
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.cases import CaseSampler
 from nnunet_cmc.data.loading.fusion import Alone, Fusion
+from nnunet_cmc.data.loading.locating import nowhere, position_stride
 from nnunet_cmc.data.loading.seeding import SeededLoader
 from nnunet_cmc.data.loading.views import View
-
-# A patch carries its positions in the body at 1 / POSITION_STRIDE of its resolution: they vary slowly.
-POSITION_STRIDE = 4
 
 
 class Crop(NamedTuple):
@@ -39,8 +37,9 @@ class PairLoader(SeededLoader):
     says which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels
     of different grids have nothing to do with each other.
 
-    A batch is a :class:`Batch`. Labelled rows are fused as ``fusion`` says, unlabelled ones not at all. ``positions`` are at 1 / POSITION_STRIDE of the resolution, NaN
-    outside of what was read and for scans without a partner, whose place nobody asks for.
+    A batch is a :class:`Batch`. Labelled rows are fused as ``fusion`` says, unlabelled ones not at all. ``positions``
+    are those of cells of :func:`position_stride` voxels along each axis, NaN outside of what was read and for scans
+    without a partner, whose place nobody asks for.
 
     Args:
         labeled: the labelled cases.
@@ -51,8 +50,7 @@ class PairLoader(SeededLoader):
         oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
         fusion: of the labelled rows.
         views: what is done to each batch, in this order: see :mod:`~nnunet_cmc.data.loading.views`.
-        transforms: nnU-Net's augmentation, :func:`located` with POSITION_STRIDE.
-        unlabeled_transforms: likewise of the unlabelled rows.
+        transforms, unlabeled_transforms: nnU-Net's augmentation of the labelled and the other rows, :func:`located`.
         seeding: SeededLoader's ``seed``, ``rank`` and ``first_batch``.
     """
 
@@ -156,14 +154,14 @@ class PairLoader(SeededLoader):
         everything = len(crop.channels) == len(read)
         sample = {"image": read if everything else read[[channel - first for channel in crop.channels]]}
         if len(crop.channels) == 1:
-            sample["regression_target"] = torch.tensor(read.shape[1:])
+            sample["regression_target"] = nowhere(read.shape[1:])
         if crop.seg is not None:
             sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(crop.seg, box, -1, cast_cropped_to=np.int16))
         sample = transforms(**sample)
         if "regression_target" in sample:
             positions = _positions(sample.pop("regression_target"), crop.corner, crop.body_box)
         else:
-            positions = torch.full((3, *(side // POSITION_STRIDE for side in sample["image"].shape[1:])), torch.nan)
+            positions = nowhere([side // position_stride(side) for side in sample["image"].shape[1:]])
         return {**sample, "positions": positions}
 
 

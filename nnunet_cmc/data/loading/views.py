@@ -59,8 +59,7 @@ class CopyPaste:
         if batch.strong is None:
             raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
         n_labeled, present = batch.n_labeled, batch.present
-        strong, positions = batch.strong.clone(), batch.positions.clone()
-        stride = [side // cells for side, cells in zip(strong.shape[2:], positions.shape[2:], strict=True)]
+        strong, positions, stride = batch.strong.clone(), batch.positions.clone(), batch.position_stride
         pasted = torch.full((len(strong), 1, *strong.shape[2:]), NOT_PASTED, dtype=torch.int16)
         for row, has in enumerate(present[n_labeled:]):
             donors = (present[:n_labeled] | ~has).all(1).nonzero()[:, 0].tolist()
