@@ -97,6 +97,7 @@ class CMCTrainer(ResumableTrainer):
         super().initialize()
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
             self.bare_network.stacked_on = None  # a compiled encoder is few operators already
+            torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
             for part in self.bare_network.parts(self.description.modalities).values():
                 part.compile(fullgraph=True)
         planned, wanted = self.configuration_manager.batch_dice, self.recipe.batch_dice

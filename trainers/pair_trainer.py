@@ -146,7 +146,7 @@ class PairTrainer(nnUNetTrainer):
         labeled = CaseSampler(self.dataset_class(folder, train), self.description, self.recipe.only_modality)
         unlabeled = CaseSampler(UnlabeledDataset(folders), self.description, self.recipe.only_modality)
         self._report(labeled, unlabeled)
-        return labeled, unlabeled if unlabeled.cases else None, val
+        return labeled, unlabeled if unlabeled.cases and self.recipe.uses_unlabeled else None, val
 
     def _report_held_out(self, fold: Fold) -> None:
         """Say which of the cases of ``imagesUn`` are scans of validation or test subjects, or left out."""
@@ -174,7 +174,9 @@ class PairTrainer(nnUNetTrainer):
                     "it, or move one from val to train in splits_final.json."
                 )
             self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
-        if not unlabeled.cases:
+        if not self.recipe.uses_unlabeled:
+            self.print_to_log_file("The recipe is supervised: unlabelled cases are not read.")
+        elif not unlabeled.cases:
             self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
 
     def mirror_axes(self, labeled: CaseSampler) -> tuple[int, ...]:

@@ -108,6 +108,8 @@ class Recipe:
             raise ValueError(
                 "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
             )
+        if SeparateModalities() in self.network[1:]:
+            raise ValueError("SeparateModalities builds the network anew: put it before all other changes.")
         order = [type(view) for view in self.views]
         if CopyPaste in order and order.index(CopyPaste) < order.index(StrongView):
             raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
@@ -116,6 +118,11 @@ class Recipe:
     def only_modality(self) -> int | None:
         """The one modality that is trained, or None for all."""
         return next((change.modality for change in self.network if isinstance(change, ShowOnly)), None)
+
+    @property
+    def uses_unlabeled(self) -> bool:
+        """Whether unlabelled scans teach anything."""
+        return any(term.loss.uses_unlabeled for term in self.terms)
 
     @property
     def teacher_weight(self) -> str:

@@ -44,7 +44,7 @@ def test_a_checkpoint_of_another_number_of_classes(registered):
 def test_a_checkpoint_of_other_plans(registered):
     _, file = checkpoint_of(registered)
     plans = json.loads(json.dumps(registered.plans["configurations"]))
-    plans[CONFIGURATION]["architecture"]["arch_kwargs"]["decoder_channels"] = [6, 4]
+    plans[CONFIGURATION]["architecture"]["arch_kwargs"]["encoder_kwargs"]["features_per_stage"] = [4, 6, 8]
     with pytest.raises(ValueError, match=r"do not fit the network of the plans and dataset.json"):
         registered.trainer(configurations=plans).load_checkpoint(file)
 

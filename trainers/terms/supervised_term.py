@@ -19,7 +19,7 @@ class Supervised(LossTerm):
     and Dice for the other.
     """
 
-    name = "supervised"
+    name, uses_unlabeled = "supervised", False
 
     def __init__(self, setting: Setting):
         super().__init__()
