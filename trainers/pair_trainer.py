@@ -1,6 +1,7 @@
 """What CMCTrainer's steps are fed with: pairs of labelled and of unlabelled scans."""
 
 import os
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,8 @@ from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.loading.locating import located
 from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
+from nnunet_cmc.data.loading.views import RandomizeContrast, View
+from nnunet_cmc.data.preprocessing.normalization import clip_range
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
@@ -187,6 +190,15 @@ class PairTrainer(nnUNetTrainer):
         self.print_to_log_file(f"Mirroring {axes}: every class occurs on both sides of the body.")
         return self.recipe.mirrored_axes
 
+    def views(self) -> tuple[View, ...]:
+        """The recipe's, which leave no value that the plans' normalisation would have clipped."""
+        schemes = self.configuration_manager.normalization_schemes
+        intensities = self.plans_manager.foreground_intensity_properties_per_channel
+        clip = tuple(clip_range(scheme, intensities[str(channel)]) for channel, scheme in enumerate(schemes))
+        return tuple(
+            replace(view, clip=clip) if isinstance(view, RandomizeContrast) else view for view in self.recipe.views
+        )
+
     def get_dataloaders(self):
         """Pairs for training, nnU-Net's patches for validation."""
         patch_size = self.configuration_manager.patch_size
@@ -210,7 +222,7 @@ class PairTrainer(nnUNetTrainer):
             self.oversample_foreground_percent,
             self.recipe.modality_dropout,
             located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, False), POSITION_STRIDE),
-            self.recipe.views,
+            self.views(),
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,
         )

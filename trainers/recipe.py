@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
-from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView, View
+from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import FuseSkips, NetworkChange, ShowOnly, TrainAdapters
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.teacher import Teacher
@@ -33,6 +33,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
+    (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
     (FusePairs, CopyPaste): "cuboids are pasted into scans, and fused pairs are rows of two",
     (TrainAdapters, ConstantAdam): "adapters are new, and do not learn at the paper's rate for pretrained weights",
 }
@@ -41,7 +42,15 @@ NEEDS: dict[type, tuple[type, str]] = {
     Teacher: (StrongView, "a teacher labels what its student sees in a strong view"),
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     Pseudo: (Teacher, "pseudo-labels are a teacher's"),
+    RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
     CopyPaste: (StrongView, "cuboids are pasted into strong views"),
+}
+# a view, and one that comes after it -> what the latter does
+ORDER: dict[tuple[type, type], str] = {
+    (StrongView, RandomizeContrast): "changes strong views",
+    (StrongView, CopyPaste): "pastes into strong views",
+    # randomised contrasts of labelled scans were measured to cost more than they teach
+    (RandomizeContrast, CopyPaste): "pastes labelled scans, which keep their contrast",
 }
 
 
@@ -100,8 +109,9 @@ class Recipe:
                 "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
             )
         order = [type(view) for view in self.views]
-        if CopyPaste in order and order.index(CopyPaste) < order.index(StrongView):
-            raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
+        for (first, then), what in ORDER.items():
+            if {first, then} <= {*order} and order.index(then) < order.index(first):
+                raise ValueError(f"{then.__name__} {what}: put {first.__name__} before it.")
 
     @property
     def only_modality(self) -> int | None:

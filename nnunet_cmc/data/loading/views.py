@@ -3,7 +3,7 @@
 They draw from the global random generators, as nnU-Net's augmentation does.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.data.loading.gin import GINTransform
 
 NOT_PASTED = -1
 
@@ -36,6 +37,32 @@ class StrongView:
         there = (weak != 0).flatten(2).any(2)[..., None, None, None]
         strong = torch.stack([perturb(image=row.clone())["image"] for row in weak]) if len(weak) else weak
         return replace(batch, strong=strong * there)
+
+
+@dataclass(frozen=True)
+class RandomizeContrast:
+    """Show strong views in a random contrast (:class:`GINTransform`), each channel in its own.
+
+    A student who is to agree with a teacher on another contrast learns shapes. Where classes are contrasts, as an
+    enhancing tumour is, there is nothing to learn from it.
+
+    Args:
+        share: of the strong views, which are chosen at random.
+        clip: for each channel the lowest and highest value of the result, or None; a trainer takes it from the plans.
+    """
+
+    share: float = 1.0
+    clip: tuple[tuple[float, float] | None, ...] = field(default=(), repr=False)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """``batch`` with changed ``strong``. ValueError: it has no strong views."""
+        if batch.strong is None:
+            raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")
+        strong = batch.strong.clone()
+        randomize = GINTransform(self.clip)
+        for row in np.flatnonzero(np.random.uniform(size=len(strong)) < self.share):
+            strong[row] = randomize(image=strong[row])["image"]
+        return replace(batch, strong=strong)
 
 
 @dataclass(frozen=True)
@@ -109,7 +136,7 @@ class FusePairs:
         )
 
 
-View = StrongView | CopyPaste | FusePairs
+View = StrongView | RandomizeContrast | CopyPaste | FusePairs
 
 
 def perturbation(patch_size) -> BasicTransform:
