@@ -8,8 +8,7 @@ is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with ch
 nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before augmentation: at most 1, however
 large the volume is.
 
-Last, what a strong view costs beside nnU-Net's augmentation of the same row: ``RandomizeContrast`` is to take at most a
-tenth of it. A row is a patch of 64^3 with one channel.
+Last, what a strong view costs beside nnU-Net's augmentation of the same row, a patch of 64^3 with one channel.
 """
 
 import tempfile
