@@ -18,9 +18,9 @@ def dice_of(modality: str) -> str:
     return f"pseudo_dice/{modality}"
 
 
-def taught_of(modality: str) -> str:
-    """Name of the series of the share of foreground in what a teacher teaches about this modality."""
-    return f"taught/{modality}"
+def pseudo_foreground_of(modality: str) -> str:
+    """Name of the series of the share of foreground in the pseudo-labels of this modality's scans."""
+    return f"pseudo_foreground/{modality}"
 
 
 class SeriesLogger(LocalLogger):

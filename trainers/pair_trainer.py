@@ -1,6 +1,7 @@
 """What CMCTrainer's steps are fed with: pairs of labelled and of unlabelled scans."""
 
 import os
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -21,7 +22,8 @@ from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.loading.locating import located
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
-from nnunet_cmc.data.loading.views import is_intensity
+from nnunet_cmc.data.loading.views import RandomizeContrast, View, is_intensity
+from nnunet_cmc.data.preprocessing.normalization import clip_range
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
@@ -34,6 +36,8 @@ class PairTrainer(nnUNetTrainer):
 
     seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
     recipe: ClassVar[Recipe]
+    pseudo_labels: str | None = None  # folder of the labels of whole scans, when they are made
+    unlabeled_dataset: UnlabeledDataset
     is_ddp: bool
     network: nn.Module
 
@@ -144,9 +148,13 @@ class PairTrainer(nnUNetTrainer):
         if not val:
             raise ValueError(f"Fold {self.fold} has no validation case: move one into val in splits_final.json.")
         labeled = CaseSampler(self.dataset_class(folder, train), self.description, self.recipe.only_modality)
-        unlabeled = CaseSampler(UnlabeledDataset(folders), self.description, self.recipe.only_modality)
+        self.unlabeled_dataset = UnlabeledDataset(folders, self.pseudo_labels)
+        unlabeled = CaseSampler(self.unlabeled_dataset, self.description, self.recipe.only_modality)
         self._report(labeled, unlabeled)
-        return labeled, unlabeled if unlabeled.cases and self.recipe.uses_unlabeled else None, val
+        return labeled, unlabeled if unlabeled.cases and self._uses_unlabeled() else None, val
+
+    def _uses_unlabeled(self) -> bool:
+        return self.recipe.uses_unlabeled(self.pseudo_labels is not None)
 
     def _report_held_out(self, fold: Fold) -> None:
         """Say which of the cases of ``imagesUn`` are scans of validation or test subjects, or left out."""
@@ -174,8 +182,8 @@ class PairTrainer(nnUNetTrainer):
                     "it, or move one from val to train in splits_final.json."
                 )
             self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
-        if not self.recipe.uses_unlabeled:
-            self.print_to_log_file("The recipe is supervised: unlabelled cases are not read.")
+        if not self._uses_unlabeled():
+            self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")
         elif not unlabeled.cases:
             self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
 
@@ -192,6 +200,15 @@ class PairTrainer(nnUNetTrainer):
         )
         self.print_to_log_file(f"Mirroring {axes}: every class occurs on both sides of the body.")
         return self.recipe.mirrored_axes
+
+    def views(self) -> tuple[View, ...]:
+        """The recipe's, which leave no value that the plans' normalisation would have clipped."""
+        schemes = self.configuration_manager.normalization_schemes
+        intensities = self.plans_manager.foreground_intensity_properties_per_channel
+        clip = tuple(clip_range(scheme, intensities[str(channel)]) for channel, scheme in enumerate(schemes))
+        return tuple(
+            replace(view, clip=clip) if isinstance(view, RandomizeContrast) else view for view in self.recipe.views
+        )
 
     def get_dataloaders(self):
         """Pairs for training, nnU-Net's patches for validation."""
@@ -221,7 +238,7 @@ class PairTrainer(nnUNetTrainer):
             self.recipe.fusion,
             located(transforms),
             located(unlabeled_transforms),
-            self.recipe.views,
+            self.views(),
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,
         )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
-from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks.changes import (
     FuseByMean,
@@ -18,6 +18,7 @@ from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(Supervised), Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
 
@@ -26,7 +27,7 @@ RECOMMENDED = Recipe(
     "them in another contrast",
     (SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO),
     (SuperviseDeep(),),
-    (StrongView(),),
+    (StrongView(), RandomizeContrast()),
     fusion=FusedAndSingle(),
     mirrored_axes=(0, 1, 2),
     batch_dice=False,
@@ -42,6 +43,12 @@ RECIPES: dict[str, Recipe] = {
     "CMCTrainer_teacherOnly": replace(
         RECOMMENDED, purpose="the same without CSC and CAC", terms=(SUPERVISED, WITH_PSEUDO)
     ),
+    "CMCTrainer_noContrast": replace(
+        RECOMMENDED,
+        purpose="the teacher alone, without CSC, CAC and other contrasts",
+        terms=(SUPERVISED, WITH_PSEUDO),
+        views=(StrongView(),),
+    ),
     "CMCTrainer_supervised": replace(
         RECOMMENDED, purpose="the same from labelled scans alone", terms=(SUPERVISED,), views=(), teacher=None
     ),
@@ -53,13 +60,14 @@ RECIPES: dict[str, Recipe] = {
         views=(),
         teacher=None,
     ),
-    "CMCTrainerTeacher": Recipe(
-        "for longer runs on a GPU: a mean teacher labels the unlabelled scans, into which parts of labelled ones are "
-        "pasted; no CAC",
-        (SUPERVISED, WITH_CSC, WITH_PSEUDO),
-        (SEPARATE, SuperviseDeep(), FuseSkips()),
-        (StrongView(), CopyPaste()),
-        teacher=Teacher(),
+    "CMCTrainer_lesions": replace(
+        RECOMMENDED,
+        purpose="where classes are told by their contrast, as enhancing tumours are: half way, the unlabelled scans "
+        "are labelled whole",
+        terms=(SUPERVISED, Term(Pseudo)),
+        views=(),
+        teacher=None,
+        whole_scan_labels=WholeScanLabels(),
     ),
     "CMCTrainerPaper": PAPER,
     "CMCTrainerPaper_noCAC": replace(

@@ -1,11 +1,11 @@
-"""What a training step shows the network, and what its teacher teaches, by modality: numbers for the log."""
+"""What a training step shows the network, and its pseudo-labels, by modality: numbers for the log."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.trainers.logger import taught_of
+from nnunet_cmc.trainers.logger import pseudo_foreground_of
 
 
 def shown(batch: Batch, modalities: Sequence[str]) -> dict[str, Tensor]:
@@ -16,13 +16,13 @@ def shown(batch: Batch, modalities: Sequence[str]) -> dict[str, Tensor]:
     return {f"shown/{name} {how}": count[m] for how, count in counts.items() for m, name in enumerate(modalities)}
 
 
-def foreground_taught(batch: Batch, modalities: Sequence[str], num_classes: int) -> dict[str, Tensor]:
-    """Compute which share of the unlabelled voxels of each modality the teacher calls foreground; NaN without any.
+def pseudo_foreground(batch: Batch, modalities: Sequence[str], num_classes: int) -> dict[str, Tensor]:
+    """Compute the share of foreground in the pseudo-labels of each modality's rows; NaN without any row.
 
-    A teacher that calls nothing foreground teaches that there is none.
+    Where there is none, they teach that there is none.
     """
     assert batch.pseudo_targets is not None
     foreground = (batch.pseudo_targets > 0) & (batch.pseudo_targets < num_classes)
     share = foreground.flatten(1).float().mean(1)
     present = batch.present[batch.n_labeled :]
-    return {taught_of(name): share[present[:, m]].mean() for m, name in enumerate(modalities)}
+    return {pseudo_foreground_of(name): share[present[:, m]].mean() for m, name in enumerate(modalities)}

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.views import NOT_PASTED
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class MeanTeacher(AveragedModel):
     def teach(self, batch: Batch, num_classes: int, asked: bool = True) -> Batch:
         """Make the batch the student's: strong views in place of weak ones, and what the teacher says of these.
 
-        Where it is not ``asked``, since its term weighs nothing yet, it says nothing. Within pasted cuboids the true
-        label stands in place of the teacher's.
+        Where it is not ``asked``, since its term weighs nothing yet, it says nothing.
         """
         assert batch.strong is not None, "a recipe with a teacher has strong views"
         weak = batch.data[batch.n_labeled :]
@@ -69,8 +67,6 @@ class MeanTeacher(AveragedModel):
             targets = self.pseudo_targets(weak, num_classes)
         else:
             targets = torch.full_like(weak[:, :1], num_classes, dtype=torch.int16)
-        if batch.pasted is not None:
-            targets = torch.where(batch.pasted == NOT_PASTED, targets, batch.pasted)
         student_sees = torch.cat([batch.data[: batch.n_labeled], batch.strong])
         return replace(batch, data=student_sees, pseudo_targets=targets)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks import MeanFusion
 from nnunet_cmc.networks.changes import (
@@ -48,6 +48,7 @@ PARTS = {
     CSC: lambda r: replace(r, terms=(*r.terms, Term(CSC, ALPHA))),
     CAC: lambda r: replace(r, terms=(*r.terms, Term(CAC, BETA))),
     Pseudo: taught,
+    RandomizeContrast: lambda r: taught(r, RandomizeContrast()),
     CopyPaste: lambda r: taught(r, CopyPaste()),
     FusePairs: lambda r: replace(r, views=(FusePairs(), *r.views)),
     SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
@@ -60,7 +61,7 @@ PARTS = {
 }
 REFUSED = {
     *map(frozenset, CONFLICTS),
-    frozenset((Pseudo, CopyPaste)),  # both bring the same teacher
+    *map(frozenset, combinations((Pseudo, RandomizeContrast, CopyPaste), 2)),  # all bring the same teacher
     frozenset((Pseudo, FusePairs)),
 }
 
@@ -74,15 +75,19 @@ def trainer_of(cubes, recipe: Recipe) -> CMCTrainer:
 def found_in(trainer: CMCTrainer) -> set[type]:
     """Which parts the trainer that was built has, by looking at it and at a batch."""
     network = trainer.network
-    batch = next(trainer.get_dataloaders()[0])
+    loader, _ = trainer.get_dataloaders()
+    batch = next(loader)
+    is_taught = trainer.teacher is not None and "pseudo" in trainer.terms
+    contrast = any(isinstance(view, RandomizeContrast) for view in loader.data_loader.views)
     output = network(batch["data"], batch["fusion"])
     return {
         kind
         for kind, there in {
             CSC: "csc" in trainer.terms,
             CAC: "cac" in trainer.terms,
-            Pseudo: trainer.teacher is not None and "pseudo" in trainer.terms and "pasted" not in batch,
-            CopyPaste: trainer.teacher is not None and "pseudo" in trainer.terms and "pasted" in batch,
+            Pseudo: is_taught and "pasted" not in batch and not contrast,
+            RandomizeContrast: is_taught and contrast,
+            CopyPaste: is_taught and "pasted" in batch,
             FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
             SuperviseDeep: len(output.deep) > 0,
             FuseSkips: network.skip_fusion is not None,
@@ -125,9 +130,14 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"teacher": Teacher()}, "Teacher needs StrongView, since"),
         ({"views": (StrongView(),)}, "StrongView needs Teacher, since"),
         ({"views": (CopyPaste(),)}, "CopyPaste needs StrongView, since"),
+        ({"views": (RandomizeContrast(),)}, "RandomizeContrast needs StrongView, since"),
         (TAUGHT, "Teacher needs Pseudo"),
         ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (CopyPaste(), StrongView())},
-         "put StrongView before it"),
+         "CopyPaste pastes into strong views: put StrongView before it"),
+        ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (RandomizeContrast(), StrongView())},
+         "RandomizeContrast changes strong views: put StrongView before it"),
+        ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)),
+          "views": (StrongView(), CopyPaste(), RandomizeContrast())}, "put RandomizeContrast before it"),
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),

@@ -12,7 +12,7 @@ ALL, LABELED, UNLABELED, PAIRS = "rows", "labelled rows", "unlabelled rows", "pa
 COUNTED = {
     **dict.fromkeys(("data", "fusion", "positions"), ALL),
     "target": LABELED,
-    **dict.fromkeys(("strong", "pasted", "pseudo_targets"), UNLABELED),
+    **dict.fromkeys(("strong", "pseudo_targets"), UNLABELED),
     "pairs": PAIRS,
 }
 
@@ -31,7 +31,6 @@ class Batch:
             augmentation, of cells of ``position_stride`` voxels; inside is [0, 1], and NaN is unknown.
         keys: the cases, row by row.
         strong: ``(N_unlabeled, M, D, H, W)`` float32, the view of the unlabelled rows that a teacher's student sees.
-        pasted: ``(N_unlabeled, 1, D, H, W)`` int16, true labels within the strong views, elsewhere -1.
         pseudo_targets: ``(N_unlabeled, 1, D, H, W)`` int16, what the student learns there.
     """
 
@@ -42,7 +41,6 @@ class Batch:
     positions: Tensor
     keys: list | None = None
     strong: Tensor | None = None
-    pasted: Tensor | None = None
     pseudo_targets: Tensor | None = None
 
     @property

@@ -109,6 +109,7 @@ class PairLoader(SeededLoader):
             ),
             pairs=_row_of_each_modality(pairs, num_modalities),
             positions=torch.stack([row["positions"] for row in rows]),
+            pseudo_targets=_stacked_labels(rows[n_labeled:]),
             keys=[crop.case for crop in crops],
         )
 
@@ -163,6 +164,11 @@ class PairLoader(SeededLoader):
         else:
             positions = nowhere([side // position_stride(side) for side in sample["image"].shape[1:]])
         return {**sample, "positions": positions}
+
+
+def _stacked_labels(rows: list[dict[str, Tensor]]) -> Tensor | None:
+    """Stack the labels of rows that have them."""
+    return torch.stack([row["segmentation"] for row in rows]) if rows and "segmentation" in rows[0] else None
 
 
 def _positions(places: Tensor, corner: list[int], body_box: np.ndarray) -> Tensor:
