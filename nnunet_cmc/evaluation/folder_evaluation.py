@@ -1,13 +1,11 @@
 """Evaluation of a folder of predicted label maps against a folder of reference label maps."""
 
-from collections.abc import Collection, Iterator
-from functools import partial
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.grid import read_grid
@@ -15,7 +13,7 @@ from nnunet_cmc.data.reading.voxels import format_value, out_of_memory, read_ima
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 from nnunet_cmc.utils.files import visible
-from nnunet_cmc.utils.parallel import process_pool
+from nnunet_cmc.utils.parallel import run_parallel
 
 NOT_STATED = "modality not stated"
 """Group of the cases whose modalities ``dataset.json`` does not state."""
@@ -46,13 +44,10 @@ def evaluate_folder(
     description = DatasetDescription.of(dataset_json)
     files = matched_files(reference_folder, prediction_folder, description.file_ending, cases)
     classes, ignore = classes_of(description)
-    tasks = [(case, modalities_of(description, case), *own) for case, own in files.items()]
-    evaluate = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
-    results = []
-    with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
-        for result in _run(evaluate, tasks, min(processes, len(tasks))):
-            results.append(result)
-            bar.update()
+    tasks = [
+        (case, modalities_of(description, case), *own, classes, ignore, tolerance) for case, own in files.items()
+    ]
+    results = run_parallel(_evaluate_case, tasks, processes, "Evaluating", progress)
     predicted, references = (label_maps(f, description.file_ending) for f in (prediction_folder, reference_folder))
     return Evaluation(classes, tolerance, results, [case for case in predicted if case not in references])
 
@@ -125,18 +120,15 @@ def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> N
         )
 
 
-def _run(evaluate, tasks: list, processes: int) -> Iterator[CaseResult]:
-    if processes <= 1:
-        yield from map(evaluate, tasks)
-        return
-    with process_pool(processes) as executor:
-        yield from executor.map(evaluate, tasks)
-
-
 def _evaluate_case(
-    task: tuple[str, str, Path, Path], classes: dict[str, Label], ignore: int | None, tolerance: float
+    case: str,
+    modalities: str,
+    reference_file: Path,
+    prediction_file: Path,
+    classes: dict[str, Label],
+    ignore: int | None,
+    tolerance: float,
 ) -> CaseResult:
-    case, modalities, reference_file, prediction_file = task
     known = {0} | {value for label in classes.values() for value in np.atleast_1d(label).tolist()}
     reference, spacing = _read_labels(case, reference_file, known if ignore is None else known | {ignore})
     prediction, _ = _read_labels(case, prediction_file, known)
