@@ -5,14 +5,14 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from nnunet_cmc.commands.model_folder import add_model_arguments, model_folder
+from nnunet_cmc.commands.arguments import add_model, model_folder
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "class activation of the fused features (HiResCAM) over the scans, of one or several models"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
+    add_model(parser)
     parser.add_argument(
         "-tr", dest="trainers", nargs="+", default=["CMCTrainer"], metavar="TRAINER",
         help="trainers of the models to show side by side, such as CMCTrainer CMCTrainerPaper_baseline (CMCTrainer)",

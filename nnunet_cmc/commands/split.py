@@ -3,14 +3,14 @@
 import argparse
 from dataclasses import replace
 
-from nnunet_cmc.commands.datasets import raw_dataset
+from nnunet_cmc.commands.arguments import add_dataset, raw_dataset
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "choose which training cases keep their labels, and which validate"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    add_dataset(parser)
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument(
         "--labeled",

@@ -5,13 +5,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.model_folder import add_model_arguments, model_folder
+from nnunet_cmc.commands.arguments import add_model, model_folder
 
 HELP = "predict and judge a test set with modalities missing, and with one misaligned: tables and curves"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
+    add_model(parser)
     parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
     parser.add_argument("-r", dest="reference", required=True, metavar="FOLDER", help="their label maps, as labelsTs")
     parser.add_argument(

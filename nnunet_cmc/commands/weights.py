@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunet_cmc.commands.datasets import preprocessed_dataset
+from nnunet_cmc.commands.arguments import add_dataset, preprocessed_dataset
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, help="sam_med3d_turbo.pth, clip_driven_universal_unet.pth or a checkpoint of CMCTrainer"
     )
-    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    add_dataset(parser)
     parser.add_argument("-p", dest="plans", required=True, metavar="PLANS", help="plans, such as CMCPlans")
     parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="the file to write")

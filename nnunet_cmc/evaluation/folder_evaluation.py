@@ -44,9 +44,7 @@ def evaluate_folder(
     description = DatasetDescription.of(dataset_json)
     files = matched_files(reference_folder, prediction_folder, description.file_ending, cases)
     classes, ignore = classes_of(description)
-    tasks = [
-        (case, modalities_of(description, case), *own, classes, ignore, tolerance) for case, own in files.items()
-    ]
+    tasks = [(case, modalities_of(description, case), *own, classes, ignore, tolerance) for case, own in files.items()]
     results = run_parallel(_evaluate_case, tasks, processes, "Evaluating", progress)
     predicted, references = (label_maps(f, description.file_ending) for f in (prediction_folder, reference_folder))
     return Evaluation(classes, tolerance, results, [case for case in predicted if case not in references])
