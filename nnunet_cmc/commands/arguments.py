@@ -29,7 +29,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def model_folder(args: argparse.Namespace, trainer: str) -> Path:
-    """Return the folder of a trained model. ValueError if the dataset is not known, or a fold not trained to its end."""
+    """Return a trained model's folder. ValueError if the dataset is not known, or a fold not trained to its end."""
     model = _folder("nnUNet_results", args.dataset) / f"{trainer}__{args.plans}__{args.configuration}"
     for fold in args.folds:
         checkpoint = model / f"fold_{fold}" / "checkpoint_final.pth"

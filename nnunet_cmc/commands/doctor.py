@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,16 +44,12 @@ def run(args: argparse.Namespace) -> None:
         counts[check.status] += 1
     if counts["BROKEN"]:
         raise RuntimeError(f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN; what to do is said above.")
-    if args.verify:
-        print("\nNothing in there executes code when nnU-Net loads it.")
-        return
-    print(f"\nnnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings).")
+    works = f"nnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings)."
+    print("\n" + ("Nothing in there executes code when nnU-Net loads it." if args.verify else works))
 
 
 def checks() -> Iterator[Check]:
-    yield from versions()
-    yield from classes()
-    yield from folders()
+    yield from chain(versions(), classes(), folders())
     yield gpu()
     yield torchvision()
 
@@ -81,10 +78,9 @@ def versions() -> Iterator[Check]:
         except importlib.metadata.PackageNotFoundError:
             yield Check("BROKEN", requirement.name, f"not installed: {remedy}")
             continue
-        if requirement.specifier.contains(version, prereleases=True):
-            yield Check("OK", requirement.name, version)
-        else:
-            yield Check("BROKEN", requirement.name, f"{version} is not in {requirement.specifier}: {remedy}")
+        fits = requirement.specifier.contains(version, prereleases=True)
+        finding = version if fits else f"{version} is not in {requirement.specifier}: {remedy}"
+        yield Check("OK" if fits else "BROKEN", requirement.name, finding)
 
 
 def classes() -> Iterator[Check]:
@@ -122,7 +118,6 @@ def problems() -> dict[str | None, str]:
     from nnunet_cmc.registration.wrapping import MARK
 
     modules = {**CLASSES, **TRAINERS}
-
     try:
         import nnunetv2
         from nnunetv2.utilities import find_class_by_name
@@ -191,12 +186,11 @@ def torchvision() -> Check:
     if process.returncode == 0:
         return Check("OK", "torchvision", importlib.metadata.version("torchvision"))
     reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-    return Check(
-        "warning",
-        "torchvision",
-        f"does not load ({reason}): our classes do not need it, but nnU-Net's own trainer variants are not found "
-        "without; install the build that matches torch",
+    advice = (
+        "our classes do not need it, but nnU-Net's own trainer variants are not found without; install the build that "
+        "matches torch"
     )
+    return Check("warning", "torchvision", f"does not load ({reason}): {advice}")
 
 
 def _in_one_line(error: Exception) -> str:

@@ -38,18 +38,14 @@ def run(args: argparse.Namespace) -> None:
     if args.reference and (missing := [case for case in cases if case not in references]):
         raise ValueError(f"{args.reference} lacks the references of {', '.join(missing)}: add them, or leave -r away.")
 
-    files = {
-        case: {
-            trainer: {kind: output / kind / trainer / (case + ending) for kind in ("activation", "prediction")}
-            for trainer in models
-        }
-        for case in cases
-    }
+    def written(trainer: str, case: str) -> dict[str, Path]:
+        return {kind: output / kind / trainer / (case + ending) for kind in ("activation", "prediction")}
+
     for trainer, model in models.items():
-        _explain(args, trainer, model, cases, asked, {case: own[trainer] for case, own in files.items()})
+        _explain(args, trainer, model, cases, asked, {case: written(trainer, case) for case in cases})
     for case, by_channel in cases.items():
-        scans = by_modality(by_channel.values(), case, description)
-        save_activations(output / f"{case}.png", case, scans, files[case], classes, asked, references.get(case))
+        scans, files = by_modality(by_channel.values(), case, description), {t: written(t, case) for t in models}
+        save_activations(output / f"{case}.png", case, scans, files, classes, asked, references.get(case))
     print(f"Written: {', '.join(str(output / f'{case}.png') for case in cases)}; volumes beside them.")
 
 

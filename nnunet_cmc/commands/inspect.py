@@ -32,16 +32,15 @@ def run(args: argparse.Namespace) -> None:
     cases = find_cases(folder, description)
     output = Path(args.output or f"inspect_{folder.name}")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
-    pages = [cases[first : first + ROWS] for first in range(0, len(cases), ROWS)]
     jobs = [
-        (output / "pictures" / f"{number:03d}.png", page, modalities, classes) for number, page in enumerate(pages, 1)
+        (output / "pictures" / f"{number:03d}.png", cases[first : first + ROWS], modalities, classes)
+        for number, first in enumerate(range(0, len(cases), ROWS), 1)
     ]
     facts = [fact for page in run_parallel(_draw, jobs, processes_of(args), "Looking") for fact in page]
     table = overview(facts, modalities, classes)
-    write_page(
-        output / "index.html", "inspection", title=folder.name, table=table, pictures=[job[0].name for job in jobs]
-    )
-    print(f"\n{table}\n\nWritten: {output / 'index.html'}")
+    page, pictures = output / "index.html", [file.name for file, *_ in jobs]
+    write_page(page, "inspection", title=folder.name, table=table, pictures=pictures)
+    print(f"\n{table}\n\nWritten: {page}")
 
 
 def _draw(file, cases, modalities, classes):

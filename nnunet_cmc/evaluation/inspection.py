@@ -1,8 +1,8 @@
 """Inspection of a raw dataset before training: grids, intensities and volumes of its cases, and tables of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,35 +18,23 @@ from nnunet_cmc.evaluation.tables import aligned
 PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}
 
 
-@dataclass(frozen=True)
-class RawCase:
-    """A case of the dataset: its part, its subject, and its files.
-
-    Attributes:
-        images: scan of each modality by name; absent modalities have none, or one of zeros.
-    """
+class RawCase(NamedTuple):
+    """A case of the dataset: its part, its subject, and its files."""
 
     name: str
     part: str
     subject: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Path]  # by modality; absent modalities have none, or one of zeros
     label: Path | None
 
 
-@dataclass(frozen=True)
-class CaseSummary:
-    """Grid, intensities and volumes of a case.
-
-    Attributes:
-        grid: of its scans; size and spacing in mm along x, y, z.
-        ranges: 1st and 99th percentile of each present modality's values.
-        volumes: ml of each class in the label; empty without a label.
-    """
+class CaseSummary(NamedTuple):
+    """Grid, intensities and volumes of a case."""
 
     case: RawCase
-    grid: Grid
-    ranges: dict[str, tuple[float, float]]
-    volumes: dict[str, float]
+    grid: Grid  # of its scans
+    ranges: dict[str, tuple[float, float]]  # 1st and 99th percentile of each present modality's values
+    volumes: dict[str, float]  # ml of each class in the label; empty without a label
 
 
 def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
@@ -68,11 +56,7 @@ def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
 
 
 def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
-    """Read all files of a case.
-
-    Raises:
-        ValueError: a file cannot be read, their grids differ, or all scans are zero.
-    """
+    """Read all files of a case. ValueError if one cannot be read, their grids differ, or all scans are zero."""
     require_one_grid(case.name, [*case.images.values(), *([case.label] if case.label else [])])
     grid = read_grid(next(iter(case.images.values())))
     ranges = {}
@@ -108,12 +92,8 @@ def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: M
     grids = [["", "size x, y, z", "spacing x, y, z [mm]", "values, 1 % to 99 %"]]
     for modality in modalities:
         own = [f for f in facts if modality in f.ranges]
-        sizes, spacings, ranges = (
-            [f.grid.size for f in own],
-            [f.grid.spacing for f in own],
-            [f.ranges[modality] for f in own],
-        )
-        grids.append([modality, _along_axes(sizes), _along_axes(spacings), _along_axes(ranges, " to ")])
+        sizes, spacings = _along_axes(f.grid.size for f in own), _along_axes(f.grid.spacing for f in own)
+        grids.append([modality, sizes, spacings, _along_axes((f.ranges[modality] for f in own), " to ")])
     volumes = [["", "labelled cases with it", "ml in those"]]
     labelled = [f for f in facts if f.case.label is not None]
     for name in classes:

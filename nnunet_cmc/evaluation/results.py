@@ -114,9 +114,9 @@ def ordered(values: Iterable[str]) -> pd.CategoricalDtype:
 
 
 def describe(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return ``mean``, ``std``, ``n`` (see :class:`Statistic`) and ``undefined`` of a long table by the columns ``by``."""
-    value = {name: ("value", how) for name, how in {"mean": "mean", "std": "std", "n": "count"}.items()}
-    return table.groupby(by, observed=True).agg(**value, undefined=("undefined", "sum"))
+    """Return ``mean``, ``std``, ``n`` (of defined values) and ``undefined`` of a long table by the columns ``by``."""
+    parts = {"mean": ("value", "mean"), "std": ("value", "std"), "n": ("value", "count")}
+    return table.groupby(by, observed=True).agg(**parts, undefined=("undefined", "sum"))
 
 
 def save_csv(table: pd.DataFrame, index: list[str], metrics: Iterable[str], file: str | PathLike) -> None:
