@@ -13,11 +13,7 @@ _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """Format a table per group of modalities (and over all cases, if there are several): "mean ± std (n)" per class.
-
-    n is the number of cases in which the metric is defined. Remarks on classes that are only in
-    the reference or only in the prediction follow.
-    """
+    """Format a table per group of modalities, and over all cases if there are several, with remarks below."""
     groups: list[str | None] = [*evaluation.groups]
     tables = [_group_table(evaluation, group) for group in (groups if len(groups) == 1 else [*groups, None])]
     return "\n\n".join([*tables, "\n".join(one_sided_remarks(evaluation))]).rstrip()
@@ -49,9 +45,8 @@ def _cases(n: int) -> str:
 
 
 def _cell(metric: str, statistic: Statistic) -> str:
-    if statistic.n < 2:
-        return f"{_number(metric, statistic.mean)} ({statistic.n})"
-    return f"{_number(metric, statistic.mean)} ± {_number(metric, statistic.std)} ({statistic.n})"
+    spread = f" ± {_number(metric, statistic.std)}" if statistic.n > 1 else ""
+    return f"{_number(metric, statistic.mean)}{spread} ({statistic.n})"
 
 
 def _number(metric: str, value: float) -> str:
@@ -73,13 +68,9 @@ def one_sided_remarks(evaluation: Evaluation) -> list[str]:
 
 def one_sided(evaluation: Evaluation) -> tuple[Counter, Counter]:
     """Count the cases per class that are only in the reference (missed), and only in the prediction (spurious)."""
-    missed: Counter = Counter()
-    spurious: Counter = Counter()
-    for case in evaluation.cases:
-        for name, metrics in case.metrics.items():
-            missed[name] += metrics["n_pred"] == 0 < metrics["n_ref"]
-            spurious[name] += metrics["n_ref"] == 0 < metrics["n_pred"]
-    return +missed, +spurious
+    found = [one for case in evaluation.cases for one in case.metrics.items()]
+    missed = Counter(name for name, metrics in found if metrics["n_pred"] == 0 < metrics["n_ref"])
+    return missed, Counter(name for name, metrics in found if metrics["n_ref"] == 0 < metrics["n_pred"])
 
 
 def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:
