@@ -28,13 +28,12 @@ def evaluate_folder(
     cases: Collection[str] | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Compute the metrics of every case of ``reference_folder``; files have the same names in both folders.
+    """Compute the metrics of every case of ``reference_folder``, or of ``cases``; files have one name in both folders.
 
     Args:
         dataset_json: a ``dataset.json``, parsed, or its content.
         processes: cases evaluated at the same time, each in a process of its own; 1 starts none.
         tolerance: of NSD, in mm.
-        cases: evaluate these only, if given.
         progress: show a progress bar.
 
     Raises:
@@ -62,8 +61,7 @@ def matched_files(
         references = {case: file for case, file in references.items() if case in cases}
     if not references:
         raise ValueError(f"{reference_folder} has no label map ending in {ending}: give the folder of the references.")
-    missing = [case for case in references if case not in predictions]
-    if missing:
+    if missing := [case for case in references if case not in predictions]:
         raise ValueError(
             f"{prediction_folder} lacks the predictions of {len(missing)} of {len(references)} reference cases: "
             f"{', '.join(missing)}; predict them, or give a reference folder without them."
@@ -75,10 +73,7 @@ def matched_files(
 
 
 def classes_of(description: DatasetDescription) -> tuple[dict[str, Label], int | None]:
-    """Return the foreground classes and the ignore label, if any.
-
-    A class has the label, or the labels of a region, as nnU-Net's keys have it.
-    """
+    """Return the label, or the labels of a region, of each foreground class, and the ignore label, if any."""
     labels: dict = dict(description.labels)
     ignore = labels.pop("ignore", None)
     if not any(isinstance(label, tuple) and len(label) > 1 for label in labels.values()):  # no regions
@@ -150,8 +145,7 @@ def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tu
         raise ValueError(
             f"Case {case}: {file} {out_of_memory(read_grid(file).size)}: use fewer processes, -np."
         ) from error
-    unknown = sorted(set(values) - known)
-    if unknown:
+    if unknown := sorted(set(values) - known):
         raise ValueError(
             f"Case {case}: {file} has the label value(s) {', '.join(map(format_value, unknown[:5]))}, but "
             f"dataset.json knows {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."

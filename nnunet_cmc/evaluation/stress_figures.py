@@ -1,6 +1,7 @@
 """The figures of stress tests: means without modalities and over their misalignment, of one or several models."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, product
 from operator import add
 from os import PathLike
 from pathlib import Path
@@ -17,8 +18,7 @@ from nnunet_cmc.evaluation.stress_results import read_conditions
 from nnunet_cmc.utils.files import save_figure
 
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
-_KINDS = {"mm": "shift [mm]", "degrees": "rotation [degrees]"}
-_KINDS_OF = {"mm": "{} shifted [mm]", "degrees": "{} turned [degrees]"}
+_KINDS = {"mm": ("shift", "shifted"), "degrees": ("rotation", "turned")}
 
 
 def save_stress_figures(conditions: Sequence[dict], names: Sequence[str], folder: str | PathLike) -> list[Path]:
@@ -42,28 +42,23 @@ def _missing(conditions: Sequence[dict]) -> Figure:
         if len(classes) > 1:
             _curve(axis, places, subsets, metric, "black", name_of_mean(classes), linewidth=2.5)
         axis.set_xticks(places, [entry["condition"] for entry in subsets])
-        axis.set_xlabel("modalities given")
         axis.margins(x=0.1)
-        axis.set_ylabel(TITLES[metric])
+        axis.set(xlabel="modalities given", ylabel=TITLES[metric])
     return _explain_hollow(figure, subsets)
 
 
 def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
     """Draw average Dice and ASSD over distance and angle, a line per moved modality; dashed: the case without it."""
-    aligned, shown = conditions[0], [conditions[0], *(entry for entry in conditions if entry["moved"])]
+    shown = [conditions[0], *(entry for entry in conditions if entry["moved"])]
     figure, axes = _panels(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
-    for row, metric in zip(axes, COMPARED, strict=True):
-        for axis, (kind, label) in zip(row, _KINDS.items(), strict=True):
-            for channel, name in enumerate(names):
-                color = COLORS[channel % len(COLORS)]
-                line = [aligned, *(entry for entry in shown if entry["moved"] == name and entry[kind])]
-                _curve(axis, [entry[kind] for entry in line], line, metric, color, f"{name} misaligned")
-                others = "+".join(other for other in names if other != name)
-                for entry in (entry for entry in conditions if entry["given"] == others):
-                    without = SCALE[metric] * entry["mean"][metric]
-                    axis.axhline(without, color=color, linestyle="--", alpha=0.7, label=f"without {name}")
-            axis.set_xlabel(label)
-            axis.set_ylabel(TITLES[metric])
+    for axis, (metric, kind) in zip(axes.flat, product(COMPARED, _KINDS), strict=True):
+        for name, color in zip(names, cycle(COLORS), strict=False):
+            _moved_curve(axis, conditions, name, kind, metric, color, f"{name} misaligned")
+            others = "+".join(other for other in names if other != name)
+            for entry in (entry for entry in conditions if entry["given"] == others):
+                without = SCALE[metric] * entry["mean"][metric]
+                axis.axhline(without, color=color, linestyle="--", alpha=0.7, label=f"without {name}")
+        axis.set(xlabel=f"{_KINDS[kind][0]} [{kind}]", ylabel=TITLES[metric])
     return _explain_hollow(figure, shown)
 
 
@@ -110,23 +105,20 @@ class StressRuns:
                 labels = [number(metric, entry["mean"][metric]) for entry in subsets]
                 axis.bar_label(bars, list(map(add, labels, marks)), padding=2, fontsize="small")
             axis.set_xticks(place, self.subsets)
-            axis.set_xlabel("modalities given")
             axis.margins(y=0.12)
-            axis.set_ylabel(TITLES[metric])
+            axis.set(xlabel="modalities given", ylabel=TITLES[metric])
         return figure
 
     def _misalignment(self) -> Figure:
-        columns = [(metric, kind) for metric in COMPARED for kind in _KINDS_OF]
+        columns = list(product(COMPARED, _KINDS))
         figure, axes = _panels(len(self.moved), len(columns), (14, 2.8 * len(self.moved) + 0.5))
         for moved, row in zip(self.moved, axes, strict=True):
             for j, (axis, (metric, kind)) in enumerate(zip(row, columns, strict=True)):
-                axis.sharey(axes[0, j - j % len(_KINDS_OF)])  # every panel of a metric
-                for i, (name, run) in enumerate(self.runs.items()):
-                    line = [run[self.subsets[0]], *(e for e in run.values() if e["moved"] == moved and e[kind])]
-                    _curve(axis, [entry[kind] for entry in line], line, metric, COLORS[i % len(COLORS)], name)
-                axis.set_xlabel(_KINDS_OF[kind].format(moved))
-                if j % len(_KINDS_OF) == 0:
-                    axis.set_ylabel(TITLES[metric])
+                first_of_metric = j - j % len(_KINDS)
+                axis.sharey(axes[0, first_of_metric])
+                for (name, run), color in zip(self.runs.items(), cycle(COLORS), strict=False):
+                    _moved_curve(axis, list(run.values()), moved, kind, metric, color, name)
+                axis.set(xlabel=f"{moved} {_KINDS[kind][1]} [{kind}]", ylabel=TITLES[metric] if j == first_of_metric else "")
         return figure
 
 
@@ -159,6 +151,12 @@ def _curve(
     y, hollow = _means(entries, metric, class_name), _hollow(entries, metric, class_name)
     axis.plot(x, y, "o-", color=color, markersize=5, linewidth=linewidth, label=label)
     axis.plot(np.array(x)[hollow], y[hollow], "o", color=color, markersize=5, markerfacecolor="white")
+
+
+def _moved_curve(axis: Axes, entries: Sequence[dict], moved: str, kind: str, metric: str, color, label: str) -> None:
+    """Draw the average over how far a modality is moved, from the first of the ``entries``, in which nothing is."""
+    line = [entries[0], *(entry for entry in entries if entry["moved"] == moved and entry[kind])]
+    _curve(axis, [entry[kind] for entry in line], line, metric, color, label)
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
