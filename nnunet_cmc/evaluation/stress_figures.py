@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
-from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
+from nnunet_cmc.evaluation.plots import COLORS, SCALE, draw_bars, new_axes, save_plot
 from nnunet_cmc.evaluation.results import name_of_mean
 from nnunet_cmc.evaluation.stress_results import read_conditions
-from nnunet_cmc.utils.files import save_figure
 
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
 _KINDS = {"mm": ("shift", "shifted"), "degrees": ("rotation", "turned")}
@@ -35,7 +34,7 @@ def _missing(conditions: Sequence[dict]) -> Figure:
     """Draw Dice and ASSD of each class, and their average, for every set of modalities."""
     subsets = [entry for entry in conditions if not entry["moved"]]
     places, classes = range(len(subsets)), list(subsets[0]["classes"])
-    figure, axes = _panels(1, len(COMPARED), (11, 4))
+    figure, axes = new_axes(1, len(COMPARED), (11, 4))
     for axis, metric in zip(axes.flat, COMPARED, strict=True):
         for i, name in enumerate(classes):
             _curve(axis, places, subsets, metric, COLORS[i % len(COLORS)], name, class_name=name)
@@ -50,7 +49,7 @@ def _missing(conditions: Sequence[dict]) -> Figure:
 def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
     """Draw average Dice and ASSD over distance and angle, a line per moved modality; dashed: the case without it."""
     shown = [conditions[0], *(entry for entry in conditions if entry["moved"])]
-    figure, axes = _panels(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
+    figure, axes = new_axes(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
     for axis, (metric, kind) in zip(axes.flat, product(COMPARED, _KINDS), strict=True):
         for name, color in zip(names, cycle(COLORS), strict=False):
             _moved_curve(axis, conditions, name, kind, metric, color, f"{name} misaligned")
@@ -93,32 +92,31 @@ class StressRuns:
         return _save(folder, self._missing(), self._misalignment())
 
     def _missing(self) -> Figure:
-        figure, axes = _panels(1, len(COMPARED), (11, 3.8))
-        place, width = np.arange(len(self.subsets)), 0.8 / len(self.runs)
+        figure, axes = new_axes(1, len(COMPARED), (11, 3.8))
         for axis, metric in zip(axes.flat, COMPARED, strict=True):
-            for i, (name, run) in enumerate(self.runs.items()):
+            series: dict = {}
+            for name, run in self.runs.items():
                 subsets = [run[subset] for subset in self.subsets]
-                shift = (i - (len(self.runs) - 1) / 2) * width
-                style = {"color": COLORS[i % len(COLORS)], "label": name}
-                bars = axis.bar(place + shift, _means(subsets, metric), 0.9 * width, **style)
                 marks = [MARK * hollow for hollow in _hollow(subsets, metric)]
-                labels = [number(metric, entry["mean"][metric]) for entry in subsets]
-                axis.bar_label(bars, list(map(add, labels, marks)), padding=2, fontsize="small")
-            axis.set_xticks(place, self.subsets)
-            axis.margins(y=0.12)
+                texts = [number(metric, entry["mean"][metric]) for entry in subsets]
+                series[name] = (_means(subsets, metric), None, list(map(add, texts, marks)))
+            draw_bars(axis, series)
+            axis.set_xticks(range(len(self.subsets)), self.subsets)
             axis.set(xlabel="modalities given", ylabel=TITLES[metric])
         return figure
 
     def _misalignment(self) -> Figure:
         columns = list(product(COMPARED, _KINDS))
-        figure, axes = _panels(len(self.moved), len(columns), (14, 2.8 * len(self.moved) + 0.5))
+        figure, axes = new_axes(len(self.moved), len(columns), (14, 2.8 * len(self.moved) + 0.5))
         for moved, row in zip(self.moved, axes, strict=True):
             for j, (axis, (metric, kind)) in enumerate(zip(row, columns, strict=True)):
                 first_of_metric = j - j % len(_KINDS)
                 axis.sharey(axes[0, first_of_metric])
                 for (name, run), color in zip(self.runs.items(), cycle(COLORS), strict=False):
-                    _moved_curve(axis, list(run.values()), moved, kind, metric, color, name)
-                axis.set(xlabel=f"{moved} {_KINDS[kind][1]} [{kind}]", ylabel=TITLES[metric] if j == first_of_metric else "")
+                    _moved_curve(axis, [run[self.subsets[0]], *run.values()], moved, kind, metric, color, name)
+                axis.set(
+                    xlabel=f"{moved} {_KINDS[kind][1]} [{kind}]", ylabel=TITLES[metric] if j == first_of_metric else ""
+                )
         return figure
 
 
@@ -159,16 +157,6 @@ def _moved_curve(axis: Axes, entries: Sequence[dict], moved: str, kind: str, met
     _curve(axis, [entry[kind] for entry in line], line, metric, color, label)
 
 
-def _panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for axis in axes.flat:
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:
     if any(hollow for metric in COMPARED for hollow in _hollow(entries, metric)):
         figure.supxlabel(_HOLLOW, fontsize="small", color="#555")
@@ -178,7 +166,5 @@ def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:
 def _save(folder: str | PathLike, missing: Figure, misalignment: Figure) -> list[Path]:
     files = [Path(folder, "missing.png"), Path(folder, "misalignment.png")]
     for file, figure in zip(files, (missing, misalignment), strict=True):
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
-        save_figure(figure, file, dpi=DPI)
+        save_plot(figure, file)
     return files
