@@ -100,13 +100,11 @@ def classes() -> Iterator[Check]:
         remedy = f"unset {SWITCH}, which is 0" if off else REINSTALL
         yield Check("BROKEN", "start-up hook", f"not in place, so nnU-Net finds none of our classes: {remedy}")
         return
+    elsewhere = {name: f"found here, but not in a spawned process: {problem}" for name, problem in there.items()}
     for name in [*CLASSES, *TRAINERS]:
-        if name in here:
-            yield Check("BROKEN", name, f"{here[name]}: {REINSTALL}")
-        elif name in there:
-            yield Check("BROKEN", name, f"found here, but not in a spawned process: {there[name]}: {REINSTALL}")
-        else:
-            yield Check("OK", name, "found here and in a spawned process")
+        problem = here.get(name) or elsewhere.get(name)
+        finding = f"{problem}: {REINSTALL}" if problem else "found here and in a spawned process"
+        yield Check("BROKEN" if problem else "OK", name, finding)
 
 
 def problems() -> dict[str | None, str]:
@@ -147,21 +145,21 @@ def folders() -> Iterator[Check]:
     from nnunet_cmc.utils.variables import cannot_be_expanded, expanded
 
     for variable, content in PATHS.items():
-        folder = os.environ.get(variable)
+        folder = os.environ.get(variable, "")
         if not folder:
-            yield Check("warning", variable, f"not set: export {variable}=FOLDER, the folder for {content}")
+            problem = f"not set: export {variable}=FOLDER, the folder for {content}"
         elif (whole := expanded(folder)) != folder:
             remedy = f"export {variable}={whole}; mkdir -p {whole}"
-            yield Check("warning", variable, f"{folder} is taken as it stands, nothing in it is expanded: {remedy}")
+            problem = f"{folder} is taken as it stands, nothing in it is expanded: {remedy}"
         elif cannot_be_expanded(folder):
-            finding = f"{folder} names a home folder or a variable that there is not: export {variable} with the path"
-            yield Check("warning", variable, finding)
+            problem = f"{folder} names a home folder or a variable that there is not: export {variable} with the path"
         elif not os.path.isdir(folder):
-            yield Check("warning", variable, f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew")
+            problem = f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew"
         elif not os.access(folder, os.W_OK):
-            yield Check("warning", variable, f"{folder} is not writable: choose another folder, or get the right to")
+            problem = f"{folder} is not writable: choose another folder, or get the right to"
         else:
-            yield Check("OK", variable, folder)
+            problem = ""
+        yield Check("warning" if problem else "OK", variable, problem or folder)
 
 
 def gpu() -> Check:

@@ -13,7 +13,7 @@ from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.data.reading.voxels import read_voxels
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
-from nnunet_cmc.evaluation.tables import aligned
+from nnunet_cmc.evaluation.tables import text_table
 
 PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}
 
@@ -59,9 +59,16 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
     """Read all files of a case. ValueError if one cannot be read, their grids differ, or all scans are zero."""
     require_one_grid(case.name, [*case.images.values(), *([case.label] if case.label else [])])
     grid = read_grid(next(iter(case.images.values())))
+
+    def voxels_of(file: Path) -> np.ndarray:
+        try:
+            return read_voxels(file)
+        except ValueError as error:
+            raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
+
     ranges = {}
     for modality, file in case.images.items():
-        voxels = _voxels(case, file)
+        voxels = voxels_of(file)
         if voxels.any():
             low, high = np.percentile(voxels, (1, 99))
             ranges[modality] = (float(low), float(high))
@@ -70,16 +77,9 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
         raise ValueError(f"Case {case.name} shows no modality: all voxels of {files} are zero.")
     volumes = {}
     if case.label is not None:
-        labels, millilitres = _voxels(case, case.label), float(np.prod(grid.spacing)) / 1000
+        labels, millilitres = voxels_of(case.label), float(np.prod(grid.spacing)) / 1000
         volumes = {name: float(mask_of(labels, label).sum()) * millilitres for name, label in classes.items()}
     return CaseSummary(case, grid, ranges, volumes)
-
-
-def _voxels(case: RawCase, file: Path) -> np.ndarray:
-    try:
-        return read_voxels(file)
-    except ValueError as error:
-        raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
 
 
 def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: Mapping[str, Label]) -> str:
@@ -100,7 +100,7 @@ def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: M
         there = [[f.volumes[name]] for f in labelled if f.volumes[name]]
         volumes.append([name, f"{len(there)} of {len(labelled)}", _along_axes(there)])
     note = "Numbers with a range in brackets are medians over cases."
-    return "\n\n".join([*(_text_table(table) for table in (parts, grids, volumes)), note])
+    return "\n\n".join([*(_with_rule(table) for table in (parts, grids, volumes)), note])
 
 
 def _along_axes(values: Iterable[Sequence[float]], separator: str = ", ") -> str:
@@ -110,6 +110,6 @@ def _along_axes(values: Iterable[Sequence[float]], separator: str = ", ") -> str
     return separator.join(texts) or "-"
 
 
-def _text_table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["  ".join(row).rstrip() for row in aligned(rows)]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+def _with_rule(rows: Sequence[Sequence[str]]) -> str:
+    header, *lines = text_table(rows).splitlines()
+    return "\n".join([header, "-" * max(map(len, [header, *lines])), *lines])

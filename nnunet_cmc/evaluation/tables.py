@@ -24,10 +24,9 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
     rows = [["class", *(units.get(metric, metric) for metric in METRICS)]]
     for name in evaluation.classes:
         rows.append([name, *(_cell(metric, evaluation.statistic(name, metric, group)) for metric in METRICS)])
-    means = [evaluation.mean(metric, group) for metric in METRICS]
-    numbers = [_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True)]
+    numbers = [_number(metric, evaluation.mean(metric, group).mean) for metric in METRICS]
     rows.append([name_of_mean(evaluation.classes, "mean of classes"), *numbers])
-    lines = ["  ".join(row).rstrip() for row in aligned(rows)]
+    lines = text_table(rows).splitlines()
     rule = "-" * max(map(len, lines))
     title = f"{group or 'all cases'}: {_cases(len(evaluation.of_group(group)))}, mean ± standard deviation (n)"
     return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
@@ -38,6 +37,11 @@ def aligned(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> l
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     pads = [str.ljust if numbers_from is None or i < numbers_from else str.rjust for i in range(len(widths))]
     return [[pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)] for row in rows]
+
+
+def text_table(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
+    """Format a text table, see :func:`aligned`."""
+    return "\n".join("  ".join(row).rstrip() for row in aligned(rows, numbers_from))
 
 
 def _cases(n: int) -> str:
