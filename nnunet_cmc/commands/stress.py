@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> None:
     _resume(args, model)
     processes = args.processes or (1 if args.device == "cpu" else 3)
     print(f"{len(cases)} cases with several modalities; what nnU-Net says goes to {Path(args.output, 'log.txt')}.")
+    load = cache(partial(_load, model, args))  # when it is first needed
     evaluations = stress_test(
-        partial(_predict, cache(partial(_load, model, args)), processes),
+        partial(_predict, load, processes),
         *(cases, args.reference, description, args.output),
         processes=processes,
         seed=args.seed,

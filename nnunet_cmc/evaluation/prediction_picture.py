@@ -46,9 +46,9 @@ def save_overview(
     colors = class_colors(classes)
     patches: dict = colors | {f"difference: {kind}": color for kind, color in _ERRORS.items() if differences}
     handles = [Patch(color=color, label=name) for name, color in patches.items()]
-    handles.append(outline_handle("white", "outline of the reference"))
+    outline = outline_handle("white", "outline of the reference")
     rows = [_row(case, columns, classes, colors) for case in cases]
-    save_figure(draw_panels(rows, columns, handles, margins=(0.3, 0.4))[0], file, dpi=150)
+    save_figure(draw_panels(rows, columns, [*handles, outline], margins=(0.3, 0.4))[0], file, dpi=150)
 
 
 def _row(case: CaseFiles, columns: Sequence[str], classes: Mapping[str, Label], colors: Mapping[str, tuple]) -> Row:

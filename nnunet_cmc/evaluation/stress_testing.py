@@ -141,8 +141,9 @@ def stress_test(
                     for case in part:  # a file in the folder is complete, even after a kill
                         os.replace(predicted / (case + ending), folder / (case + ending))
                 bar.update(len(part))
-            options = {"processes": processes, "cases": concerned, "progress": False}
-            evaluations[condition] = evaluate_folder(reference_folder, folder, description, **options)
+            evaluations[condition] = evaluate_folder(
+                reference_folder, folder, description, processes, cases=concerned, progress=False
+            )
     return evaluations
 
 

@@ -55,8 +55,8 @@ def save_activations(
         panels.append(Panel(background, activation, class_outlines(plane.cut(labels), classes, colors)))
     titles = [fill(title, _TITLE) for title in (*scans, *label_maps)]
     handles = [Line2D([], [], color=colors[name], label=name) for name in classes]
-    style = {"margins": (1.0, 0.6), "width": 3.0, "outline_width": 1.2}
-    figure, axes = draw_panels([Row("", panels, plane.aspect)], titles, handles, **style)
+    row = Row("", panels, plane.aspect)
+    figure, axes = draw_panels([row], titles, handles, margins=(1.0, 0.6), width=3.0, outline_width=1.2)
     figure.suptitle(case)
     scale = figure.colorbar(ScalarMappable(Normalize(0, FULL), _COLORS), ax=list(axes.flat), shrink=0.8, pad=0.01)
     scale.set_label("% of the case's largest activation", fontsize="small")
