@@ -57,9 +57,8 @@ def checks() -> Iterator[Check]:
 def verdicts(files: list[Path]) -> Iterator[Check]:
     from nnunet_cmc.inference.verify import verify
 
-    for file in files:
-        for name, problem in verify(file):
-            yield Check("BROKEN" if problem else "OK", name, problem or "nothing but data")
+    for name, problem in chain.from_iterable(map(verify, files)):
+        yield Check("BROKEN" if problem else "OK", name, problem or "nothing but data")
 
 
 def versions() -> Iterator[Check]:

@@ -32,7 +32,10 @@ def run(args: argparse.Namespace) -> None:
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
     description = DatasetDescription.read(next(iter(models.values())) / "dataset.json")
     classes, _ = classes_of(description)
-    asked, cases = _asked(args.classes, classes), _cases(args, description)
+    if unknown := [name for name in args.classes or () if name not in classes]:
+        raise ValueError(f"There is no class {unknown[0]}; the dataset has {', '.join(classes)}: correct --classes.")
+    asked = {name: classes[name] for name in classes if name in (args.classes or classes)}
+    cases = _cases(args, description)
     ending, output = description.file_ending, Path(args.output)
     references = label_maps(args.reference, ending) if args.reference else {}
     if args.reference and (missing := [case for case in cases if case not in references]):
@@ -61,12 +64,6 @@ def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, c
         predictor = trained.predictor(device=torch.device(args.device), allow_tqdm=False)
     for case in tqdm(cases, desc=trainer, unit="case"):
         explain_case(predictor, list(cases[case].values()), list(classes.values()), files[case])
-
-
-def _asked(names: list[str] | None, classes: dict) -> dict:
-    if unknown := [name for name in names or () if name not in classes]:
-        raise ValueError(f"There is no class {unknown[0]}; the dataset has {', '.join(classes)}: correct --classes.")
-    return {name: label for name, label in classes.items() if names is None or name in names}
 
 
 def _cases(args: argparse.Namespace, description: DatasetDescription) -> dict[str, dict[int, str]]:

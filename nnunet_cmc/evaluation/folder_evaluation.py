@@ -15,8 +15,7 @@ from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 from nnunet_cmc.utils.files import visible
 from nnunet_cmc.utils.parallel import run_parallel
 
-NOT_STATED = "modality not stated"
-"""Group of the cases whose modalities ``dataset.json`` does not state."""
+NOT_STATED = "modality not stated"  # the group of cases whose modalities dataset.json does not state
 
 
 def evaluate_folder(
@@ -68,7 +67,17 @@ def matched_files(
         )
     files = {case: (file, predictions[case]) for case, file in references.items()}
     for case, (reference, prediction) in files.items():
-        _check_geometry(case, reference, prediction)
+        grids = []
+        for file in (reference, prediction):
+            try:
+                grids.append(read_grid(file))
+            except ValueError as error:
+                raise ValueError(f"Case {case}: {file} {error}.") from error
+        if differences := grids[1].differences(grids[0]):
+            raise ValueError(
+                f"Case {case}: the prediction {prediction} is not on the grid of the reference {reference} "
+                f"({', '.join(differences)}): bring it onto that grid."
+            )
     return files
 
 
@@ -97,20 +106,6 @@ def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
     if not Path(folder).is_dir():
         raise ValueError(f"There is no folder {folder}: give the folder that holds the label maps.")
     return {file.name.removesuffix(ending): file for file in visible(folder) if file.name.endswith(ending)}
-
-
-def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> None:
-    grids = []
-    for file in (reference_file, prediction_file):
-        try:
-            grids.append(read_grid(file))
-        except ValueError as error:
-            raise ValueError(f"Case {case}: {file} {error}.") from error
-    if differences := grids[1].differences(grids[0]):
-        raise ValueError(
-            f"Case {case}: the prediction {prediction_file} is not on the grid of the reference {reference_file} "
-            f"({', '.join(differences)}): bring it onto that grid."
-        )
 
 
 def _evaluate_case(

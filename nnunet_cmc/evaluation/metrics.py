@@ -15,8 +15,7 @@ from scipy import ndimage
 
 METRICS = ("Dice", "IoU", "ASSD", "HD95", "NSD")
 COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
-NSD_TOLERANCE = 2.0
-"""Default tolerance of NSD in mm; the right one is the disagreement between human readers on the structure."""
+NSD_TOLERANCE = 2.0  # mm; the right one is the disagreement between human readers on the structure
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -27,9 +26,7 @@ def surface(mask: np.ndarray) -> np.ndarray:
 def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Compute the distances in mm from each surface voxel of ``a`` to the surface of ``b``, and from ``b`` to ``a``.
 
-    Args:
-        a, b: non-empty boolean masks of one shape.
-        spacing: voxel size in mm along each array axis.
+    Both are non-empty boolean masks of one shape; ``spacing`` is the voxel size in mm along each array axis.
     """
     box = ndimage.find_objects((a | b).view(np.uint8))[0]
     surface_a, surface_b = surface(a[box]), surface(b[box])

@@ -12,9 +12,7 @@ from scipy import stats
 
 from nnunet_cmc.evaluation.results import Evaluation, describe, name_of_mean, ordered
 
-COMPARED = ("Dice", "ASSD")
-"""The metrics that the paper reports."""
-
+COMPARED = ("Dice", "ASSD")  # the metrics that the paper reports
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
 

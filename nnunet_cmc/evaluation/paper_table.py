@@ -13,8 +13,7 @@ from nnunet_cmc.utils.files import write_json, write_text
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
 _BETTER = {"Dice": max, "ASSD": min}
-MARK = "†"
-"""Marks a mean that leaves out cases in which the metric is undefined."""
+MARK = "†"  # of a mean that leaves out cases in which the metric is undefined
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 

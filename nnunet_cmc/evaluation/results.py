@@ -11,8 +11,7 @@ import pandas as pd
 from nnunet_cmc.evaluation.metrics import COUNTS
 from nnunet_cmc.utils.files import atomic_write
 
-Label = int | tuple[int, ...]
-"""The value of a class in a label map, or the values that make up a region."""
+Label = int | tuple[int, ...]  # the value of a class in a label map, or the values that make up a region
 
 
 def name_of_mean(classes: Collection[str], usual: str = "average") -> str:

@@ -6,7 +6,7 @@ from math import isnan
 from os import PathLike
 
 from nnunet_cmc.evaluation.metrics import COUNTS, METRICS
-from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean, save_csv
+from nnunet_cmc.evaluation.results import Evaluation, name_of_mean, save_csv
 from nnunet_cmc.utils.files import write_json
 
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
@@ -23,7 +23,12 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
     units = {"ASSD": "ASSD [mm]", "HD95": "HD95 [mm]", "NSD": f"NSD at {evaluation.tolerance:g} mm"}
     rows = [["class", *(units.get(metric, metric) for metric in METRICS)]]
     for name in evaluation.classes:
-        rows.append([name, *(_cell(metric, evaluation.statistic(name, metric, group)) for metric in METRICS)])
+        row = [name]
+        for metric in METRICS:
+            found = evaluation.statistic(name, metric, group)
+            spread = f" ± {_number(metric, found.std)}" if found.n > 1 else ""
+            row.append(f"{_number(metric, found.mean)}{spread} ({found.n})")
+        rows.append(row)
     numbers = [_number(metric, evaluation.mean(metric, group).mean) for metric in METRICS]
     rows.append([name_of_mean(evaluation.classes, "mean of classes"), *numbers])
     lines = text_table(rows).splitlines()
@@ -46,11 +51,6 @@ def text_table(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -
 
 def _cases(n: int) -> str:
     return "1 case" if n == 1 else f"{n} cases"
-
-
-def _cell(metric: str, statistic: Statistic) -> str:
-    spread = f" ± {_number(metric, statistic.std)}" if statistic.n > 1 else ""
-    return f"{_number(metric, statistic.mean)}{spread} ({statistic.n})"
 
 
 def _number(metric: str, value: float) -> str:
