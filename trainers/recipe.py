@@ -15,7 +15,7 @@ from nnunet_cmc.networks.changes import (
     ShowOnly,
     TrainAdapters,
 )
-from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
+from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
@@ -85,7 +85,7 @@ class Recipe:
     fusion: Fusion = field(default_factory=FuseOrSplit)
     mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)
     batch_dice: bool | None = None
-    optimizer: AdamW | ConstantAdam = field(default_factory=AdamW)
+    optimizer: AdamW | StockSGD | ByLength | ConstantAdam = field(default_factory=AdamW)
     teacher: Teacher | None = None
     whole_scan_labels: WholeScanLabels | None = None
     calibrated: bool = True
