@@ -88,8 +88,9 @@ class StockSGD:
         self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
     ) -> tuple[Optimizer, Schedule]:
         """Make the optimizer, and its schedule over so many epochs."""
-        options = {"weight_decay": self.weight_decay, "momentum": 0.99, "nesterov": True}
-        optimizer = torch.optim.SGD(trained(network), self.rate, **options)
+        optimizer = torch.optim.SGD(
+            trained(network), self.rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
+        )
         return optimizer, PolyLRScheduler(optimizer, self.rate, epochs)
 
     def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
