@@ -6,6 +6,8 @@ from io import StringIO
 from typing import Any
 
 import numpy as np
+import torch
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     nnUNetPlannerResEncL,
     nnUNetPlannerResEncM,
@@ -104,28 +106,26 @@ class CMCPlannerNNUNet(BasePlanner):
         """Name the folder of preprocessed cases by these plans; nnU-Net's residual presets would name its own's."""
         return f"{self.plans_identifier}_{configuration_name}"
 
+    @staticmethod
+    def static_estimate_VRAM_usage(*arguments):  # noqa: N802 - nnU-Net's name
+        """Estimate as nnU-Net does, on networks whose weights take neither memory nor time."""
+        with torch.device("meta"):
+            return ExperimentPlanner.static_estimate_VRAM_usage(*arguments)
+
     def get_plans_for_configuration(self, spacing, median_shape, *arguments) -> dict:
         """Plan a configuration as nnU-Net does for images that are no larger than the largest patch; none in 2-D."""
         if len(spacing) == 2:
             return {}
-        limit = self._largest_patch(np.array(spacing), np.array(median_shape))
-        image = np.minimum(median_shape, limit)
+        voxels = None if self.largest_patch is not None else self.patch_voxels
+        limit = self.largest_patch if voxels is None else box_of_volume(voxels, np.array(spacing), median_shape)
+        image = np.array(median_shape) if limit is None else np.minimum(median_shape, limit)
         plan = super().get_plans_for_configuration(spacing, image, *arguments)
-        while np.any(
-            above := np.greater(plan["patch_size"], np.maximum(limit, 1))
-        ):  # rounded up to what strides divide
-            image = image - above
+        while limit is not None and _exceeds(plan["patch_size"], limit, voxels):
+            image = image - np.greater(plan["patch_size"], limit)  # nnU-Net had rounded up to what its strides divide
             plan = super().get_plans_for_configuration(spacing, image, *arguments)
         plan["median_image_size_in_voxels"] = median_shape
         plan["batch_size"] = self.batch_size or plan["batch_size"]
         return plan
-
-    def _largest_patch(self, spacing: np.ndarray, shape: np.ndarray) -> np.ndarray:
-        if self.largest_patch is not None:
-            return self.largest_patch
-        if self.patch_voxels is None:
-            return np.full(3, np.inf)
-        return box_of_volume(self.patch_voxels, spacing, shape)
 
     def _spacing_reason(self) -> str:
         if given := self.given_spacing():
@@ -189,15 +189,20 @@ def target_of_nnunet(gpu_memory_gb: float) -> float:
     return gpu_memory_gb / ROWS
 
 
-def box_of_volume(voxels: int, spacing: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Compute the sides ``(3,)`` of a box of at most ``voxels`` voxels, about equal in mm, within an image of ``shape``.
+def box_of_volume(voxels: int, spacing: np.ndarray, shape: Sequence[float]) -> np.ndarray:
+    """Compute the sides ``(3,)`` of a box of at most ``voxels`` voxels, equal in mm, within an image of ``shape``.
 
-    These are the proportions of nnU-Net's first patch; what an image is too short for goes to the other axes.
+    These are the proportions of nnU-Net's first patch; where the image is shorter than the box, the other sides grow.
     """
     if np.prod(shape) <= voxels:
-        return np.asarray(shape)
-    edge = brentq(lambda mm: np.prod(np.minimum(shape, mm / spacing)) - voxels, 0, np.max(shape * spacing))
-    return np.maximum(np.floor(np.minimum(shape, edge / spacing) + 1e-6), 1)
+        return np.array(shape)
+    edge = brentq(lambda mm: np.prod(np.clip(mm / spacing, 1, shape)) - voxels, 0, np.max(shape * spacing))
+    return np.floor(np.clip(edge / spacing, 1, shape) + 1e-6)  # 48 may come as 47.9999999
+
+
+def _exceeds(patch_size: Sequence[int], limit: np.ndarray, voxels: int | None) -> bool:
+    """Tell whether a patch is larger than the sides of ``limit`` and, if they are given, than so many voxels."""
+    return bool(np.any(patch_size > limit)) and (voxels is None or np.prod(patch_size) > voxels)
 
 
 def _encoder_kwargs(architecture: str, stock: dict[str, Any]) -> dict[str, Any]:

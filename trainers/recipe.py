@@ -56,7 +56,7 @@ class Recipe:
         views: what is done to a batch of pairs, in this order.
         modality_dropout: share of the labelled rows of several modalities that are split at random into two groups of
             modalities, each fused by itself, so that a missing modality is nothing new.
-        mirrored_axes: of (D, H, W), unless a class has a side; on canonical axes the last is left to right.
+        mirrored_axes: of (D, H, W) as read, unless a class has a side; on canonical axes the last is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
         teacher: of the unlabelled rows, if any.
