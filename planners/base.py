@@ -42,6 +42,7 @@ class BasePlanner(ExperimentPlanner):
     plans_name: str
     gpu_memory_gb: float = 24
     learning_rate: float
+    plans: dict[str, Any]
 
     def __init__(
         self,

@@ -38,6 +38,8 @@ class CMCPlannerNNUNet(BasePlanner):
 
     plans_name = "CMCNNUNetPlans"
     learning_rate = 2e-3  # of AdamW, for trainings much shorter than nnU-Net's
+    UNet_base_num_features: int  # of nnU-Net's planner
+    UNet_max_features_3d: int
     # None: as nnU-Net decides
     channels: int | None = None
     patch_voxels: int | None = None  # in the largest patch, which has nnU-Net's proportions; patch_size replaces it
@@ -66,7 +68,7 @@ class CMCPlannerNNUNet(BasePlanner):
         """
         with redirect_stdout(StringIO()):  # it reports on configurations that are none of ours
             super(BasePlanner, self).plan_experiment()
-        decided, self.plans = self.plans, None
+        decided = self.plans
         if "3d_fullres" not in decided["configurations"]:
             raise ValueError(
                 f"{self.dataset_name} has scans of one slice at the planned spacing (median), but volumes are needed: "
@@ -202,7 +204,7 @@ def box_of_volume(voxels: int, spacing: np.ndarray, shape: Sequence[float]) -> n
 
 def _exceeds(patch_size: Sequence[int], limit: np.ndarray, voxels: int | None) -> bool:
     """Tell whether a patch is larger than the sides of ``limit`` and, if they are given, than so many voxels."""
-    return bool(np.any(patch_size > limit)) and (voxels is None or np.prod(patch_size) > voxels)
+    return bool(np.any(patch_size > limit) and (voxels is None or np.prod(patch_size) > voxels))
 
 
 def _encoder_kwargs(architecture: str, stock: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ FINGERPRINTS = {  # spacings and shapes of scans
     "sagittal": ([[0.5, 0.5, 4.0]], [[320, 300, 20]]),
     "few voxels": ([[1.0, 1.0, 1.0]], [[26, 30, 25]]),
 }
+ESTIMATES: dict[str, int] = {}
 STOCK = [
     (CMCPlannerNNUNet, ExperimentPlanner, "n_conv_per_stage"),
     (CMCPlannerNNUNetResEncM, nnUNetPlannerResEncM, "n_blocks_per_stage"),
@@ -56,6 +57,19 @@ def scans(dataset):
         return preprocessed
 
     return fingerprint
+
+
+@pytest.fixture(autouse=True)
+def estimated_once(monkeypatch):
+    """Of the same network and patch, nnU-Net's estimate is the same in all tests."""
+    estimate = ExperimentPlanner.static_estimate_VRAM_usage
+
+    def remembered(*arguments):
+        if (key := repr(arguments)) not in ESTIMATES:
+            ESTIMATES[key] = estimate(*arguments)
+        return ESTIMATES[key]
+
+    monkeypatch.setattr(ExperimentPlanner, "static_estimate_VRAM_usage", staticmethod(remembered))
 
 
 def plans_of_nnunet(planner, *arguments) -> dict:
