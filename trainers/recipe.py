@@ -66,7 +66,7 @@ class Recipe:
         network: changes of the plans' network, in this order.
         views: what is done to a batch of pairs, in this order.
         fusion: which modalities of a labelled row are fused with which.
-        mirrored_axes: of (D, H, W), unless a class has a side; on canonical axes the last is left to right.
+        mirrored_axes: of (D, H, W) as read, unless a class has a side; on canonical axes the last is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
         teacher: of the unlabelled rows, if any.

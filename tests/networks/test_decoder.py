@@ -8,10 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnunet_cmc.networks import build_encoder
 from nnunet_cmc.networks.decoder import Decoder
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 
 
-@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerResEnc])
+@pytest.mark.parametrize("planner", [CMCPlanner])
 def test_a_decoder_is_cheaper_than_its_encoder(planner, monkeypatch):
     """Floating-point operations of a forward pass of the planned size, on tensors without data."""
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)

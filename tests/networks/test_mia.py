@@ -6,7 +6,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_cmc.networks import MIA, CMCNet
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
 
@@ -51,7 +50,7 @@ def test_equal_modalities_fuse_to_the_same_whatever_their_number():
     torch.testing.assert_close(mia(features, torch.tensor([[True, False]] * 2)), both, atol=1e-5, rtol=1e-4)
 
 
-PLANNERS = [CMCPlanner, CMCPlannerUniversal, CMCPlannerResEnc, CMCPlannerTiny]
+PLANNERS = [CMCPlanner, CMCPlannerUniversal, CMCPlannerTiny]
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
