@@ -1,98 +1,121 @@
 """``nnunet_cmc convert``: bring scans into nnU-Net's raw format."""
 
 import argparse
-from collections.abc import Callable
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunet_cmc.commands import convert_archives, convert_folders
+from nnunet_cmc.commands import convert_folders
 
 HELP = "bring scans into the raw format of nnU-Net"
 
 
-class Source(NamedTuple):
-    """A kind of source: its line of help, its usual dataset ID, its own arguments, and what converts it."""
+class Published(NamedTuple):
+    """A published dataset: its line of help, ID, module of ``dataset_conversion``, what ``-i`` takes, own options."""
 
     help: str
-    dataset_id: int | None
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    convert: Callable[[argparse.Namespace, dict[str, Any]], Path]
-    description: str | None = None
+    dataset_id: int
+    module: str
+    folder: str
+    options: dict[str, dict[str, Any]]
 
 
-SOURCES = {
-    "folders": Source(
-        "any data, as folders of scans or a table",
-        None,
-        convert_folders.add_folders_arguments,
-        convert_folders.convert,
-        convert_folders.DESCRIPTION,
-    ),
-    "amos": Source(
+PUBLISHED = {
+    "amos": Published(
         "AMOS 2022: abdominal CT and MRI, 15 organs",
         502,
-        convert_archives.add_amos_arguments,
-        convert_archives.convert_amos,
+        "Dataset502_AMOS",
+        "the unpacked archive",
+        {
+            "--paper": {"action": "store_true", "help": "draw the paper's 40 + 40 training and 20 + 20 test scans"},
+            "--organs": {
+                "nargs": "+",
+                "metavar": "ORGAN",
+                "help": 'classes, such as spleen "right kidney"; default: all 15',
+            },
+            "--unlabeled": {"action": "store_true", "help": "use the scans of imagesTs as unlabelled ones"},
+        },
     ),
-    "mscmrseg": Source(
+    "mscmrseg": Published(
         "MS-CMRSeg 2019: cardiac MRI in several sequences, 3 structures",
         501,
-        convert_archives.add_mscmrseg_arguments,
-        convert_archives.convert_mscmrseg,
+        "Dataset501_MSCMRSeg",
+        "the unpacked archive",
+        {
+            "--layout": {
+                "choices": ("separate", "registered"),
+                "default": "separate",
+                "help": "a case for each scan, or all sequences of a patient resampled onto one grid (%(default)s)",
+            },
+            "--sequences": {
+                "nargs": "+",
+                "choices": ("LGE", "bSSFP", "T2"),
+                "default": ["LGE", "bSSFP"],
+                "help": "sequences, in channel order; default: LGE bSSFP",
+            },
+            "--paper": {"action": "store_true", "help": "draw the paper's 40 training and 5 test patients"},
+        },
     ),
-    "tao": Source(
+    "tao": Published(
         "thyroid-associated orbitopathy: T1 and T1c MRI of the orbits, 8 structures",
         503,
-        convert_archives.add_tao_arguments,
-        convert_archives.convert_tao,
+        "Dataset503_TAO",
+        "a folder for each patient, with T1.nii.gz, T1_label.nii.gz, T1c.nii.gz, T1c_label.nii.gz",
+        {},
     ),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
-    for name, source in SOURCES.items():
-        own = sources.add_parser(
-            name,
-            help=source.help,
-            description=source.description or source.help,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        default = source.dataset_id
-        own.add_argument(
-            "-d",
-            dest="dataset_id",
-            type=int,
-            default=default,
-            required=default is None,
-            metavar="ID",
-            help="dataset ID, 1 to 999" + ("" if default is None else "; default: %(default)s"),
-        )
-        source.add_arguments(own)
-        own.add_argument("--dry-run", action="store_true", help="check, and say what would become of every file")
-        own.add_argument("--allow-empty-labels", action="store_true", help="accept labels that show no class at all")
-        own.add_argument(
-            "--link",
-            action="store_true",
-            help="hard links to scans that need no change, not copies: they take no space, but are the same files",
-        )
-        own.add_argument("--seed", type=int, default=0, help="of everything that is drawn; default: %(default)s")
-        own.add_argument("-np", dest="processes", type=int, help="processes; default: nnUNet_def_n_proc or the cores")
+    help = "any data, as folders of scans or a table"
+    folders = _add_source(sources, "folders", help, convert_folders.DESCRIPTION, None)
+    convert_folders.add_arguments(folders)
+    _add_common_arguments(folders)
+    for name, published in PUBLISHED.items():
+        own = _add_source(sources, name, published.help, published.help, published.dataset_id)
+        own.add_argument("-i", dest="folder", required=True, metavar="FOLDER", help=published.folder)
+        for option, settings in published.options.items():
+            own.add_argument(option, **settings)
+        _add_common_arguments(own)
+
+
+def _add_source(
+    sources: argparse._SubParsersAction, name: str, help: str, description: str, dataset_id: int | None
+) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = sources.add_parser(name, help=help, description=description, formatter_class=raw)
+    id_help = "dataset ID, 1 to 999" + ("" if dataset_id is None else "; default: %(default)s")
+    required = dataset_id is None
+    parser.add_argument(
+        "-d", dest="dataset_id", type=int, default=dataset_id, required=required, metavar="ID", help=id_help
+    )
+    return parser
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="check, and say what would become of every file")
+    parser.add_argument("--allow-empty-labels", action="store_true", help="accept labels that show no class at all")
+    parser.add_argument(
+        "--link",
+        action="store_true",
+        help="hard links to scans that need no change, not copies: they take no space, but are the same files",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn; default: %(default)s")
+    parser.add_argument("-np", dest="processes", type=int, help="processes; default: nnUNet_def_n_proc or the cores")
 
 
 def run(args: argparse.Namespace) -> None:
-    import os
-
     from nnunetv2.configuration import default_num_processes
 
-    options = {
-        "dry_run": args.dry_run,
-        "allow_empty_labels": args.allow_empty_labels,
-        "link": args.link,
-        "seed": args.seed,
-        "processes": args.processes or min(default_num_processes, os.cpu_count() or 1),
-    }
-    folder = SOURCES[args.source].convert(args, options)
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "source")}
+    options["processes"] = args.processes or min(default_num_processes, os.cpu_count() or 1)
+    if args.source == "folders":
+        folder = convert_folders.convert(**options)
+    else:
+        module = import_module(f"nnunet_cmc.dataset_conversion.{PUBLISHED[args.source].module}")
+        folder = getattr(module, f"convert_{args.source}")(**options)
     if not args.dry_run:
         _print_summary(folder)
 
