@@ -31,6 +31,13 @@ class Grid(NamedTuple):
         indices = np.array(list(product(*((0, size - 1) for size in self.size))))
         return indices * self.spacing @ np.reshape(self.direction, (3, 3)).T + self.origin
 
+    def place(self, image: SimpleITK.Image) -> SimpleITK.Image:
+        """Give ``image`` this spacing, origin and direction, and return it."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
     def differences(self, other: "Grid") -> list[str]:
         """Describe each difference with both values; empty if the grids agree within :data:`TOLERANCE`."""
         if self.size == other.size:

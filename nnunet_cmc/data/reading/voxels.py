@@ -45,11 +45,7 @@ def read_image(file: str | PathLike) -> sitk.Image:
     dtype = np.dtype(np.float32) if voxels.dtype.kind == "f" else voxels.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite
         voxels = voxels.astype(dtype, copy=False)
-    image = sitk.GetImageFromArray(voxels)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
+    return grid.place(sitk.GetImageFromArray(voxels))
 
 
 def out_of_memory(size: Sequence[int]) -> ValueError:
