@@ -66,10 +66,8 @@ def _runs(process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        pass
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # but another user's
     return True
 
 
@@ -126,7 +124,7 @@ def visible_below(folder: str | os.PathLike) -> list[Path]:
 
 
 def write_json(file: str | os.PathLike, content: Any, sort_keys: bool = False) -> None:
-    """Write the result of :func:`to_json` atomically."""
+    """Write JSON atomically; see :func:`to_json`."""
     write_text(file, to_json(content, indent=4, sort_keys=sort_keys) + "\n")
 
 

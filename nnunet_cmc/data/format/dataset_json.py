@@ -23,7 +23,7 @@ class DatasetDescription:
     """Content of a ``dataset.json``.
 
     Attributes:
-        modalities: names of the modalities, in channel order.
+        modalities: in channel order.
         normalization_names: nnU-Net's ``channel_names``, by which it chooses how to normalise each channel.
         labels: class -> value, or values where the class is a region; with ``background`` and, if any, ``ignore``.
         file_ending: of images and labels, such as ``.nii.gz``.
@@ -53,7 +53,9 @@ class DatasetDescription:
             raise ValueError(f"{file} must be a JSON object, but is {_short(content)}: {REMEDY}.")
         try:
             modalities = modality_names(content)
-            _check_file_ending(content.get("file_ending"))
+            ending = content.get("file_ending")
+            if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
+                raise ValueError(f'"file_ending" must be one such as ".nii.gz", but is {_short(ending)}: {REMEDY}.')
             _check_labels(content.get("labels"))
             present, subjects = (_entries_of_cmc(content, key) for key in ("present_channels", "subjects"))
             require_plain_names([*present, *subjects], "The cmc key")
@@ -69,12 +71,13 @@ class DatasetDescription:
                     )
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        _check_listed_files(content, file)
+        if "dataset" in content:
+            _check_listed_files(content["dataset"], file)
         return cls(
             tuple(modalities),
             tuple(str(content["channel_names"][str(channel)]) for channel in range(len(modalities))),
             {name: tuple(value) if isinstance(value, list) else value for name, value in content["labels"].items()},
-            content["file_ending"],
+            ending,
             stated,
             subjects,
             content.get("dataset"),
@@ -115,8 +118,7 @@ class DatasetDescription:
 def modality_names(content: dict) -> list[str]:
     """Return the names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
 
-    nnU-Net normalises by the name, so that two phases of contrast may both be called CT there. Without names in the
-    ``cmc`` key, these are ``CT 0`` and ``CT 1``.
+    Two of one name, as nnU-Net normalises phases of contrast that are both called CT, are ``CT 0`` and ``CT 1``.
 
     Raises:
         ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ..., or the modalities do not fit it.
@@ -131,7 +133,7 @@ def modality_names(content: dict) -> list[str]:
     if isinstance(cmc, dict) and "modalities" in cmc:
         own = cmc["modalities"]
         texts = isinstance(own, list) and all(isinstance(name, str) and name for name in own)
-        if not texts or len(own) != len(names) or len(set(own)) < len(own):
+        if not texts or not len(own) == len(set(own)) == len(names):
             raise ValueError(
                 f'"modalities" in the cmc key of dataset.json must be a list of {len(names)} different names, one for '
                 f"each of channel_names, but is {own!r}: correct it, or remove it."
@@ -171,10 +173,7 @@ def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
     return tuple(sorted(channels))
 
 
-def _check_listed_files(content: dict, file: str | os.PathLike) -> None:
-    if "dataset" not in content:
-        return
-    cases = content["dataset"]
+def _check_listed_files(cases: Any, file: str | os.PathLike) -> None:
     if not isinstance(cases, dict) or not cases:
         raise ValueError(
             f'{file}: "dataset" must map each case to its "images" and its "label", but is {_short(cases)}: {REMEDY}.'
@@ -187,11 +186,6 @@ def _check_listed_files(content: dict, file: str | os.PathLike) -> None:
                 f'{file}: Case {case} of "dataset" must have a list of files "images" and a file "label", but is '
                 f"{_short(files)}: {REMEDY}."
             )
-
-
-def _check_file_ending(ending: Any) -> None:
-    if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
-        raise ValueError(f'"file_ending" must be one such as ".nii.gz", but is {_short(ending)}: {REMEDY}.')
 
 
 def _check_labels(labels: Any) -> None:

@@ -23,14 +23,10 @@ def describe_normalization(description: DatasetDescription, schemes: Sequence[st
     """
     if schemes is None:
         schemes = [get_normalization_scheme(name).__name__ for name in description.normalization_names]
-    described, doubtful = [], []
-    for name, scheme in zip(description.modalities, schemes, strict=True):
-        as_ct = scheme.startswith("CT")
-        described.append(f"{name} {'as CT' if as_ct else 'not as CT'} ({scheme})")
-        if not as_ct and "ct" in name.casefold():
-            doubtful.append(name)
+    chosen = dict(zip(description.modalities, schemes, strict=True))
+    described = (f"{m} {'as CT' if s.startswith('CT') else 'not as CT'} ({s})" for m, s in chosen.items())
     sentence = f"Normalisation: {', '.join(described)}."
-    if doubtful:
+    if doubtful := [m for m, scheme in chosen.items() if "ct" in m.casefold() and not scheme.startswith("CT")]:
         sentence += (
             f"\n{', '.join(doubtful)}: not called CT; where the values are HU, convert with --ct {' '.join(doubtful)}, "
             "or let channel_names in dataset.json say CT."
@@ -43,10 +39,12 @@ def _body(image: np.ndarray) -> np.ndarray:
     return positive if len(positive) > 1 else image
 
 
-class PositiveZScoreNormalization(ImageNormalization):
-    """Standardise all voxels by mean and unbiased standard deviation of those > 0 (SAM-Med3D)."""
-
+class _OfWholeImage(ImageNormalization):
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
+
+
+class PositiveZScoreNormalization(_OfWholeImage):
+    """Standardise all voxels by mean and unbiased standard deviation of those > 0 (SAM-Med3D)."""
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         body = _body(image)
@@ -61,19 +59,15 @@ class CTPositiveZScoreNormalization(PositiveZScoreNormalization):
         return super().run(image.clip(-1000, 1000), seg)
 
 
-class CTWindowNormalization(ImageNormalization):
+class CTWindowNormalization(_OfWholeImage):
     """Clip CT to [-175, 250] HU and map it to [0, 1] (CLIP-Driven Universal Model)."""
-
-    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         return ((image.clip(-175, 250) + 175) / 425).astype(self.target_dtype)
 
 
-class PercentileNormalization(ImageNormalization):
+class PercentileNormalization(_OfWholeImage):
     """Clip to the 0.5th and 99.5th percentile of voxels > 0 and map to [0, 1]; for modalities other than CT."""
-
-    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         low, high = np.percentile(_body(image), (0.5, 99.5))
