@@ -1,8 +1,4 @@
-"""The writer of nnU-Net raw datasets that all converters share.
-
-It checks every file before it writes any, and writes into a hidden folder that gets its name at the very end: an
-interrupted conversion never looks like a dataset, and can be started again.
-"""
+"""The writer of nnU-Net raw datasets that all converters share: it checks every file, then writes the whole dataset."""
 
 import re
 from collections import defaultdict
@@ -45,12 +41,12 @@ def write_raw_dataset(
     dry_run: bool = False,
     processes: int = default_num_processes,
 ) -> Path:
-    """Write ``nnUNet_raw/Dataset{ID:03d}_{name}`` from ``cases``.
+    """Write ``nnUNet_raw/Dataset{ID:03d}_{name}`` from ``cases``, and return this folder.
 
-    Labelled cases go to ``imagesTr`` and ``labelsTr``, with exactly-zero volumes for absent channels; unlabelled ones
-    to ``imagesUn`` and test cases to ``imagesTs`` and ``labelsTs``, with the present channels alone. Images keep their
-    data type and voxels, and are copied as they are if they are compressed NIfTI files on the case's grid already;
-    labels become uint8 or uint16. ``manifest.csv`` has the source of each file.
+    Labelled cases go to ``imagesTr`` and ``labelsTr``, with zeros for absent channels; unlabelled ones to ``imagesUn``
+    and test cases to ``imagesTs`` and ``labelsTs``, with the present channels alone. Images keep their data type and
+    voxels, and are copied if they are compressed NIfTI on the case's grid; labels become uint8 or uint16.
+    ``manifest.csv`` has the source of each file. What is interrupted leaves nothing behind.
 
     Args:
         channels: names of the modalities, in channel order.
@@ -58,15 +54,11 @@ def write_raw_dataset(
         ct: channels that are CT, in HU, whatever their names: nnU-Net normalises as CT what it finds called CT.
         licence, reference: of the data, for ``dataset.json``.
         unused: files of the source that no case uses.
-        validation: fraction of the validation subjects in the one fold of ``splits_final.json``, drawn with
-            ``seed``; the file is not written where that leaves too few subjects.
+        validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
+            ``seed``; there is no such file where that leaves too few subjects.
         allow_empty_labels: whether a label may show no class at all.
-        link: make hard links of images that are copied as they are, where the disk allows it: a change in place
-            changes the source, too.
+        link: make hard links in place of copies of images, where the disk allows it.
         dry_run: check everything and print the planned files, but write nothing.
-
-    Returns:
-        the dataset's folder.
 
     Raises:
         ValueError: the dataset exists, the description is unsound, or files are bad; all bad files are listed.
@@ -121,7 +113,9 @@ def write_raw_dataset(
         raise ValueError("\n  ".join([f"Nothing was written, for {len(found)} problem(s) in the files:", *found]))
     plans = [plan_case(case, len(channels)) for case in cases]
     if dry_run:
-        _print_plans(folder, plans)
+        print(f"Nothing was written. {folder} would hold:")
+        for target, source, how in (step for plan in plans for step in plan):
+            print(f"  {target}  {'(absent modality)' if source is None else f'<- {source}'}  {how}")
         return folder
 
     with atomic_write(folder) as unfinished:
@@ -189,12 +183,6 @@ def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:
         files = [str(file) for file, why in left_out.items() if why == reason]
         shown = files if every_one else files[:5]
         print(f"Left out, {reason}: {', '.join(shown)}{', ...' if len(files) > len(shown) else ''} ({len(files)})")
-
-
-def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:
-    print(f"Nothing was written. {folder} would hold:")
-    for target, source, how in (step for plan in plans for step in plan):
-        print(f"  {target}  {'(absent modality)' if source is None else f'<- {source}'}  {how}")
 
 
 def _write_manifest(file: Path, cases: Sequence[Case], plans: Sequence[list[Step]]) -> None:

@@ -39,12 +39,10 @@ def _body(image: np.ndarray) -> np.ndarray:
     return positive if len(positive) > 1 else image
 
 
-class _OfWholeImage(ImageNormalization):
-    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
-
-
-class PositiveZScoreNormalization(_OfWholeImage):
+class PositiveZScoreNormalization(ImageNormalization):
     """Standardise all voxels by mean and unbiased standard deviation of those > 0 (SAM-Med3D)."""
+
+    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         body = _body(image)
@@ -59,15 +57,19 @@ class CTPositiveZScoreNormalization(PositiveZScoreNormalization):
         return super().run(image.clip(-1000, 1000), seg)
 
 
-class CTWindowNormalization(_OfWholeImage):
+class CTWindowNormalization(ImageNormalization):
     """Clip CT to [-175, 250] HU and map it to [0, 1] (CLIP-Driven Universal Model)."""
+
+    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         return ((image.clip(-175, 250) + 175) / 425).astype(self.target_dtype)
 
 
-class PercentileNormalization(_OfWholeImage):
+class PercentileNormalization(ImageNormalization):
     """Clip to the 0.5th and 99.5th percentile of voxels > 0 and map to [0, 1]; for modalities other than CT."""
+
+    leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         low, high = np.percentile(_body(image), (0.5, 99.5))
