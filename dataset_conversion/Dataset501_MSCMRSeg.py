@@ -59,7 +59,7 @@ def convert_mscmrseg(
             labelled one by their world coordinates; a patient without a label is one unlabelled case.
         sequences: those that become channels, in this order.
         paper: draw, with ``seed``, the paper's 40 patients for training and 5 for testing; else all are for training.
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+        options: of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the archive lacks files, labels or patients that are needed, or files are bad.

@@ -46,7 +46,7 @@ def convert_amos(
         paper: draw, with ``seed``, the paper's 40 CT and 40 MRI scans for training and 20 and 20 for testing.
         organs: the classes; voxels of other organs become background. All 15, if None.
         unlabeled: whether the scans of ``imagesTs`` become unlabelled cases.
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+        options: of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the archive is not complete, has too few scans or not the organs asked for, or files are bad.

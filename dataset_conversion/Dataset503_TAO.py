@@ -38,10 +38,7 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
     """Write the raw dataset ``Dataset503_TAO`` from a folder of patients, and return its folder.
 
     Each scan is a case ``PATIENT_T1`` or ``PATIENT_T1c`` on its own grid. A fifth of the patients, drawn with ``seed``
-    from those with a label for every scan, are the test part.
-
-    Args:
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+    from those with a label for every scan, are the test part. ``options`` are those of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: there is no patient, a label lacks its scan, or files are bad (all of them are listed).

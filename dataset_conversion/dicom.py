@@ -67,8 +67,7 @@ def read_slice(file: Path) -> Slice:
 def order_slices(folder: Path) -> tuple[list[Path], Grid]:
     """Return the files of the only series in ``folder``, in the slice order, and the volume's grid, from headers.
 
-    Raises:
-        ValueError: there is not one whole series, or its slices do not make a rectangular volume of one kind.
+    ValueError: there is not one whole series, or its slices do not make a rectangular volume of one kind.
     """
     slices = [read_slice(file) for file in _only_series(folder)]
     _require_one_kind(slices)

@@ -49,28 +49,28 @@ def convert_folders(
             them 1, 2, 3, ... in the order of (the first modality's) values.
         test_images: the same for the test part, of any of the modalities.
         test_labels: labels of the test part, in the form of ``labels``; a test scan need not have one.
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+        options: of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the sources do not fit together, or files are bad (all of them are listed).
     """
-    channels = list(images)
+    channels, separate = list(images), isinstance(labels, Mapping)
     for modality in channels:
         if not re.fullmatch(r"[\w.+-]+", modality):
             raise ValueError(f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}.")
-    if test_labels is not None and isinstance(test_labels, Mapping) != isinstance(labels, Mapping):
+    if test_labels is not None and isinstance(test_labels, Mapping) != separate:
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:
         raise ValueError("There are test labels but no test images: give both, or neither.")
     numbers, values = number_classes(classes, channels)
-    if not isinstance(labels, Mapping) and any(own != values[0] for own in values):
+    if not separate and any(own != values[0] for own in values):
         raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
     if unknown := [modality for modality in test_images or () if modality not in channels]:
         raise ValueError(f"The test modality {unknown[0]} is none of the training modalities {', '.join(channels)}.")
     unused = UnusedFiles()
     cases = []
     for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):
-        for group, label_source in _sharing_labels(part_images, part_labels, isinstance(labels, Mapping)):
+        for group, label_source in _sharing_labels(part_images, part_labels, separate):
             scans = {modality: _volumes(source, unused) for modality, source in group.items()}
             label_files = {} if label_source is None else _volumes(label_source, unused)
             subjects = {stem: scan.subject for files in scans.values() for stem, scan in files.items()}
@@ -83,7 +83,7 @@ def convert_folders(
                 )
             for stem, subject in subjects.items():
                 files = {channels.index(m): found[stem].path for m, found in scans.items() if stem in found}
-                case = f"{stem}_{next(iter(group))}" if isinstance(labels, Mapping) else stem
+                case = f"{stem}_{next(iter(group))}" if separate else stem
                 label_file = label_files[stem].path if stem in label_files else None
                 cases.append(Case(case, subject, files, label_file, test, values[min(files)]))
     return write_raw_dataset(dataset_id, name, channels, numbers, cases, unused=unused, **options)

@@ -29,11 +29,7 @@ class UnusedFiles:
 
 
 def draw_names(names: Iterable[str], count: int, rng: np.random.Generator, what: str) -> list[str]:
-    """Draw ``count`` of the names, and sort them; the draw does not depend on their order.
-
-    Raises:
-        ValueError: there are fewer; ``what`` names them in the message.
-    """
+    """Draw ``count`` of the names, whatever their order, and sort them. ValueError: there are fewer of ``what``."""
     candidates = sorted(names)
     if len(candidates) < count:
         raise ValueError(f"{count} {what} are to be drawn, but there are {len(candidates)}: convert without --paper.")

@@ -32,10 +32,7 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
     ``label`` and ``part`` (``train``, which an empty cell means too, or ``test``); paths are relative to the table's
     folder. Modalities become channels in the order in which they appear. Where any label belongs to scans of several
     modalities, scans are registered, and all rows of a subject are one case. Otherwise each row is a case
-    ``SUBJECT_MODALITY`` on a grid of its own.
-
-    Args:
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+    ``SUBJECT_MODALITY`` on a grid of its own. ``options`` are those of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the table is inconsistent, or files are bad (all of them are listed).

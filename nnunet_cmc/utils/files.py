@@ -137,7 +137,6 @@ def to_json(content: Any, **options: Any) -> str:
 
 
 def _finite(content: Any) -> Any:
-    """Replace each number that is not finite by None."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -152,11 +151,7 @@ def write_text(file: str | os.PathLike, text: str) -> None:
 
 
 def read_json(file: str | os.PathLike, remedy: str) -> Any:
-    """Read a JSON file, which may begin with a byte order mark, as some editors write it.
-
-    Raises:
-        ValueError: it is missing or broken; ``remedy`` ends the message.
-    """
+    """Read a JSON file, with or without a byte order mark. ValueError, ending in ``remedy``: missing or broken."""
     try:
         return json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:

@@ -44,11 +44,7 @@ class DatasetDescription:
 
     @classmethod
     def from_dict(cls, content: Any, file: str | os.PathLike = "dataset.json") -> "DatasetDescription":
-        """Check the content of a ``dataset.json`` and parse it.
-
-        Raises:
-            ValueError: names ``file``; channels, labels, file ending, cmc key or listed files are unsound.
-        """
+        """Parse the content of a ``dataset.json``. ValueError: something in it, named with ``file``, is unsound."""
         if not isinstance(content, dict):
             raise ValueError(f"{file} must be a JSON object, but is {_short(content)}: {REMEDY}.")
         try:
@@ -118,10 +114,8 @@ class DatasetDescription:
 def modality_names(content: dict) -> list[str]:
     """Return the names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
 
-    Two of one name, as nnU-Net normalises phases of contrast that are both called CT, are ``CT 0`` and ``CT 1``.
-
-    Raises:
-        ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ..., or the modalities do not fit it.
+    Two of one name, such as CT, become ``CT 0`` and ``CT 1``. ValueError: ``channel_names`` is not numbered 0, 1, 2,
+    ..., or the modalities do not fit it.
     """
     names = content.get("channel_names")
     if not isinstance(names, dict) or not names or sorted(names) != sorted(str(i) for i in range(len(names))):

@@ -19,11 +19,7 @@ from nnunet_cmc.utils.variables import require_set
 
 
 def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
-    """Read what ``dataset.json`` says of a raw dataset.
-
-    Raises:
-        ValueError: nnU-Net's variables are not set, there is no such dataset, or the file is missing or unsound.
-    """
+    """Read ``dataset.json`` of a raw dataset. ValueError: nnU-Net's variables, the dataset or the file is unsound."""
     require_set(nnUNet_raw, nnUNet_preprocessed)
     try:
         file = join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json")
@@ -50,11 +46,7 @@ def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
 
 
 def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
-    """Check the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
-
-    Raises:
-        ValueError: a sentence for each bad case, a line each.
-    """
+    """Check names and headers of all files that are read. ValueError: a line for each bad case."""
     folder, ending, listed = join(raw_folder, "imagesUn"), description.file_ending, description.listed_files
     parts = ("imagesUn",) if listed else ("imagesTr", "labelsTr", "imagesUn")
     problems = [sentence for part in parts for sentence in unread_scans(join(raw_folder, part), ending)]

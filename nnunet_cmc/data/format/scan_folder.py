@@ -1,7 +1,4 @@
-"""Folders of scans: which files are read, which must not be silently ignored, and which case they belong to.
-
-A modality may be missing, so a file that is not read would silently change the result.
-"""
+"""Folders of scans: which files are read, which case they belong to, and which would silently be left out."""
 
 import os
 import re
@@ -100,11 +97,7 @@ def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
 
 
 def require_one_case(files: Iterable[str], file_ending: str) -> list[str]:
-    """Return ``files``; one without a channel number is for ``check_case`` to refuse.
-
-    Raises:
-        ValueError: there is none, or they are of several cases: one patient's CT and another's MR make no case.
-    """
+    """Return ``files``; one without a channel number is for ``check_case``. ValueError: none, or of several cases."""
     files = list(files)
     if not files:
         raise ValueError(f"A case has no channel file: give a CASE_0000{file_ending} or more.")

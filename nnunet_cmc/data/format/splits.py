@@ -66,11 +66,7 @@ def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable
 
 
 def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
-    """Read fold number ``fold`` of a ``splits_final.json``.
-
-    Raises:
-        ValueError: no such file or fold, a list is missing, or a case is in two lists or has a name with a path.
-    """
+    """Read a fold. ValueError: no such file or fold, a list is missing, a case is in two lists or no file name."""
     if not Path(splits_file).is_file():
         raise ValueError(f"There is no {splits_file}: make one with `nnunet_cmc split`.")
     splits = _read(splits_file)
@@ -160,8 +156,7 @@ def make_splits(
 def make_folds(description: DatasetDescription, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
     """Make a cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
 
-    Raises:
-        ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
+    ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
     """
     subjects = _shuffled_subjects(description, cases, seed)
     if not 2 <= folds <= len(subjects):
@@ -191,11 +186,8 @@ def held_out_scans(
 
     A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
     """
-
-    def subjects(cases: Iterable[str]) -> set[str]:
-        return {description.subject_of(case) for case in cases}
-
-    held_out = (subjects(val) - subjects(train)) | subjects(test)
+    of_train, of_val, of_test = ({description.subject_of(case) for case in cases} for cases in (train, val, test))
+    held_out = (of_val - of_train) | of_test
     return sorted(case for case in unlabeled if description.subject_of(case) in held_out)
 
 

@@ -27,13 +27,11 @@ def check_case(
     """Check names and headers of the files of a case; return its name and its file for each channel, rising.
 
     Args:
-        image_files: channel files of one case, in any order; a file's ``_000N`` names its channel.
-        label_file: the label, or None; a case with a label must have every channel file.
+        image_files: ``_000N`` files in any order; with a ``label_file``, there must be one of every channel.
         case: name for the error messages where there is no file to tell it.
 
     Raises:
-        ValueError: a file has no channel number, one that the dataset has not, or one twice; a file is missing or
-            unreadable; the files are not on one grid.
+        ValueError: a file has no, another or a second channel number; one is missing, unreadable or on another grid.
     """
     names = description.modalities
     files: dict[int, str] = {}
@@ -63,9 +61,7 @@ def read_case(
 ) -> tuple[np.ndarray, dict]:
     """Read volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
 
-    Raises:
-        ValueError: see :func:`check_case`; or no channel has a voxel other than zero, a voxel is not finite, or the
-            voxels contradict what ``dataset.json`` says about the case.
+    ValueError: see :func:`check_case`; or all is zero, not all is finite, or ``dataset.json`` says something else.
     """
     case, files = check_case(image_files, description, label_file)
     data = np.zeros(0, np.float32)
