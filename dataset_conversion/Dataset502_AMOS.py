@@ -57,13 +57,17 @@ def convert_amos(
     classes, values = _classes(root / "dataset.json", organs)
     _note_missing(root)
     unused = UnusedFiles()
-    scans = {part: _scans(root / f"images{part}", unused) for part in ("Tr", "Va", "Ts")}
+    is_scan, why_not = re.compile(r"amos_\d+").fullmatch, "not named as a scan of AMOS"
+    scans = {part: _volumes(root / f"images{part}", is_scan, why_not, unused) for part in ("Tr", "Va", "Ts")}
     channels = {name: _channel(name) for names in scans.values() for name in names}
     labels = {part: _labels(root / f"labels{part}", scans[part], unused) for part in ("Tr", "Va")}
     if paper:
         rng = np.random.default_rng(seed)
-        for part in PAPER_SCANS:
-            chosen = _paper_scans(scans[part], channels, part, rng)
+        for part, count in PAPER_SCANS.items():
+            chosen = []
+            for channel, modality in enumerate(CHANNELS):
+                candidates = [name for name in scans[part] if channels[name] == channel]
+                chosen += draw_names(candidates, count, rng, f"{modality} scans of images{part}")
             unused.left_out |= {file: "not drawn" for name, file in scans[part].items() if name not in chosen}
             scans[part] = {name: scans[part][name] for name in chosen}
         print(f"Drawn with seed {seed}: {len(scans['Tr'])} scans for training, {len(scans['Va'])} for testing.")
@@ -89,14 +93,6 @@ def _archive_root(folder: Path) -> Path:
     return found[0]
 
 
-def _paper_scans(scans: Mapping[str, Path], channels: Mapping[str, int], part: str, rng: np.random.Generator) -> set:
-    chosen = set()
-    for channel, modality in enumerate(CHANNELS):
-        candidates = (name for name in scans if channels[name] == channel)
-        chosen.update(draw_names(candidates, PAPER_SCANS[part], rng, f"{modality} scans of images{part}"))
-    return chosen
-
-
 def _classes(dataset_json: Path, organs: Sequence[str] | None) -> tuple[dict[str, int], dict[int, int] | None]:
     """Return the number of each class in the dataset, and number by value in the label files where these differ."""
     every = {name: value for name, value in read_classes(dataset_json).items() if value}
@@ -120,10 +116,6 @@ def _note_missing(root: Path) -> None:
         listed += [root / f"images{part}" / Path(image).name for image in images if isinstance(image, str)]
     if missing := [file for file in listed if not file.is_file()]:
         print(f"{root / 'dataset.json'} lists {len(missing)} scan(s) that are not there, such as {missing[0]}.")
-
-
-def _scans(folder: Path, unused: UnusedFiles) -> dict[str, Path]:
-    return _volumes(folder, lambda name: re.fullmatch(r"amos_\d+", name), "not named as a scan of AMOS", unused)
 
 
 def _labels(folder: Path, scans: Mapping[str, Path], unused: UnusedFiles) -> dict[str, Path]:

@@ -53,13 +53,11 @@ class DatasetDescription:
             if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
                 raise ValueError(f'"file_ending" must be one such as ".nii.gz", but is {_short(ending)}: {REMEDY}.')
             _check_labels(content.get("labels"))
-            present, subjects = (_entries_of_cmc(content, key) for key in ("present_channels", "subjects"))
+            present, subjects = _entries_of_cmc(content.get("cmc", {"version": VERSION}))
             require_plain_names([*present, *subjects], "The cmc key")
-            stated = {
-                case: _checked_channels(case, channels, len(modalities))
-                for case, channels in present.items()
-                if channels is not None
-            }
+            stated = {case: channels for case, channels in present.items() if channels is not None}
+            for case, channels in stated.items():
+                _check_channels(case, channels, len(modalities))
             for case, subject in subjects.items():
                 if not isinstance(subject, str):
                     raise ValueError(
@@ -74,7 +72,7 @@ class DatasetDescription:
             tuple(str(content["channel_names"][str(channel)]) for channel in range(len(modalities))),
             {name: tuple(value) if isinstance(value, list) else value for name, value in content["labels"].items()},
             ending,
-            stated,
+            {case: tuple(sorted(channels)) for case, channels in stated.items()},
             subjects,
             content.get("dataset"),
             "cmc" in content,
@@ -137,22 +135,22 @@ def modality_names(content: dict) -> list[str]:
     return [f"{name} {i}" if listed.count(name) > 1 else name for i, name in enumerate(listed)]
 
 
-def _entries_of_cmc(content: dict, key: str) -> dict[str, Any]:
-    """Return the part ``key`` of the ``cmc`` key, an empty one where there is none."""
-    cmc = content.get("cmc", {"version": VERSION})
+def _entries_of_cmc(cmc: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ``present_channels`` and ``subjects`` of the ``cmc`` key, each by case."""
     if not isinstance(cmc, dict) or cmc.get("version") != VERSION:
         found = cmc.get("version") if isinstance(cmc, dict) else cmc
         raise ValueError(
             f"The cmc key of dataset.json has version {found!r}, but this nnunet_cmc reads version {VERSION}: "
             "convert the dataset again or install the nnunet_cmc that wrote it."
         )
-    entries = cmc.get(key, {})
-    if not isinstance(entries, dict):
-        raise ValueError(f'"{key}" in the cmc key of dataset.json must map cases to values, but is {entries!r}.')
-    return entries
+    entries = {key: cmc.get(key, {}) for key in ("present_channels", "subjects")}
+    for key, value in entries.items():
+        if not isinstance(value, dict):
+            raise ValueError(f'"{key}" in the cmc key of dataset.json must map cases to values, but is {value!r}.')
+    return entries["present_channels"], entries["subjects"]
 
 
-def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
+def _check_channels(case: str, channels: Any, count: int) -> None:
     integers = isinstance(channels, list) and all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
     if not integers or not channels or len(set(channels)) < len(channels):
         raise ValueError(
@@ -164,7 +162,6 @@ def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
             f'Case {case}: "present_channels" in the cmc key of dataset.json is {channels}, '
             f"but the dataset has {count} channel(s), numbered from 0: correct the list or channel_names."
         )
-    return tuple(sorted(channels))
 
 
 def _check_listed_files(cases: Any, file: str | os.PathLike) -> None:
