@@ -15,8 +15,7 @@ from scipy.ndimage import gaussian_filter
 CLASSES = {"liver": 1, "spleen": 2, "kidneys": 3, "stomach": 4}
 MODALITIES = ("CT", "MR")
 
-# Mean intensity in CT (HU) and in MR (arbitrary units). In CT the spleen is near the liver and the stomach near bowel,
-# in MR the liver is near muscle: each modality sees every organ, and neither sees all of them well.
+# Mean intensity in CT (HU) and in MR (arbitrary units): each modality sees every organ, and neither all of them well.
 TISSUES = {
     "air": (-1000, 0),
     "skin": (20, 110),

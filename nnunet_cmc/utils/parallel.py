@@ -51,7 +51,7 @@ def process_pool(processes: int) -> ProcessPoolExecutor:
 
 
 def terminate_with_parent() -> None:
-    """Let this process get SIGTERM, not SIGINT, when its parent dies, if ``torch.multiprocessing.spawn`` started it.
+    """Let a process of ``torch.multiprocessing.spawn`` get SIGTERM when its parent dies.
 
     Torch asks Linux for SIGINT (a KeyboardInterrupt, at which nothing is saved), for the thread that calls this.
     """
@@ -63,11 +63,7 @@ def terminate_with_parent() -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process, a worker, end as soon as the one that started it has.
-
-    kill -9 leaves a parent no time to end its workers, which would wait for ever, or write into what the same command,
-    given again, makes anew.
-    """
+    """Let this process, a worker, end with the one that started it, which kill -9 leaves no time to end its workers."""
     _end_with_parent(os.getpid())
 
 

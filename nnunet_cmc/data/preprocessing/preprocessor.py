@@ -33,7 +33,7 @@ COPIES = ("dataset.json", "splits_final.json")  # that a planner makes of files 
 
 
 def unlabeled_folder(preprocessed_folder: str) -> str:
-    """Name the folder of preprocessed cases of ``imagesUn``, beside the labelled ones, which stock trainers read."""
+    """Name the folder of preprocessed cases of ``imagesUn``, beside that which stock trainers read."""
     return preprocessed_folder + "_unlabeled"
 
 
