@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cmc.dataset_conversion.archive import draw_names
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, draw_names
 from nnunet_cmc.dataset_conversion.volume import volume_name
 from nnunet_cmc.utils.files import visible_below
 
@@ -42,7 +42,7 @@ Scans = dict[str, tuple[Path, Path | None]]  # scan and label of each sequence o
 
 
 def convert_mscmrseg(
-    archive: str | Path,
+    folder: str | Path,
     dataset_id: int = DATASET_ID,
     *,
     layout: str = "separate",
@@ -59,76 +59,64 @@ def convert_mscmrseg(
             labelled one by their world coordinates; a patient without a label is one unlabelled case.
         sequences: those that become channels, in this order.
         paper: draw, with ``seed``, the paper's 40 patients for training and 5 for testing; else all are for training.
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+        options: of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the archive lacks files, labels or patients that are needed, or files are bad.
     """
     if layout not in ("separate", "registered"):
         raise ValueError(f"The layout must be separate or registered, but is {layout!r}.")
-    left_out: dict[Path, str] = {}
-    errors: list[str] = []
-    patients = _patients(Path(archive), sequences, left_out, errors)
+    unused = UnusedFiles()
+    patients = _patients(Path(folder), sequences, unused)
     test: list[str] = []
     if paper:
         training, test = _paper_split(patients, sequences, seed)
         for patient in sorted(patients.keys() - {*training, *test}):
-            left_out |= {image: "not drawn" for image, _ in patients.pop(patient).values()}
-    make = _separate if layout == "separate" else _registered
-    cases = [case for patient in patients for case in make(patient, patients[patient], sequences, patient in test)]
-    options |= {"licence": LICENCE, "reference": REFERENCE, "left_out": left_out, "errors": errors, "seed": seed}
+            unused.left_out |= {image: "not drawn" for image, _ in patients.pop(patient).values()}
+    cases = []
+    for patient, scans in patients.items():
+        every = {sequences.index(s): image for s, (image, _) in scans.items()}
+        for s in scans if layout == "separate" else _one_for_each_label(scans):
+            image, label = scans[s]
+            images = {sequences.index(s): image} if layout == "separate" else every
+            cases.append(Case(f"{patient}_{s}", patient, images, label, patient in test, LABEL_VALUES, grid=image))
+    options |= {"licence": LICENCE, "reference": REFERENCE, "unused": unused, "seed": seed}
     return write_raw_dataset(dataset_id, NAME, sequences, CLASSES, cases, **options)
 
 
-def _separate(patient: str, scans: Scans, sequences: Sequence[str], test: bool) -> list[Case]:
-    return [
-        Case(f"{patient}_{s}", patient, {sequences.index(s): image}, label, test, LABEL_VALUES)
-        for s, (image, label) in scans.items()
-    ]
-
-
-def _registered(patient: str, scans: Scans, sequences: Sequence[str], test: bool) -> list[Case]:
-    images = {sequences.index(s): image for s, (image, _) in scans.items()}
-    first_with: dict[Path | None, str] = {}  # a label that all sequences share makes one case
-    for s, (_, label) in scans.items():
-        first_with.setdefault(label, s)
+def _one_for_each_label(scans: Scans) -> list[str]:
+    """Choose the first sequence of those that share a label, and one without a label only where none has one."""
+    first_with = {label: s for s, (_, label) in reversed(scans.items())}
     if len(first_with) > 1:
         first_with.pop(None, None)
-    return [
-        Case(f"{patient}_{s}", patient, images, label, test, LABEL_VALUES, grid=scans[s][0])
-        for label, s in first_with.items()
-    ]
+    return list(first_with.values())
 
 
-def _patients(
-    archive: Path, sequences: Sequence[str], left_out: dict[Path, str], errors: list[str]
-) -> dict[str, Scans]:
+def _patients(folder: Path, sequences: Sequence[str], unused: UnusedFiles) -> dict[str, Scans]:
     """Find scans and labels of each patient, sequences in the order of ``sequences``."""
-    if not archive.is_dir():
-        raise ValueError(f"There is no folder {archive}: unpack the archive, and give its folder.")
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}: unpack the archive, and give its folder.")
     scans: dict[tuple[str, str], Path] = {}
     labels: dict[tuple[str, str], Path] = {}
-    for file in visible_below(archive):
+    for file in visible_below(folder):
         match = _NAME.fullmatch(volume_name(file) or "")
         if match is None:
-            left_out[file] = "not named as a scan or label of MS-CMRSeg"
+            unused.left_out[file] = "not named as a scan or label of MS-CMRSeg"
             continue
         sequence = SEQUENCES.get(match["sequence"], "")  # "": a label of all
         if sequence and sequence not in sequences:
-            left_out[file] = f"not {' or '.join(sequences)}"
+            unused.left_out[file] = f"not {' or '.join(sequences)}"
             continue
-        kind, key = labels if match["manual"] or not sequence else scans, (match["patient"], sequence)
-        if key in kind:
-            errors.append(f"{kind[key]} and {file} are both of {' '.join(key).strip()}: remove one of them.")
-        kind.setdefault(key, file)
+        key = (match["patient"], sequence)
+        unused.enter(labels if match["manual"] or not sequence else scans, key, file, f"of {' '.join(key).strip()}")
     if not scans:
         raise ValueError(
-            f"There is no scan of {' or '.join(sequences)} in {archive}, such as patient1_LGE.nii.gz or "
+            f"There is no scan of {' or '.join(sequences)} in {folder}, such as patient1_LGE.nii.gz or "
             "subject1_DE.nii.gz: give the folder of the unpacked archive."
         )
     names = sorted({patient for patient, _ in scans})
     orphans = [file for key, file in labels.items() if key not in scans and (key[1] or key[0] not in names)]
-    errors += [f"{file} is a label without a scan: unpack the archive again." for file in orphans]
+    unused.errors += [f"{file} is a label without a scan: unpack the archive again." for file in orphans]
     return {
         name: {
             s: (scans[name, s], labels.get((name, s)) or labels.get((name, "")))

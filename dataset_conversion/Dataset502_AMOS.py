@@ -6,16 +6,16 @@ validation set is the test part here.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnunet_cmc.dataset_conversion.archive import draw_names, find_archive_folder
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import read_classes
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, draw_names
 from nnunet_cmc.dataset_conversion.volume import volume_name
 from nnunet_cmc.utils.files import read_json, visible
 
@@ -31,7 +31,7 @@ REFERENCE = (
 
 
 def convert_amos(
-    archive: str | Path,
+    folder: str | Path,
     dataset_id: int = DATASET_ID,
     *,
     paper: bool = False,
@@ -46,44 +46,51 @@ def convert_amos(
         paper: draw, with ``seed``, the paper's 40 CT and 40 MRI scans for training and 20 and 20 for testing.
         organs: the classes; voxels of other organs become background. All 15, if None.
         unlabeled: whether the scans of ``imagesTs`` become unlabelled cases.
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+        options: of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the archive is not complete, has too few scans or not the organs asked for, or files are bad.
     """
-    root = find_archive_folder(archive, "imagesTr")
+    root = _archive_root(Path(folder))
     if not (root / "dataset.json").is_file():
         raise ValueError(f"There is no {root / 'dataset.json'}, which names the organs: unpack the archive again.")
-    labels, values = _classes(root / "dataset.json", organs)
+    classes, values = _classes(root / "dataset.json", organs)
     _note_missing(root)
-    left_out: dict[Path, str] = {}
-    errors: list[str] = []
-    scans = {part: _scans(root, part, left_out, errors) for part in ("Tr", "Va", "Ts")}
-    files = {part: _labels(root, part, scans[part], left_out, errors) for part in ("Tr", "Va")}
+    unused = UnusedFiles()
+    is_scan, why_not = re.compile(r"amos_\d+").fullmatch, "not named as a scan of AMOS"
+    scans = {part: _volumes(root / f"images{part}", is_scan, why_not, unused) for part in ("Tr", "Va", "Ts")}
+    channels = {name: _channel(name) for names in scans.values() for name in names}
+    labels = {part: _labels(root / f"labels{part}", scans[part], unused) for part in ("Tr", "Va")}
     if paper:
         rng = np.random.default_rng(seed)
-        for part in PAPER_SCANS:
-            chosen = _paper_scans(scans[part], part, rng)
-            left_out |= {file: "not drawn" for name, file in scans[part].items() if name not in chosen}
+        for part, count in PAPER_SCANS.items():
+            chosen = []
+            for channel, modality in enumerate(CHANNELS):
+                candidates = [name for name in scans[part] if channels[name] == channel]
+                chosen += draw_names(candidates, count, rng, f"{modality} scans of images{part}")
+            unused.left_out |= {file: "not drawn" for name, file in scans[part].items() if name not in chosen}
             scans[part] = {name: scans[part][name] for name in chosen}
         print(f"Drawn with seed {seed}: {len(scans['Tr'])} scans for training, {len(scans['Va'])} for testing.")
     if not unlabeled:
-        left_out |= dict.fromkeys(scans.pop("Ts").values(), "having no public label (--unlabeled uses them)")
+        unused.left_out |= dict.fromkeys(scans.pop("Ts").values(), "having no public label (--unlabeled uses them)")
     cases = [
-        Case(name, name, {_channel(name): image}, files.get(part, {}).get(name), part == "Va", values)
+        Case(name, name, {channels[name]: image}, labels.get(part, {}).get(name), part == "Va", values)
         for part in scans
         for name, image in scans[part].items()
     ]
-    options |= {"licence": LICENCE, "reference": REFERENCE, "left_out": left_out, "errors": errors, "seed": seed}
-    return write_raw_dataset(dataset_id, NAME, CHANNELS, labels, cases, **options)
+    options |= {"licence": LICENCE, "reference": REFERENCE, "unused": unused, "seed": seed}
+    return write_raw_dataset(dataset_id, NAME, CHANNELS, classes, cases, **options)
 
 
-def _paper_scans(names: Iterable[str], part: str, rng: np.random.Generator) -> list[str]:
-    chosen = []
-    for channel, modality in enumerate(CHANNELS):
-        candidates = (name for name in names if _channel(name) == channel)
-        chosen += draw_names(candidates, PAPER_SCANS[part], rng, f"{modality} scans of images{part}")
-    return chosen
+def _archive_root(folder: Path) -> Path:
+    """Find the folder that holds ``imagesTr``: ``folder``, or the one folder in it that does."""
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}: unpack the archive, and give its folder.")
+    found = [inside for inside in (folder, *visible(folder)) if (inside / "imagesTr").exists()]
+    if not found or (len(found) > 1 and found[0] != folder):
+        where = f"{len(found)} folders with imagesTr in them" if found else "no imagesTr"
+        raise ValueError(f"{folder} has {where}: give the folder of the unpacked archive.")
+    return found[0]
 
 
 def _classes(dataset_json: Path, organs: Sequence[str] | None) -> tuple[dict[str, int], dict[int, int] | None]:
@@ -91,16 +98,12 @@ def _classes(dataset_json: Path, organs: Sequence[str] | None) -> tuple[dict[str
     every = {name: value for name, value in read_classes(dataset_json).items() if value}
     if organs is None:
         return every, None
-    known = {_plain(name): name for name in every}
-    if unknown := [organ for organ in organs if _plain(organ) not in known]:
+    plain = {name: name.lower().replace("_", " ") for name in (*every, *organs)}
+    if unknown := [organ for organ in organs if plain[organ] not in map(plain.get, every)]:
         raise ValueError(f"AMOS has no organ {unknown[0]!r}: its organs are {', '.join(every)}.")
-    chosen = {known[_plain(organ)] for organ in organs}
-    numbers = {name: number for number, name in enumerate((name for name in every if name in chosen), 1)}
+    chosen = {plain[organ] for organ in organs}
+    numbers = {name: number for number, name in enumerate((name for name in every if plain[name] in chosen), 1)}
     return numbers, {value: numbers.get(name, 0) for name, value in every.items()}
-
-
-def _plain(organ: str) -> str:
-    return organ.lower().replace("_", " ")
 
 
 def _note_missing(root: Path) -> None:
@@ -115,42 +118,26 @@ def _note_missing(root: Path) -> None:
         print(f"{root / 'dataset.json'} lists {len(missing)} scan(s) that are not there, such as {missing[0]}.")
 
 
-def _scans(root: Path, part: str, left_out: dict[Path, str], errors: list[str]) -> dict[str, Path]:
-    """Find the scans of ``images{part}`` by name."""
-    scans: dict[str, Path] = {}
-    for file in visible(root / f"images{part}"):
-        name = volume_name(file)
-        if name and re.fullmatch(r"amos_\d+", name):
-            _channel(name)
-            _add(scans, name, file, errors)
-        else:
-            left_out[file] = "not named as a scan of AMOS"
-    return scans
-
-
-def _labels(
-    root: Path, part: str, scans: dict[str, Path], left_out: dict[Path, str], errors: list[str]
-) -> dict[str, Path]:
-    """Find the label file of each scan of a part."""
-    labels: dict[str, Path] = {}
-    for file in visible(root / f"labels{part}"):
-        name = volume_name(file)
-        if name in scans:
-            _add(labels, name, file, errors)
-        else:
-            left_out[file] = "a label without a scan"
+def _labels(folder: Path, scans: Mapping[str, Path], unused: UnusedFiles) -> dict[str, Path]:
+    """Find the label file of each of the ``scans``. ValueError if one has none."""
+    labels = _volumes(folder, scans.get, "a label without a scan", unused)
     if without := [str(scans[name]) for name in scans if name not in labels]:
         raise ValueError(
-            f"{len(without)} scan(s) have no label in {root / f'labels{part}'}, such as {without[0]}: unpack the "
-            "archive again."
+            f"{len(without)} scan(s) have no label in {folder}, such as {without[0]}: unpack the archive again."
         )
     return labels
 
 
-def _add(files: dict[str, Path], name: str, file: Path, errors: list[str]) -> None:
-    if name in files:
-        errors.append(f"{files[name]} and {file} are both {name}: remove one of them.")
-    files.setdefault(name, file)
+def _volumes(folder: Path, accepts: Callable[[str], Any], why_not: str, unused: UnusedFiles) -> dict[str, Path]:
+    """Find the volumes of a folder whose names are accepted, by name."""
+    volumes: dict[str, Path] = {}
+    for file in visible(folder):
+        name = volume_name(file)
+        if name and accepts(name):
+            unused.enter(volumes, name, file, name)
+        else:
+            unused.left_out[file] = why_not
+    return volumes
 
 
 def _channel(name: str) -> int:

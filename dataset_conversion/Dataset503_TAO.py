@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_cmc.dataset_conversion.archive import draw_names
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, draw_names
 from nnunet_cmc.dataset_conversion.volume import describe_unread_scan, volume_name
 from nnunet_cmc.utils.files import visible
 
@@ -38,10 +38,7 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
     """Write the raw dataset ``Dataset503_TAO`` from a folder of patients, and return its folder.
 
     Each scan is a case ``PATIENT_T1`` or ``PATIENT_T1c`` on its own grid. A fifth of the patients, drawn with ``seed``
-    from those with a label for every scan, are the test part.
-
-    Args:
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+    from those with a label for every scan, are the test part. ``options`` are those of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: there is no patient, a label lacks its scan, or files are bad (all of them are listed).
@@ -49,41 +46,37 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}: give the one that holds the folders of the patients.")
-    left_out: dict[Path, str] = {}
-    errors: list[str] = []
+    unused = UnusedFiles()
     patients: dict[str, list[Case]] = {}
     for path in visible(root):
-        cases = _cases(path, left_out, errors) if path.is_dir() else []
-        if cases:
+        if path.is_dir() and (cases := _cases(path, unused)):
             patients[path.name] = cases
         else:
-            left_out[path] = "not a patient's folder with T1 or T1c in it"
+            unused.left_out[path] = "not a patient's folder with T1 or T1c in it"
     if not patients:
         raise ValueError(f"{root} has no folder with T1 or T1c in it: give the one that holds the patients' folders.")
     complete = [patient for patient, cases in patients.items() if all(case.label for case in cases)]
     test = draw_names(complete, round(TEST_FRACTION * len(complete)), np.random.default_rng(seed), "patients")
     print(f"Drawn with seed {seed} for testing: {', '.join(test) or 'no patient, for there are too few'}.")
     cases = [replace(case, test=case.subject in test) for scans in patients.values() for case in scans]
-    options |= {"licence": LICENCE, "reference": REFERENCE, "left_out": left_out, "errors": errors, "seed": seed}
+    options |= {"licence": LICENCE, "reference": REFERENCE, "unused": unused, "seed": seed}
     return write_raw_dataset(dataset_id, NAME, CHANNELS, CLASSES, cases, **options)
 
 
-def _cases(folder: Path, left_out: dict[Path, str], errors: list[str]) -> list[Case]:
+def _cases(folder: Path, unused: UnusedFiles) -> list[Case]:
     """Make a case for each scan in the folder of a patient."""
     files: dict[str, Path] = {}
     names = [f"{modality}{kind}" for modality in CHANNELS for kind in ("", "_label")]
     for path in visible(folder):
         name = volume_name(path)
         if path.name.split(".")[0] in names and name is None and (error := describe_unread_scan(path)):
-            errors.append(error)
-        elif name not in names:
-            left_out[path] = "neither T1 or T1c nor a label of them"
-        elif name in files:
-            errors.append(f"{files[name]} and {path} are both {name} of {folder.name}: remove one of them.")
+            unused.errors.append(error)
+        elif name in names:
+            unused.enter(files, name, path, f"{name} of {folder.name}")
         else:
-            files[name] = path
+            unused.left_out[path] = "neither T1 or T1c nor a label of them"
     orphans = [files[f"{m}_label"] for m in CHANNELS if f"{m}_label" in files and m not in files]
-    errors += [f"{file} is a label without a scan: add the scan, or remove the label." for file in orphans]
+    unused.errors += [f"{file} is a label without a scan: add the scan, or remove the label." for file in orphans]
     return [
         Case(f"{folder.name}_{modality}", folder.name, {channel: files[modality]}, files.get(f"{modality}_label"))
         for channel, modality in enumerate(CHANNELS)

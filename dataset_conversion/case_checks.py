@@ -25,34 +25,27 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
         label_values = {0, *case.label_values}
     found: list[str] = []
     reference: tuple[Path, Grid] | None = None
-    files = [*([case.grid] if case.grid else []), *case.images.values(), *([case.label] if case.label else [])]
-    for file in dict.fromkeys(files):
+    for file in dict.fromkeys(filter(None, (case.grid, *case.images.values(), case.label))):
         is_label = file == case.label
         size: Sequence[int] = ()
+        wrong: list[str | None] = []
         try:
             grid = volume_grid(file)
             size = grid.size
             voxels = read_voxels(file)
-            wrong = [
-                _slice_problem(grid),
-                _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels),
-                _grid_problem(file, grid, *reference, case.grid is not None and not is_label) if reference else None,
-            ]
+            if min(size) < 2:
+                wrong.append(f"has a single slice ({' x '.join(map(str, size))} voxels): leave it out")
+            wrong.append(
+                _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels)
+            )
+            reference = reference or (file, grid)
+            wrong.append(_grid_problem(file, grid, *reference, case.grid is not None and not is_label))
         except ValueError as error:
-            found.append(f"case {case.name}, {file}: {error}.")
-            continue
+            wrong = [str(error)]
         except MemoryError:
-            found.append(f"case {case.name}, {file}: {out_of_memory(size)}.")
-            continue
+            wrong = [str(out_of_memory(size))]
         found += [f"case {case.name}, {file}: {problem}." for problem in wrong if problem]
-        reference = reference or (file, grid)
     return found
-
-
-def _slice_problem(grid: Grid) -> str | None:
-    if min(grid.size) < 2:
-        return f"has a single slice ({' x '.join(map(str, grid.size))} voxels): leave it out"
-    return None
 
 
 def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid, resampled: bool) -> str | None:

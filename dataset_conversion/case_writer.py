@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 from nnunet_cmc.data.reading.grid import Grid, is_nifti2
 from nnunet_cmc.data.reading.voxels import write_volume
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.volume import pixel_type, read_image, resample, suffix_of, volume_grid
+from nnunet_cmc.dataset_conversion.volume import has_label_type, read_image, resample, suffix_of, volume_grid
 
 FILE_ENDING = ".nii.gz"
 UNCHANGED, REWRITTEN, RESAMPLED, ZEROS = "unchanged", "rewritten", "resampled", "zeros"
@@ -39,9 +40,7 @@ def plan_case(case: Case, channel_count: int) -> list[Step]:
             steps.append(Step(target, None, ZEROS))
     if case.label is not None:
         how = _how(case.label, grid)
-        if how == UNCHANGED and (
-            case.label_values is not None or pixel_type(case.label) not in (sitk.sitkUInt8, sitk.sitkUInt16)
-        ):
+        if how == UNCHANGED and (case.label_values is not None or not has_label_type(case.label)):
             how = REWRITTEN
         steps.append(Step(f"labels{part}/{case.name}{FILE_ENDING}", case.label, how))
     return steps
@@ -51,23 +50,23 @@ def write_case(dataset: Path, case: Case, steps: list[Step], link: bool = False)
     """Write the files that :func:`plan_case` planned to the folder ``dataset``.
 
     Args:
-        link: make unchanged images hard links to their sources where the file system can, in place of copies.
+        link: make unchanged images hard links to their sources where the file system can; labels are copied.
     """
     grid = volume_grid(case.grid_source)
     for target, source, how in steps:
         file = dataset / target
         if source is None:
-            _write(sitk.Image(grid.size, sitk.sitkUInt8), grid, file)
-        elif how == UNCHANGED and link and source != case.label:
-            _link_or_copy(source, file)
+            image = sitk.Image(grid.size, sitk.sitkUInt8)
         elif how == UNCHANGED:
-            shutil.copyfile(source, file)  # what is changed in place here must not change in the archive
+            _copy(source, file, link and source != case.label)
+            continue
         elif source == case.label:
-            _write(_renumbered(read_image(source), case.label_values), grid, file)
+            image = _renumbered(read_image(source), case.label_values)
         elif how == RESAMPLED:
-            _write(resample(read_image(source), grid), grid, file)
+            image = resample(read_image(source), grid)
         else:
-            _write(read_image(source), grid, file)
+            image = read_image(source)
+        write_volume(grid.place(image), file)
 
 
 def _how(source: Path, grid: Grid) -> str:
@@ -78,11 +77,11 @@ def _how(source: Path, grid: Grid) -> str:
     return UNCHANGED if unchanged else REWRITTEN
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or a file system without hard links
-        shutil.copyfile(source, target)
+def _copy(source: Path, target: Path, link: bool) -> None:
+    if link:
+        with suppress(OSError):  # another disk, or a file system without hard links
+            return os.link(source.resolve(), target)
+    shutil.copyfile(source, target)
 
 
 def _renumbered(label: sitk.Image, values: Mapping[int, int] | None) -> sitk.Image:
@@ -95,10 +94,3 @@ def _renumbered(label: sitk.Image, values: Mapping[int, int] | None) -> sitk.Ima
     result = sitk.GetImageFromArray(new.astype(np.uint8 if new.max() < 256 else np.uint16))
     result.CopyInformation(label)
     return result
-
-
-def _write(image: sitk.Image, grid: Grid, file: Path) -> None:
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    write_volume(image, file)

@@ -1,15 +1,11 @@
-"""The writer of nnU-Net raw datasets that all converters share.
+"""The writer of nnU-Net raw datasets that all converters share: it checks every file, then writes the whole dataset."""
 
-It checks every file before it writes any, and writes into a hidden folder that gets its name at the very end: an
-interrupted conversion never looks like a dataset, and can be started again.
-"""
-
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
@@ -21,6 +17,7 @@ from nnunet_cmc.data.preprocessing.normalization import describe_normalization
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
 from nnunet_cmc.utils.files import atomic_write, require_writable, write_json
 from nnunet_cmc.utils.parallel import run_parallel
 from nnunet_cmc.utils.variables import require_set
@@ -36,8 +33,7 @@ def write_raw_dataset(
     ct: Sequence[str] = (),
     licence: str = "",
     reference: str = "",
-    left_out: Mapping[Path, str] | None = None,
-    errors: Sequence[str] = (),
+    unused: UnusedFiles | None = None,
     validation: float = 0.2,
     seed: int = 0,
     allow_empty_labels: bool = False,
@@ -45,29 +41,24 @@ def write_raw_dataset(
     dry_run: bool = False,
     processes: int = default_num_processes,
 ) -> Path:
-    """Write ``nnUNet_raw/Dataset{ID:03d}_{name}`` from ``cases``.
+    """Write ``nnUNet_raw/Dataset{ID:03d}_{name}`` from ``cases``, and return this folder.
 
-    Labelled cases go to ``imagesTr`` and ``labelsTr``, with exactly-zero volumes for absent channels; unlabelled ones
-    to ``imagesUn`` and test cases to ``imagesTs`` and ``labelsTs``, with the present channels alone. Images keep their
-    data type and voxels, and are copied as they are if they are compressed NIfTI files on the case's grid already;
-    labels become uint8 or uint16. ``manifest.csv`` has the source of each file.
+    Labelled cases go to ``imagesTr`` and ``labelsTr``, with zeros for absent channels; unlabelled ones to ``imagesUn``
+    and test cases to ``imagesTs`` and ``labelsTs``, with the present channels alone. Images keep their data type and
+    voxels, and are copied if they are compressed NIfTI on the case's grid; labels become uint8 or uint16.
+    ``manifest.csv`` has the source of each file. What is interrupted leaves nothing behind.
 
     Args:
         channels: names of the modalities, in channel order.
         labels: value of each class in the dataset; the background is 0, and may be left out.
         ct: channels that are CT, in HU, whatever their names: nnU-Net normalises as CT what it finds called CT.
         licence, reference: of the data, for ``dataset.json``.
-        left_out: files of the source that no case uses, and why; they are printed.
-        errors: sentences about files that fit into no case, to be listed with the problems of the others.
-        validation: fraction of the validation subjects in the one fold of ``splits_final.json``, drawn with
-            ``seed``; the file is not written where that leaves too few subjects.
+        unused: files of the source that no case uses.
+        validation: fraction of the subjects that validate in the one fold of ``splits_final.json``, drawn with
+            ``seed``; there is no such file where that leaves too few subjects.
         allow_empty_labels: whether a label may show no class at all.
-        link: make hard links of images that are copied as they are, where the disk allows it: a change in place
-            changes the source, too.
+        link: make hard links in place of copies of images, where the disk allows it.
         dry_run: check everything and print the planned files, but write nothing.
-
-    Returns:
-        the dataset's folder.
 
     Raises:
         ValueError: the dataset exists, the description is unsound, or files are bad; all bad files are listed.
@@ -78,11 +69,14 @@ def write_raw_dataset(
         raise ValueError(f"--ct names {unknown[0]}, which is none of the modalities {', '.join(channels)}: correct it.")
     names_for_nnunet = ["CT" if channel in ct else channel for channel in channels]
     cases = sorted(cases, key=lambda case: case.name)
+    training = [case.name for case in cases if case.label is not None and not case.test]
+    present = {case.name: sorted(case.images) for case in cases}
+    subjects = {case.name: case.subject for case in cases}
     dataset_json = {
         "name": folder.name,
         "channel_names": {str(index): channel for index, channel in enumerate(names_for_nnunet)},
         "labels": labels,
-        "numTraining": sum(_is_training(case) for case in cases),
+        "numTraining": len(training),
         "file_ending": FILE_ENDING,
         "overwrite_image_reader_writer": "SimpleITKIOWithReorient",  # canonical axes, for stock planners too
         **({"licence": licence} if licence else {}),
@@ -90,8 +84,8 @@ def write_raw_dataset(
         "cmc": {
             "version": VERSION,
             **({} if names_for_nnunet == [*channels] else {"modalities": [*channels]}),
-            "present_channels": {case.name: sorted(case.images) for case in cases},
-            "subjects": {case.name: case.subject for case in cases},
+            "present_channels": present,
+            "subjects": subjects,
         },
     }
     description = DatasetDescription(  # unchecked: all that is wrong with the cases is listed below
@@ -99,17 +93,17 @@ def write_raw_dataset(
         normalization_names=tuple(names_for_nnunet),
         labels=labels,
         file_ending=FILE_ENDING,
-        present_channels={case.name: tuple(sorted(case.images)) for case in cases},
-        subjects={case.name: case.subject for case in cases},
+        present_channels={case: tuple(channels) for case, channels in present.items()},
+        subjects=subjects,
         has_cmc_key=True,
     )
-    training = [case.name for case in cases if _is_training(case)]
-    _print_left_out(left_out or {}, every_one=dry_run)
+    unused = unused or UnusedFiles()
+    _print_left_out(unused.left_out, every_one=dry_run)
     print(describe_normalization(description))
     if not dry_run:
         require_writable(folder.parent)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
-    found = [*errors, *_name_problems(cases)]
+    found = [*unused.errors, *_name_problems(cases)]
     try:
         require_every_modality(description, training, "the training part")
     except ValueError as error:
@@ -119,7 +113,9 @@ def write_raw_dataset(
         raise ValueError("\n  ".join([f"Nothing was written, for {len(found)} problem(s) in the files:", *found]))
     plans = [plan_case(case, len(channels)) for case in cases]
     if dry_run:
-        _print_plans(folder, plans)
+        print(f"Nothing was written. {folder} would hold:")
+        for target, source, how in (step for plan in plans for step in plan):
+            print(f"  {target}  {'(absent modality)' if source is None else f'<- {source}'}  {how}")
         return folder
 
     with atomic_write(folder) as unfinished:
@@ -166,24 +162,20 @@ def _name_problems(cases: Sequence[Case]) -> list[str]:
     files: dict[str, list[str]] = defaultdict(list)
     for case in cases:
         files[case.name].append(str(case.grid_source))
-    found = [
-        f"case {name!r}, {', '.join(of_case)}: cannot be the name of a file: use letters, digits, _ and -."
-        for name, of_case in files.items()
-        if not re.fullmatch(r"[^\s./\\][^/\\\x00-\x1f]*", name)
-    ]
-    found += [
-        f"case {name}, {', '.join(of_case)}: {why}" for name, of_case in files.items() if (why := name_problem(name))
-    ]
-    return found + [
-        f"case {name}, {', '.join(of_case)}: exists more than once, perhaps in the training and in the test part: "
-        "give every case a name of its own."
-        for name, of_case in files.items()
-        if len(of_case) > 1
-    ]
-
-
-def _is_training(case: Case) -> bool:
-    return case.label is not None and not case.test
+    found = []
+    for name, of_case in files.items():
+        if not re.fullmatch(r"[^\s./\\][^/\\\x00-\x1f]*", name):
+            found.append(
+                f"case {name!r}, {', '.join(of_case)}: cannot be the name of a file: use letters, digits, _ and -."
+            )
+        elif why := name_problem(name):
+            found.append(f"case {name}, {', '.join(of_case)}: {why}")
+        if len(of_case) > 1:
+            found.append(
+                f"case {name}, {', '.join(of_case)}: exists more than once, perhaps in the training and in the test "
+                "part: give every case a name of its own."
+            )
+    return found
 
 
 def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:
@@ -193,16 +185,11 @@ def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:
         print(f"Left out, {reason}: {', '.join(shown)}{', ...' if len(files) > len(shown) else ''} ({len(files)})")
 
 
-def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:
-    print(f"Nothing was written. {folder} would hold:")
-    for target, source, how in (step for plan in plans for step in plan):
-        print(f"  {target}  {'(absent modality)' if source is None else f'<- {source}'}  {how}")
-
-
 def _write_manifest(file: Path, cases: Sequence[Case], plans: Sequence[list[Step]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as content:
-        rows = csv.writer(content, lineterminator="\n")
-        rows.writerow(["case", "subject", "file", "source", "how"])
-        for case, plan in zip(cases, plans, strict=True):
-            for target, source, how in plan:
-                rows.writerow([case.name, case.subject, target, source.absolute() if source else "", how])
+    rows = [
+        (case.name, case.subject, target, source.absolute() if source else "", how)
+        for case, plan in zip(cases, plans, strict=True)
+        for target, source, how in plan
+    ]
+    columns = ["case", "subject", "file", "source", "how"]
+    pd.DataFrame(rows, columns=columns).to_csv(file, index=False, encoding="utf-8", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Reading a folder of DICOM slices as one volume: what can differ between slices is compared, or applied to each."""
+"""Reading a folder of DICOM slices as one volume; what differs between slices is refused, or applied to each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from nnunet_cmc.utils.files import visible, visible_below
 GDCM = "GDCMImageIO"
 POSITION, ORIENTATION, SPACING, SLOPE = "0020|0032", "0020|0037", "0028|0030", "0028|1053"
 GEOMETRY = {POSITION: "position", ORIENTATION: "orientation", SPACING: "pixel spacing"}
+# tags that define the meaning of a voxel's value, equal in all slices of a volume
 MEANING = {"0028|0004": "photometric interpretation", "0028|1054": "rescale type", "0054|1001": "units"}
-"""Tags that define the meaning of a voxel's value, which must be equal in all slices of a volume."""
 
 
 class Slice(NamedTuple):
@@ -67,8 +67,7 @@ def read_slice(file: Path) -> Slice:
 def order_slices(folder: Path) -> tuple[list[Path], Grid]:
     """Return the files of the only series in ``folder``, in the slice order, and the volume's grid, from headers.
 
-    Raises:
-        ValueError: there is not one whole series, or its slices do not make a rectangular volume of one kind.
+    ValueError: there is not one whole series, or its slices do not make a rectangular volume of one kind.
     """
     slices = [read_slice(file) for file in _only_series(folder)]
     _require_one_kind(slices)
@@ -90,20 +89,13 @@ def order_slices(folder: Path) -> tuple[list[Path], Grid]:
 
 
 def read_series(folder: Path) -> sitk.Image:
-    """Read the volume: in each voxel the slope times the stored value plus the intercept, of its own slice.
+    """Read the volume, each slice rescaled by its own slope and intercept. ValueError: see :func:`order_slices`.
 
     Integers stay integers, of a type that holds those of all slices; what is not whole becomes float32.
-
-    Raises:
-        ValueError: see :func:`order_slices`.
     """
     files, grid = order_slices(folder)
     voxels = np.concatenate([sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO=GDCM)) for file in files])
-    image = sitk.GetImageFromArray(voxels.astype(np.float32) if voxels.dtype.kind == "f" else voxels)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
+    return grid.place(sitk.GetImageFromArray(voxels.astype(np.float32) if voxels.dtype.kind == "f" else voxels))
 
 
 def _require_understood(file: Path, tags: Mapping[str, str], understood: Mapping[str, ArrayLike]) -> None:
@@ -126,18 +118,17 @@ def _only_series(folder: Path) -> list[Path]:
     if len(series) > 1:
         raise ValueError(f"holds {len(series)} DICOM series, but must hold one: put each into a folder of its own")
     (files,) = series
-    endings = {_ending(file) for file in files}
+
+    def ending(file: Path) -> str:
+        return "" if file.suffix[1:].isdecimal() else file.suffix.lower()  # IM.0001 ends in a number
+
+    endings = set(map(ending, files))
     for file in visible(folder):  # GDCM passes over what it cannot read
-        if file.is_file() and _ending(file) in endings and file not in files and file.name.upper() != "DICOMDIR":
+        if file.is_file() and ending(file) in endings and file not in files and file.name.upper() != "DICOMDIR":
             raise ValueError(f"holds {file.name}, which cannot be read as DICOM: copy it again, or remove it")
         if file.is_dir() and (more := next(filter(is_dicom, visible_below(file)), None)):
             raise ValueError(f"holds a DICOM series and, further down, {more}: give the folder of one series alone")
     return files
-
-
-def _ending(file: Path) -> str:
-    """Return the ending of a name in lower case; that of ``IM.0001`` is a number, not an ending."""
-    return "" if file.suffix[1:].isdecimal() else file.suffix.lower()
 
 
 def _require_one_kind(slices: Sequence[Slice]) -> None:

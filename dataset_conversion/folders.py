@@ -7,7 +7,7 @@ one DICOM series. Other layouts are paths with ``*`` (:mod:`nnunet_cmc.dataset_c
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
 from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
 from nnunet_cmc.dataset_conversion.volume import SUFFIXES, describe_unread_scan, volume_name
 
 Source = str | Path
@@ -48,116 +49,61 @@ def convert_folders(
             them 1, 2, 3, ... in the order of (the first modality's) values.
         test_images: the same for the test part, of any of the modalities.
         test_labels: labels of the test part, in the form of ``labels``; a test scan need not have one.
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+        options: of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the sources do not fit together, or files are bad (all of them are listed).
     """
-    channels = list(images)
+    channels, separate = list(images), isinstance(labels, Mapping)
     for modality in channels:
         if not re.fullmatch(r"[\w.+-]+", modality):
             raise ValueError(f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}.")
-    if test_labels is not None and isinstance(test_labels, Mapping) != isinstance(labels, Mapping):
+    if test_labels is not None and isinstance(test_labels, Mapping) != separate:
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:
         raise ValueError("There are test labels but no test images: give both, or neither.")
     numbers, values = number_classes(classes, channels)
-    if not isinstance(labels, Mapping) and any(own != values[0] for own in values):
+    if not separate and any(own != values[0] for own in values):
         raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
-    parts = [(images, labels, False), *([(test_images, test_labels, True)] if test_images else [])]
-    cases: list[Case] = []
-    left_out: dict[Path, str] = {}
-    errors: list[str] = []
-    for part_images, part_labels, test in parts:
-        if isinstance(labels, Mapping):
-            assert part_labels is None or isinstance(part_labels, Mapping)
-            cases += _separate_scans(channels, part_images, part_labels or {}, test, values, left_out, errors)
-        else:
-            assert not isinstance(part_labels, Mapping)
-            cases += _registered_scans(channels, part_images, part_labels, test, values, left_out, errors)
-    return write_raw_dataset(dataset_id, name, channels, numbers, cases, left_out=left_out, errors=errors, **options)
-
-
-def _registered_scans(
-    channels: Sequence[str],
-    images: Sources,
-    labels: Source | None,
-    test: bool,
-    values: Sequence[dict[int, int] | None],
-    left_out: dict[Path, str],
-    errors: list[str],
-) -> list[Case]:
-    """Make one case for each name, with the scans of all modalities that have it."""
-    scans = {_channel(channels, modality): _volumes(source, left_out, errors) for modality, source in images.items()}
-    subjects = {name: scan.subject for files in scans.values() for name, scan in files.items()}
-    label_files = {} if labels is None else _volumes(labels, left_out, errors)
-    errors += _without_scans(label_files, subjects, f"in {' or '.join(map(str, images.values()))}")
+    if unknown := [modality for modality in test_images or () if modality not in channels]:
+        raise ValueError(f"The test modality {unknown[0]} is none of the training modalities {', '.join(channels)}.")
+    unused = UnusedFiles()
     cases = []
-    for name in sorted(subjects):
-        images_of_case = {channel: files[name].path for channel, files in scans.items() if name in files}
-        cases.append(Case(name, subjects[name], images_of_case, _path(label_files, name), test, values[0]))
-    return cases
+    for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):
+        for group, label_source in _sharing_labels(part_images, part_labels, separate):
+            scans = {modality: _volumes(source, unused) for modality, source in group.items()}
+            label_files = {} if label_source is None else _volumes(label_source, unused)
+            subjects = {stem: scan.subject for files in scans.values() for stem, scan in files.items()}
+            where = " or ".join(map(str, group.values()))
+            if orphans := [str(label.path) for stem, label in label_files.items() if stem not in subjects]:
+                unused.errors.append(
+                    f"{len(orphans)} label(s) have no scan of the same name in {where} (the first is named "
+                    f"{min(subjects)}): {', '.join(orphans[:5])}{', ...' if len(orphans) > 5 else ''}; rename or "
+                    "remove them, or give a path with a * where the name is."
+                )
+            for stem, subject in subjects.items():
+                files = {channels.index(m): found[stem].path for m, found in scans.items() if stem in found}
+                case = f"{stem}_{next(iter(group))}" if separate else stem
+                label_file = label_files[stem].path if stem in label_files else None
+                cases.append(Case(case, subject, files, label_file, test, values[min(files)]))
+    return write_raw_dataset(dataset_id, name, channels, numbers, cases, unused=unused, **options)
 
 
-def _separate_scans(
-    channels: Sequence[str],
-    images: Sources,
-    labels: Sources,
-    test: bool,
-    values: Sequence[dict[int, int] | None],
-    left_out: dict[Path, str],
-    errors: list[str],
-) -> list[Case]:
-    """Make one case for each scan of each modality."""
-    for modality in labels:
-        if modality not in images:
-            raise ValueError(f"There are labels but no images of {modality}: the images are of {', '.join(images)}.")
-    cases = []
-    for modality, source in images.items():
-        channel = _channel(channels, modality)
-        scans = _volumes(source, left_out, errors)
-        label_files = _volumes(labels[modality], left_out, errors) if modality in labels else {}
-        errors += _without_scans(label_files, scans, f"in {source}")
-        cases += [
-            Case(
-                f"{name}_{modality}",
-                scan.subject,
-                {channel: scan.path},
-                _path(label_files, name),
-                test,
-                values[channel],
-            )
-            for name, scan in scans.items()
-        ]
-    return cases
+def _sharing_labels(
+    images: Sources, labels: Source | Sources | None, separate: bool
+) -> list[tuple[Sources, Source | None]]:
+    """Group the modalities that share labels, each group with its source of labels, if it has one."""
+    if not separate:
+        assert not isinstance(labels, Mapping)
+        return [(images, labels)] if images else []
+    assert labels is None or isinstance(labels, Mapping)
+    if unknown := [modality for modality in labels or () if modality not in images]:
+        raise ValueError(f"There are labels but no images of {unknown[0]}: the images are of {', '.join(images)}.")
+    return [({modality: source}, (labels or {}).get(modality)) for modality, source in images.items()]
 
 
-def _channel(channels: Sequence[str], modality: str) -> int:
-    if modality not in channels:
-        raise ValueError(f"The test modality {modality} is none of the training modalities {', '.join(channels)}.")
-    return channels.index(modality)
-
-
-def _path(volumes: Mapping[str, Volume], name: str) -> Path | None:
-    return volumes[name].path if name in volumes else None
-
-
-def _without_scans(labels: Mapping[str, Volume], scans: Iterable[str], where: str) -> list[str]:
-    names = set(scans)
-    orphans = [str(label.path) for name, label in labels.items() if name not in names]
-    if not orphans:
-        return []
-    return [
-        f"{len(orphans)} label(s) have no scan of the same name {where} (the first is named {min(names)}): "
-        f"{_listed(orphans)}; rename or remove them, or give a path with a * where the name is."
-    ]
-
-
-def _volumes(source: Source, left_out: dict[Path, str], errors: list[str]) -> dict[str, Volume]:
-    """Find the volumes of a source, files or DICOM folders, by the name that they share with those of other sources.
-
-    Other files are added to ``left_out`` with the reason; for two volumes of one name, ``errors`` gets a sentence.
-    """
+def _volumes(source: Source, unused: UnusedFiles) -> dict[str, Volume]:
+    """Find the volumes of a source, files or DICOM folders, by the name that they share with those of other sources."""
     if "*" not in str(source) and not Path(source).is_dir():
         raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
     pattern = PathPattern(source if "*" in str(source) else Path(source, "*"))
@@ -165,13 +111,14 @@ def _volumes(source: Source, left_out: dict[Path, str], errors: list[str]) -> di
     for path in pattern.paths():
         if (stem := volume_name(path)) is None:
             if error := describe_unread_scan(path):
-                errors.append(error)
+                unused.errors.append(error)
             else:
-                left_out[path] = "not a volume"
+                unused.left_out[path] = "not a volume"
             continue
         name, subject = pattern.name_and_subject(path, path.name.removeprefix(stem))
         if name in volumes:
-            errors.append(f"case {name}: {volumes[name].path} and {path} have the same name: remove one of them.")
+            first = volumes[name].path
+            unused.errors.append(f"case {name}: {first} and {path} have the same name: remove one of them.")
         volumes.setdefault(name, Volume(path, subject))
     if not volumes:
         raise ValueError(
@@ -179,7 +126,3 @@ def _volumes(source: Source, left_out: dict[Path, str], errors: list[str]) -> di
             "files that lie otherwise can be listed in a table (--table)."
         )
     return volumes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 Classes = Mapping[str, int] | Mapping[str, Mapping[str, int]]
 
@@ -12,11 +13,7 @@ _ITKSNAP = re.compile(r'\s*(\d+)(?:\s+[\d.]+){6}\s+"(.*)"\s*')
 
 
 def read_classes(file: str | Path) -> dict[str, int]:
-    """Read the value of each class from JSON (name to value, or value to name, perhaps under "labels") or ITK-SNAP.
-
-    Raises:
-        ValueError: the file is of neither kind.
-    """
+    """Read the value of each class from JSON (name to value, or value to name, perhaps under "labels") or ITK-SNAP."""
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -65,12 +62,12 @@ def number_classes(classes: Classes, channels: Sequence[str]) -> tuple[dict[str,
     Raises:
         ValueError: a class has the value 0 or that of another, there is none, or modalities differ in their classes.
     """
-    if any(isinstance(value, Mapping) for value in classes.values()):
-        if set(classes) != set(channels):
-            raise ValueError(f"There are classes of {', '.join(classes)}, but modalities {', '.join(channels)}.")
-        each = [_foreground(classes[channel]) for channel in channels]  # type: ignore[arg-type]
-    else:
-        each = [_foreground(classes)] * len(channels)  # type: ignore[arg-type]
+    of: Mapping[str, Any] = classes
+    if not any(isinstance(value, Mapping) for value in classes.values()):
+        of = dict.fromkeys(channels, classes)
+    elif set(classes) != set(channels):
+        raise ValueError(f"There are classes of {', '.join(classes)}, but modalities {', '.join(channels)}.")
+    each = [_foreground(of[channel]) for channel in channels]
     numbers = {name: number for number, name in enumerate(each[0], 1)}
     by_value: list[dict[int, int] | None] = []
     for channel, values in zip(channels, each, strict=True):

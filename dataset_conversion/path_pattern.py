@@ -15,11 +15,7 @@ from nnunet_cmc.dataset_conversion.volume import case_insensitive_pattern
 
 
 class PathPattern:
-    """A path with ``*``, none of which matches a ``/``.
-
-    Raises:
-        ValueError: two ``*`` follow each other.
-    """
+    """A path with ``*``, none of which matches a ``/``. ValueError: two ``*`` follow each other."""
 
     def __init__(self, source: str | Path):
         self.source = source
@@ -29,7 +25,7 @@ class PathPattern:
                 f"{source} has ** in it: put one * for each folder and file that is named so, or list the scans in a "
                 "table (--table)."
             )
-        before = [_last_words(literal) for literal in self.literals[:-1]]
+        before = [re.split(r"[/_]", literal)[-1] for literal in self.literals[:-1]]  # from the last / or _
         different = list(dict.fromkeys(before))
         entities = all(re.fullmatch("[a-z]+-", words) for words in before)  # of BIDS, which name what follows
         if len(different) == len(before) and not entities:  # which tells nothing apart
@@ -44,8 +40,7 @@ class PathPattern:
     def name_and_subject(self, path: Path, suffix: str) -> tuple[str, str]:
         """Return the name of the scan at ``path``, without ``suffix`` where the pattern ends in ``*``, and its subject.
 
-        Raises:
-            ValueError: a ``*`` stands for nothing, or two for different texts.
+        ValueError: a ``*`` stands for nothing, or two for different texts.
         """
         text = str(path) if self.literals[-1] else str(path).removesuffix(suffix)
         expression, seen = re.escape(self.literals[0]), set()
@@ -66,8 +61,3 @@ class PathPattern:
             )
         repeated = [text for variable, text in enumerate(texts) if self.variables.count(variable) > 1]
         return "_".join(texts), (repeated or texts)[0]
-
-
-def _last_words(literal: str) -> str:
-    """Return the text between the last ``/`` or ``_`` and a ``*``."""
-    return re.split(r"[/_]", literal)[-1]

@@ -1,9 +1,7 @@
 """Synthetic abdominal scans in two modalities, for the demo and the tests.
 
-A phantom is a small child's abdomen: fat, muscle, spine and lungs around four labelled organs, beside unlabelled
-bowel and vessels that resemble them. Subjects differ in the size, place and shape of everything. "CT" is in
-HU, sharp and noisy; "MR" is T2-like, in arbitrary units, blurred across slices, with a bias field, Rician noise and a
-gain of its own.
+A phantom is a small child's abdomen: four labelled organs among tissues that resemble them, of varied size, place and
+shape. "CT" is in HU, sharp and noisy; "MR" is T2-like, blurred across slices, with a bias field, Rician noise and gain.
 """
 
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from scipy.ndimage import gaussian_filter
 CLASSES = {"liver": 1, "spleen": 2, "kidneys": 3, "stomach": 4}
 MODALITIES = ("CT", "MR")
 
-# Mean intensity in CT (HU) and in MR (arbitrary units). In CT the spleen is near the liver and the stomach near bowel,
-# in MR the liver is near muscle: each modality sees every organ, and neither sees all of them well.
+# Mean intensity in CT (HU) and in MR (arbitrary units): each modality sees every organ, and neither all of them well.
 TISSUES = {
     "air": (-1000, 0),
     "skin": (20, 110),
@@ -63,18 +60,16 @@ def phantom(
 def generate(
     folder: str | Path, *, labeled: int, unlabeled: int = 0, test: int = 0, layout: str = "registered", seed: int = 0
 ) -> dict[str, Any]:
-    """Write phantoms as folders of NIfTI files.
+    """Write phantoms as folders of NIfTI files, ``train`` and, if there are ``test`` subjects, ``test``.
 
     ``registered``: every subject has CT and MR on one grid, and one label. ``unpaired``: every subject has one scan, CT
     and MR in turn, grids differ, and MR is stored with two axes reversed.
 
     Args:
-        folder: a new folder, with ``train`` and, if there are test subjects, ``test`` in it.
         labeled, unlabeled, test: number of subjects of each kind; unlabelled ones have no label file.
 
     Returns:
-        the arguments ``images``, ``labels``, ``classes``, ``test_images`` and ``test_labels`` that
-        ``nnunet_cmc.dataset_conversion.folders.convert_folders`` takes.
+        the arguments of :func:`~nnunet_cmc.dataset_conversion.folders.convert_folders` for what was written.
 
     Raises:
         ValueError: the layout is unknown, it has too few labelled subjects, or the folder holds phantoms already.
@@ -91,7 +86,10 @@ def generate(
         part = root / ("test" if kind == "test" else "train")
         rng = np.random.default_rng([seed, number])  # a subject is the same, however many follow
         scans = MODALITIES if layout == "registered" else (MODALITIES[number % 2],)
-        spacing = _spacing(rng, layout, scans)
+        spacing = (2.5, 2.5, 2.5)  # mm along z, y, x
+        if layout == "unpaired":
+            in_plane = round(rng.uniform(2.4, 2.6), 2)
+            spacing = (3.0 if scans[0] == "CT" else 4.0, in_plane, in_plane)
         size = [round(length / step) for length, step in zip((140, 140, 180), spacing, strict=True)]
         labels, images = phantom(rng, size, spacing)
         orientation = "RAS" if scans == ("MR",) else "LPS"
@@ -103,24 +101,12 @@ def generate(
             target = part / ("labels" if layout == "registered" else f"labels_{scans[0]}")
             _write(labels, target / name, spacing, origin, orientation)
 
-    def sources(part: Path) -> tuple[dict[str, Path], Path | dict[str, Path]]:
+    def sources(part: Path, prefix: str = "") -> dict[str, Any]:
         shown = [modality for modality in MODALITIES if (part / modality).is_dir()]
         labels = part / "labels" if layout == "registered" else {m: part / f"labels_{m}" for m in shown}
-        return {modality: part / modality for modality in shown}, labels
+        return {f"{prefix}images": {m: part / m for m in shown}, f"{prefix}labels": labels}
 
-    result: dict[str, Any] = {"classes": CLASSES}
-    result["images"], result["labels"] = sources(root / "train")
-    if test:
-        result["test_images"], result["test_labels"] = sources(root / "test")
-    return result
-
-
-def _spacing(rng: np.random.Generator, layout: str, scans: Sequence[str]) -> tuple[float, float, float]:
-    """Draw the spacing in mm along z, y, x."""
-    if layout == "registered":
-        return (2.5, 2.5, 2.5)
-    in_plane = round(rng.uniform(2.4, 2.6), 2)
-    return (3.0 if scans[0] == "CT" else 4.0, in_plane, in_plane)
+    return {"classes": CLASSES, **sources(root / "train"), **(sources(root / "test", "test_") if test else {})}
 
 
 def _anatomy(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[float]) -> np.ndarray:

@@ -3,9 +3,8 @@
 import csv
 import io
 import re
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +32,7 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
     ``label`` and ``part`` (``train``, which an empty cell means too, or ``test``); paths are relative to the table's
     folder. Modalities become channels in the order in which they appear. Where any label belongs to scans of several
     modalities, scans are registered, and all rows of a subject are one case. Otherwise each row is a case
-    ``SUBJECT_MODALITY`` on a grid of its own.
-
-    Args:
-        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
+    ``SUBJECT_MODALITY`` on a grid of its own. ``options`` are those of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the table is inconsistent, or files are bad (all of them are listed).
@@ -44,51 +40,34 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
     rows = _read(Path(table))
     channels = list(dict.fromkeys(row.modality for row in rows))
     labels, values = number_classes(classes, channels)
-    users: dict[Path, set[str]] = defaultdict(set)
-    for row in rows:
-        if row.label:
-            users[row.label].add(row.modality)
-    registered = any(len(modalities) > 1 for modalities in users.values())
+    users = {(row.label, row.modality) for row in rows if row.label}
+    registered = len({label for label, _ in users}) < len(users)
     if registered and any(own != values[0] for own in values):
         raise ValueError("There are classes for each modality, but modalities share labels: give classes once.")
-    cases = (_registered_cases if registered else _separate_cases)(rows, channels, values)
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        name_of_scan = f"{row.subject}_{row.modality}"
+        numbered = chain([name_of_scan], (f"{name_of_scan}_{number}" for number in count(2)))
+        case = row.subject if registered else next(each for each in numbered if each not in groups)
+        groups.setdefault(case, []).append(row)
+    cases = [_case(case, scans, channels, values) for case, scans in groups.items()]
     return write_raw_dataset(dataset_id, name, channels, labels, cases, **options)
 
 
-def _registered_cases(rows: list[Row], channels: list[str], values: Sequence[dict[int, int] | None]) -> list[Case]:
-    cases = []
-    for subject in dict.fromkeys(row.subject for row in rows):
-        mine = [row for row in rows if row.subject == subject]
-        images = {channels.index(row.modality): row.image for row in mine}
-        labels = {row.label for row in mine if row.label}
-        if len(images) < len(mine) or len(labels) > 1 or len({row.test for row in mine}) > 1:
-            raise ValueError(
-                f"Subject {subject} has a modality twice, several labels or two parts, but a table in which "
-                "modalities share labels has one case a subject: name each case as a subject of its own."
-            )
-        cases.append(Case(subject, subject, images, next(iter(labels), None), mine[0].test, values[0]))
-    return cases
-
-
-def _separate_cases(rows: list[Row], channels: list[str], values: Sequence[dict[int, int] | None]) -> list[Case]:
-    cases: dict[str, Case] = {}
-    for row in rows:
-        name = first = f"{row.subject}_{row.modality}"
-        number = 1
-        while name in cases:
-            number += 1
-            name = f"{first}_{number}"
-        channel = channels.index(row.modality)
-        cases[name] = Case(name, row.subject, {channel: row.image}, row.label, row.test, values[channel])
-    return list(cases.values())
+def _case(name: str, rows: list[Row], channels: list[str], values: Sequence[dict[int, int] | None]) -> Case:
+    subject, test = rows[0].subject, rows[0].test
+    images = {channels.index(row.modality): row.image for row in rows}
+    labels = {row.label for row in rows if row.label}
+    if len(images) < len(rows) or len(labels) > 1 or any(row.test != test for row in rows):
+        raise ValueError(
+            f"Subject {subject} has a modality twice, several labels or two parts, but a table in which "
+            "modalities share labels has one case a subject: name each case as a subject of its own."
+        )
+    return Case(name, subject, images, next(iter(labels), None), test, values[min(images)])
 
 
 def _read(table: Path) -> list[Row]:
-    """Read the rows of a table as spreadsheets write it.
-
-    Cells are separated by commas, semicolons or tabs, the head is in any case of letters, rows may be empty, and so may
-    columns at the end.
-    """
+    """Read a table as spreadsheets write it: the head in any case of letters, rows and last columns perhaps empty."""
     try:
         text = table.read_text(encoding="utf-8-sig")
         text = re.sub(r"\A\s*sep=.\r?\n?", "\n", text)  # by which Excel is told of the delimiter; one line as before

@@ -41,28 +41,23 @@ def volume_name(path: Path) -> str | None:
 
 def describe_unread_scan(path: Path) -> str | None:
     """Return a sentence where ``path``, which is no volume, holds images, so that it must not be left out silently."""
-    if not path.is_dir():
-        if not _is_other_scan(path):
-            return None
+    files = visible_below(path) if path.is_dir() else [path]
+    scan = next((f for f in files if suffix_of(f) or SCAN.fullmatch(f.name) or dicom.is_dicom(f)), None)
+    if scan is None:
+        return None
+    if scan != path:
         return (
-            f"{path} looks like a scan, but is neither a volume ({' '.join(SUFFIXES)}) nor a folder of one DICOM "
-            "series: convert it to NIfTI, put its series into a folder of its own, or remove it."
+            f"{path} is no DICOM series, but holds images such as {scan}: give the folder in which the files of one "
+            "series themselves lie, or a volume."
         )
-    for file in visible_below(path):
-        if suffix_of(file) or _is_other_scan(file):
-            return (
-                f"{path} is no DICOM series, but holds images such as {file}: give the folder in which the files of "
-                "one series themselves lie, or a volume."
-            )
-    return None
+    return (
+        f"{path} looks like a scan, but is neither a volume ({' '.join(SUFFIXES)}) nor a folder of one DICOM series: "
+        "convert it to NIfTI, put its series into a folder of its own, or remove it."
+    )
 
 
 def volume_grid(source: Path) -> Grid:
-    """Read the grid of a volume file or DICOM series from headers.
-
-    Raises:
-        ValueError: it cannot be read, is not one 3-D volume, or its geometry is degenerate.
-    """
+    """Read the grid from headers. ValueError: they cannot be read, or are not of one 3-D volume with a sound grid."""
     with _readable(source) as file:
         if file.is_dir():
             return dicom.order_slices(file)[1]
@@ -72,31 +67,23 @@ def volume_grid(source: Path) -> Grid:
         return read_grid(file)
 
 
-def pixel_type(source: Path) -> int:
-    """Read SimpleITK's pixel type of a volume file."""
+def has_label_type(source: Path) -> bool:
+    """Tell whether the voxels of a volume file are uint8 or uint16, as labels of a dataset."""
     with _readable(source) as file:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(file))
         reader.ReadImageInformation()
-        return reader.GetPixelID()
+        return reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkUInt16)
 
 
 def read_image(source: Path) -> sitk.Image:
-    """Read a volume file or DICOM series.
-
-    Raises:
-        ValueError: it cannot be read, or the folder does not hold exactly one complete series.
-    """
+    """Read a volume file or DICOM series. ValueError: it cannot be read, or is not exactly one complete series."""
     with _readable(source) as file:
         return dicom.read_series(file) if file.is_dir() else sitk.ReadImage(str(file))
 
 
 def read_voxels(source: Path) -> np.ndarray:
-    """Read all voxels of a volume file or DICOM series, in its own order of axes.
-
-    Raises:
-        ValueError: the source cannot be read, or is shorter than its header says.
-    """
+    """Read all voxels in the source's own order of axes. ValueError: it is unreadable, or shorter than it says."""
     if source.is_dir():
         return sitk.GetArrayFromImage(read_image(source))
     with _readable(source) as file:
@@ -110,18 +97,17 @@ def resample(image: sitk.Image, grid: Grid) -> sitk.Image:
     )
 
 
-def _is_other_scan(file: Path) -> bool:
-    return bool(SCAN.fullmatch(file.name)) or dicom.is_dicom(file)
-
-
 @contextmanager
 def _readable(source: Path) -> Iterator[Path]:
     """Give ``source`` under a name and in a format that ITK reads: not NIfTI-2, nor a suffix in capitals."""
     suffix = "" if source.is_dir() else suffix_of(source)
     try:
         if suffix in NIFTI and is_nifti2(source):
+            array = voxels.read_voxels(source)
+            image = nibabel.Nifti1Image(array, None, nibabel.load(source).header, dtype=array.dtype)
             with TemporaryDirectory() as folder:
-                yield _as_nifti1(source, Path(folder))
+                nibabel.save(image, file := Path(folder, "volume.nii"))
+                yield file
         elif not source.name.endswith(suffix):
             with TemporaryDirectory() as folder:
                 name = source.name[: -len(suffix)]
@@ -134,11 +120,3 @@ def _readable(source: Path) -> Iterator[Path]:
             yield source
     except (RuntimeError, *voxels.NIBABEL) as error:
         raise ValueError(f"cannot be read ({reason(error)})") from error
-
-
-def _as_nifti1(source: Path, folder: Path) -> Path:
-    """Write the volume as NIfTI-1 to a file in ``folder``, with unchanged transforms."""
-    array = voxels.read_voxels(source)
-    image = nibabel.Nifti1Image(array, None, nibabel.load(source).header, dtype=array.dtype)
-    nibabel.save(image, file := folder / "volume.nii")
-    return file

@@ -11,95 +11,109 @@ from nnunet_cmc.commands.arguments import add_processes, processes_of
 HELP = "bring scans into the raw format of nnU-Net"
 
 
-class Archive(NamedTuple):
-    """A published dataset as it is packed: ``options`` are given to ``convert_NAME`` of ``module`` as they stand."""
+class Published(NamedTuple):
+    """A published dataset: its line of help, ID, module of ``dataset_conversion``, what ``-i`` takes, own options."""
 
     help: str
     dataset_id: int
     module: str
+    folder: str
     options: dict[str, dict[str, Any]]
-    input: str = "the unpacked archive"
 
 
-FLAG = {"action": "store_true"}
-ARCHIVES = {
-    "amos": Archive(
+PUBLISHED = {
+    "amos": Published(
         "AMOS 2022: abdominal CT and MRI, 15 organs",
         502,
         "Dataset502_AMOS",
+        "the unpacked archive",
         {
-            "--paper": {**FLAG, "help": "draw the paper's 40 + 40 training and 20 + 20 test scans"},
+            "--paper": {"action": "store_true", "help": "draw the paper's 40 + 40 training and 20 + 20 test scans"},
             "--organs": {
-                **{"nargs": "+", "metavar": "ORGAN"},
+                "nargs": "+",
+                "metavar": "ORGAN",
                 "help": 'classes, such as spleen "right kidney"; default: all 15',
             },
-            "--unlabeled": {**FLAG, "help": "use the scans of imagesTs as unlabelled ones"},
+            "--unlabeled": {"action": "store_true", "help": "use the scans of imagesTs as unlabelled ones"},
         },
     ),
-    "mscmrseg": Archive(
+    "mscmrseg": Published(
         "MS-CMRSeg 2019: cardiac MRI in several sequences, 3 structures",
         501,
         "Dataset501_MSCMRSeg",
+        "the unpacked archive",
         {
             "--layout": {
-                **{"choices": ("separate", "registered"), "default": "separate"},
+                "choices": ("separate", "registered"),
+                "default": "separate",
                 "help": "a case for each scan, or all sequences of a patient resampled onto one grid (%(default)s)",
             },
             "--sequences": {
-                **{"nargs": "+", "choices": ("LGE", "bSSFP", "T2"), "default": ["LGE", "bSSFP"]},
+                "nargs": "+",
+                "choices": ("LGE", "bSSFP", "T2"),
+                "default": ["LGE", "bSSFP"],
                 "help": "sequences, in channel order; default: LGE bSSFP",
             },
-            "--paper": {**FLAG, "help": "draw the paper's 40 training and 5 test patients"},
+            "--paper": {"action": "store_true", "help": "draw the paper's 40 training and 5 test patients"},
         },
     ),
-    "tao": Archive(
+    "tao": Published(
         "thyroid-associated orbitopathy: T1 and T1c MRI of the orbits, 8 structures",
         503,
         "Dataset503_TAO",
-        {},
         "a folder for each patient, with T1.nii.gz, T1_label.nii.gz, T1c.nii.gz, T1c_label.nii.gz",
+        {},
     ),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    help = "any data, as folders of scans or a table"
+    folders = _add_source(sources, "folders", help, convert_folders.DESCRIPTION, None)
+    convert_folders.add_arguments(folders)
+    _add_common_arguments(folders)
+    for name, published in PUBLISHED.items():
+        own = _add_source(sources, name, published.help, published.help, published.dataset_id)
+        own.add_argument("-i", dest="folder", required=True, metavar="FOLDER", help=published.folder)
+        for option, settings in published.options.items():
+            own.add_argument(option, **settings)
+        _add_common_arguments(own)
 
-    def add(name: str, text: str, description: str, **of_id: Any) -> argparse.ArgumentParser:
-        raw = argparse.RawDescriptionHelpFormatter
-        own = sources.add_parser(name, help=text, description=description, formatter_class=raw)
-        own.add_argument("-d", dest="dataset_id", type=int, metavar="ID", **of_id)
-        return own
 
-    parsers = [
-        add("folders", convert_folders.HELP, convert_folders.DESCRIPTION, required=True, help="dataset ID, 1 to 999")
-    ]
-    convert_folders.add_folders_arguments(parsers[0])
-    for name, archive in ARCHIVES.items():
-        text = "dataset ID, 1 to 999; default: %(default)s"
-        parsers.append(add(name, archive.help, archive.help, default=archive.dataset_id, help=text))
-        parsers[-1].add_argument("-i", dest="input", required=True, metavar="FOLDER", help=archive.input)
-        for option, details in archive.options.items():
-            parsers[-1].add_argument(option, **details)
-    for own in parsers:
-        own.add_argument("--dry-run", action="store_true", help="check, and say what would become of every file")
-        own.add_argument("--allow-empty-labels", action="store_true", help="accept labels that show no class at all")
-        text = "hard links to scans that need no change, not copies: they take no space, but are the same files"
-        own.add_argument("--link", action="store_true", help=text)
-        own.add_argument("--seed", type=int, default=0, help="of everything that is drawn; default: %(default)s")
-        add_processes(own)
+def _add_source(
+    sources: argparse._SubParsersAction, name: str, help: str, description: str, dataset_id: int | None
+) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = sources.add_parser(name, help=help, description=description, formatter_class=raw)
+    id_help = "dataset ID, 1 to 999" + ("" if dataset_id is None else "; default: %(default)s")
+    required = dataset_id is None
+    parser.add_argument(
+        "-d", dest="dataset_id", type=int, default=dataset_id, required=required, metavar="ID", help=id_help
+    )
+    return parser
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="check, and say what would become of every file")
+    parser.add_argument("--allow-empty-labels", action="store_true", help="accept labels that show no class at all")
+    parser.add_argument(
+        "--link",
+        action="store_true",
+        help="hard links to scans that need no change, not copies: they take no space, but are the same files",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn; default: %(default)s")
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    options = {name: getattr(args, name) for name in ("dry_run", "allow_empty_labels", "link", "seed")}
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "source")}
     options["processes"] = processes_of(args)
     if args.source == "folders":
-        folder = convert_folders.convert(args, options)
+        folder = convert_folders.convert(**options)
     else:
-        archive = ARCHIVES[args.source]
-        own = {name: getattr(args, name) for name in (option.lstrip("-") for option in archive.options)}
-        module = import_module(f"nnunet_cmc.dataset_conversion.{archive.module}")
-        folder = getattr(module, f"convert_{args.source}")(args.input, args.dataset_id, **own, **options)
+        module = import_module(f"nnunet_cmc.dataset_conversion.{PUBLISHED[args.source].module}")
+        folder = getattr(module, f"convert_{args.source}")(**options)
     if not args.dry_run:
         _print_summary(folder)
 
@@ -111,7 +125,8 @@ def _print_summary(folder: Path) -> None:
     description = DatasetDescription.read(folder / "dataset.json")
     ending, names = description.file_ending, description.modalities
     print(f"\n{folder}\n{'':16}{'cases':>8}", *(f"{name:>8}" for name in names))
-    for part, meaning in {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}.items():
+    parts = {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}
+    for part, meaning in parts.items():
         cases = by_case(visible_files(folder / part, ending), ending)
         counts = (sum(channel in description.present_channels[case] for case in cases) for channel in range(len(names)))
         print(f"{meaning:16}{len(cases):8}", *(f"{count:8}" for count in counts))

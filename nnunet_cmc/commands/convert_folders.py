@@ -24,7 +24,7 @@ A table instead of folders: a CSV file with the columns subject, modality, image
 """
 
 
-def add_folders_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the dataset")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", nargs="+", metavar="NAME=FOLDER", help="scans of each modality, in channel order")
@@ -57,26 +57,35 @@ def add_folders_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", default="", help="reference of the data, for dataset.json")
 
 
-def convert(args: argparse.Namespace, options: dict[str, Any]) -> Path:
+def convert(
+    dataset_id: int,
+    name: str,
+    classes: Sequence[str],
+    table: str | None,
+    images: Sequence[str] | None,
+    labels: Sequence[str] | None,
+    test_images: Sequence[str] | None,
+    test_labels: Sequence[str] | None,
+    **options: Any,
+) -> Path:
     from nnunet_cmc.dataset_conversion.folders import convert_folders
     from nnunet_cmc.dataset_conversion.table import convert_table
 
-    options = {"ct": args.ct, "licence": args.licence, "reference": args.reference, **options}
-    classes = _classes(args.classes)
-    if args.table:
-        if args.labels or args.test_images or args.test_labels:
+    values = _classes(classes)
+    if table:
+        if labels or test_images or test_labels:
             raise ValueError("A table names the labels and the test part itself: leave out --labels and --test-*.")
-        return convert_table(args.dataset_id, args.name, args.table, classes, **options)
-    if not args.labels:
+        return convert_table(dataset_id, name, table, values, **options)
+    if not labels:
         raise ValueError("--images needs --labels: one folder, or one for each modality.")
     return convert_folders(
-        args.dataset_id,
-        args.name,
-        _pairs(args.images, "--images"),
-        _labels(args.labels, "--labels"),
-        classes,
-        _pairs(args.test_images, "--test-images") if args.test_images else None,
-        _labels(args.test_labels, "--test-labels") if args.test_labels else None,
+        dataset_id,
+        name,
+        _pairs(images or (), "--images"),
+        _labels(labels, "--labels"),
+        values,
+        _pairs(test_images, "--test-images") if test_images else None,
+        _labels(test_labels, "--test-labels") if test_labels else None,
         **options,
     )
 

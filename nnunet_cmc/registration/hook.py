@@ -1,12 +1,8 @@
 """How nnU-Net finds our classes.
 
-nnU-Net looks for planners, preprocessors and trainers by name inside its own folders only, through one function,
-``nnunetv2.utilities.find_class_by_name.recursive_find_python_class``. A ``.pth`` file of this package (written by
-``setup.py``) calls :func:`install` at every start of Python, spawned workers included. From then on, as soon as nnU-Net
-imports that function, it is wrapped: the exact names in ``classes.py`` are answered by us, all others by nnU-Net. So is
-the little else that is in ``wrapping.py``.
-
-This module runs at every start of Python in this environment, so it imports nothing that Python has not imported.
+nnU-Net looks for classes by name inside its own folders only. A ``.pth`` file (of ``setup.py``) calls :func:`install`
+at every start of Python, spawned workers included; as soon as nnU-Net imports what ``wrapping.py`` names, that is
+wrapped. So that this costs nothing elsewhere, this module imports nothing that Python has not imported.
 """
 
 import os

@@ -6,7 +6,7 @@ SUPPORTED = ((2, 8), (2, 9))  # nnunetv2 from the first version to below the sec
 
 
 def unsupported_nnunet() -> str | None:
-    """A sentence if the nnunetv2 that is installed is not one that this package works with."""
+    """Describe the nnunetv2 that is installed, if this package does not work with it."""
     try:
         installed = metadata.version("nnunetv2")
     except metadata.PackageNotFoundError:  # a folder on PYTHONPATH, say: nobody can tell

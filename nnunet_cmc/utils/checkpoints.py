@@ -13,11 +13,10 @@ from nnunet_cmc.utils.pickles import IN_CHECKPOINTS
 
 
 def load_checkpoint(path: str | Path, remedy: str = "download it again") -> dict[str, Any]:
-    """The dict in a PyTorch checkpoint, on the CPU; ``remedy`` is what to do about one that is truncated.
+    """Read the dict in a PyTorch checkpoint, on the CPU; ``remedy`` is what to do about one that is truncated.
 
-    Nothing in the file is ever executed: only tensors, plain values and what :data:`IN_CHECKPOINTS` lists are read.
-    FileNotFoundError if there is no such file; ValueError if it is not a checkpoint, is truncated, or holds anything
-    else.
+    Only tensors, plain values and what :data:`IN_CHECKPOINTS` lists are read, and nothing is ever executed.
+    FileNotFoundError: there is no such file. ValueError: it is truncated, or holds anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,10 +46,7 @@ def load_checkpoint(path: str | Path, remedy: str = "download it again") -> dict
 def require_structure(
     expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str | Path, what: str, remedy: str
 ) -> None:
-    """ValueError unless ``state`` has just the tensors of ``expected``, in their shapes.
-
-    ``path``, ``what`` it should hold and the ``remedy`` are for the message.
-    """
+    """Raise a ValueError unless ``state`` from ``path`` has just the tensors of ``expected``, in their shapes."""
     shapes = {key: getattr(value, "shape", None) for key, value in state.items()}
     differences = {
         "missing": expected.keys() - state.keys(),

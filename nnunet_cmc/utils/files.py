@@ -15,10 +15,9 @@ from typing import Any
 
 @contextmanager
 def atomic_write(file: str | os.PathLike) -> Iterator[Path]:
-    """Yield a path of the same name to write to, which becomes ``file`` at the end unless an error is raised.
+    """Yield a path to write a file or new folder to, which becomes ``file`` at the end unless an error is raised.
 
-    Any number of processes and threads may write one file at once: the last of them wins, and a reader always finds a
-    complete file, even after a loss of power. A folder may be made there just as well, if there is no ``file`` yet.
+    Of processes and threads that write one file, the last wins; a reader finds a complete file even after a power cut.
     """
     file = Path(file)
     try:
@@ -36,11 +35,7 @@ def atomic_write(file: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def hidden_folder(parent: str | os.PathLike) -> Iterator[Path]:
-    """Make a folder in ``parent`` for what is not finished; it is removed at the end.
-
-    Its name begins with a dot, so that nothing in it is taken for a result. Where a process is killed, its folder stays
-    until the next one is made there.
-    """
+    """Make a folder in ``parent`` that is removed at the end or, after a kill, when the next one is made there."""
     suffix = f"-{_machine()}"
     for left in Path(parent).glob(f".unfinished-*{glob.escape(suffix)}"):
         if not _runs(int(left.name.split("-")[1])):
@@ -66,10 +61,8 @@ def _runs(process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        pass
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # but another user's
     return True
 
 
@@ -126,20 +119,16 @@ def visible_below(folder: str | os.PathLike) -> list[Path]:
 
 
 def write_json(file: str | os.PathLike, content: Any, sort_keys: bool = False) -> None:
-    """Write the result of :func:`to_json` atomically."""
+    """Write JSON atomically; see :func:`to_json`."""
     write_text(file, to_json(content, indent=4, sort_keys=sort_keys) + "\n")
 
 
 def to_json(content: Any, **options: Any) -> str:
-    """Encode as ``json.dumps`` does, but with null for numbers that are NaN or infinite, which JSON cannot express.
-
-    nnU-Net's own files do hold ``NaN``, and :func:`read_json` takes it.
-    """
+    """Encode as ``json.dumps`` does, with null for NaN and infinity, which JSON cannot express but nnU-Net writes."""
     return json.dumps(_finite(content), allow_nan=False, **options)
 
 
 def _finite(content: Any) -> Any:
-    """Replace each number that is not finite by None."""
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -154,11 +143,7 @@ def write_text(file: str | os.PathLike, text: str) -> None:
 
 
 def read_json(file: str | os.PathLike, remedy: str) -> Any:
-    """Read a JSON file, which may begin with a byte order mark, as some editors write it.
-
-    Raises:
-        ValueError: it is missing or broken; ``remedy`` ends the message.
-    """
+    """Read a JSON file, with or without a byte order mark. ValueError, ending in ``remedy``: missing or broken."""
     try:
         return json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any
@@ -27,27 +27,22 @@ def run_parallel(
         RuntimeError: a process was killed from outside.
     """
     processes = min(processes, len(arguments))
-    with tqdm(total=len(arguments), desc=description, disable=not show_progress) as bar:
-        if processes <= 1:
-            results = []
-            for argument in arguments:
-                results.append(function(*argument))
-                bar.update()
-            return results
-        with process_pool(processes) as pool:
-            futures = [pool.submit(function, *argument) for argument in arguments]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    bar.update()
-            except BrokenProcessPool as error:
-                raise RuntimeError(
-                    f"{description}: one of {processes} processes was killed, most likely out of memory: "
-                    "use fewer processes."
-                ) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
-        return [future.result() for future in futures]
+    progress = partial(tqdm, total=len(arguments), desc=description, disable=not show_progress)
+    if processes <= 1:
+        return [function(*argument) for argument in progress(arguments)]
+    with process_pool(processes) as pool:
+        futures = [pool.submit(function, *argument) for argument in arguments]
+        try:
+            for future in progress(as_completed(futures)):
+                future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"{description}: one of {processes} processes was killed, most likely out of memory: "
+                "use fewer processes."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [future.result() for future in futures]
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
@@ -56,7 +51,7 @@ def process_pool(processes: int) -> ProcessPoolExecutor:
 
 
 def terminate_with_parent() -> None:
-    """Let this process get SIGTERM, not SIGINT, when its parent dies, if ``torch.multiprocessing.spawn`` started it.
+    """Let a process of ``torch.multiprocessing.spawn`` get SIGTERM when its parent dies.
 
     Torch asks Linux for SIGINT (a KeyboardInterrupt, at which nothing is saved), for the thread that calls this.
     """
@@ -68,11 +63,7 @@ def terminate_with_parent() -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process, a worker, end as soon as the one that started it has.
-
-    kill -9 leaves a parent no time to end its workers, which would wait for ever, or write into what the same command,
-    given again, makes anew.
-    """
+    """Let this process, a worker, end with the one that started it, which kill -9 leaves no time to end its workers."""
     _end_with_parent(os.getpid())
 
 

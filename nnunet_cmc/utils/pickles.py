@@ -36,11 +36,7 @@ IN_CHECKPOINTS: list[Any] = [
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Load a pickle that names nothing but ``allowed``, pairs of a module and a name.
-
-    Raises:
-        ValueError: it names anything else.
-    """
+    """Load a pickle. ValueError: it names anything but ``allowed``, pairs of a module and a name."""
 
     def __init__(self, file: IO[bytes], allowed: Collection[tuple[str, str]]):
         super().__init__(file)

@@ -5,10 +5,7 @@ from typing import Any
 
 
 def require_set(*variables: Any) -> None:
-    """Raise a ValueError if one of the ``variables`` of ``nnunetv2.paths`` is not set, or needs a shell to expand it.
-
-    nnU-Net takes a ~ or a $HOME for the name of a folder, as do we, since both must mean the same folder.
-    """
+    """Raise a ValueError if a variable of ``nnunetv2.paths`` is not set, or has a ~ or $, which nnU-Net keeps so."""
     for variable in variables:
         name, folder = variable.env_var_name, variable.get()
         if not folder:
@@ -23,7 +20,7 @@ def require_set(*variables: Any) -> None:
 
 
 def expanded(folder: str) -> str:
-    """``folder`` as a shell would have written it: with the home folder and the variables that it names."""
+    """Expand ~ and variables as a shell does."""
     return os.path.expanduser(os.path.expandvars(folder))
 
 

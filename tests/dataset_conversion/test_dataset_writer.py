@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates
 from nnunet_cmc.dataset_conversion import case_writer, dataset_writer
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
 
 SHAPE = (5, 6, 7)  # z, y, x
 LABELS = {"liver": 1, "spleen": 2}
@@ -292,12 +293,12 @@ def test_the_fold_is_left_out_where_no_subject_can_be_spared(pair, nnunet_folder
 
 def test_files_that_no_case_uses_are_named(pair, nnunet_folders, capsys):
     left_out = {Path(f"{i}.txt"): "not a volume" for i in range(7)} | {Path("x.nii"): "not drawn"}
-    write(pair, left_out=left_out, dry_run=True)
+    write(pair, unused=UnusedFiles(left_out), dry_run=True)
     every = (
         "Left out, not a volume: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, 5.txt, 6.txt (7)\nLeft out, not drawn: x.nii (1)"
     )
     assert every in capsys.readouterr().out
-    write(pair, left_out=left_out)
+    write(pair, unused=UnusedFiles(left_out))
     assert "Left out, not a volume: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ... (7)" in capsys.readouterr().out
 
 

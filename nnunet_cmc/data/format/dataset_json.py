@@ -23,7 +23,7 @@ class DatasetDescription:
     """Content of a ``dataset.json``.
 
     Attributes:
-        modalities: names of the modalities, in channel order.
+        modalities: in channel order.
         normalization_names: nnU-Net's ``channel_names``, by which it chooses how to normalise each channel.
         labels: class -> value, or values where the class is a region; with ``background`` and, if any, ``ignore``.
         file_ending: of images and labels, such as ``.nii.gz``.
@@ -44,24 +44,20 @@ class DatasetDescription:
 
     @classmethod
     def from_dict(cls, content: Any, file: str | os.PathLike = "dataset.json") -> "DatasetDescription":
-        """Check the content of a ``dataset.json`` and parse it.
-
-        Raises:
-            ValueError: names ``file``; channels, labels, file ending, cmc key or listed files are unsound.
-        """
+        """Parse the content of a ``dataset.json``. ValueError: something in it, named with ``file``, is unsound."""
         if not isinstance(content, dict):
             raise ValueError(f"{file} must be a JSON object, but is {_short(content)}: {REMEDY}.")
         try:
             modalities = modality_names(content)
-            _check_file_ending(content.get("file_ending"))
+            ending = content.get("file_ending")
+            if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
+                raise ValueError(f'"file_ending" must be one such as ".nii.gz", but is {_short(ending)}: {REMEDY}.')
             _check_labels(content.get("labels"))
-            present, subjects = (_entries_of_cmc(content, key) for key in ("present_channels", "subjects"))
+            present, subjects = _entries_of_cmc(content.get("cmc", {"version": VERSION}))
             require_plain_names([*present, *subjects], "The cmc key")
-            stated = {
-                case: _checked_channels(case, channels, len(modalities))
-                for case, channels in present.items()
-                if channels is not None
-            }
+            stated = {case: channels for case, channels in present.items() if channels is not None}
+            for case, channels in stated.items():
+                _check_channels(case, channels, len(modalities))
             for case, subject in subjects.items():
                 if not isinstance(subject, str):
                     raise ValueError(
@@ -69,13 +65,14 @@ class DatasetDescription:
                     )
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        _check_listed_files(content, file)
+        if "dataset" in content:
+            _check_listed_files(content["dataset"], file)
         return cls(
             tuple(modalities),
             tuple(str(content["channel_names"][str(channel)]) for channel in range(len(modalities))),
             {name: tuple(value) if isinstance(value, list) else value for name, value in content["labels"].items()},
-            content["file_ending"],
-            stated,
+            ending,
+            {case: tuple(sorted(channels)) for case, channels in stated.items()},
             subjects,
             content.get("dataset"),
             "cmc" in content,
@@ -115,11 +112,8 @@ class DatasetDescription:
 def modality_names(content: dict) -> list[str]:
     """Return the names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
 
-    nnU-Net normalises by the name, so that two phases of contrast may both be called CT there. Without names in the
-    ``cmc`` key, these are ``CT 0`` and ``CT 1``.
-
-    Raises:
-        ValueError: ``channel_names`` is missing, empty or not numbered 0, 1, 2, ..., or the modalities do not fit it.
+    Two of one name, such as CT, become ``CT 0`` and ``CT 1``. ValueError: ``channel_names`` is not numbered 0, 1, 2,
+    ..., or the modalities do not fit it.
     """
     names = content.get("channel_names")
     if not isinstance(names, dict) or not names or sorted(names) != sorted(str(i) for i in range(len(names))):
@@ -131,7 +125,7 @@ def modality_names(content: dict) -> list[str]:
     if isinstance(cmc, dict) and "modalities" in cmc:
         own = cmc["modalities"]
         texts = isinstance(own, list) and all(isinstance(name, str) and name for name in own)
-        if not texts or len(own) != len(names) or len(set(own)) < len(own):
+        if not texts or not len(own) == len(set(own)) == len(names):
             raise ValueError(
                 f'"modalities" in the cmc key of dataset.json must be a list of {len(names)} different names, one for '
                 f"each of channel_names, but is {own!r}: correct it, or remove it."
@@ -141,22 +135,22 @@ def modality_names(content: dict) -> list[str]:
     return [f"{name} {i}" if listed.count(name) > 1 else name for i, name in enumerate(listed)]
 
 
-def _entries_of_cmc(content: dict, key: str) -> dict[str, Any]:
-    """Return the part ``key`` of the ``cmc`` key, an empty one where there is none."""
-    cmc = content.get("cmc", {"version": VERSION})
+def _entries_of_cmc(cmc: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ``present_channels`` and ``subjects`` of the ``cmc`` key, each by case."""
     if not isinstance(cmc, dict) or cmc.get("version") != VERSION:
         found = cmc.get("version") if isinstance(cmc, dict) else cmc
         raise ValueError(
             f"The cmc key of dataset.json has version {found!r}, but this nnunet_cmc reads version {VERSION}: "
             "convert the dataset again or install the nnunet_cmc that wrote it."
         )
-    entries = cmc.get(key, {})
-    if not isinstance(entries, dict):
-        raise ValueError(f'"{key}" in the cmc key of dataset.json must map cases to values, but is {entries!r}.')
-    return entries
+    entries = {key: cmc.get(key, {}) for key in ("present_channels", "subjects")}
+    for key, value in entries.items():
+        if not isinstance(value, dict):
+            raise ValueError(f'"{key}" in the cmc key of dataset.json must map cases to values, but is {value!r}.')
+    return entries["present_channels"], entries["subjects"]
 
 
-def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
+def _check_channels(case: str, channels: Any, count: int) -> None:
     integers = isinstance(channels, list) and all(isinstance(c, int) and not isinstance(c, bool) for c in channels)
     if not integers or not channels or len(set(channels)) < len(channels):
         raise ValueError(
@@ -168,13 +162,9 @@ def _checked_channels(case: str, channels: Any, count: int) -> tuple[int, ...]:
             f'Case {case}: "present_channels" in the cmc key of dataset.json is {channels}, '
             f"but the dataset has {count} channel(s), numbered from 0: correct the list or channel_names."
         )
-    return tuple(sorted(channels))
 
 
-def _check_listed_files(content: dict, file: str | os.PathLike) -> None:
-    if "dataset" not in content:
-        return
-    cases = content["dataset"]
+def _check_listed_files(cases: Any, file: str | os.PathLike) -> None:
     if not isinstance(cases, dict) or not cases:
         raise ValueError(
             f'{file}: "dataset" must map each case to its "images" and its "label", but is {_short(cases)}: {REMEDY}.'
@@ -187,11 +177,6 @@ def _check_listed_files(content: dict, file: str | os.PathLike) -> None:
                 f'{file}: Case {case} of "dataset" must have a list of files "images" and a file "label", but is '
                 f"{_short(files)}: {REMEDY}."
             )
-
-
-def _check_file_ending(ending: Any) -> None:
-    if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
-        raise ValueError(f'"file_ending" must be one such as ".nii.gz", but is {_short(ending)}: {REMEDY}.')
 
 
 def _check_labels(labels: Any) -> None:

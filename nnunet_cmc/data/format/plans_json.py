@@ -11,9 +11,7 @@ REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlanner"
 NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any other name, nnU-Net calls what it leads to
 
 
-class Kind(NamedTuple):
-    """Kind of an entry of plans: its name for messages, and a test."""
-
+class Kind(NamedTuple):  # of an entry of plans
     name: str
     fits: Callable[[Any], bool]
 
@@ -73,35 +71,26 @@ def check_plans(plans: Any, which: str = "The plans") -> None:
     if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
         raise ValueError(f"{which} have no configurations: {REMEDY}.")
     names = {key: plans[key] for key in ("dataset_name", "plans_name") if key in plans}
-    names |= {name: name for name in configurations}
-    names |= {
-        f"data_identifier of {n}": c["data_identifier"] for n, c in configurations.items() if "data_identifier" in c
-    }
+    for name, content in configurations.items():
+        names[name] = name
+        if "data_identifier" in content:
+            names[f"data_identifier of {name}"] = content["data_identifier"]
     for key, name in names.items():
         if not is_plain_name(name):
             raise ValueError(f"{which} have {name!r} as {key}, which is no name of a folder: {REMEDY}.")
 
 
 def planned_configuration(plans: Any, name: str) -> dict[str, Any]:
-    """Return the configuration ``name`` with what it inherits, checked for all that preprocessing reads.
-
-    Raises:
-        ValueError: the plans are malformed, or have no such configuration.
-    """
+    """Return the configuration ``name`` with what it inherits. ValueError: preprocessing cannot use it."""
     chosen = _configuration(plans, name)
     _require({**plans, **chosen}, {**OF_PLANS, **OF_CONFIGURATION}, plans)
     return chosen
 
 
 def require_ours(plans: Any, name: str, who: str) -> dict[str, Any]:
-    """Return the configuration ``name`` with what it inherits, checked for all that training reads.
-
-    Raises:
-        ValueError: the plans are malformed, have no such configuration, or their network is none that ``who`` can use.
-    """
+    """Return the configuration ``name`` with what it inherits. ValueError: ``who`` cannot train with it."""
     chosen, title = _configuration(plans, name), plans.get("plans_name", "")
-    architecture = chosen.get("architecture")
-    architecture = architecture if isinstance(architecture, dict) else {}
+    architecture = chosen["architecture"] if isinstance(chosen.get("architecture"), dict) else {}
     network = architecture.get("network_class_name", "")
     if network != NETWORK:
         raise ValueError(
@@ -123,10 +112,20 @@ def require_ours(plans: Any, name: str, who: str) -> dict[str, Any]:
 
 def _configuration(plans: Any, name: str) -> dict[str, Any]:
     check_plans(plans)
-    title = plans.get("plans_name", "")
-    if name not in plans["configurations"]:
-        raise ValueError(f"The plans {title} have no configuration {name}, only {', '.join(plans['configurations'])}.")
-    return _with_inherited(plans["configurations"], name, title)
+    title, configurations = plans.get("plans_name", ""), plans["configurations"]
+    if name not in configurations:
+        raise ValueError(f"The plans {title} have no configuration {name}, only {', '.join(configurations)}.")
+    lineage: list[dict] = []
+    parent: Any = name
+    while parent is not None:
+        if not isinstance(parent, str) or parent not in configurations or configurations[parent] in lineage:
+            raise ValueError(
+                f"The plans {title} have a configuration that inherits from {parent!r}, which does not exist or "
+                f"inherits from it: {REMEDY}."
+            )
+        lineage.append(configurations[parent])
+        parent = configurations[parent].get("inherits_from")
+    return {key: value for configuration in reversed(lineage) for key, value in configuration.items()}
 
 
 def _require(entries: dict, kinds: dict[str, Kind], plans: dict) -> None:
@@ -136,16 +135,3 @@ def _require(entries: dict, kinds: dict[str, Kind], plans: dict) -> None:
             raise ValueError(f"The plans {title} lack {key}: {REMEDY}.")
         if not kind.fits(entries[key]):
             raise ValueError(f"The plans {title} have {entries[key]!r} as {key}, which must be {kind.name}: {REMEDY}.")
-
-
-def _with_inherited(configurations: dict[str, dict], name: Any, title: str) -> dict[str, Any]:
-    lineage: list[dict] = []
-    while name is not None:
-        if not isinstance(name, str) or name not in configurations or configurations[name] in lineage:
-            raise ValueError(
-                f"The plans {title} have a configuration that inherits from {name!r}, which does not exist or inherits "
-                f"from it: {REMEDY}."
-            )
-        lineage.append(configurations[name])
-        name = configurations[name].get("inherits_from")
-    return {key: value for configuration in reversed(lineage) for key, value in configuration.items()}

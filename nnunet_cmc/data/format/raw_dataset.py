@@ -1,7 +1,7 @@
 """A dataset in raw format: its unlabelled cases, and a check of all headers that takes seconds."""
 
-import codecs
 import os
+from codecs import BOM_UTF8
 from copy import deepcopy
 from os.path import basename, join
 from pathlib import Path
@@ -19,11 +19,7 @@ from nnunet_cmc.utils.variables import require_set
 
 
 def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
-    """Read what ``dataset.json`` says of a raw dataset.
-
-    Raises:
-        ValueError: nnU-Net's variables are not set, there is no such dataset, or the file is missing or unsound.
-    """
+    """Read ``dataset.json`` of a raw dataset. ValueError: nnU-Net's variables, the dataset or the file is unsound."""
     require_set(nnUNet_raw, nnUNet_preprocessed)
     try:
         file = join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json")
@@ -39,32 +35,27 @@ def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
 
 def remove_byte_order_mark(file: str) -> None:
     """Remove the byte order mark that ``file`` may begin with, which nnU-Net cannot read."""
-    if os.path.isfile(file):
-        content = Path(file).read_bytes()
-        if content.startswith(codecs.BOM_UTF8):
-            print(f"Removing the byte order mark of {file}, which nnU-Net cannot read.")
-            write_text(file, content.decode("utf-8-sig"))
+    if os.path.isfile(file) and (content := Path(file).read_bytes()).startswith(BOM_UTF8):
+        print(f"Removing the byte order mark of {file}, which nnU-Net cannot read.")
+        write_text(file, content.decode("utf-8-sig"))
 
 
 def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
-    """Group the channel files in ``imagesUn`` by case; empty where there is no such folder.
-
-    Raises:
-        ValueError: something in it looks like a scan, and would not be read.
-    """
+    """Group the channel files in ``imagesUn``, if it is there, by case. ValueError: see :func:`files_of`."""
     return by_case(files_of(join(raw_folder, "imagesUn"), file_ending), file_ending)
 
 
 def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
-    """Check the names and headers of all files of ``imagesTr``, ``labelsTr`` and ``imagesUn``.
-
-    Raises:
-        ValueError: a sentence for each bad case, a line each.
-    """
+    """Check names and headers of all files that are read. ValueError: a line for each bad case."""
     folder, ending, listed = join(raw_folder, "imagesUn"), description.file_ending, description.listed_files
     parts = ("imagesUn",) if listed else ("imagesTr", "labelsTr", "imagesUn")
     problems = [sentence for part in parts for sentence in unread_scans(join(raw_folder, part), ending)]
-    labeled = _labeled_cases(raw_folder, description)
+    content: dict[str, Any] = {"file_ending": ending}
+    if description.has_cmc_key:
+        content["cmc"] = {}  # then the hook leaves out names that begin with a dot
+    if listed is not None:
+        content["dataset"] = deepcopy(dict(listed))  # in which nnU-Net writes
+    labeled = get_filenames_of_train_images_and_targets(raw_folder, content)
     unlabeled = by_case(visible_files(folder, ending), ending)
     problems += [f"Case {case} {why}" for case in (*labeled, *unlabeled) if (why := name_problem(case))]
     for case, files in labeled.items():
@@ -72,8 +63,11 @@ def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
             check_case(files["images"], description, files["label"], case)
         except ValueError as error:
             problems.append(str(error))
-    if not listed:
-        problems += _labels_without_image(join(raw_folder, "labelsTr"), ending, {*labeled, *unlabeled})
+    for file in [] if listed else visible_files(join(raw_folder, "labelsTr"), ending):  # nnU-Net would ignore them
+        if (case := basename(file).removesuffix(ending)) not in {*labeled, *unlabeled}:
+            problems.append(
+                f"Case {case} has the label {file}, but no file in imagesTr: add its images, or remove the label."
+            )
     for case, images in unlabeled.items():
         try:
             _, by_channel = check_case(images, description)
@@ -89,22 +83,3 @@ def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
             problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-
-
-def _labeled_cases(raw_folder: str, description: DatasetDescription) -> dict[str, dict[str, Any]]:
-    """Map each case to its ``images`` and its ``label``, as nnU-Net finds them."""
-    content: dict[str, Any] = {"file_ending": description.file_ending}
-    if description.has_cmc_key:
-        content["cmc"] = {}  # then the hook leaves out names that begin with a dot
-    if description.listed_files is not None:
-        content["dataset"] = deepcopy(dict(description.listed_files))  # in which nnU-Net writes
-    return get_filenames_of_train_images_and_targets(raw_folder, content)
-
-
-def _labels_without_image(folder: str, ending: str, cases: set[str]) -> list[str]:
-    """Describe each label that nnU-Net would silently ignore."""
-    return [
-        f"Case {case} has the label {file}, but no file in imagesTr: add its images, or remove the label."
-        for file in visible_files(folder, ending)
-        if (case := basename(file).removesuffix(ending)) not in cases
-    ]

@@ -1,7 +1,4 @@
-"""Folders of scans: which files are read, which must not be silently ignored, and which case they belong to.
-
-A modality may be missing, so a file that is not read would silently change the result.
-"""
+"""Folders of scans: which files are read, which case they belong to, and which would silently be left out."""
 
 import os
 import re
@@ -33,11 +30,7 @@ def case_of(image_file: str, file_ending: str) -> str:
 
 
 def visible_files(folder: str | os.PathLike, ending: str = "") -> list[str]:
-    """List the paths in a folder, sorted by name, without those that begin with a dot, as macOS adds them.
-
-    Returns:
-        those that end in ``ending``; none if there is no such folder.
-    """
+    """List what :func:`~nnunet_cmc.utils.files.visible` lists, as texts, as far as it ends in ``ending``."""
     return [str(path) for path in visible(folder) if path.name.endswith(ending)]
 
 
@@ -80,22 +73,14 @@ def _scan_below(folder: str) -> str | None:
 
 
 def files_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """List the files of this ending in a folder, sorted by name; none where there is no such folder.
-
-    Raises:
-        ValueError: something in it looks like a scan, and would not be read.
-    """
+    """List the files of this ending in a folder, if it is there. ValueError: something else looks like a scan."""
     if unread := unread_scans(folder, file_ending):
         raise ValueError("\n".join(unread))
     return visible_files(folder, file_ending)
 
 
 def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """List as :func:`files_of` does, in a folder that must have some.
-
-    Raises:
-        ValueError: there is no such folder, no such file in it, or something that looks like a scan is not read.
-    """
+    """List as :func:`files_of` does. ValueError: as it, or there is no such folder, or no such file in it."""
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
     if not (files := files_of(folder, file_ending)):
@@ -112,11 +97,7 @@ def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
 
 
 def require_one_case(files: Iterable[str], file_ending: str) -> list[str]:
-    """Return ``files``; one without a channel number is for ``check_case`` to refuse.
-
-    Raises:
-        ValueError: there is none, or they are of several cases: one patient's CT and another's MR make no case.
-    """
+    """Return ``files``; one without a channel number is for ``check_case``. ValueError: none, or of several cases."""
     files = list(files)
     if not files:
         raise ValueError(f"A case has no channel file: give a CASE_0000{file_ending} or more.")
@@ -143,13 +124,12 @@ def by_channel(files: Iterable[str], file_ending: str) -> dict[int, str]:
 
 def by_modality(files: Iterable[str], case: str, description: DatasetDescription) -> dict[str, Path]:
     """Map each modality that ``case`` may have to its file, of the files of this case."""
-    names, channels = description.modalities, description.possible_channels(case)
     found = by_channel(files, description.file_ending)
-    return {names[channel]: Path(file) for channel, file in found.items() if channel in channels}
+    possible = description.possible_channels(case)
+    return {description.modalities[channel]: Path(file) for channel, file in found.items() if channel in possible}
 
 
 def name_problem(case: str) -> str | None:
     """Explain why a case of a dataset cannot have this name; None if it can."""
-    if case.endswith("_seg"):
-        return "ends in _seg, as the names that nnU-Net gives to preprocessed labels: rename its files."
-    return None
+    why = "ends in _seg, as the names that nnU-Net gives to preprocessed labels: rename its files."
+    return why if case.endswith("_seg") else None

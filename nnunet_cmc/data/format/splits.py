@@ -1,9 +1,7 @@
-"""Folds with hidden labels: which training cases keep their label, which lose it, which validate.
+"""Folds of ``splits_final.json``, nnU-Net's list of ``{"train": [...], "val": [...]}``, with two further lists.
 
-``splits_final.json`` is nnU-Net's list of folds ``{"train": [...], "val": [...]}``. Ours may have a third list,
-``unlabeled``: training cases whose label must not be used. Stock nnU-Net ignores it, and is so the supervised baseline
-on exactly the same labels. One fold is one experiment, or one part of a cross-validation. A fourth list, ``left_out``,
-has cases of ``imagesUn`` that the fold does not train on.
+``unlabeled`` are training cases whose label must not be used, ``left_out`` cases of ``imagesUn`` that the fold does not
+train on. Stock nnU-Net ignores both, and is so the supervised baseline on exactly the same labels.
 """
 
 import os
@@ -20,7 +18,6 @@ from nnunet_cmc.utils.files import read_json, require_plain_names, write_json
 
 NAME = "splits_final.json"
 REMEDY = "make it again with `nnunet_cmc split`"
-Groups = dict[tuple, list[str]]
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,16 @@ class Fold:
 def splits_in_force(dataset_name: str) -> Path | None:
     """Find the ``splits_final.json`` of a dataset: the preprocessed one, else the raw one, else None.
 
-    nnU-Net copies the raw file when it plans. Where the plans come from elsewhere there is no copy, and the labels that
-    the raw file hides are hidden all the same. As nnU-Net has it, the preprocessed file may have further folds.
+    Planning copies the raw file, which holds without a copy, too. The preprocessed file may have further folds.
 
     Raises:
         ValueError: a fold of the raw file is another one in the preprocessed file, or a file is malformed.
     """
-    raw, copy = (
-        Path(root.get(), dataset_name, NAME) if root.get() else None for root in (nnUNet_raw, nnUNet_preprocessed)
-    )
-    if raw is None or not raw.is_file():
-        return copy if copy is not None and copy.is_file() else None
-    if copy is None or not copy.is_file():
-        return raw
+    files = [Path(root.get() or "", dataset_name, NAME) for root in (nnUNet_raw, nnUNet_preprocessed) if root.get()]
+    found = [file for file in files if file.is_file()]
+    if len(found) < 2:
+        return found[0] if found else None
+    raw, copy = found
     copied = _read(copy)
     for number, fold in enumerate(_read(raw)):
         moved = moved_case(_lists(fold), _lists(copied[number]) if number < len(copied) else {})
@@ -62,11 +56,7 @@ def splits_in_force(dataset_name: str) -> Path | None:
 
 
 def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable[str]]) -> tuple[str, str, str] | None:
-    """Find the first case that two folds have in unlike lists; None where they are equal but for the order.
-
-    Returns:
-        the case, and in words the lists that it is in before and after.
-    """
+    """Find the first case that two folds have in unlike lists, and in words its lists before and after; or None."""
     first, second = ({(case, key) for key, cases in fold.items() for case in cases} for fold in (before, after))
     case = min((case for case, _ in first ^ second), default=None)
     if case is None:
@@ -76,11 +66,7 @@ def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable
 
 
 def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
-    """Read fold number ``fold`` of a ``splits_final.json``.
-
-    Raises:
-        ValueError: no such file or fold, a list is missing, or a case is in two lists or has a name with a path.
-    """
+    """Read a fold. ValueError: no such file or fold, a list is missing, a case is in two lists or no file name."""
     if not Path(splits_file).is_file():
         raise ValueError(f"There is no {splits_file}: make one with `nnunet_cmc split`.")
     splits = _read(splits_file)
@@ -124,11 +110,10 @@ def make_splits(
 ) -> list[dict]:
     """Make one fold for each fraction in ``labeled``, over the same validation cases.
 
-    The validation part is drawn by subject, the same share of every group of subjects scanned in the same modalities;
-    no subject is on both sides, and each modality is validated if it has subjects enough. A fraction is of the
-    training cases that have the same modalities (at least one of them), so each modality keeps its share of labels;
-    a larger fraction labels all that a smaller one does. The result depends on the seed and on the set of cases, not
-    on their order.
+    Validation subjects are the same share of every group of subjects scanned in the same modalities; no subject is on
+    both sides, and each modality is validated if it has subjects enough. A fraction is of the training cases that have
+    the same modalities (at least one), so each keeps its share of labels; a larger fraction labels all that a smaller
+    one does. The result depends on the seed and on the set of cases, not on their order.
 
     Args:
         cases: the labelled cases, those of ``imagesTr``.
@@ -157,10 +142,8 @@ def make_splits(
 
     validation = sorted(case for subject in held_out for case in subjects[subject])
     strata: dict[tuple, list[str]] = defaultdict(list)  # subjects stay in their random order: labels go by patient
-    for subject, scans in subjects.items():
-        if subject not in held_out:
-            for case in scans:
-                strata[description.possible_channels(case)].append(case)
+    for case in (case for subject, scans in subjects.items() if subject not in held_out for case in scans):
+        strata[description.possible_channels(case)].append(case)
     folds = []
     for fraction in labeled:
         train = {c for stratum in strata.values() for c in stratum[: max(1, _rounded(fraction * len(stratum)))]}
@@ -173,8 +156,7 @@ def make_splits(
 def make_folds(description: DatasetDescription, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
     """Make a cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
 
-    Raises:
-        ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
+    ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
     """
     subjects = _shuffled_subjects(description, cases, seed)
     if not 2 <= folds <= len(subjects):
@@ -204,11 +186,8 @@ def held_out_scans(
 
     A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
     """
-
-    def subjects(cases: Iterable[str]) -> set[str]:
-        return {description.subject_of(case) for case in cases}
-
-    held_out = (subjects(val) - subjects(train)) | subjects(test)
+    of_train, of_val, of_test = ({description.subject_of(case) for case in cases} for cases in (train, val, test))
+    held_out = (of_val - of_train) | of_test
     return sorted(case for case in unlabeled if description.subject_of(case) in held_out)
 
 
@@ -224,23 +203,15 @@ def require_every_modality(description: DatasetDescription, labeled_cases: Itera
 
 
 def write_splits(dataset_name: str, splits: list[dict]) -> list[Path]:
-    """Write ``splits_final.json`` into the raw dataset folder and, if there, into the preprocessed one.
+    """Write ``splits_final.json`` into the folder of the raw dataset and, if there, of the preprocessed one.
 
-    nnU-Net copies the raw file once and refuses to plan when the two disagree, so both are written.
-
-    Returns:
-        the files written.
-
-    Raises:
-        ValueError: nnU-Net has no raw dataset of this name.
+    nnU-Net refuses to plan where the two disagree. Returns the files. ValueError: there is no such raw dataset.
     """
     root = nnUNet_raw.get()
     if root is None or not Path(root, dataset_name).is_dir():
         raise ValueError(f"There is no dataset {dataset_name} in nnUNet_raw ({root}): convert it first.")
-    folders = [Path(root, dataset_name)]
-    if nnUNet_preprocessed.is_set() and (preprocessed := Path(nnUNet_preprocessed, dataset_name)).is_dir():
-        folders.append(preprocessed)
-    files = [folder / NAME for folder in folders]
+    roots = (root, nnUNet_preprocessed.get())
+    files = [Path(root, dataset_name, NAME) for root in roots if root and Path(root, dataset_name).is_dir()]
     for file in files:
         write_json(file, splits)
     return files
@@ -267,12 +238,12 @@ def _shuffled_subjects(description: DatasetDescription, cases: Iterable[str], se
     return {names[i]: scans[names[i]] for i in np.random.default_rng(seed).permutation(len(names))}
 
 
-def _by_modalities(description: DatasetDescription, subjects: dict[str, list[str]]) -> Groups:
+def _by_modalities(description: DatasetDescription, subjects: dict[str, list[str]]) -> dict[tuple, list[str]]:
     """Group the subjects whose scans show the same modalities, in a fixed order of groups."""
-    groups: Groups = defaultdict(list)
+    groups: dict[tuple, list[str]] = defaultdict(list)
     for subject, scans in subjects.items():
         groups[tuple(sorted({c for case in scans for c in description.possible_channels(case)}))].append(subject)
-    return {modalities: groups[modalities] for modalities in sorted(groups)}
+    return dict(sorted(groups.items()))
 
 
 def _validate_every_modality(
@@ -285,8 +256,7 @@ def _validate_every_modality(
         if any(modality in shows[s] for s in held_out):
             continue
         for candidate in (s for s in subjects if modality in shows[s]):
-            remaining = [shows[s] for s in subjects if s != candidate and s not in held_out]
-            if all(any(m in shown for shown in remaining) for m in modalities):
+            if set().union(*(shows[s] for s in subjects if s != candidate and s not in held_out)) >= {*modalities}:
                 held_out.add(candidate)
                 break
 

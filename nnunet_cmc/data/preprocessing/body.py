@@ -6,16 +6,13 @@ import numpy as np
 import SimpleITK
 
 CT_BODY_HU = -500.0  # between air and lung on one side, soft tissue on the other
-SMALLEST_FRACTION = (
-    0.01  # of the image; anything smaller is an artefact, such as of metal, that pulls Otsu's threshold up
-)
+SMALLEST_FRACTION = 0.01  # of the image; what is smaller is an artefact, as metal, which pulls Otsu's threshold up
 
 
 def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
     """Compute the bounding box of the body, over the channels that are not all zero.
 
-    In each channel, the body is the largest connected component above -500 HU (a channel named CT) or above Otsu's
-    threshold (others).
+    In each, the body is the largest connected component above -500 HU (a channel named CT) or Otsu's threshold.
 
     Args:
         image: ``(M, D, H, W)`` raw intensities.

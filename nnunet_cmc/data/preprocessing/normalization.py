@@ -23,14 +23,10 @@ def describe_normalization(description: DatasetDescription, schemes: Sequence[st
     """
     if schemes is None:
         schemes = [get_normalization_scheme(name).__name__ for name in description.normalization_names]
-    described, doubtful = [], []
-    for name, scheme in zip(description.modalities, schemes, strict=True):
-        as_ct = scheme.startswith("CT")
-        described.append(f"{name} {'as CT' if as_ct else 'not as CT'} ({scheme})")
-        if not as_ct and "ct" in name.casefold():
-            doubtful.append(name)
+    chosen = dict(zip(description.modalities, schemes, strict=True))
+    described = (f"{m} {'as CT' if s.startswith('CT') else 'not as CT'} ({s})" for m, s in chosen.items())
     sentence = f"Normalisation: {', '.join(described)}."
-    if doubtful:
+    if doubtful := [m for m, scheme in chosen.items() if "ct" in m.casefold() and not scheme.startswith("CT")]:
         sentence += (
             f"\n{', '.join(doubtful)}: not called CT; where the values are HU, convert with --ct {' '.join(doubtful)}, "
             "or let channel_names in dataset.json say CT."

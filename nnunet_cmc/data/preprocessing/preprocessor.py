@@ -20,6 +20,7 @@ from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
 from nnunet_cmc.data.format.plans_json import REMEDY as PLANS_REMEDY
 from nnunet_cmc.data.format.plans_json import planned_configuration, read_plans
 from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description, remove_byte_order_mark, unlabeled_cases
+from nnunet_cmc.data.format.scan_folder import visible_files
 from nnunet_cmc.data.loading.cases import UNFINISHED
 from nnunet_cmc.data.preprocessing.body import body_box
 from nnunet_cmc.data.reading.raw_case import check_case, read_case, read_label, require_declared, shown_channels
@@ -32,7 +33,7 @@ COPIES = ("dataset.json", "splits_final.json")  # that a planner makes of files 
 
 
 def unlabeled_folder(preprocessed_folder: str) -> str:
-    """Name the folder of preprocessed cases of ``imagesUn``, beside the labelled ones, which stock trainers read."""
+    """Name the folder of preprocessed cases of ``imagesUn``, beside that which stock trainers read."""
     return preprocessed_folder + "_unlabeled"
 
 
@@ -48,17 +49,19 @@ class CMCPreprocessor(DefaultPreprocessor):
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
         """Preprocess a case given as files ``_000N`` of any of its channels, in any order.
 
-        Returns:
-            data ``(M, D, H, W)`` float32, seg ``(1, D, H, W)`` int (-1 outside of the image), properties.
-
-        Raises:
-            ValueError: see :func:`read_case` and :func:`read_label`; or the plans name a reader of other axes.
+        Returns data ``(M, D, H, W)`` float32, seg ``(1, D, H, W)`` int (-1 outside of the image) and properties.
+        ValueError: see :func:`read_case` and :func:`read_label`; or the plans name a reader of other axes.
         """
         if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
             end_with_parent()
         dataset_json = read_json(dataset_json, REMEDY) if isinstance(dataset_json, str) else dataset_json
         description = DatasetDescription.from_dict(dataset_json)
-        _require_our_reader(plans_manager)
+        reader = plans_manager.image_reader_writer_class
+        if not issubclass(reader, SimpleITKIOWithReorient):  # which would write predictions on other axes
+            raise ValueError(
+                f"The plans {plans_manager.plans_name} have {reader.__name__} as image_reader_writer, but nnunet_cmc "
+                f"reads with CMCReaderWriter: {PLANS_REMEDY}."
+            )
         data, properties = read_case(image_files, description, seg_file)
         seg = None if seg_file is None else read_label(seg_file, description)
         try:
@@ -70,8 +73,7 @@ class CMCPreprocessor(DefaultPreprocessor):
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
         """Preprocess arrays ``data (M, D, H, W)`` and ``seg (1, D, H, W)``; a channel that is all zero is absent.
 
-        Raises:
-            ValueError: the number of channels is not the dataset's, or none has a voxel other than zero.
+        ValueError: the number of channels is not the dataset's, or what is not zero is less than a voxel.
         """
         description = DatasetDescription.from_dict(dataset_json)
         names = description.modalities
@@ -109,8 +111,7 @@ class CMCPreprocessor(DefaultPreprocessor):
 
     @staticmethod
     def _require_a_voxel(raw, properties, plans_manager, configuration_manager):
-        inside = get_bbox_from_mask(raw.any(0))  # what nnU-Net crops to
-        shape = [stop - start for start, stop in inside]
+        shape = [stop - start for start, stop in get_bbox_from_mask(raw.any(0))]  # what nnU-Net crops to
         spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
         target = configuration_manager.spacing
         if 0 in compute_new_shape(shape, spacing, target):
@@ -132,8 +133,7 @@ class CMCPreprocessor(DefaultPreprocessor):
     def run(self, dataset_name_or_id, configuration_name, plans_identifier, num_processes):
         """Preprocess the labelled cases as nnU-Net does, then those of ``imagesUn`` into :func:`unlabeled_folder`.
 
-        Raises:
-            ValueError: the dataset has cases that cannot be preprocessed; found before any work where headers show it.
+        ValueError: a case cannot be preprocessed; found before any work where headers show it.
         """
         raw_description(dataset_name_or_id)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
@@ -142,8 +142,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         plans_file = join(preprocessed, plans_identifier + ".json")
         for read_by_nnunet in (plans_file, *(join(preprocessed, name) for name in COPIES)):
             remove_byte_order_mark(read_by_nnunet)
-        file = join(preprocessed, "dataset.json")
-        dataset_json = read_json(file, REMEDY)
+        dataset_json = read_json(file := join(preprocessed, "dataset.json"), REMEDY)
         description = DatasetDescription.from_dict(dataset_json, file)
         check_dataset(raw, description)
         plans = read_plans(plans_file)
@@ -160,14 +159,11 @@ class CMCPreprocessor(DefaultPreprocessor):
         try:
             shutil.rmtree(unlabeled, ignore_errors=True)
             super().run(name, configuration_name, plans_identifier, num_processes)
-            arguments = [
-                (join(unfinished, case), image_files, plans_manager, configuration_manager, dataset_json)
-                for case, image_files in unlabeled_cases(raw, description.file_ending).items()
-            ]
-            if arguments:
-                run_parallel(
-                    self._save_unlabeled, arguments, num_processes, "Preprocessing unlabelled", self.show_progress_bar
-                )
+            cases = unlabeled_cases(raw, description.file_ending).items()
+            managers = (plans_manager, configuration_manager, dataset_json)
+            if arguments := [(join(unfinished, case), images, *managers) for case, images in cases]:
+                what = "Preprocessing unlabelled"
+                run_parallel(self._save_unlabeled, arguments, num_processes, what, self.show_progress_bar)
                 os.rename(unfinished, unlabeled)
             else:
                 os.rmdir(unfinished)
@@ -178,20 +174,8 @@ class CMCPreprocessor(DefaultPreprocessor):
 
     def _save_unlabeled(self, path, image_files, plans_manager, configuration_manager, dataset_json):
         self.run_case_save(path, image_files, None, plans_manager, configuration_manager, dataset_json)
-        require_declared(
-            load_pickle(path + ".pkl")["present_channels"],
-            DatasetDescription.from_dict(dataset_json),
-            os.path.basename(path),
-        )
-
-
-def _require_our_reader(plans_manager: PlansManager) -> None:
-    reader = plans_manager.image_reader_writer_class
-    if not issubclass(reader, SimpleITKIOWithReorient):  # which would write predictions on other axes
-        raise ValueError(
-            f"The plans {plans_manager.plans_name} have {reader.__name__} as image_reader_writer, but nnunet_cmc reads "
-            f"with CMCReaderWriter: {PLANS_REMEDY}."
-        )
+        present = load_pickle(path + ".pkl")["present_channels"]
+        require_declared(present, DatasetDescription.from_dict(dataset_json), os.path.basename(path))
 
 
 def _add_missing_copies(raw: str, preprocessed: str) -> None:
@@ -207,7 +191,7 @@ def _add_missing_copies(raw: str, preprocessed: str) -> None:
 def _remove_partial_copies(raw: str, preprocessed: str) -> None:
     """Remove copies in ``gt_segmentations`` that a kill cut short: nnU-Net would never copy these labels again."""
     copies = join(preprocessed, "gt_segmentations")
-    for name in os.listdir(copies) if os.path.isdir(copies) else []:
-        source, copy = join(raw, "labelsTr", name), join(copies, name)
+    for copy in visible_files(copies):
+        source = join(raw, "labelsTr", os.path.basename(copy))
         if os.path.isfile(source) and os.path.getsize(source) != os.path.getsize(copy):
             os.remove(copy)

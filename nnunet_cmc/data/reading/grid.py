@@ -31,14 +31,21 @@ class Grid(NamedTuple):
         indices = np.array(list(product(*((0, size - 1) for size in self.size))))
         return indices * self.spacing @ np.reshape(self.direction, (3, 3)).T + self.origin
 
+    def place(self, image: SimpleITK.Image) -> SimpleITK.Image:
+        """Give ``image`` this spacing, origin and direction, and return it."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
     def differences(self, other: "Grid") -> list[str]:
         """Describe each difference with both values; empty if the grids agree within :data:`TOLERANCE`."""
         if self.size == other.size:
             distance = np.linalg.norm(self.corners() - other.corners(), axis=1).max()
             if distance <= TOLERANCE * min(other.spacing):
                 return []
-        for digits in (3, 6, 9):  # enough to show a difference
-            mine, theirs = ([_rounded(field, digits) for field in grid] for grid in (self, other))
+        for digits in (3, 6, 9):  # enough to show a difference; + 0: no -0.0
+            mine, theirs = ([tuple(round(n, digits) + 0 for n in field) for field in grid] for grid in (self, other))
             if mine != theirs:
                 break
         return [
@@ -49,15 +56,10 @@ class Grid(NamedTuple):
 
 
 def read_grid(file: str | PathLike) -> Grid:
-    """Read the grid of a volume.
-
-    Raises:
-        ValueError: the file cannot be read, is not a 3-D volume with one value a voxel, or its geometry is degenerate.
-    """
+    """Read the grid of a file. ValueError: it is unreadable, not one 3-D volume, or its geometry is degenerate."""
     header = _nifti_header(file) if is_nifti(file) else None
     if header is not None:
-        _require_finite_transform(header)  # over some that are not, ITK never comes to an end
-        _require_right_angles(header)
+        _require_sound_transforms(header)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(file))
     try:
@@ -83,8 +85,7 @@ def read_grid(file: str | PathLike) -> Grid:
     if not np.isfinite([*grid.spacing, *grid.origin, *grid.direction]).all() or min(grid.spacing) <= 0:
         raise ValueError(f"has the voxel spacing {_text(grid.spacing)} and origin {_text(grid.origin)}: correct them")
     axes = np.reshape(grid.direction, (3, 3))
-    if not np.allclose(axes.T @ axes, np.eye(3), atol=RIGHT_ANGLE):
-        raise _sheared(axes)
+    _require_right_angles(axes, axes)
     return grid
 
 
@@ -122,26 +123,30 @@ def _start(file: str | PathLike) -> bytes:
             start = content.read(size)
         if compressed and start[:4] in HEADER_SIZES:
             raise ValueError("is not compressed, though its name ends in .gz: compress it with gzip, or name it .nii")
-        if not compressed:
-            if start.startswith(GZIP):
-                raise ValueError("is compressed, though its name does not end in .gz: name it .nii.gz")
-            return start
-        with gzip.open(file, "rb") as content:
+        if not compressed and start.startswith(GZIP):
+            raise ValueError("is compressed, though its name does not end in .gz: name it .nii.gz")
+        with (gzip.open if compressed else open)(file, "rb") as content:
             return content.read(size)
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror or reason(error)})") from error
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"cannot be read ({reason(error)})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"cannot be read ({getattr(error, 'strerror', None) or reason(error)})") from error
 
 
-def _require_right_angles(header: nibabel.Nifti1Header) -> None:
-    """Refuse an sform of scanner coordinates that is sheared, in place of which ITK would take the qform, if any."""
+def _require_sound_transforms(header: nibabel.Nifti1Header) -> None:
+    """Refuse NaN and infinity, over some of which ITK hangs, and a sheared sform, for which it takes the qform."""
+    quaternion = [f"{part}_{axis}" for part, axes in (("quatern", "bcd"), ("qoffset", "xyz")) for axis in axes]
+    for code, fields in (("qform_code", quaternion), ("sform_code", ["srow_x", "srow_y", "srow_z"])):
+        numbers = np.hstack([header[field] for field in fields])
+        if header[code] > 0 and not np.isfinite(numbers).all():
+            raise ValueError(f"has NaN or infinity in its transform ({_text(numbers)}): correct its header")
     axes = header.get_sform()[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
     if header["sform_code"] in (1, 2) and lengths.all():  # 3 and 4 are those of a template
-        cosines = axes / lengths
-        if not np.allclose(cosines.T @ cosines, np.eye(3), atol=RIGHT_ANGLE):
-            raise _sheared(axes)
+        _require_right_angles(axes / lengths, axes)
+
+
+def _require_right_angles(cosines: np.ndarray, axes: np.ndarray) -> None:
+    if not np.allclose(cosines.T @ cosines, np.eye(3), atol=RIGHT_ANGLE):
+        raise _sheared(axes)
 
 
 def _sheared(axes: np.ndarray) -> ValueError:
@@ -151,17 +156,5 @@ def _sheared(axes: np.ndarray) -> ValueError:
     )
 
 
-def _require_finite_transform(header: nibabel.Nifti1Header) -> None:
-    quaternion = [f"{part}_{axis}" for part, axes in (("quatern", "bcd"), ("qoffset", "xyz")) for axis in axes]
-    for code, fields in (("qform_code", quaternion), ("sform_code", ["srow_x", "srow_y", "srow_z"])):
-        numbers = np.hstack([header[field] for field in fields])
-        if header[code] > 0 and not np.isfinite(numbers).all():
-            raise ValueError(f"has NaN or infinity in its transform ({_text(numbers)}): correct its header")
-
-
 def _text(values: tuple[float, ...] | np.ndarray) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _rounded(values: tuple, digits: int) -> tuple:
-    return tuple(round(value, digits) + 0 for value in values)  # + 0: no -0.0

@@ -14,11 +14,7 @@ from nnunet_cmc.data.reading.voxels import count_not_finite, format_value, out_o
 
 
 def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
-    """Group the files of a folder of scans, each of which must be named ``CASE_000N``, by case.
-
-    Raises:
-        ValueError: see :func:`scans_of`; or a file has no channel number, or one that the dataset has not.
-    """
+    """Group the files ``CASE_000N`` of a folder by case. ValueError: see :func:`scans_of`; or a name is another."""
     files = scans_of(folder, description.file_ending)
     for file in files:
         _case_and_channel(file, description)
@@ -31,15 +27,13 @@ def check_case(
     """Check names and headers of the files of a case; return its name and its file for each channel, rising.
 
     Args:
-        image_files: channel files of one case, in any order; a file's ``_000N`` names its channel.
-        label_file: the label, or None; a case with a label must have every channel file.
+        image_files: ``_000N`` files in any order; with a ``label_file``, there must be one of every channel.
         case: name for the error messages where there is no file to tell it.
 
     Raises:
-        ValueError: a file has no channel number, one that the dataset has not, or one twice; a file is missing or
-            unreadable; the files are not on one grid.
+        ValueError: a file has no, another or a second channel number; one is missing, unreadable or on another grid.
     """
-    ending, names = description.file_ending, description.modalities
+    names = description.modalities
     files: dict[int, str] = {}
     for file in sorted(image_files):
         case, channel = _case_and_channel(file, description)
@@ -48,7 +42,7 @@ def check_case(
         files[channel] = file
     if case is None or not files:
         who = f"Case {case}" if case else "A case"
-        raise ValueError(f"{who} has no channel file: give a CASE_0000{ending} or more.")
+        raise ValueError(f"{who} has no channel file: give a CASE_0000{description.file_ending} or more.")
     if label_file is not None:
         for channel in set(range(len(names))) - set(files):
             raise ValueError(
@@ -67,9 +61,7 @@ def read_case(
 ) -> tuple[np.ndarray, dict]:
     """Read volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
 
-    Raises:
-        ValueError: see :func:`check_case`; or no channel has a voxel other than zero, a voxel is not finite, or the
-            voxels contradict what ``dataset.json`` says about the case.
+    ValueError: see :func:`check_case`; or all is zero, not all is finite, or ``dataset.json`` says something else.
     """
     case, files = check_case(image_files, description, label_file)
     data = np.zeros(0, np.float32)
@@ -78,15 +70,14 @@ def read_case(
         if not data.size:
             data = np.zeros((len(description.modalities), *volume.shape), np.float32)
         data[channel] = volume
-
     present = shown_channels(data)
     if not present:
         raise ValueError(f"Case {case} shows no modality: all voxels of {', '.join(files.values())} are zero.")
-    declared = description.present_channels.get(case)
-    for channel in set(present) - set(present if declared is None else declared):
+    declared = description.possible_channels(case)
+    for channel in set(present) - set(declared):
         raise ValueError(
             f"Case {case}: {files[channel]} has voxels other than zero, but dataset.json says that the case has only "
-            f"the channel(s) {', '.join(map(str, declared or ()))}: correct dataset.json, or rename the case."
+            f"the channel(s) {', '.join(map(str, declared))}: correct dataset.json, or rename the case."
         )
     if label_file is not None:
         require_declared(present, description, case)
@@ -109,11 +100,7 @@ def require_declared(present: Sequence[int], description: DatasetDescription, ca
 
 
 def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
-    """Read a label map ``(1, D, H, W)`` float32.
-
-    Raises:
-        ValueError: the file is damaged, or has a value that is no number or that ``dataset.json`` does not name.
-    """
+    """Read a label map ``(1, D, H, W)`` float32. ValueError: damaged, or of values that are not named."""
     case = os.path.basename(label_file).removesuffix(description.file_ending)
     labels = read_finite_volume(case, label_file)[0][None]
     known = description.label_values()
@@ -141,11 +128,7 @@ def _case_and_channel(file: str, description: DatasetDescription) -> tuple[str, 
 
 
 def read_finite_volume(case: str, file: str) -> tuple[np.ndarray, dict]:
-    """Read a volume ``(D, H, W)`` float32 of ``case`` and its properties.
-
-    Raises:
-        ValueError: it cannot be read, or a voxel is NaN or infinite.
-    """
+    """Read a volume ``(D, H, W)`` float32 of ``case`` and its properties. ValueError: unreadable, NaN or infinite."""
     try:
         (volume,), properties = CMCReaderWriter().read_images([file])
         count = count_not_finite(volume)

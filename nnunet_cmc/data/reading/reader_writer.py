@@ -21,8 +21,7 @@ class CMCReaderWriter(SimpleITKIOWithReorient):
     def read_images(self, image_fnames: Sequence[str], orientation: str = "RAS") -> tuple[np.ndarray, dict]:
         """Read volumes of one grid as ``(M, D, H, W)`` float32 and the properties that nnU-Net keeps of a case.
 
-        Raises:
-            ValueError: a file cannot be read or is shorter than its header says, or the shapes differ.
+        ValueError: a file cannot be read or is shorter than its header says, or the shapes differ.
         """
         images = [read_image(file) for file in image_fnames]
         original = sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(images[0].GetDirection())

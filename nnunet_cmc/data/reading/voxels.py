@@ -16,12 +16,9 @@ NOT_WRITTEN = RuntimeError, ValueError  # ITK does not notice when a NIfTI file 
 
 
 def read_voxels(file: str | PathLike) -> np.ndarray:
-    """Read all voxels of a volume, in the file's own order of axes.
+    """Read all voxels in the file's own order of axes. ValueError: it is unreadable, or shorter than its header says.
 
     Of a NIfTI file, ITK would silently read what is missing of it, and NaN, as 0.
-
-    Raises:
-        ValueError: the file cannot be read, or is shorter than its header says.
     """
     try:
         if not is_nifti(file):
@@ -34,22 +31,14 @@ def read_voxels(file: str | PathLike) -> np.ndarray:
 
 
 def read_image(file: str | PathLike) -> sitk.Image:
-    """Read a 3-D volume: the voxels of :func:`read_voxels`, float64 as float32, on the grid that ITK reads.
-
-    Raises:
-        ValueError: see :func:`read_voxels` and :func:`nnunet_cmc.data.reading.grid.read_grid`.
-    """
+    """Read a 3-D volume, float64 as float32. ValueError: see :func:`read_voxels` and :func:`read_grid`."""
     grid, voxels = read_grid(file), read_voxels(file)
     if is_nifti(file):  # (W, H, D), of which the last may be followed by axes of one voxel
         voxels = voxels.reshape(grid.size, order="F").T
     dtype = np.dtype(np.float32) if voxels.dtype.kind == "f" else voxels.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite
         voxels = voxels.astype(dtype, copy=False)
-    image = sitk.GetImageFromArray(voxels)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
+    return grid.place(sitk.GetImageFromArray(voxels))
 
 
 def out_of_memory(size: Sequence[int]) -> ValueError:

@@ -1,0 +1,72 @@
+"""Paths with ``*``: which scans become one case, and whose they are."""
+
+import pytest
+from tiny_volumes import CLASSES, cmc, labels, scans
+
+from nnunet_cmc.dataset_conversion.folders import convert_folders
+
+
+def layout(root, files, label=False):
+    for file in files:
+        scans((root / file).parent, (root / file).name, label=label)
+
+
+def test_star_stands_for_the_name(tmp_path, nnunet_folders):
+    scans(tmp_path / "all [1]", "p1_flair", "p2_flair", "p1_t1", "p2_t1")
+    labels(tmp_path / "all [1]", "p1_seg", "p2_seg", ending=".nii")
+    for patient in ("p3", "p4"):
+        scans(tmp_path / "each" / patient, "flair")
+    source = tmp_path / "all [1]"
+    folder = convert_folders(
+        3,
+        "X",
+        {"FLAIR": source / "*_flair.nii.gz", "T1": source / "*_t1.nii.gz"},
+        source / "*_seg.nii",
+        CLASSES,
+        {"FLAIR": tmp_path / "each" / "*" / "flair.nii.gz"},
+    )
+    assert cmc(folder)["present_channels"] == {"p1": [0, 1], "p2": [0, 1], "p3": [0], "p4": [0]}
+
+
+def test_the_name_in_folder_and_file(tmp_path, nnunet_folders):
+    cases = ["BraTS-GLI-00000-000", "BraTS-GLI-00001-000"]
+    layout(tmp_path, [f"b/{case}/{case}-{kind}" for case in cases for kind in ("t1c", "t2f")])
+    layout(tmp_path, [f"b/{case}/{case}-seg" for case in cases], label=True)
+    sources = {kind: f"{tmp_path}/b/*/*-{kind}.nii.gz" for kind in ("t1c", "t2f")}
+    folder = convert_folders(3, "X", sources, f"{tmp_path}/b/*/*-seg.nii.gz", CLASSES)
+    assert cmc(folder)["present_channels"] == {case: [0, 1] for case in cases}
+    assert cmc(folder)["subjects"] == {case: case for case in cases}
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ""])
+def test_sessions_are_cases_of_one_subject(tmp_path, nnunet_folders, ending):
+    sessions = [("01", "01"), ("01", "pre"), ("02", "01")]
+    names = [f"sub-{s}/ses-{t}/anat/sub-{s}_ses-{t}" for s, t in sessions]
+    layout(tmp_path, [f"{name}{kind}" for name in names for kind in ("_T1w", "_FLAIR")])
+    layout(tmp_path / "derivatives", names[:2], label=True)
+    sources = {kind: f"{tmp_path}/sub-*/ses-*/anat/sub-*_ses-*_{kind}.nii.gz" for kind in ("T1w", "FLAIR")}
+    label = f"{tmp_path}/derivatives/sub-*/ses-*/anat/sub-*_ses-*{ending}"
+    test = {"T1w": labels(tmp_path / "flat", "sub-03_ses-01") / "sub-*_ses-*.nii.gz"}
+    folder = convert_folders(3, "X", sources, label, CLASSES, test)
+    assert cmc(folder)["subjects"] == {"01_01": "01", "01_pre": "01", "02_01": "02", "03_01": "03"}
+    assert [file.name for file in sorted((folder / "labelsTr").iterdir())] == ["01_01.nii.gz", "01_pre.nii.gz"]
+
+
+def test_the_same_words_tell_which_texts_are_the_same(tmp_path, nnunet_folders):
+    layout(tmp_path, ["site1/P7/P7_t1", "site2/P8/P8_t1"])
+    layout(tmp_path, ["site1/P7/P7_seg"], label=True)
+    layout(tmp_path / "each", ["p1/t2_1", "p2/t2_2"])
+    folder = convert_folders(
+        3,
+        "X",
+        {"T1": f"{tmp_path}/site*/P*/P*_t1.nii.gz"},
+        f"{tmp_path}/site*/P*/P*_seg.nii.gz",
+        CLASSES,
+        {"T1": f"{tmp_path}/each/p*/t2_*.nii.gz"},
+    )
+    assert cmc(folder)["subjects"] == {"1_7": "7", "2_8": "8", "1": "1", "2": "2"}
+    layout(tmp_path, ["site2/P8/P9_t1"])
+    with pytest.raises(ValueError, match=r"stand for different texts in .*site2/P8/P9_t1.nii.gz"):
+        convert_folders(
+            4, "X", {"T1": f"{tmp_path}/site*/P*/P*_t1.nii.gz"}, f"{tmp_path}/site1/P*/P*_seg.nii.gz", CLASSES
+        )
