@@ -80,11 +80,10 @@ class SharedEncoder(nn.Module):
             return module
 
         def replace_within(parent: nn.Module) -> None:
-            for name, child in parent._modules.items():
-                if child is not None:
-                    if child not in replaced:
-                        replaced[child] = replacement(child)
-                    parent._modules[name] = replaced[child]
+            for name, child in list(parent.named_children()):
+                if child not in replaced:
+                    replaced[child] = replacement(child)
+                setattr(parent, name, replaced[child])
 
         replace_within(encoder)
 

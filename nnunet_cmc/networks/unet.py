@@ -82,8 +82,8 @@ class UNetDecoder(StockDecoder):
         """Predict at coarser resolutions, too, in training mode."""
         self.supervised_deep = True
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Decode maps, shallow to deep, into logits ``(B, K, D, H, W)``, finest first."""
+    def forward(self, skips: list[Tensor]) -> list[Tensor]:
+        """Decode all maps, shallow to deep, into logits ``(B, K, D, H, W)``, finest first."""
         self.deep_supervision = self.supervised_deep and self.training
-        logits = super().forward(maps)
+        logits = super().forward(skips)
         return logits if self.deep_supervision else [logits]
