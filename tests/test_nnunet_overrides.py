@@ -147,7 +147,7 @@ CONSTRUCTED_BY_US = (
     *("BasicTransform", "UNetDecoder", "nnUNetDataLoader", "nnUNetDatasetBlosc2", "LocalLogger", "PolyLRScheduler"),
 )
 # private names that we use of other libraries
-OF_OTHERS = {"_SubParsersAction", "_actions", "_exit", "_fields", "_foreach_lerp_", "_replace"}
+OF_OTHERS = {"_SubParsersAction", "_actions", "_exit", "_fields", "_foreach_lerp_", "_functorch", "_replace"}
 
 
 @cache
