@@ -129,6 +129,7 @@ TAKEN: dict[str, dict[str, str | None]] = {
         "initialize": "",
         "load_checkpoint": "filename_or_checkpoint",
         "on_epoch_end": "",
+        "on_epoch_start": "",
         "on_train_epoch_end": "train_outputs",
         "on_train_epoch_start": "",
         "on_train_start": "",
