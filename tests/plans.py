@@ -5,9 +5,8 @@ from typing import Any
 
 NETWORK = {
     "patch_size": [16, 16, 16],
-    "encoder": "residual",
-    "encoder_kwargs": {"features_per_stage": [4, 8], "n_blocks_per_stage": [1, 1]},
-    "decoder_channels": [4],
+    "encoder": "unet",
+    "encoder_kwargs": {"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]},
 }
 RESAMPLING = {"order": 3, "order_z": 0, "force_separate_z": None}
 

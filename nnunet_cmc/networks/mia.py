@@ -1,6 +1,8 @@
 """Modality-independent awareness (MIA): attention per modality, and fusion over the present modalities."""
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +37,10 @@ class MIA(nn.Module):
             for _ in range(num_modalities)
         )
         if from_mean:  # sigmoid(-log(M - 1)) is 1 / M
-            for attention in self.attentions:
-                nn.init.zeros_(attention[-1].weight)
-                nn.init.constant_(attention[-1].bias, -math.log(num_modalities - 1))
+            for attention in cast(Iterable[nn.Sequential], self.attentions):
+                last = cast(nn.Conv3d, attention[-1])
+                nn.init.zeros_(last.weight)
+                nn.init.constant_(cast(Tensor, last.bias), -math.log(num_modalities - 1))
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse the present modalities' features.
