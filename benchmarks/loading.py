@@ -7,6 +7,8 @@ one that interpolates takes several times as long as one that does not. A regist
 is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with channels that no scan has: they must cost
 nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before augmentation: at most 1, however
 large the volume is.
+
+Last, what a strong view costs beside nnU-Net's augmentation of the same row, a patch of 64^3 with one channel.
 """
 
 import tempfile
@@ -18,14 +20,18 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from measure import begin, interleaved, parser, print_table, quiet, ratio, spread
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from workspace import Workspace
 
 from nnunet_cmc.data.loading import pairs
 from nnunet_cmc.data.loading.cases import CaseSampler
+from nnunet_cmc.data.loading.gin import GINTransform
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import seeded
+from nnunet_cmc.data.loading.views import perturbation
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 
 
@@ -99,6 +105,33 @@ def draw(loader, batches: int) -> None:
         next(loader)
 
 
+def augmentation_table(repeats: int, rows: int = 100, side: int = 64) -> list[tuple[str, str, str]]:
+    """Milliseconds of nnU-Net's augmentation and of both parts of a strong view, and their shares of the former."""
+    patch_size, rotation = (side,) * 3, (-np.pi / 6, np.pi / 6)
+    read = get_patch_size(patch_size, rotation, rotation, rotation, (0.85, 1.25))
+    image, seg = torch.randn(1, *read), torch.zeros(1, *read, dtype=torch.int16)
+    stock = nnUNetTrainer.get_training_transforms(patch_size, rotation, None, (0, 1, 2), False)
+    row = torch.randn(1, *patch_size)
+    steps: dict[str, Callable[[], dict]] = {
+        "nnU-Net": lambda: stock(image=image.clone(), segmentation=seg.clone()),
+        "StrongView": partial(_on_copy, perturbation(patch_size), row),
+        "RandomizeContrast": partial(_on_copy, GINTransform(), row),
+    }
+    seconds = interleaved({name: partial(_repeat, step, rows) for name, step in steps.items()}, repeats)
+    return [
+        (name, spread(taken, 1e3 / rows), spread(ratio(taken, seconds["nnU-Net"]))) for name, taken in seconds.items()
+    ]
+
+
+def _on_copy(transform: Callable[..., dict], row: torch.Tensor) -> dict:
+    return transform(image=row.clone())
+
+
+def _repeat(step: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        step()
+
+
 def main() -> None:
     arguments = parser(__doc__, repeats=5)
     arguments.add_argument("--side", type=int, default=96, help="of the patch in voxels")
@@ -125,6 +158,8 @@ def main() -> None:
                 read = "" if name == "nnU-Net" else f"{share_read(ours):.2f}"
                 table.append((layout, name, spread(rate), spread(ratio(seconds["nnU-Net"], taken)), read))
     print_table(("layout", "loader", "patches or pairs / s", "nnU-Net = 1", "read"), table)
+    print()
+    print_table(("augmentation of a row", "ms", "share of nnU-Net's"), augmentation_table(args.repeats))
 
 
 if __name__ == "__main__":

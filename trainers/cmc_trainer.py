@@ -1,28 +1,36 @@
 """CMCTrainer: the loop that trains a recipe."""
 
 import os
+import shutil
+from math import inf
+from os.path import isdir, join
 from typing import ClassVar, cast
 
 import numpy as np
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor, autocast, nn
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.data.loading.cases import UNFINISHED
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
+from nnunet_cmc.networks.changes import SeparateModalities
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
-from nnunet_cmc.trainers.logger import SeriesLogger, dice_of
+from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
+from nnunet_cmc.trainers.shown import pseudo_foreground, shown
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
+from nnunet_cmc.trainers.whole_scan_labels import label_scans
 
 
 class CMCTrainer(ResumableTrainer):
@@ -62,10 +70,8 @@ class CMCTrainer(ResumableTrainer):
             {
                 "term": [*terms, *self.weights()],
                 "similarity": [f"similarity/{each}" for term in compared for each in (term, f"{term}/others")],
-                **{
-                    f"gradient at {kind}s": [f"gradient/{term}/{kind} {m}" for term in terms for m in names]
-                    for kind in ("encoder", "decoder")
-                },
+                "gradient": [f"gradient/{term}/{part}" for term in terms for part in self._part_names()],
+                **({"foreground share": list(map(pseudo_foreground_of, names))} if self.recipe.pseudo_labels else {}),
             },
             names,
         )  # fmt: skip
@@ -97,18 +103,25 @@ class CMCTrainer(ResumableTrainer):
         super().initialize()
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
             self.bare_network.stacked_on = None  # a compiled encoder is few operators already
-            for part in (*self.bare_network.encoders, *self.bare_network.decoders):
+            torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
+            for part in self.bare_network.parts(self.description.modalities).values():
                 part.compile(fullgraph=True)
         planned, wanted = self.configuration_manager.batch_dice, self.recipe.batch_dice
         setting = Setting(
             self.num_input_channels,
             self.num_classes,
-            self.bare_network.feature_channels,
+            self.bare_network.channels[-1],
             planned if wanted is None else wanted,
         )
         self.terms = nn.ModuleDict({term.name: term.build(setting) for term in self.recipe.terms}).to(self.device)
         self.loss = self.terms[Supervised.name].loss  # what nnU-Net validates with
-        self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher) if self.recipe.teacher else None
+        iterations = self.num_epochs * self.num_iterations_per_epoch
+        self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher, iterations) if self.recipe.teacher else None
+
+    def _part_names(self) -> list[str]:
+        separate = any(isinstance(change, SeparateModalities) for change in self.recipe.network)
+        of = [f" {name}" for name in self.description.modalities] if separate else [""]
+        return [f"{kind}{which}" for kind in ("encoder", "decoder") for which in of]
 
     @property
     def num_classes(self) -> int:
@@ -133,6 +146,11 @@ class CMCTrainer(ResumableTrainer):
                 f"{type(self).__name__} freezes the encoders, whose weights are random: give it a file of "
                 "nnunet_cmc weights with -pretrained_weights, or train with -tr CMCTrainer."
             )
+        if self.recipe.whole_scan_labels is not None and self._labels_whole_scans_from() > self.current_epoch:
+            shutil.rmtree(self._pseudo_labels_folder, ignore_errors=True)  # of an earlier training
+            shutil.rmtree(self._pseudo_labels_folder + UNFINISHED, ignore_errors=True)
+        elif isdir(self._pseudo_labels_folder):
+            self.pseudo_labels = self._pseudo_labels_folder
         super().on_train_start()
         self.print_to_log_file(f"Recipe of {type(self).__name__}:")
         for what, value in self.recipe.rows().items():
@@ -166,21 +184,65 @@ class CMCTrainer(ResumableTrainer):
         if self.teacher is not None:
             self.teacher.load_state_dict(checkpoint["teacher_state"])
 
+    # ---- pseudo-labels of whole scans
+
+    @property
+    def _pseudo_labels_folder(self) -> str:
+        return join(self.output_folder, "pseudo_labels")
+
+    def _labels_whole_scans_from(self) -> float:
+        labels = self.recipe.whole_scan_labels
+        return inf if labels is None else labels.epoch(self.num_epochs)
+
+    def on_epoch_start(self) -> None:
+        """As nnU-Net's; where the recipe says so, unlabelled scans are labelled whole before the epoch."""
+        if self.pseudo_labels is None and self._labels_whole_scans_from() <= self.current_epoch:
+            self._label_whole_scans()
+        super().on_epoch_start()
+
+    def _label_whole_scans(self) -> None:
+        cases = self.unlabeled_dataset.identifiers
+        if not cases:
+            return
+        self.print_to_log_file(f"Labelling {len(cases)} unlabelled scans, from which the rest of the training learns.")
+        self.enter_epoch()
+        unfinished = self._pseudo_labels_folder + UNFINISHED
+        os.makedirs(unfinished, exist_ok=True)
+        predictor = nnUNetPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
+        predictor.manual_initialization(
+            self.bare_network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
+            type(self).__name__, None,
+        )  # fmt: skip
+        self.network.eval()
+        if self.is_ddp:  # ranks have unlike numbers of cases, so they cannot tell each other of SIGTERM between them
+            mine, ranks = self.local_rank, torch.distributed.get_world_size()
+            label_scans(predictor, self.unlabeled_dataset, cases[mine::ranks], unfinished, lambda: None)
+            torch.distributed.barrier()
+        else:
+            label_scans(predictor, self.unlabeled_dataset, cases, unfinished, self._exit_if_terminated)
+        if self.local_rank == 0:
+            os.rename(unfinished, self._pseudo_labels_folder)
+        if self.is_ddp:
+            torch.distributed.barrier()
+        self.pseudo_labels = self._pseudo_labels_folder
+        self.close_loaders()
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+
     # ---- one step
 
     def update(self, batch: dict) -> dict:
         """Update the network from a batch of :class:`PairLoader`, and return every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
         rows = Batch(**batch).to(self.device)
+        weights = self.weights()
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
             if self.teacher is not None:
-                rows = self.teacher.teach(rows, self.num_classes)
+                rows = self.teacher.teach(rows, self.num_classes, bool(weights[self.recipe.teacher_weight]))
             output = self.network(rows.data, rows.fusion)
             if self.is_ddp:
                 output, rows = of_all_ranks(output, rows)
             values = self.loss_terms(output, rows)
-            weights = self.weights()
             weighted = [weights.get(term.weight.symbol, 1.0) * values[term.name] for term in self.recipe.terms]
             loss = torch.stack(weighted).sum()
         if self.iteration == 0:
@@ -207,6 +269,9 @@ class CMCTrainer(ResumableTrainer):
             if similarity := cast(LossTerm, self.terms[name]).similarity:
                 partners, strangers = similarity
                 numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
+        numbers |= shown(batch, self.description.modalities)
+        if batch.pseudo_targets is not None:
+            numbers |= pseudo_foreground(batch, self.description.modalities, self.num_classes)
         found = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
         return {**dict(zip(numbers, found, strict=True)), "registered": len(registered), "unpaired": len(others) // 2}
 
@@ -217,9 +282,7 @@ class CMCTrainer(ResumableTrainer):
     def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
         """Measure the gradient of each term, unweighted, at each encoder and decoder, at a backward pass for each."""
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
-        names, network = self.description.modalities, self.bare_network
-        parts = {f"encoder {name}": part for name, part in zip(names, network.encoders, strict=True)}
-        parts |= {f"decoder {name}": part for name, part in zip(names, network.decoders, strict=True)}
+        parts = self.bare_network.parts(self.description.modalities)
         for term in self.terms:
             for part, norm in gradient_norms(terms[term], parts, scale).items():
                 self.gradients[f"gradient/{term}/{part}"] = norm
@@ -243,11 +306,21 @@ class CMCTrainer(ResumableTrainer):
         outputs = collate_outputs(train_outputs)
         means = {name: _mean(outputs[name]) for name in (*self.terms, *self.weights())}
         similarities = {name: _mean(values) for name, values in outputs.items() if name.startswith("similarity/")}
-        for name, value in {**means, **similarities, **self.gradients}.items():
+        series = map(pseudo_foreground_of, self.description.modalities) if self.recipe.pseudo_labels else ()
+        foreground = {name: _mean(outputs.get(name, [])) for name in series}
+        for name, value in {**means, **similarities, **foreground, **self.gradients}.items():
             self.logger.log(name, value, self.current_epoch)
-        for title, values in (("terms", means), ("similarities", similarities), ("gradients", self.gradients)):
-            short = {name.removeprefix("similarity/").removeprefix("gradient/"): v for name, v in values.items()}
-            self.print_to_log_file(title, ", ".join(f"{name} {value:.4g}" for name, value in short.items()))
+        rows = {name: sum(values) for name, values in outputs.items() if name.startswith("shown/")}
+        for title, values in (
+            ("terms", means),
+            ("similarities", similarities),
+            ("gradients", self.gradients),
+            ("share of foreground in pseudo-labels:", foreground),
+            ("rows shown:", rows),
+        ):
+            short = {name.partition("/")[2] if values is not means else name: v for name, v in values.items()}
+            if short:
+                self.print_to_log_file(title, ", ".join(f"{name} {value:.4g}" for name, value in short.items()))
         self.print_to_log_file(f"pairs {sum(outputs['registered'])} registered, {sum(outputs['unpaired'])} unpaired")
 
     def validation_step(self, batch: dict) -> dict:
@@ -273,8 +346,8 @@ class CMCTrainer(ResumableTrainer):
 
     def calibrate(self, confusion: np.ndarray) -> None:
         """Update the fusion weights of each modality and class from validation Dice: ``confusion (M, K, K)``, alone."""
-        if self.recipe.calibrated:
-            reliability = self.bare_network.reliability
+        reliability = self.bare_network.reliability
+        if self.recipe.calibrated and reliability is not None:
             reliability.copy_(updated_reliability(reliability, confusion))
 
 

@@ -18,6 +18,11 @@ def dice_of(modality: str) -> str:
     return f"pseudo_dice/{modality}"
 
 
+def pseudo_foreground_of(modality: str) -> str:
+    """Name of the series of the share of foreground in the pseudo-labels of this modality's scans."""
+    return f"pseudo_foreground/{modality}"
+
+
 class SeriesLogger(LocalLogger):
     """Keeps further series of one value per epoch, and :func:`dice_of` each modality, and shows them.
 

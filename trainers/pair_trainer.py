@@ -1,11 +1,13 @@
 """What CMCTrainer's steps are fed with: pairs of labelled and of unlabelled scans."""
 
 import os
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -18,11 +20,15 @@ from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, split
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.loading.locating import located
-from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
+from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
+from nnunet_cmc.data.loading.views import RandomizeContrast, View, is_intensity
+from nnunet_cmc.data.preprocessing.normalization import clip_range
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
+
+FEWEST_SLICES = 4  # nnU-Net's GaussianBlurTransform reflects up to 3 voxels at the borders, and there must be one more
 
 
 class PairTrainer(nnUNetTrainer):
@@ -30,6 +36,8 @@ class PairTrainer(nnUNetTrainer):
 
     seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
     recipe: ClassVar[Recipe]
+    pseudo_labels: str | None = None  # folder of the labels of whole scans, when they are made
+    unlabeled_dataset: UnlabeledDataset
     is_ddp: bool
     network: nn.Module
 
@@ -140,9 +148,13 @@ class PairTrainer(nnUNetTrainer):
         if not val:
             raise ValueError(f"Fold {self.fold} has no validation case: move one into val in splits_final.json.")
         labeled = CaseSampler(self.dataset_class(folder, train), self.description, self.recipe.only_modality)
-        unlabeled = CaseSampler(UnlabeledDataset(folders), self.description, self.recipe.only_modality)
+        self.unlabeled_dataset = UnlabeledDataset(folders, self.pseudo_labels)
+        unlabeled = CaseSampler(self.unlabeled_dataset, self.description, self.recipe.only_modality)
         self._report(labeled, unlabeled)
-        return labeled, unlabeled if unlabeled.cases else None, val
+        return labeled, unlabeled if unlabeled.cases and self._uses_unlabeled() else None, val
+
+    def _uses_unlabeled(self) -> bool:
+        return self.recipe.uses_unlabeled(self.pseudo_labels is not None)
 
     def _report_held_out(self, fold: Fold) -> None:
         """Say which of the cases of ``imagesUn`` are scans of validation or test subjects, or left out."""
@@ -170,7 +182,9 @@ class PairTrainer(nnUNetTrainer):
                     "it, or move one from val to train in splits_final.json."
                 )
             self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
-        if not unlabeled.cases:
+        if not self._uses_unlabeled():
+            self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")
+        elif not unlabeled.cases:
             self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
 
     def mirror_axes(self, labeled: CaseSampler) -> tuple[int, ...]:
@@ -187,19 +201,32 @@ class PairTrainer(nnUNetTrainer):
         self.print_to_log_file(f"Mirroring {axes}: every class occurs on both sides of the body.")
         return self.recipe.mirrored_axes
 
+    def views(self) -> tuple[View, ...]:
+        """The recipe's, which leave no value that the plans' normalisation would have clipped."""
+        schemes = self.configuration_manager.normalization_schemes
+        intensities = self.plans_manager.foreground_intensity_properties_per_channel
+        clip = tuple(clip_range(scheme, intensities[str(channel)]) for channel, scheme in enumerate(schemes))
+        return tuple(
+            replace(view, clip=clip) if isinstance(view, RandomizeContrast) else view for view in self.recipe.views
+        )
+
     def get_dataloaders(self):
         """Pairs for training, nnU-Net's patches for validation."""
         patch_size = self.configuration_manager.patch_size
-        rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        if dummy_2d:
+        if min(patch_size) < FEWEST_SLICES:
             raise ValueError(
-                f"The patch {patch_size} is so flat that nnU-Net would augment it in 2-D, which {type(self).__name__} "
-                "cannot: take no side longer than three times the first."
+                f"The patch {patch_size} has a side of fewer than {FEWEST_SLICES} voxels, which nnU-Net's augmentation "
+                f"cannot blur: make it {FEWEST_SLICES} in the plans; scans with fewer slices are padded."
             )
+        rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()
         mirror_axes = self.mirror_axes(labeled)
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
+        transforms = self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d)
+        unlabeled_transforms = transforms
+        if self.recipe.teacher is not None:  # its student's strong views have the changes of intensity
+            unlabeled_transforms = ComposeTransforms([step for step in transforms.transforms if not is_intensity(step)])
         train_loader = PairLoader(
             labeled,
             unlabeled,
@@ -208,9 +235,10 @@ class PairTrainer(nnUNetTrainer):
             patch_size,
             self.label_manager,
             self.oversample_foreground_percent,
-            self.recipe.modality_dropout,
-            located(self.get_training_transforms(patch_size, rotation, None, mirror_axes, False), POSITION_STRIDE),
-            self.recipe.views,
+            self.recipe.fusion,
+            located(transforms),
+            located(unlabeled_transforms),
+            self.views(),
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,
         )

@@ -4,12 +4,21 @@ import re
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
-from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView, View
-from nnunet_cmc.networks.changes import FuseSkips, NetworkChange, ShowOnly, TrainAdapters
+from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
+from nnunet_cmc.networks.changes import (
+    FuseSkips,
+    NetworkChange,
+    SeparateModalities,
+    ShareEncoder,
+    ShowOnly,
+    TrainAdapters,
+)
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
 @dataclass(frozen=True)
@@ -33,15 +42,17 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
-    (FusePairs, CopyPaste): "cuboids are pasted into scans, and fused pairs are rows of two",
+    (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
+    (Teacher, WholeScanLabels): "both label the unlabelled scans",
     (TrainAdapters, ConstantAdam): "adapters are new, and do not learn at the paper's rate for pretrained weights",
 }
 # a part of one kind -> the kind it needs, and why
 NEEDS: dict[type, tuple[type, str]] = {
     Teacher: (StrongView, "a teacher labels what its student sees in a strong view"),
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
-    Pseudo: (Teacher, "pseudo-labels are a teacher's"),
-    CopyPaste: (StrongView, "cuboids are pasted into strong views"),
+    RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
+    FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
 
@@ -54,12 +65,12 @@ class Recipe:
         terms: of the loss, with their weights over time.
         network: changes of the plans' network, in this order.
         views: what is done to a batch of pairs, in this order.
-        modality_dropout: share of the labelled rows of several modalities that are split at random into two groups of
-            modalities, each fused by itself, so that a missing modality is nothing new.
+        fusion: which modalities of a labelled row are fused with which.
         mirrored_axes: of (D, H, W), unless a class has a side; on canonical axes the last is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
         teacher: of the unlabelled rows, if any.
+        whole_scan_labels: of the unlabelled scans in the rest of the training, if any.
         calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or alike.
         length: of the training.
 
@@ -71,17 +82,19 @@ class Recipe:
     terms: tuple[Term, ...]
     network: tuple[NetworkChange, ...] = ()
     views: tuple[View, ...] = ()
-    modality_dropout: float = 0.5
+    fusion: Fusion = field(default_factory=FuseOrSplit)
     mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)
     batch_dice: bool | None = None
     optimizer: AdamW | ConstantAdam = field(default_factory=AdamW)
     teacher: Teacher | None = None
+    whole_scan_labels: WholeScanLabels | None = None
     calibrated: bool = True
     length: Length = field(default_factory=Length)
 
     def __post_init__(self):
         kinds = [*(term.loss for term in self.terms), *map(type, (*self.network, *self.views, self.optimizer))]
-        kinds += [type(self.teacher)] if self.teacher else []
+        labeling = [type(part) for part in (self.teacher, self.whole_scan_labels) if part]
+        kinds += labeling
         if twice := [kind.__name__ for kind in kinds if kinds.count(kind) > 1]:
             raise ValueError(f"A recipe names {twice[0]} twice: name it once.")
         for a, b in combinations(kinds, 2):
@@ -91,22 +104,42 @@ class Recipe:
             needed, reason = NEEDS.get(kind, (None, ""))
             if needed and needed not in kinds:
                 raise ValueError(f"{kind.__name__} needs {needed.__name__}, since {reason}: add it.")
-        if self.teacher and Pseudo not in kinds:
-            raise ValueError("Teacher needs Pseudo, the term in which it teaches: add it.")
+        if bool(labeling) != (Pseudo in kinds):
+            raise ValueError(
+                "Pseudo, the term of the pseudo-labels, and Teacher or WholeScanLabels, which make them, need each "
+                "other: add what is missing."
+            )
         if Supervised not in kinds:
             raise ValueError("A recipe needs Supervised, the term of the labelled scans: add it.")
         if "printed" in [term.form for term in self.terms] and FusePairs not in kinds:
             raise ValueError(
                 "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
             )
+        if SeparateModalities() in self.network[1:]:
+            raise ValueError("SeparateModalities builds the network anew: put it before all other changes.")
         order = [type(view) for view in self.views]
-        if CopyPaste in order and order.index(CopyPaste) < order.index(StrongView):
-            raise ValueError("CopyPaste pastes into strong views: put StrongView before it.")
+        if RandomizeContrast in order and order.index(RandomizeContrast) < order.index(StrongView):
+            raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")
 
     @property
     def only_modality(self) -> int | None:
         """The one modality that is trained, or None for all."""
         return next((change.modality for change in self.network if isinstance(change, ShowOnly)), None)
+
+    def uses_unlabeled(self, labeled_whole: bool) -> bool:
+        """Tell whether unlabelled scans teach anything, before or after they were labelled whole."""
+        waiting = self.whole_scan_labels is not None and not labeled_whole
+        return any(term.loss.uses_unlabeled and not (waiting and term.loss is Pseudo) for term in self.terms)
+
+    @property
+    def pseudo_labels(self) -> bool:
+        """Whether unlabelled scans are labelled."""
+        return any(term.loss is Pseudo for term in self.terms)
+
+    @property
+    def teacher_weight(self) -> str:
+        """Symbol of the weight of what the teacher teaches."""
+        return next(term.weight.symbol for term in self.terms if term.loss is Pseudo)
 
     @property
     def needs_pretrained(self) -> bool:
@@ -125,11 +158,11 @@ class Recipe:
             "terms": "; ".join(terms),
             "network": _listed(self.network) or "as planned",
             "views": _listed(self.views) or "pairs",
-            "modality dropout": f"{self.modality_dropout:g}",
+            "fusion": _short(self.fusion),
             "mirrored axes": ", ".join(map(str, self.mirrored_axes)),
             "Dice": dice,
             "optimizer": _short(self.optimizer),
-            "teacher": _short(self.teacher) if self.teacher else "none",
+            "pseudo-labels": _listed(tuple(filter(None, (self.teacher, self.whole_scan_labels)))) or "none",
             "combination": "weighted by validation Dice" if self.calibrated else "equal weights",
             "length": ", ".join(f"{n} {what}" for what, n in length.items() if n) or "nnU-Net's",
         }

@@ -2,40 +2,72 @@
 
 from dataclasses import replace
 
-from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
+from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
-from nnunet_cmc.networks.changes import FuseByMean, FuseSkips, ShareEncoder, ShowOnly, SuperviseDeep, TrainAdapters
+from nnunet_cmc.networks.changes import (
+    FuseByMean,
+    FuseSkips,
+    SeparateModalities,
+    ShareEncoder,
+    ShowOnly,
+    SuperviseDeep,
+    TrainAdapters,
+)
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(Supervised), Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
 
 RECOMMENDED = Recipe(
-    "the one to take: scans are fused and decoders supervised at every resolution, mirrored along every axis, with "
-    "Dice of every sample by itself, so that few labelled scans are less easily learned by heart",
-    (SUPERVISED, WITH_CSC, WITH_CAC),
-    (SuperviseDeep(), FuseSkips()),
+    "the one to take: modalities share a network; a mean teacher labels the unlabelled scans for a student who sees "
+    "them in another contrast",
+    (SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO),
+    (SuperviseDeep(),),
+    (StrongView(), RandomizeContrast()),
+    fusion=FusedAndSingle(),
     mirrored_axes=(0, 1, 2),
     batch_dice=False,
+    teacher=Teacher(),
 )
-PAPER = Recipe("the paper's method, in the form that aligns", (SUPERVISED, WITH_CSC, WITH_CAC))
+SEPARATE = SeparateModalities()
+PAPER = Recipe("the paper's method, in the form that aligns", (SUPERVISED, WITH_CSC, WITH_CAC), (SEPARATE,))
 
 RECIPES: dict[str, Recipe] = {
     "CMCTrainer": RECOMMENDED,
-    "CMCTrainer_noCSC": replace(RECOMMENDED, purpose="the same without CSC", terms=(SUPERVISED, WITH_CAC)),
-    "CMCTrainer_noCAC": replace(RECOMMENDED, purpose="the same without CAC", terms=(SUPERVISED, WITH_CSC)),
-    "CMCTrainer_supervised": replace(
-        RECOMMENDED, purpose="the same without both: unlabelled scans teach nothing", terms=(SUPERVISED,)
+    "CMCTrainer_noCSC": replace(RECOMMENDED, purpose="the same without CSC", terms=(SUPERVISED, WITH_CAC, WITH_PSEUDO)),
+    "CMCTrainer_noCAC": replace(RECOMMENDED, purpose="the same without CAC", terms=(SUPERVISED, WITH_CSC, WITH_PSEUDO)),
+    "CMCTrainer_teacherOnly": replace(
+        RECOMMENDED, purpose="the same without CSC and CAC", terms=(SUPERVISED, WITH_PSEUDO)
     ),
-    "CMCTrainerTeacher": Recipe(
-        "for longer runs on a GPU: a mean teacher labels the unlabelled scans, into which parts of labelled ones are "
-        "pasted; no CAC",
-        (SUPERVISED, WITH_CSC, WITH_PSEUDO),
-        (SuperviseDeep(), FuseSkips()),
-        (StrongView(), CopyPaste()),
-        teacher=Teacher(),
+    "CMCTrainer_noContrast": replace(
+        RECOMMENDED,
+        purpose="the teacher alone, without CSC, CAC and other contrasts",
+        terms=(SUPERVISED, WITH_PSEUDO),
+        views=(StrongView(),),
+    ),
+    "CMCTrainer_supervised": replace(
+        RECOMMENDED, purpose="the same from labelled scans alone", terms=(SUPERVISED,), views=(), teacher=None
+    ),
+    "CMCTrainer_separate": replace(
+        RECOMMENDED,
+        purpose="from labelled scans alone, with an encoder and a decoder of each modality, whose skips are fused",
+        terms=(SUPERVISED,),
+        network=(SEPARATE, SuperviseDeep(), FuseSkips()),
+        views=(),
+        teacher=None,
+    ),
+    "CMCTrainer_lesions": replace(
+        RECOMMENDED,
+        purpose="where classes are told by their contrast, as enhancing tumours are: half way, the unlabelled scans "
+        "are labelled whole",
+        terms=(SUPERVISED, Term(Pseudo)),
+        views=(),
+        teacher=None,
+        whole_scan_labels=WholeScanLabels(),
     ),
     "CMCTrainerPaper": PAPER,
     "CMCTrainerPaper_noCAC": replace(
@@ -45,34 +77,34 @@ RECIPES: dict[str, Recipe] = {
         PAPER,
         purpose="its ladder, + modality-specific encoders: supervised, mean fusion",
         terms=(SUPERVISED,),
-        network=(FuseByMean(),),
+        network=(SEPARATE, FuseByMean()),
     ),
     "CMCTrainerPaper_baseline": replace(
         PAPER,
         purpose="its ladder, baseline: supervised, mean fusion, one encoder for all modalities",
         terms=(SUPERVISED,),
-        network=(FuseByMean(), ShareEncoder()),
+        network=(SEPARATE, FuseByMean(), ShareEncoder()),
     ),
     "CMCTrainerPaper_noCSC": replace(PAPER, purpose="the paper's without CSC", terms=(SUPERVISED, WITH_CAC)),
     "CMCTrainerPaper_noMIA": replace(
-        PAPER, purpose="the paper's with mean fusion in place of MIA", network=(FuseByMean(),)
+        PAPER, purpose="the paper's with mean fusion in place of MIA", network=(SEPARATE, FuseByMean())
     ),
     "CMCTrainerPaper_noModalityDropout": replace(
-        PAPER, purpose="the paper's, whose labelled scans are always fused", modality_dropout=0.0
+        PAPER, purpose="the paper's, whose labelled scans are always fused", fusion=FuseOrSplit(0.0)
     ),
     **{
         f"CMCTrainerPaper_onlyModality{m}": replace(
             PAPER,
             purpose=f"the paper's network on the modality of channel {m} alone, supervised",
             terms=(SUPERVISED,),
-            network=(ShowOnly(m),),
+            network=(SEPARATE, ShowOnly(m)),
         )
         for m in range(3)
     },
     "CMCTrainerPaper_adapters": replace(
         PAPER,
         purpose="the paper's for pretrained transformers, of which adapters and norms alone train",
-        network=(TrainAdapters(),),
+        network=(SEPARATE, TrainAdapters()),
         optimizer=AdamW(fine_tuning_rate=None),
     ),
     "CMCTrainerAsPrinted": replace(
@@ -81,7 +113,7 @@ RECIPES: dict[str, Recipe] = {
         "modality dropout, equal weights of modalities, scans of two patients fused voxel by voxel",
         terms=(SUPERVISED, Term(CSC, ALPHA, "printed"), Term(CAC, BETA, "printed")),
         views=(FusePairs(),),
-        modality_dropout=0.0,
+        fusion=FuseOrSplit(0.0),
         optimizer=ConstantAdam(),
         calibrated=False,
     ),

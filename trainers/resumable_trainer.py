@@ -65,6 +65,10 @@ class ResumableTrainer(PairTrainer):
         """As nnU-Net's."""
         super().on_train_epoch_start()
         self.iteration = 0
+        self.enter_epoch()
+
+    def enter_epoch(self) -> None:
+        """Have checkpoints from here on be of this epoch, of which no iteration may be done yet."""
         if self.epoch_outputs is None:
             self.epoch_outputs = []
 
@@ -101,11 +105,15 @@ class ResumableTrainer(PairTrainer):
 
     def _save_and_exit(self) -> NoReturn:
         self.save_checkpoint(os.path.join(self.output_folder, LATEST))
-        for loader in (self.dataloader_train, self.dataloader_val):
-            if isinstance(loader, NonDetMultiThreadedAugmenter):
-                loader._finish()  # at exit, its thread would take the end of the workers for an error
+        self.close_loaders()
         self.print_to_log_file("SIGTERM: saved checkpoint_latest.pth. Train with --c to go on.")
         raise SystemExit(TERMINATED)
+
+    def close_loaders(self) -> None:
+        """End the processes of the loaders; at exit, a loader's thread would take their end for an error."""
+        for loader in (self.dataloader_train, self.dataloader_val):
+            if isinstance(loader, NonDetMultiThreadedAugmenter):
+                loader._finish()
 
     # ---- the split
 

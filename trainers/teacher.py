@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.views import NOT_PASTED
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,19 @@ class Teacher:
     """A mean teacher of a recipe.
 
     Attributes:
-        momentum: of the average, for each step; before as many steps as that takes, it is the mean of all students.
         confidence: probability from which a voxel of its prediction is a label.
+        momentum: of the average, for each step; before as many steps as that takes, it is the mean of all students.
+            None: by the length of the training, see :meth:`momentum_of`.
     """
 
-    momentum: float = 0.99
     confidence: float = 0.9
+    momentum: float | None = None
+
+    def momentum_of(self, iterations: int) -> float:
+        """Return the momentum in a training of so many steps: 0.97 for 400 and 0.999 for 250,000, between by power."""
+        if self.momentum is not None:
+            return self.momentum
+        return 1 - 0.03 * min(1.0, (400 / iterations) ** 0.53)
 
 
 class MeanTeacher(AveragedModel):
@@ -36,10 +42,11 @@ class MeanTeacher(AveragedModel):
     Args:
         student: a CMCNet.
         teacher: see :class:`Teacher`.
+        iterations: of the training.
     """
 
-    def __init__(self, student: nn.Module, teacher: Teacher):
-        super().__init__(student, multi_avg_fn=partial(follow, momentum=teacher.momentum))
+    def __init__(self, student: nn.Module, teacher: Teacher, iterations: int):
+        super().__init__(student, multi_avg_fn=partial(follow, momentum=teacher.momentum_of(iterations)))
         self.confidence = teacher.confidence
         self.requires_grad_(False).eval()
 
@@ -49,16 +56,17 @@ class MeanTeacher(AveragedModel):
         confidence, label = self(data).softmax(1).max(1, keepdim=True)
         return torch.where(confidence > self.confidence, label, num_classes).to(torch.int16)
 
-    def teach(self, batch: Batch, num_classes: int) -> Batch:
+    def teach(self, batch: Batch, num_classes: int, asked: bool = True) -> Batch:
         """Make the batch the student's: strong views in place of weak ones, and what the teacher says of these.
 
-        Within pasted cuboids the true label stands in place of the teacher's.
+        Where it is not ``asked``, since its term weighs nothing yet, it says nothing.
         """
         assert batch.strong is not None, "a recipe with a teacher has strong views"
         weak = batch.data[batch.n_labeled :]
-        targets = self.pseudo_targets(weak, num_classes) if len(weak) else weak[:, :1]
-        if batch.pasted is not None:
-            targets = torch.where(batch.pasted == NOT_PASTED, targets, batch.pasted)
+        if asked and len(weak):
+            targets = self.pseudo_targets(weak, num_classes)
+        else:
+            targets = torch.full_like(weak[:, :1], num_classes, dtype=torch.int16)
         student_sees = torch.cat([batch.data[: batch.n_labeled], batch.strong])
         return replace(batch, data=student_sees, pseudo_targets=targets)
 

@@ -31,11 +31,15 @@ def beta(t: float, t_max: float) -> float:
 
 
 def gamma(t: float, t_max: float) -> float:
-    """Compute exp(-5 (1 - r)^2), r = min(1, t / (0.4 t_max)): the mean teacher's, from 0.007 to 1."""
-    return exp(-5 * (1 - min(1.0, t / max(1.0, 0.4 * t_max))) ** 2)
+    """Compute exp(-5 (1 - q)^2), q = min(1, (r - 0.2) / 0.25), r = t / t_max; 0 until r = 0.2: a teacher's weight.
+
+    A teacher that has learned nothing yet would teach that everything is background.
+    """
+    q = (t / t_max - 0.2) / 0.25
+    return exp(-5 * (1 - min(1.0, q)) ** 2) if q > 0 else 0.0
 
 
 CONSTANT = Schedule("1", "1", lambda t, t_max: 1.0)
 ALPHA = Schedule("alpha", "0.1 exp(-5 (1 - r)), rising", alpha)
 BETA = Schedule("beta", "0.1 exp(-5 r), falling", beta)
-GAMMA = Schedule("gamma", "exp(-5 (1 - min(1, r / 0.4))^2), rising", gamma)
+GAMMA = Schedule("gamma", "exp(-5 (1 - min(1, (r - 0.2) / 0.25))^2), 0 until r = 0.2", gamma)

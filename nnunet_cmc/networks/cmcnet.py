@@ -112,8 +112,7 @@ class CMCNet(nn.Module):
         one = self.build_encoder()
         self.channels, stride = one.channels, one.strides[-1]
         if any(side % step for side, step in zip(patch_size, stride, strict=True)):
-            strides = " x ".join(map(str, stride))
-            raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's stride {strides}.")
+            raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's strides {list(stride)}.")
         self.shared = True
         decoder = self.build_decoder(one)
         self.encoders = nn.ModuleList([SharedEncoder(one, input_channels)])

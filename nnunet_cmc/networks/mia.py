@@ -1,8 +1,6 @@
 """Modality-independent awareness (MIA): attention per modality, and fusion over the present modalities."""
 
 import math
-from collections.abc import Iterable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +35,10 @@ class MIA(nn.Module):
             for _ in range(num_modalities)
         )
         if from_mean:  # sigmoid(-log(M - 1)) is 1 / M
-            for attention in cast(Iterable[nn.Sequential], self.attentions):
-                last = cast(nn.Conv3d, attention[-1])
-                nn.init.zeros_(last.weight)
-                nn.init.constant_(cast(Tensor, last.bias), -math.log(num_modalities - 1))
+            for attention in self.attentions:
+                *_, last = attention.children()
+                for parameter, start in zip(last.parameters(), (0.0, -math.log(num_modalities - 1)), strict=True):
+                    nn.init.constant_(parameter, start)
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse the present modalities' features.

@@ -320,7 +320,7 @@ def test_encoders_and_decoders_have_names():
     ("change", "sentence"),
     [
         ({"input_channels": 1}, "two modalities or more"),
-        ({"patch_size": [16, 16, 18]}, "not a multiple of the encoder's stride 4 x 4 x 4"),
+        ({"patch_size": [16, 16, 18]}, "not a multiple of the encoder's strides"),
         ({"encoder": "mystery"}, "encoder 'mystery'"),
         (ENCODERS["sam_med3d"] | {"decoder_channels": [4]}, "decoder_channels has 1 widths"),
         (

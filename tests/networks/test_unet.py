@@ -160,5 +160,5 @@ def test_flat_networks_predict_every_subset_in_both_arrangements():
 def test_what_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match=r"the architecture 'UMambaBot', which is none of \['PlainConvUNet', 'Resid"):
         ours("UMambaBot", *SHAPES["flat"])
-    with pytest.raises(ValueError, match=r"patch \[3, 16, 18\] is not a multiple of the encoder's stride 1 x 4 x 4"):
+    with pytest.raises(ValueError, match=r"patch \[3, 16, 18\] is not a multiple of the encoder's strides \[1, 4, 4\]"):
         ours("PlainConvUNet", [3, 16, 18], *SHAPES["flat"][1:])

@@ -72,8 +72,8 @@ class Cubes:
             "cmc": {"version": 1, "present_channels": dict(present), "subjects": {}},
         }
         encoder = {"features_per_stage": [4, 8, 8], "blocks_per_stage": [1, 1, 1]}
-        plans = make_plans({**NETWORK, "encoder_kwargs": encoder}, "CMCTinyPlans")
-        self.plans = {**plans, "dataset_name": DATASET}
+        network = {**NETWORK, "encoder_kwargs": encoder}
+        self.plans = {**make_plans(network, "CMCTinyPlans"), "dataset_name": DATASET}
         (self.folder / "dataset_fingerprint.json").write_text("{}")
         self.split(*self._default_split(present))
 

@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from short_trainers import short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks.changes import FuseSkips, SuperviseDeep
-from nnunet_cmc.trainers.recipes import PAPER
+from nnunet_cmc.trainers.recipes import PAPER, RECOMMENDED
 
-DEEP = replace(PAPER, network=(SuperviseDeep(),))
-DEEP_FUSED = replace(PAPER, network=(SuperviseDeep(), FuseSkips()))
+DEEP = replace(PAPER, network=(*PAPER.network, SuperviseDeep()))
+DEEP_FUSED = replace(DEEP, network=(*DEEP.network, FuseSkips()))
 
 
 def test_registered_scans_teach_skip_fusion(registered):
@@ -19,12 +20,15 @@ def test_registered_scans_teach_skip_fusion(registered):
     assert any(value.ne(0).any() for value in trainer.network.skip_fusion.parameters())
 
 
-def test_deep_supervision_halves_the_weight_with_the_resolution(registered):
-    trainer = registered.trainer(short(DEEP))
+@pytest.mark.parametrize("recipe", [DEEP, RECOMMENDED])
+def test_deep_supervision_halves_the_weight_with_the_resolution_and_leaves_the_coarsest_out(registered, recipe):
+    architecture = registered.plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    architecture["encoder_kwargs"] = {"features_per_stage": [4, 8, 8, 8], "blocks_per_stage": [1, 1, 1, 1]}
+    trainer = registered.trainer(short(recipe))
     trainer.initialize()
     batch = Batch(**next(trainer.get_dataloaders()[0]))
     output = trainer.network(batch.data, batch.fusion)
-    assert [logits.shape[3:] for logits in output.deep] == [(8, 8, 8)]
+    assert [logits.shape[3:] for logits in output.deep] == [(8, 8, 8), (4, 4, 4)]
     nearest = batch.target[:, :, 1::2, 1::2, 1::2]  # "nearest-exact" takes the second of two voxels
     supervised = trainer.terms["supervised"]
     fine = supervised(output._replace(deep=()), batch)

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.trainers.teacher import Teacher, follow
 
-MOMENTUM = Teacher().momentum
+MOMENTUM = 0.99
 Quiet, Alone = short(TAUGHT), short("MeanTeacherTrainer")
 
 
@@ -40,7 +40,7 @@ def test_it_trains_and_the_network_is_a_cmcnet_like_any_other(cubes, cls):
     assert checkpoint["network_weights"].keys() == plain.network.state_dict().keys()
     assert {key.removeprefix("module.") for key in checkpoint["teacher_state"]} > checkpoint["network_weights"].keys()
     assert np.isfinite(checkpoint["logging"]["pseudo"]).all()
-    assert 0 < checkpoint["logging"]["gamma"][0] < checkpoint["logging"]["gamma"][1] == 1
+    assert checkpoint["logging"]["gamma"] == [0, 1], "what has learned nothing yet teaches nothing"
     assert ("csc" in checkpoint["logging"]) == ("cac" in checkpoint["logging"]) == (cls is Quiet)
 
 
@@ -74,6 +74,12 @@ def test_the_random_weights_are_forgotten_and_then_the_average_moves():
         assert share.sum() == pytest.approx(1, abs=1e-4)
         torch.testing.assert_close(teacher.module.weight.sum(), share @ students[: updates + 1], rtol=1e-4, atol=1e-5)
     assert share[0] < 0.01
+
+
+def test_the_momentum_follows_the_length_of_the_training():
+    momenta = [Teacher().momentum_of(iterations) for iterations in (10, 400, 250_000)]
+    assert momenta == pytest.approx([0.97, 0.97, 0.999], abs=2e-4)
+    assert Teacher(momentum=0.5).momentum_of(400) == 0.5
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(registered):

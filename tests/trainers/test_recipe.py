@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, StrongView
+from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks import MeanFusion
-from nnunet_cmc.networks.changes import FuseByMean, FuseSkips, ShareEncoder, ShowOnly, SuperviseDeep, TrainAdapters
+from nnunet_cmc.networks.changes import (
+    FuseByMean,
+    FuseSkips,
+    SeparateModalities,
+    ShareEncoder,
+    ShowOnly,
+    SuperviseDeep,
+    TrainAdapters,
+)
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
@@ -28,23 +36,32 @@ def taught(recipe: Recipe, *views) -> Recipe:
     return replace(recipe, terms=terms, teacher=Teacher(), views=(*recipe.views, StrongView(), *views))
 
 
+def separate(recipe: Recipe) -> Recipe:
+    """With separate networks, which some changes need."""
+    if SeparateModalities() in recipe.network:
+        return recipe
+    return replace(recipe, network=(SeparateModalities(), *recipe.network))
+
+
 # every kind of part, and how a recipe is given it
 PARTS = {
     CSC: lambda r: replace(r, terms=(*r.terms, Term(CSC, ALPHA))),
     CAC: lambda r: replace(r, terms=(*r.terms, Term(CAC, BETA))),
     Pseudo: taught,
+    RandomizeContrast: lambda r: taught(r, RandomizeContrast()),
     CopyPaste: lambda r: taught(r, CopyPaste()),
     FusePairs: lambda r: replace(r, views=(FusePairs(), *r.views)),
     SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
-    FuseSkips: lambda r: replace(r, network=(*r.network, FuseSkips())),
+    SeparateModalities: separate,
+    FuseSkips: lambda r: replace(separate(r), network=(*separate(r).network, FuseSkips())),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
-    ShareEncoder: lambda r: replace(r, network=(*r.network, ShareEncoder())),
+    ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
     ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
     ConstantAdam: lambda r: replace(r, optimizer=ConstantAdam()),
 }
 REFUSED = {
     *map(frozenset, CONFLICTS),
-    frozenset((Pseudo, CopyPaste)),  # both bring the same teacher
+    *map(frozenset, combinations((Pseudo, RandomizeContrast, CopyPaste), 2)),  # all bring the same teacher
     frozenset((Pseudo, FusePairs)),
 }
 
@@ -58,20 +75,25 @@ def trainer_of(cubes, recipe: Recipe) -> CMCTrainer:
 def found_in(trainer: CMCTrainer) -> set[type]:
     """Which parts the trainer that was built has, by looking at it and at a batch."""
     network = trainer.network
-    batch = next(trainer.get_dataloaders()[0])
+    loader, _ = trainer.get_dataloaders()
+    batch = next(loader)
+    is_taught = trainer.teacher is not None and "pseudo" in trainer.terms
+    contrast = any(isinstance(view, RandomizeContrast) for view in loader.data_loader.views)
     output = network(batch["data"], batch["fusion"])
     return {
         kind
         for kind, there in {
             CSC: "csc" in trainer.terms,
             CAC: "cac" in trainer.terms,
-            Pseudo: trainer.teacher is not None and "pseudo" in trainer.terms and "pasted" not in batch,
-            CopyPaste: trainer.teacher is not None and "pseudo" in trainer.terms and "pasted" in batch,
+            Pseudo: is_taught and "pasted" not in batch and not contrast,
+            RandomizeContrast: is_taught and contrast,
+            CopyPaste: is_taught and "pasted" in batch,
             FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
             SuperviseDeep: len(output.deep) > 0,
             FuseSkips: network.skip_fusion is not None,
             FuseByMean: isinstance(network.mia, MeanFusion),
-            ShareEncoder: network.encoders[0] is network.encoders[1],
+            SeparateModalities: not network.shared,
+            ShareEncoder: len({*network.encoders}) < len(network.encoders),
             ShowOnly: not output.present[:, 1].any(),
             ConstantAdam: isinstance(trainer.recipe.optimizer, ConstantAdam)
             and trainer.lr_scheduler.initial_lr == 1e-5,
@@ -86,7 +108,8 @@ def found_in(trainer: CMCTrainer) -> set[type]:
 )  # fmt: skip
 def test_both_of_a_pair_of_parts_are_in_the_trainer(unpaired, pair):
     recipes = [PARTS[b](PARTS[a](PLAIN)) for a, b in (pair, pair[::-1])]
-    assert found_in(trainer_of(unpaired, recipes[0])) == {*pair}
+    implied = {SeparateModalities} if {FuseSkips, ShareEncoder} & {*pair} else set()
+    assert found_in(trainer_of(unpaired, recipes[0])) == {*pair} | implied
     networks = [trainer_of(unpaired, recipe).network.state_dict().keys() for recipe in recipes]
     assert networks[0] == networks[1], "the order of these two does not matter"
 
@@ -107,12 +130,20 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"teacher": Teacher()}, "Teacher needs StrongView, since"),
         ({"views": (StrongView(),)}, "StrongView needs Teacher, since"),
         ({"views": (CopyPaste(),)}, "CopyPaste needs StrongView, since"),
+        ({"views": (RandomizeContrast(),)}, "RandomizeContrast needs StrongView, since"),
         (TAUGHT, "Teacher needs Pseudo"),
         ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (CopyPaste(), StrongView())},
-         "put StrongView before it"),
+         "CopyPaste pastes into strong views: put StrongView before it"),
+        ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (RandomizeContrast(), StrongView())},
+         "RandomizeContrast changes strong views: put StrongView before it"),
+        ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)),
+          "views": (StrongView(), CopyPaste(), RandomizeContrast())}, "put RandomizeContrast before it"),
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
-        ({"network": (FuseSkips(), FuseSkips())}, "names FuseSkips twice"),
+        ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
+        ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
+        ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
+        ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
         ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),
     ],
 )  # fmt: skip
@@ -153,9 +184,9 @@ def test_a_recipe_reads_as_a_table():
     assert RECIPES["CMCTrainerAsPrinted"].rows() == {
         "terms": "supervised; alpha = 0.1 exp(-5 (1 - r)), rising: csc (printed); "
         "beta = 0.1 exp(-5 r), falling: cac (printed)",
-        "network": "as planned",
+        "network": "SeparateModalities",
         "views": "FusePairs",
-        "modality dropout": "0",
+        "fusion": "FuseOrSplit(split=0.0)",
         "mirrored axes": "2",
         "Dice": "as planned",
         "optimizer": "ConstantAdam(rate=1e-05)",

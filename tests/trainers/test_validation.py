@@ -9,8 +9,7 @@ from nnunet_cmc.trainers.validation import MEMORY, SHARPNESS, confusion_alone, m
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    kwargs = {"features_per_stage": [4, 8], "n_blocks_per_stage": [1, 1]}
-    return CMCNet(3, 3, [8, 8, 8], "residual", kwargs, [4]).eval()
+    return CMCNet(3, 3, [8, 8, 8], "unet", {"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]}).eval()
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.pairs import POSITION_STRIDE
 from nnunet_cmc.losses import CACLoss
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
@@ -24,11 +23,11 @@ class CAC(PairTerm):
             len(registered),
             lambda: self.forms["paired"](output.logits[registered].softmax(2), output.present[registered]),
             len(others) / 2,
-            lambda: self._unpaired(output, others, batch.positions),
+            lambda: self._unpaired(output, others, batch),
         )
 
-    def _unpaired(self, output: CMCOutput, rows: Tensor, positions: Tensor) -> Tensor:
+    def _unpaired(self, output: CMCOutput, rows: Tensor, batch: Batch) -> Tensor:
         probabilities = output.logits[rows].softmax(2)
-        coarse = avg_pool3d(probabilities.flatten(0, 1), POSITION_STRIDE).unflatten(0, probabilities.shape[:2])
-        where = positions[rows, None].expand(-1, coarse.shape[1], -1, -1, -1, -1)
+        coarse = avg_pool3d(probabilities.flatten(0, 1), batch.position_stride).unflatten(0, probabilities.shape[:2])
+        where = batch.positions[rows, None].expand(-1, coarse.shape[1], -1, -1, -1, -1)
         return self.forms["unpaired"](coarse, output.present[rows], where)

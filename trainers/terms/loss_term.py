@@ -27,11 +27,13 @@ class LossTerm(nn.Module):
     Attributes:
         name: in logs, tables and checkpoints.
         compares: whether the term compares modalities.
+        uses_unlabeled: whether unlabelled rows have a part in it.
         similarity: of the last call of a term that compares: the mean similarity of partners and of others.
     """
 
     name: ClassVar[str]
     compares: ClassVar[bool] = False
+    uses_unlabeled: ClassVar[bool] = True
     similarity: Similarity | None = None
 
     @abstractmethod

@@ -1,15 +1,18 @@
-"""What a teacher says about the unlabelled rows."""
+"""What the unlabelled rows teach by their pseudo-labels."""
 
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, per_modality
+from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, over_resolutions
 
 
 class Pseudo(LossTerm):
-    """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``, where these are not K."""
+    """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``, where these are not K.
+
+    Supervised at every resolution, as :class:`Supervised`.
+    """
 
     name = "pseudo"
 
@@ -19,6 +22,7 @@ class Pseudo(LossTerm):
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term over the unlabelled rows."""
-        assert batch.pseudo_targets is not None, "a recipe with this term has a teacher"
+        if batch.pseudo_targets is None:  # whole scans are not labelled yet
+            return output.logits[:0].sum()
         hidden = slice(batch.n_labeled, None)
-        return per_modality(self.loss, output.logits[hidden], output.present[hidden], batch.pseudo_targets)
+        return over_resolutions(self.loss, output, hidden, output.present[hidden], batch.pseudo_targets)

@@ -15,11 +15,11 @@ from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 class Supervised(LossTerm):
     """nnU-Net's Dice + CE of each modality against its label, and the mean over modalities.
 
-    Where decoders predict at coarser resolutions, too, each weighs half as much as the one before. (nnU-Net's weights
-    halve likewise, but leave the coarsest resolution out.) The paper prints CE for one modality and Dice for the other.
+    Where decoders predict at coarser resolutions, too, these count as in nnU-Net. The paper prints CE for one modality
+    and Dice for the other.
     """
 
-    name = "supervised"
+    name, uses_unlabeled = "supervised", False
 
     def __init__(self, setting: Setting):
         super().__init__()
@@ -29,13 +29,25 @@ class Supervised(LossTerm):
         """Compute the term over the labelled rows."""
         labeled = slice(batch.n_labeled)
         decoded = batch.present[labeled] & output.present[labeled]
-        scales = (output.logits, *output.deep)
-        weights = [0.5**i for i in range(len(scales))]
-        total = torch.zeros((), device=output.logits.device)
-        for weight, logits in zip(weights, scales, strict=True):
-            target = interpolate(batch.target.float(), logits.shape[3:], mode="nearest-exact")
-            total = total + weight * per_modality(self.loss, logits[labeled], decoded, target)
-        return total / sum(weights)
+        return over_resolutions(self.loss, output, labeled, decoded, batch.target)
+
+
+def over_resolutions(loss: nn.Module, output: CMCOutput, rows: slice, decoded: Tensor, target: Tensor) -> Tensor:
+    """Compute :func:`per_modality` at every resolution that ``rows`` were predicted at, weighted as in nnU-Net.
+
+    Each resolution weighs half as much as the one before, and the coarsest of several nothing.
+
+    Args:
+        target: ``(N, 1 or M, D, H, W)``.
+    """
+    scales = (output.logits, *output.deep)
+    scales = scales[: max(1, len(scales) - 1)]
+    weights = [0.5**i for i in range(len(scales))]
+    total = torch.zeros((), device=output.logits.device)
+    for weight, logits in zip(weights, scales, strict=True):
+        coarse = interpolate(target.float(), logits.shape[3:], mode="nearest-exact")
+        total = total + weight * per_modality(loss, logits[rows], decoded, coarse)
+    return total / sum(weights)
 
 
 def dice_and_ce(batch_dice: bool, ignore_label: int | None = None) -> DC_and_CE_loss:

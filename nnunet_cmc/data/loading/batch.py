@@ -12,7 +12,7 @@ ALL, LABELED, UNLABELED, PAIRS = "rows", "labelled rows", "unlabelled rows", "pa
 COUNTED = {
     **dict.fromkeys(("data", "fusion", "positions"), ALL),
     "target": LABELED,
-    **dict.fromkeys(("strong", "pasted", "pseudo_targets"), UNLABELED),
+    **dict.fromkeys(("strong", "pseudo_targets"), UNLABELED),
     "pairs": PAIRS,
 }
 
@@ -28,10 +28,9 @@ class Batch:
         pairs: ``(P, M)`` int64, the row that shows modality m of pair p, or -1; on the CPU, or the host would wait for
             the GPU.
         positions: ``(N, 3, d, h, w)`` float32, relative position in the body box along D, H, W from before
-            augmentation; inside is [0, 1], and NaN is unknown.
+            augmentation, of cells of ``position_stride`` voxels; inside is [0, 1], and NaN is unknown.
         keys: the cases, row by row.
         strong: ``(N_unlabeled, M, D, H, W)`` float32, the view of the unlabelled rows that a teacher's student sees.
-        pasted: ``(N_unlabeled, 1, D, H, W)`` int16, true labels within the strong views, elsewhere -1.
         pseudo_targets: ``(N_unlabeled, 1, D, H, W)`` int16, what the student learns there.
     """
 
@@ -42,7 +41,6 @@ class Batch:
     positions: Tensor
     keys: list | None = None
     strong: Tensor | None = None
-    pasted: Tensor | None = None
     pseudo_targets: Tensor | None = None
 
     @property
@@ -54,6 +52,12 @@ class Batch:
     def present(self) -> Tensor:
         """Which modalities each row shows, ``(N, M)`` bool."""
         return self.fusion.diagonal(dim1=1, dim2=2)
+
+    @property
+    def position_stride(self) -> tuple[int, ...]:
+        """Number of voxels of ``data`` to a cell of ``positions``, along D, H and W."""
+        shapes = self.data.shape[2:], self.positions.shape[2:]
+        return tuple(side // cells for side, cells in zip(*shapes, strict=True))
 
     def tensors(self) -> Iterator[tuple[str, str, Tensor]]:
         """Name of each tensor that the batch has, what its first axis counts, and the tensor."""

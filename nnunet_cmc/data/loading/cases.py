@@ -37,21 +37,25 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
     Args:
         folders: case -> the folder of its preprocessed files; hidden labels lie among the labelled cases, scans
             without a label in a folder of their own.
+        pseudo_labels: folder of labels to read in place of the cases' own, if any.
     """
 
-    def __init__(self, folders: dict[str, str]):
+    def __init__(self, folders: dict[str, str], pseudo_labels: str | None = None):
         super().__init__("", list(folders))
-        self.folders = folders
+        self.folders, self.pseudo_labels = folders, pseudo_labels
 
     def load_case(self, identifier: str):
-        """(image ``(M, D, H, W)`` on disk, None, None, the properties that no label went into).
+        """(image ``(M, D, H, W)`` on disk, pseudo-label or None, None, the properties that no label went into).
 
         Raises:
             ValueError: see :class:`LabeledDataset`.
         """
         path = join(self.folders[identifier], identifier)
         properties = _properties(identifier, path + ".pkl")
-        return _array(identifier, path + ".b2nd", self.mmap_kwargs), None, None, {key: properties[key] for key in OURS}
+        image, label = _array(identifier, path + ".b2nd", self.mmap_kwargs), None
+        if self.pseudo_labels is not None:
+            label = _array(identifier, join(self.pseudo_labels, f"{identifier}_seg.b2nd"), self.mmap_kwargs)
+        return image, label, None, {key: properties[key] for key in OURS}
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Where in a scan an augmented patch comes from: told by the augmentation, not interpolated as more channels."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,24 +10,40 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.cropping import crop_tensor
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
+from torch.nn.functional import avg_pool2d, avg_pool3d
+
+# Places vary slowly: a patch carries them at a fraction of its resolution, at most this many voxels to a cell.
+MAX_STRIDE = 4
+
+
+def position_stride(side: int) -> int:
+    """Return how many voxels make a cell of positions along an axis of a patch with ``side`` voxels.
+
+    It is the largest divisor of ``side`` up to :data:`MAX_STRIDE`: cells are whole also where the side, such as the ten
+    slices of a cardiac stack, is no multiple of 4.
+    """
+    return max(stride for stride in range(1, MAX_STRIDE + 1) if side % stride == 0)
 
 
 class LocatingTransform(BasicTransform):
     """A spatial transform that makes of a sample's ``regression_target`` the places that its patch comes from.
 
-    It takes the shape of what was read, ``(3,)`` int64, and gives ``(3, D/S, H/S, W/S)`` float32 for a patch of
-    ``(D, H, W)``: the mean place along D, H, W of each block of S^3 voxels, in voxels of what was read, whose first has
-    its centre at 0; NaN where that lies outside. Later transforms may mirror it.
+    It takes any tensor of the shape ``(3, D', H', W')`` of what was read (:func:`nowhere`), and gives ``(3, d, h, w)``
+    float32 for a patch of ``(D, H, W)``: the mean place along D, H, W of each cell of :func:`position_stride` voxels
+    along each axis, in voxels of what was read, whose first has its centre at 0; NaN where that lies outside. Later
+    transforms may mirror it.
+
+    A flat patch is augmented slice by slice, between nnU-Net's Convert3DTo2DTransform and Convert2DTo3DTransform: its
+    slices are channels, ``(3 D, H', W')`` becomes ``(3 d, h, w)``, and cells span slices as they were read.
 
     Args:
-        spatial: nnU-Net's, in three dimensions.
-        stride: S.
+        spatial: nnU-Net's, in three dimensions or, for flat patches, in two.
     """
 
-    def __init__(self, spatial: SpatialTransform, stride: int):
+    def __init__(self, spatial: SpatialTransform):
         super().__init__()
-        self.spatial, self.stride = spatial, stride
+        self.spatial = spatial
+        self.stride = [position_stride(side) for side in spatial.patch_size]
 
     def get_parameters(self, **data_dict: Any) -> dict:
         """The spatial transform's."""
@@ -39,25 +56,45 @@ class LocatingTransform(BasicTransform):
         return self.spatial._apply_to_segmentation(segmentation, **params)
 
     def _apply_to_regr_target(self, regression_target: Tensor, **params: Any) -> Tensor:
-        size = regression_target.view(3, 1, 1, 1)
+        shape = regression_target.shape[1:]
+        size = torch.tensor(shape).view(-1, *[1] * len(shape))
         if params["grid"] is None:
-            places = self._of_crop(regression_target.tolist(), params["center_location_in_pixels"])
+            places = self._of_crop(shape, params["center_location_in_pixels"])
         else:
-            blocks = avg_pool3d(params["grid"].permute(3, 0, 1, 2), self.stride)
+            avg_pool = {2: avg_pool2d, 3: avg_pool3d}[len(shape)]
+            blocks = avg_pool(params["grid"].movedim(-1, 0), self.stride)
             places = ((blocks.flip(0) + 1) * size - 1) / 2  # grid_sample counts from -1 to 1, and W first
-        return places.where((places >= -0.5) & (places <= size - 0.5), torch.nan)
+        places = places.where((places >= -0.5) & (places <= size - 0.5), torch.nan)
+        return places if len(shape) == 3 else _slice_by_slice(places, len(regression_target) // 3)
 
-    def _of_crop(self, shape: list[int], center: list[float]) -> Tensor:
+    def _of_crop(self, shape: torch.Size, center: list[float]) -> Tensor:
         along = []
         for side, middle, length in zip(shape, center, self.spatial.patch_size, strict=True):
             numbers = torch.arange(side).float()[None]
-            along.append(crop_tensor(numbers, [math.floor(middle)], [length], pad_kwargs={"value": torch.nan}))
-        blocks = [places[0].unfold(0, self.stride, self.stride).mean(1) for places in along]
+            along.append(crop_tensor(numbers, [math.floor(middle)], [length], pad_kwargs={"value": torch.nan})[0])
+        blocks = [_cells(places, stride) for places, stride in zip(along, self.stride, strict=True)]
         return torch.stack(torch.meshgrid(*blocks, indexing="ij"))
 
 
-def located(transforms: ComposeTransforms, stride: int) -> ComposeTransforms:
+def _slice_by_slice(places: Tensor, depth: int) -> Tensor:
+    """``(3 d, h, w)``: where cells of ``depth`` slices lie, of which all show the ``places (2, h, w)`` of H and W."""
+    slices = _cells(torch.arange(depth).float(), position_stride(depth))
+    along_d = slices.view(1, -1, 1, 1).expand(1, -1, *places.shape[1:])
+    return torch.cat([along_d, places[:, None].expand(-1, len(slices), -1, -1)]).flatten(0, 1)
+
+
+def _cells(numbers: Tensor, stride: int) -> Tensor:
+    """Mean of each ``stride`` numbers."""
+    return numbers.unfold(0, stride, stride).mean(1)
+
+
+def nowhere(shape: Sequence[int]) -> Tensor:
+    """``(3, *shape)`` float32 without memory of its own: what :class:`LocatingTransform` fills with places."""
+    return torch.tensor(torch.nan).expand(3, *shape)
+
+
+def located(transforms: ComposeTransforms) -> ComposeTransforms:
     """nnU-Net's augmentation, which says where patches come from: see :class:`LocatingTransform`."""
     return ComposeTransforms(
-        [LocatingTransform(one, stride) if isinstance(one, SpatialTransform) else one for one in transforms.transforms]
+        [LocatingTransform(one) if isinstance(one, SpatialTransform) else one for one in transforms.transforms]
     )

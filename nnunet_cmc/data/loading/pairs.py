@@ -12,11 +12,10 @@ from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.cases import CaseSampler
+from nnunet_cmc.data.loading.fusion import Alone, Fusion
+from nnunet_cmc.data.loading.locating import nowhere, position_stride
 from nnunet_cmc.data.loading.seeding import SeededLoader
 from nnunet_cmc.data.loading.views import View
-
-# A patch carries its positions in the body at 1 / POSITION_STRIDE of its resolution: they vary slowly.
-POSITION_STRIDE = 4
 
 
 class Crop(NamedTuple):
@@ -38,10 +37,9 @@ class PairLoader(SeededLoader):
     says which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels
     of different grids have nothing to do with each other.
 
-    A batch is a :class:`Batch`. Labelled rows fuse all they have or, with probability ``modality_dropout``, are split
-    at random into two groups that fuse among themselves; each unlabelled modality is on its own, so that agreement
-    between modalities is learned and not given. ``positions`` are at 1 / POSITION_STRIDE of the resolution, NaN
-    outside of what was read and for scans without a partner, whose place nobody asks for.
+    A batch is a :class:`Batch`. Labelled rows are fused as ``fusion`` says, unlabelled ones not at all. ``positions``
+    are those of cells of :func:`position_stride` voxels along each axis, NaN outside of what was read and for scans
+    without a partner, whose place nobody asks for.
 
     Args:
         labeled: the labelled cases.
@@ -50,9 +48,9 @@ class PairLoader(SeededLoader):
         initial_patch_size, patch_size: voxels read, and left after augmentation.
         label_manager: nnU-Net's.
         oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
-        modality_dropout: see above.
+        fusion: of the labelled rows.
         views: what is done to each batch, in this order: see :mod:`~nnunet_cmc.data.loading.views`.
-        transforms: nnU-Net's augmentation, :func:`located` with POSITION_STRIDE.
+        transforms, unlabeled_transforms: nnU-Net's augmentation of the labelled and the other rows, :func:`located`.
         seeding: SeededLoader's ``seed``, ``rank`` and ``first_batch``.
     """
 
@@ -65,8 +63,9 @@ class PairLoader(SeededLoader):
         patch_size,
         label_manager,
         oversample_foreground_percent: float,
-        modality_dropout: float,
+        fusion: Fusion,
         transforms,
+        unlabeled_transforms,
         views: Sequence[View] = (),
         **seeding,
     ):
@@ -76,7 +75,8 @@ class PairLoader(SeededLoader):
         )  # fmt: skip
         self.labeled = labeled
         self.unlabeled = unlabeled
-        self.modality_dropout = modality_dropout
+        self.fusion = fusion
+        self.unlabeled_transforms = unlabeled_transforms
         self.views = views
 
     @torch.no_grad()
@@ -90,11 +90,11 @@ class PairLoader(SeededLoader):
 
     def _draw_batch(self) -> Batch:
         pairs = [self._draw_pair(self.labeled, self.get_do_oversample(i)) for i in range(self.batch_size)]
-        data, rows = self._read_all(pairs)
+        data, rows = self._read_all(pairs, self.transforms)
         n_labeled = len(rows)
         if self.unlabeled is not None:
             hidden = [self._draw_pair(self.unlabeled, False) for _ in range(self.batch_size)]
-            more_data, more_rows = self._read_all(hidden)
+            more_data, more_rows = self._read_all(hidden, self.unlabeled_transforms)
             data, rows, pairs = torch.cat([data, more_data]), rows + more_rows, pairs + hidden
         crops = [crop for pair in pairs for crop in pair]
         num_modalities = data.shape[1]
@@ -102,21 +102,25 @@ class PairLoader(SeededLoader):
             data=data,
             target=torch.stack([row["segmentation"] for row in rows[:n_labeled]]),
             fusion=torch.stack(
-                [self._fusion(crop.channels, num_modalities, i < n_labeled) for i, crop in enumerate(crops)]
+                [
+                    (self.fusion if i < n_labeled else Alone())(crop.channels, num_modalities)
+                    for i, crop in enumerate(crops)
+                ]
             ),
             pairs=_row_of_each_modality(pairs, num_modalities),
             positions=torch.stack([row["positions"] for row in rows]),
+            pseudo_targets=_stacked_labels(rows[n_labeled:]),
             keys=[crop.case for crop in crops],
         )
 
-    def _read_all(self, pairs: list[list[Crop]]) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    def _read_all(self, pairs: list[list[Crop]], transforms) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Every row's ``(M, D, H, W)``, absent channels zero, and its target and positions."""
         crops = [crop for pair in pairs for crop in pair]
         # numpy's zeros take no time until they are read
         data = torch.from_numpy(np.zeros((len(crops), crops[0].data.shape[0], *self.final_patch_size), np.float32))
         rows = []
         for out, crop in zip(data, crops, strict=True):
-            row = self._read(crop)
+            row = self._read(crop, transforms)
             out[list(crop.channels)] = row.pop("image")
             rows.append(row)
         return data, rows
@@ -144,44 +148,27 @@ class PairLoader(SeededLoader):
         pad = max(int(self.need_to_pad[d]), int(self.patch_size[d]) - side)
         return -pad // 2, side + pad // 2 + pad % 2 - int(self.patch_size[d])
 
-    def _read(self, crop: Crop) -> dict[str, Tensor]:
+    def _read(self, crop: Crop, transforms) -> dict[str, Tensor]:
         box = [[lo, lo + int(side)] for lo, side in zip(crop.corner, self.patch_size, strict=True)]
         first, last = min(crop.channels), max(crop.channels)  # what is absent is neither read nor augmented
         read = torch.from_numpy(crop_and_pad_nd(crop.data, [[first, last + 1], *box], 0)).float()
         everything = len(crop.channels) == len(read)
         sample = {"image": read if everything else read[[channel - first for channel in crop.channels]]}
         if len(crop.channels) == 1:
-            sample["regression_target"] = torch.tensor(read.shape[1:])
+            sample["regression_target"] = nowhere(read.shape[1:])
         if crop.seg is not None:
             sample["segmentation"] = torch.from_numpy(crop_and_pad_nd(crop.seg, box, -1, cast_cropped_to=np.int16))
-        sample = self.transforms(**sample)
+        sample = transforms(**sample)
         if "regression_target" in sample:
             positions = _positions(sample.pop("regression_target"), crop.corner, crop.body_box)
         else:
-            positions = torch.full((3, *(side // POSITION_STRIDE for side in sample["image"].shape[1:])), torch.nan)
+            positions = nowhere([side // position_stride(side) for side in sample["image"].shape[1:]])
         return {**sample, "positions": positions}
 
-    def _fusion(self, channels: tuple[int, ...], num_modalities: int, labeled: bool) -> Tensor:
-        """Row of ``fusion``: who fuses with whom."""
-        if labeled:
-            split = len(channels) > 1 and np.random.uniform() < self.modality_dropout
-            return fusion_groups(channels, num_modalities, split)
-        party = np.arange(num_modalities)
-        return _together(party, channels)
 
-
-def fusion_groups(channels: tuple[int, ...], num_modalities: int, split: bool) -> Tensor:
-    """Row of ``fusion`` where all ``channels`` fuse or, ``split`` at random, two groups of them, each by itself."""
-    party = np.zeros(num_modalities, dtype=int)
-    if split:
-        members = np.random.permutation(channels)
-        party[members[: np.random.randint(1, len(channels))]] = 1
-    return _together(party, channels)
-
-
-def _together(party: np.ndarray, channels: tuple[int, ...]) -> Tensor:
-    there = np.isin(np.arange(len(party)), channels)
-    return torch.from_numpy((party[:, None] == party[None]) & there[:, None] & there[None])
+def _stacked_labels(rows: list[dict[str, Tensor]]) -> Tensor | None:
+    """Stack the labels of rows that have them."""
+    return torch.stack([row["segmentation"] for row in rows]) if rows and "segmentation" in rows[0] else None
 
 
 def _positions(places: Tensor, corner: list[int], body_box: np.ndarray) -> Tensor:

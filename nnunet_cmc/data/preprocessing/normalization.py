@@ -7,7 +7,7 @@ where a channel has fewer than two of them.
 from collections.abc import Sequence
 
 import numpy as np
-from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization, ImageNormalization
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
@@ -36,6 +36,20 @@ def describe_normalization(description: DatasetDescription, schemes: Sequence[st
             "or let channel_names in dataset.json say CT."
         )
     return sentence
+
+
+def clip_range(scheme: str, intensities: dict) -> tuple[float, float] | None:
+    """Find the lowest and highest value that a scheme leaves of any scan, or None where that depends on the scan.
+
+    Args:
+        scheme: its name, as in the plans.
+        intensities: ``foreground_intensity_properties_per_channel`` of the channel, as in the plans.
+    """
+    clipping = {kind.__name__: kind for kind in (CTNormalization, CTWindowNormalization, PercentileNormalization)}
+    if scheme not in clipping:
+        return None
+    low, high = clipping[scheme](False, intensities).run(np.array([-1e9, 1e9], np.float32))
+    return float(low), float(high)
 
 
 def _body(image: np.ndarray) -> np.ndarray:

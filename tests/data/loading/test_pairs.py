@@ -1,6 +1,7 @@
 """Pair sampling on a handful of preprocessed cases whose voxels say where they come from."""
 
 import os
+import random
 from collections import Counter
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 import scipy.stats
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -16,23 +20,28 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.loading.cases import CaseSampler, UnlabeledDataset
 from nnunet_cmc.data.loading.locating import LocatingTransform, located
-from nnunet_cmc.data.loading.pairs import POSITION_STRIDE, PairLoader
-from nnunet_cmc.data.loading.views import StrongView
+from nnunet_cmc.data.loading.pairs import PairLoader
+from nnunet_cmc.data.loading.seeding import seeded
+from nnunet_cmc.data.loading.views import CopyPaste, StrongView, perturbation
 
 PATCH = (16, 16, 16)
 SHAPE = (24, 32, 28)
 BODY = [[2.0, 22.0], [4.0, 28.0], [4.0, 24.0]]
 
 
-def save(folder, case, channels, seed=0):
+# of a flat patch nnU-Net reads no more slices than it has, but more of each slice
+FLAT_SHAPE, FLAT_PATCH, FLAT_READ, FLAT_STRIDE = (13, 40, 36), (10, 36, 32), (10, 42, 42), (2, 4, 4)
+
+
+def save(folder, case, channels, seed=0, shape=SHAPE):
     """A case whose present channels count voxels along W, H, ... and whose class 1 is a cube in one corner."""
     rng = np.random.default_rng(seed)
-    data = np.zeros((2, *SHAPE), dtype=np.float32)
-    ramp = np.indices(SHAPE).sum(0) + 1.0
+    data = np.zeros((2, *shape), dtype=np.float32)
+    ramp = np.indices(shape).sum(0) + 1.0
     for channel in channels:
-        data[channel] = ramp + channel + rng.uniform(0, 0.1, SHAPE)
-    seg = np.zeros((1, *SHAPE), dtype=np.int16)
-    seg[0, 18:22, 24:28, 20:24] = 1
+        data[channel] = ramp + channel + rng.uniform(0, 0.1, shape)
+    seg = np.zeros((1, *shape), dtype=np.int16)
+    seg[0, shape[0] - 6 : shape[0] - 2, 24:28, 20:24] = 1
     properties = {
         "present_channels": list(channels),
         "body_box": BODY,
@@ -55,23 +64,31 @@ def transforms(augment):
     """nnU-Net's augmentation, or none, so that voxel values can be traced."""
     if augment:
         stock = nnUNetTrainer.get_training_transforms(PATCH, (-0.5, 0.5), None, (0, 1, 2), False)
-        return located(stock, POSITION_STRIDE)
-    return LocatingTransform(SpatialTransform(PATCH, 0, False), POSITION_STRIDE)
+        return located(stock)
+    return LocatingTransform(SpatialTransform(PATCH, 0, False))
 
 
-def loader(folder, present, subjects=None, unlabeled=(), patch=PATCH, augment=False, pairs=2, **kwargs):
+def loader(
+    folder, present, subjects=None, unlabeled=(), patch=PATCH, final=PATCH, shape=SHAPE, augment=False, chain=None,
+    pairs=2, **kwargs,
+):  # fmt: skip
     for i, (case, channels) in enumerate(present.items()):
         if not os.path.isfile(os.path.join(folder, case + ".b2nd")):
-            save(folder, case, channels, seed=i)
+            save(folder, case, channels, i, shape)
     json = dataset_json(present, subjects)
     description = DatasetDescription.from_dict(json)
     labeled = CaseSampler(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), description)
     hidden = CaseSampler(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), description) if unlabeled else None
     arguments = {"oversample_foreground_percent": 0.33, "modality_dropout": 0.5, **kwargs}
     return PairLoader(
-        labeled, hidden, pairs, patch, PATCH, LabelManager(json["labels"], None),
-        transforms=transforms(augment), **arguments,
+        labeled, hidden, pairs, patch, final, LabelManager(json["labels"], None),
+        transforms=chain or transforms(augment), **arguments,
     )  # fmt: skip
+
+
+def flat_loader(folder, present, stock, **kwargs):
+    """A loader of flat patches, augmented by ``stock``, a chain of nnU-Net."""
+    return loader(folder, present, patch=FLAT_READ, final=FLAT_PATCH, shape=FLAT_SHAPE, chain=located(stock), **kwargs)
 
 
 REGISTERED = {"a": (0, 1), "b": (0, 1), "c": (0, 1)}
@@ -294,6 +311,97 @@ def test_two_views_of_unlabelled_rows_differ_in_intensity_alone(tmp_path):
             agreements.append(torch.corrcoef(torch.stack([w.flatten(), s.flatten()]))[0, 1].item())
     assert np.median(agreements) > 0.8, "nothing has moved"
     assert min(agreements) < 0.999, "something has changed"
+
+
+class Remembers:
+    """An augmentation that notes each sample and the random state that it was made from."""
+
+    def __init__(self, transforms):
+        self.transforms, self.calls = transforms, []
+
+    def __call__(self, **sample):
+        kept = {name: tensor.clone() for name, tensor in sample.items() if name != "regression_target"}
+        self.calls.append((np.random.get_state(), torch.get_rng_state(), random.getstate(), kept))
+        return self.transforms(**sample)
+
+
+@pytest.mark.parametrize("present", [REGISTERED, UNPAIRED])
+def test_rows_of_flat_patches_are_nnunets_own(tmp_path, present):
+    """Labelled and unlabelled rows, registered or not, against nnU-Net's dummy 2-D augmentation of what was read."""
+    stock = nnUNetTrainer.get_training_transforms(FLAT_PATCH, (-np.pi, np.pi), None, (0, 1, 2), True)
+    source = flat_loader(tmp_path, present, stock, unlabeled=list(present)[1::2], seed=0)
+    source.transforms = remembered = Remembers(source.transforms)
+    for _ in range(4):
+        remembered.calls.clear()
+        batch = source.generate_train_batch()
+        assert len(remembered.calls) == len(batch["data"])
+        assert batch["data"].shape[1:] == (2, *FLAT_PATCH)
+        for row, (numpy_state, torch_state, python_state, sample) in enumerate(remembered.calls):
+            assert sample["image"].shape[1:] == FLAT_READ
+            with seeded(0):  # puts the generators back
+                np.random.set_state(numpy_state)
+                torch.set_rng_state(torch_state)
+                random.setstate(python_state)
+                expected = stock(**sample)
+            has = batch["fusion"][row].diagonal()
+            assert batch["data"][row][has].equal(expected["image"])
+            assert not batch["data"][row][~has].any()
+            if row < len(batch["target"]):
+                assert batch["target"][row].equal(expected["segmentation"])
+
+
+def test_positions_in_flat_patches_are_those_of_the_body_box(tmp_path):
+    """Turned and scaled in each slice and mirrored along all axes, voxels still count D + H + W."""
+    spatial = SpatialTransform(FLAT_PATCH[1:], 0, False, p_rotation=1, p_scaling=1, scaling=(0.8, 1.2))
+    stock = ComposeTransforms([Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform(), MirrorTransform((0, 1, 2))])
+    source = flat_loader(tmp_path, UNPAIRED, stock, unlabeled=["ct2", "mr2"], seed=0)
+    box, compared = torch.tensor(BODY), 0
+    for _ in range(4):
+        batch = source.generate_train_batch()
+        assert batch["positions"].shape == (8, 3, 5, 9, 8)
+        voxel = (batch["positions"] * (box[:, 1] - box[:, 0])[:, None, None, None]).sum(1) + box[:, 0].sum()
+        for row, values in enumerate(batch["data"]):
+            modality = int(batch["fusion"][row].diagonal().nonzero())
+            covered = minimum_of_cells(values[modality] > modality + 0.99)
+            value = torch.nn.functional.avg_pool3d(values[modality][None], FLAT_STRIDE)[0]
+            expected = voxel[row] - 1.5 + 1.0 + modality + 0.05
+            # the outermost voxels of the volume are mixed with the zeros around it
+            near = (value - expected).abs()[covered]
+            compared += len(near)
+            assert near.median() < 0.05
+            assert (near < 0.1).float().mean() > 0.8
+    assert compared > 2000
+
+
+def minimum_of_cells(mask):
+    return -torch.nn.functional.max_pool3d(-mask[None].float(), FLAT_STRIDE)[0] == 1
+
+
+def test_what_is_pasted_into_a_flat_patch_has_no_place(tmp_path):
+    stock = ComposeTransforms([Convert3DTo2DTransform(), SpatialTransform(FLAT_PATCH[1:], 0, False)])
+    stock.transforms.append(Convert2DTo3DTransform())
+    plain, pasted = (
+        flat_loader(tmp_path, UNPAIRED, stock, unlabeled=["ct2", "mr2"], seed=1, views=views).generate_train_batch()
+        for views in ((StrongView(),), (StrongView(), CopyPaste()))
+    )
+    there = pasted["pasted"] >= 0
+    assert there.any()
+    touched = torch.nn.functional.max_pool3d(there.float(), FLAT_STRIDE).bool()
+    expected = plain["positions"][4:].masked_fill(touched, torch.nan)
+    torch.testing.assert_close(pasted["positions"][4:], expected, rtol=0, atol=0, equal_nan=True)
+    assert expected.isfinite().any()
+
+
+@pytest.mark.parametrize("depth", range(3, 11))
+def test_strong_views_of_few_slices(depth):
+    np.random.seed(depth)
+    torch.manual_seed(depth)
+    perturb = perturbation((depth, 24, 20))
+    image = torch.randn(2, depth, 24, 20)
+    for _ in range(30):
+        view = perturb(image=image.clone())["image"]
+        assert view.isfinite().all()
+        assert view.flatten(1).any(1).all()
 
 
 @pytest.mark.parametrize(("present", "volumes"), [(REGISTERED, 2 * 2 + 2), (UNPAIRED, 4 * 2 + 4)])

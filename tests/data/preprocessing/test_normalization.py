@@ -80,3 +80,15 @@ def test_how_each_modality_is_normalised_in_words():
         "NCCT not as CT (ZScoreNormalization), late as CT (CTNormalization)."
     )
     assert doubt.startswith("NCCT: not called CT; where the values are HU, convert with --ct NCCT, or")
+
+
+INTENSITIES = {"mean": 40.0, "std": 25.0, "percentile_00_5": -60.0, "percentile_99_5": 190.0}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [("CTNormalization", (-4, 6)), ("CTWindowNormalization", (0, 1)), ("PercentileNormalization", (0, 1)),
+     ("ZScoreNormalization", None), ("CTPositiveZScoreNormalization", None), ("NoNormalization", None)],
+)  # fmt: skip
+def test_clip_range_is_what_the_scheme_leaves_of_extreme_values(scheme, expected):
+    assert normalization.clip_range(scheme, INTENSITIES) == expected

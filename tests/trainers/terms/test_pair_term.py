@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.losses import CACLoss
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms import CAC, CSC, Setting
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
@@ -19,9 +20,9 @@ def test_pairs_get_the_form_of_their_data():
     assert others.tolist() == [2, 3]
 
 
-def output_of(rows: int, present: list[list[bool]]) -> CMCOutput:
+def output_of(rows: int, present: list[list[bool]], patch=(8, 8, 8)) -> CMCOutput:
     torch.manual_seed(0)
-    logits = torch.randn(rows, 2, 3, 8, 8, 8, requires_grad=True)
+    logits = torch.randn(rows, 2, 3, *patch, requires_grad=True)
     features = torch.randn(rows, 2, 4, 2, 2, 2, requires_grad=True)
     return CMCOutput(logits, features, torch.tensor(present))
 
@@ -48,6 +49,19 @@ def test_cac_is_for_unlabelled_rows_and_csc_for_all(form):
     gradient = torch.autograd.grad(cac, output.logits)[0]
     assert not gradient[:labeled].any()
     assert gradient[labeled:].flatten(1).any(1).all()
+
+
+def test_cells_of_a_flat_patch_are_the_means_of_whole_blocks():
+    """Ten slices, at 2 voxels to a cell along D, 3 along H and 4 along W."""
+    output = output_of(2, [[True, False], [False, True]], (10, 9, 8))
+    positions = torch.rand(2, 3, 5, 3, 2)
+    fusion, data, target = torch.eye(2, dtype=torch.bool)[:, None], torch.zeros(2, 2, 10, 9, 8), torch.zeros(0)
+    batch = Batch(data, target, fusion, torch.tensor([[0, 1]]), positions)
+    means = output.logits.softmax(2).unflatten(3, (5, 2)).unflatten(5, (3, 3)).unflatten(7, (2, 4)).mean((4, 6, 8))
+    each = positions[:, None].expand(-1, 2, -1, -1, -1, -1)
+    expected = CACLoss("unpaired", num_modalities=2, num_classes=3)(means, output.present, each)
+    assert expected > 0
+    torch.testing.assert_close(CAC(SETTING)(output, batch), expected)
 
 
 def test_nothing_to_compare_is_an_exact_zero_with_a_graph():

@@ -1,0 +1,89 @@
+"""Strong views in a random contrast, as a trainer's loader makes them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from short_trainers import TAUGHT, short
+
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.data.loading.views import CopyPaste, RandomizeContrast
+
+
+def contrasted(*more, **arguments):
+    return replace(TAUGHT, views=(*TAUGHT.views, RandomizeContrast(**arguments), *more))
+
+
+def batches_of(trainer, count: int):
+    trainer.initialize()
+    loader, _ = trainer.get_dataloaders()
+    return [next(loader) for _ in range(count)]
+
+
+def bare_batch(strong):
+    """Of unlabelled rows alone; the views of it do not look at the rest."""
+    rows, channels = strong.shape[:2]
+    nothing = torch.zeros(0)
+    fusion = torch.eye(channels, dtype=torch.bool).expand(rows, -1, -1)
+    return Batch(strong, nothing, fusion, nothing, nothing, strong=strong)
+
+
+def test_strong_views_alone_change_and_keep_norm_and_absence(cubes):
+    """What nnU-Net's transforms did before is the same with and without, from the same seed."""
+    plain, other = (cubes.trainer(short(recipe)) for recipe in (TAUGHT, contrasted()))
+    agreement = []
+    for before, after in zip(batches_of(plain, 4), batches_of(other, 4), strict=True):
+        for name, value in before.items():
+            if torch.is_tensor(value) and name != "strong":
+                torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True)
+        assert not after["strong"][before["strong"] == 0].any()
+        norms = [batch["strong"].flatten(2).norm(dim=2) for batch in (before, after)]
+        torch.testing.assert_close(*norms, rtol=1e-4, atol=0)
+        for x, y in zip(before["strong"].flatten(0, 1), after["strong"].flatten(0, 1), strict=True):
+            if x.any():
+                agreement.append(np.corrcoef(x.flatten(), y.flatten())[0, 1])
+    assert np.median(np.abs(agreement)) < 0.98
+    assert len(set(np.round(agreement, 6))) == len(agreement)
+
+
+def test_what_is_pasted_keeps_its_contrast(registered):
+    for batch in batches_of(registered.trainer(short(contrasted(CopyPaste()))), 2):
+        labeled, pasted = batch["data"][: len(batch["target"])], batch["pasted"]
+        for row, there in zip(batch["strong"], pasted[:, 0] >= 0, strict=True):
+            assert there.any()
+            assert any(row[:, there].equal(donor[:, there]) for donor in labeled)
+
+
+def test_a_share_of_the_views_is_changed():
+    strong = torch.randn(200, 1, 4, 4, 4)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    for share in (0.0, 0.25, 1.0):
+        batch = bare_batch(strong)
+        changed = (RandomizeContrast(share)(batch).strong != strong).flatten(1).any(1)
+        assert changed.float().mean() == pytest.approx(share, abs=0.1)
+        assert batch.strong.equal(strong)
+
+
+def test_plans_that_clip_ct_keep_its_strong_views_in_the_same_range(unpaired, monkeypatch):
+    trainer = unpaired.trainer(short(contrasted()))
+    trainer.initialize()
+    configuration = trainer.configuration_manager
+    schemes = ["CTNormalization", "ZScoreNormalization"]
+    monkeypatch.setitem(configuration.configuration, "normalization_schemes", schemes)
+    monkeypatch.setitem(
+        trainer.plans_manager.plans,
+        "foreground_intensity_properties_per_channel",
+        {str(i): {"mean": 10.0, "std": 20.0, "percentile_00_5": 0.0, "percentile_99_5": 20.0} for i in range(2)},
+    )
+    loader, _ = trainer.get_dataloaders()
+    strong = torch.cat([next(loader)["strong"] for _ in range(4)])
+    assert strong[:, 0].abs().max() == 0.5
+    assert strong[:, 1].abs().max() > 0.5
+
+
+def test_without_strong_views_it_is_refused():
+    batch = replace(bare_batch(torch.randn(1, 1, 2, 2, 2)), strong=None)
+    with pytest.raises(ValueError, match="put StrongView before it"):
+        RandomizeContrast()(batch)

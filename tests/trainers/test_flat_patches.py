@@ -1,0 +1,41 @@
+"""Stacks of few thick slices: training on patches that nnU-Net augments slice by slice."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from short_trainers import TAUGHT, short
+
+from nnunet_cmc.data.loading.views import CopyPaste
+
+TAUGHT_AND_PASTED = replace(TAUGHT, views=(*TAUGHT.views, CopyPaste()))
+
+
+@pytest.fixture
+def flat(cubes):
+    """Patches of 8 slices of volumes of 20 x 24 x 22 voxels."""
+    configuration = cubes.plans["configurations"]["3d_fullres"]
+    configuration["patch_size"] = configuration["architecture"]["arch_kwargs"]["patch_size"] = [8, 32, 32]
+    return cubes
+
+
+def test_they_are_read_and_augmented_as_nnunet_does_it(flat):
+    trainer = flat.trainer(short(TAUGHT))
+    trainer.initialize()
+    training, validation = (augmenter.data_loader for augmenter in trainer.get_dataloaders())
+    _, dummy_2d, initial, _ = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(trainer)
+    assert dummy_2d
+    assert training.patch_size.tolist() == initial.tolist()
+    assert training.patch_size[0] == 8
+    assert isinstance(training.transforms.transforms[0], Convert3DTo2DTransform)
+    assert list(validation.patch_size) == [8, 32, 32]
+
+
+def test_a_training_with_every_term_and_view(flat):
+    trainer = flat.trainer(short(TAUGHT_AND_PASTED, epochs=1))
+    trainer.run_training()
+    losses = trainer.logger.get_value("train_losses", None)
+    assert len(losses) == 1
+    assert np.isfinite(losses).all()
