@@ -33,6 +33,15 @@ TAKEN: dict[str, dict[str, str | None]] = {
         "_apply_to_image": "img params",
         "_apply_to_segmentation": "segmentation params",
     },
+    "dynamic_network_architectures.building_blocks.plain_conv_encoder:PlainConvEncoder": {
+        "__init__": "input_channels n_stages features_per_stage conv_op kernel_sizes strides n_conv_per_stage "
+        "conv_bias norm_op norm_op_kwargs dropout_op dropout_op_kwargs nonlin nonlin_kwargs return_skips nonlin_first "
+        "pool",
+    },
+    "dynamic_network_architectures.building_blocks.unet_decoder:UNetDecoder": {
+        "__init__": "encoder num_classes n_conv_per_stage deep_supervision nonlin_first norm_op norm_op_kwargs "
+        "dropout_op dropout_op_kwargs nonlin nonlin_kwargs conv_bias",
+    },
     "dynamic_network_architectures.building_blocks.residual_encoders:ResidualEncoder": {
         "__init__": "input_channels n_stages features_per_stage conv_op kernel_sizes strides n_blocks_per_stage "
         "conv_bias norm_op norm_op_kwargs dropout_op dropout_op_kwargs nonlin nonlin_kwargs block bottleneck_channels "

@@ -54,25 +54,17 @@ class SharedEncoder(nn.Module):
         super().__init__()
         self.rows: Rows = {}
         self.encoder = encoder
-        own = {encoder.get_submodule(name) for name in encoder.own}
-        replaced: dict[nn.Module, nn.Module] = {}  # nnU-Net's blocks hold a module under several names
-
-        def replacement(module: nn.Module) -> nn.Module:
-            if module in own or isinstance(module, nn.LayerNorm | Adapter):
-                return OwnModule(module, num_modalities, self.rows)
-            if isinstance(module, nn.InstanceNorm3d):
-                return OwnInstanceNorm(module, num_modalities, self.rows)
-            replace_within(module)
-            return module
-
-        def replace_within(parent: nn.Module) -> None:
-            for name, child in parent._modules.items():
-                if child is not None:
-                    if child not in replaced:
-                        replaced[child] = replacement(child)
-                    parent._modules[name] = replaced[child]
-
-        replace_within(encoder)
+        own = [encoder.get_submodule(name) for name in encoder.own]
+        within = {module for stage in own for module in stage.modules()}.difference(own)
+        replaced: dict[nn.Module, OwnModule] = {}  # nnU-Net's blocks hold a module under several names
+        for name, module in list(encoder.named_modules(remove_duplicate=False)):
+            norm = isinstance(module, nn.InstanceNorm3d)
+            if module in within or not (norm or module in own or isinstance(module, nn.LayerNorm | Adapter)):
+                continue
+            if module not in replaced:
+                replaced[module] = (OwnInstanceNorm if norm else OwnModule)(module, num_modalities, self.rows)
+            parent, _, child = name.rpartition(".")
+            setattr(encoder.get_submodule(parent), child, replaced[module])
 
     def forward(self, parts: Mapping[int, Tensor]) -> dict[int, list[Tensor]]:
         """Encode the scans ``(n, 1, D, H, W)`` of each modality as one batch, into each modality's maps."""

@@ -63,7 +63,7 @@ def test_is_the_feature_times_the_change_of_the_score(network, x):
 
 def test_what_is_not_predicted_or_not_there_has_none(network, x):
     for decoder in network.decoders:
-        decoder.seg_layers[-1].bias[2] -= 100
+        decoder.unet.seg_layers[-1].bias[2] -= 100
     assert not fused_activation(network, x, [2])[0].any()
     assert fused_activation(network, x, [1])[0].any()
     activation, logits = fused_activation(network, torch.zeros_like(x), [1, 2])

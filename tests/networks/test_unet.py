@@ -60,7 +60,7 @@ def pair(architecture, shape) -> tuple[nn.Module, CMCNet]:
     encoder = {f"net.{key}": value for key, value in theirs.encoder.state_dict().items()}
     net.encoders[0].load_state_dict(net.encoders[0].spread({0: encoder, 1: encoder}))
     decoder = {key: value for key, value in theirs.decoder.state_dict().items() if not key.startswith("encoder.")}
-    net.decoders[0].load_state_dict(decoder)
+    net.decoders[0].unet.load_state_dict(decoder)
     return theirs, net
 
 
@@ -81,7 +81,7 @@ def test_given_one_modality_it_is_nnunets_network(pair, shape, modality):
     gradients = {f"net.{key}": p.grad for key, p in theirs.encoder.named_parameters()}
     for key, gradient in net.encoders[0].spread({modality: gradients}).items():
         torch.testing.assert_close(net.encoders[0].get_parameter(key).grad, gradient)
-    for key, parameter in net.decoders[0].named_parameters():
+    for key, parameter in net.decoders[0].unet.named_parameters():
         torch.testing.assert_close(parameter.grad, theirs.decoder.get_parameter(key).grad)
 
     theirs.eval()
@@ -112,7 +112,7 @@ def test_it_starts_as_nnunets_network_does(architecture):
     theirs.apply(theirs.initialize)
     parts = [
         (net.build_encoder().net, theirs.encoder.state_dict()),
-        (net.decoders[0], {k: v for k, v in theirs.decoder.state_dict().items() if not k.startswith("encoder.")}),
+        (net.decoders[0].unet, {k: v for k, v in theirs.decoder.state_dict().items() if not k.startswith("encoder.")}),
     ]
     for part, expected in parts:
         assert part.state_dict().keys() == expected.keys()
