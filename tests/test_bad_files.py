@@ -15,7 +15,7 @@ from nnunet_cmc.commands.main import main
 from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNetSmall
 
 SHAPE = (8, 9, 10)
 VOLUME = np.random.default_rng(0).integers(1, 200, SHAPE).astype(np.int16)
@@ -152,21 +152,22 @@ def plan(raw, damage=lambda file: None):
     damage(raw / "imagesTr" / "bad_0001.nii.gz")
     preprocessed(raw).mkdir()
     fingerprint = {"spacings": [[1.0] * 3], "shapes_after_crop": [SHAPE], "median_relative_size_after_cropping": 1.0}
+    fingerprint["foreground_intensity_properties_per_channel"] = {}
     (preprocessed(raw) / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
-    CMCPlannerResEnc(1).plan_experiment()
+    CMCPlannerNNUNetSmall(1).plan_experiment()
 
 
 def preprocess(raw, damage):
     plan(raw)
     damage(raw / "imagesUn" / "bad_u_0001.nii.gz")
-    CMCPreprocessor(verbose=False).run(1, "3d_fullres", "CMCResEncPlans", 1)
+    CMCPreprocessor(verbose=False).run(1, "3d_fullres", "CMCNNUNetSmallPlans", 1)
 
 
 def predict(raw, damage):
     """What nnUNetv2_predict does with a case before its network sees it."""
     plan(raw)
     damage(file := raw / "bad_0001.nii.gz")
-    plans = PlansManager(str(preprocessed(raw) / "CMCResEncPlans.json"))
+    plans = PlansManager(str(preprocessed(raw) / "CMCNNUNetSmallPlans.json"))
     dataset_json = json.loads((raw / "dataset.json").read_text())
     CMCPreprocessor(verbose=False).run_case(
         [str(file)], None, plans, plans.get_configuration("3d_fullres"), dataset_json
@@ -181,7 +182,7 @@ def evaluate(raw, damage):
     assert main(["evaluate", *arguments, "-o", str(raw.parents[1] / "results" / "new")]) == 1
 
 
-PLANNED = {"CMCResEncPlans.json", "dataset.json"}
+PLANNED = {"CMCNNUNetSmallPlans.json", "dataset.json"}
 STAGES = {stage.__name__: stage for stage in (convert, plan, preprocess, predict, evaluate)}
 
 

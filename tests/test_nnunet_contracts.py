@@ -59,8 +59,17 @@ TAKEN: dict[str, dict[str, str | None]] = {
         "determine_transpose": "",
         "determine_normalization_scheme_and_whether_mask_is_used_for_norm": "",
         "determine_fullres_target_spacing": "",
+        "generate_data_identifier": "configuration_name",
+        "get_plans_for_configuration": "spacing median_shape data_identifier approximate_n_voxels_dataset _cache",
+        "static_estimate_VRAM_usage": "patch_size input_channels output_channels arch_class_name arch_kwargs "
+        "arch_kwargs_req_import",
         "plan_experiment": "",
         "save_plans": "plans",
+        "UNet_base_num_features": None,
+        "UNet_max_features_3d": None,
+        "UNet_reference_val_3d": None,
+        "UNet_reference_val_corresp_GB": None,
+        "UNet_reference_val_corresp_bs_3d": None,
         "UNet_vram_target_GB": None,
     },
     "nnunetv2.imageio.simpleitk_reader_writer:SimpleITKIOWithReorient": {

@@ -13,7 +13,6 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_data
 
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
@@ -30,10 +29,6 @@ OWN = "a checkpoint of the same plans"
         (CMCPlanner, "sam_tiny.pth", {**SAM_SIZES, **SAM_BLOCKS}, (4, 4, 8)),
         (CMCPlannerUniversal, "unet_tiny_base2.pth", {"channels": [4, 8, 16, 32], "stem": 2}, (4, 8, 16)),
         # what others plan, train and predict with in every run: the tests of inference, and the demo's
-        pytest.param(
-            *(CMCPlannerResEnc, OWN, {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]}, (4, 4)),
-            marks=pytest.mark.slow,
-        ),
         pytest.param(
             *(CMCPlannerTiny, OWN, {"image_size": 16, "depth": 2, "global_blocks": [0, 1]}, (4, 4, 8)),
             marks=pytest.mark.slow,

@@ -133,8 +133,9 @@ class CMCTrainer(ResumableTrainer):
 
     def configure_optimizers(self):
         """Build the recipe's optimizer and schedule for all parameters that are not frozen."""
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        return self.recipe.optimizer.build(trained, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
+        return self.recipe.optimizer.build(
+            self.network, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch
+        )
 
     def on_train_start(self) -> None:
         """Start as nnU-Net does, and choose the learning rate: by now all weights are loaded."""

@@ -1,13 +1,14 @@
 """How a recipe's weights are optimised: the optimizer, and its rate over the training."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from torch.nn import Parameter
+from torch import nn
 from torch.optim import Optimizer
+
+from nnunet_cmc.networks.unet import UNetEncoder
 
 WARM_UP = 50  # iterations; without it AdamW's first steps push the rare classes out, and they come back late or never
 
@@ -34,10 +35,10 @@ class AdamW:
     fine_tuning_rate: float | None = 1e-5
 
     def build(
-        self, parameters: Iterable[Parameter], planned_rate: float, epochs: int, iterations: int
+        self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
     ) -> tuple[Optimizer, Schedule]:
         """Make the optimizer at the planned rate, and its schedule over so many epochs of so many iterations."""
-        optimizer = torch.optim.AdamW(parameters, planned_rate, weight_decay=self.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(trained(network), planned_rate, weight_decay=self.weight_decay, fused=True)
         return optimizer, WarmUpPolyLR(optimizer, planned_rate, epochs, iterations)
 
     def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
@@ -66,14 +67,67 @@ class ConstantAdam:
     rate: float = 1e-5
 
     def build(
-        self, parameters: Iterable[Parameter], planned_rate: float, epochs: int, iterations: int
+        self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
     ) -> tuple[Optimizer, Schedule]:
         """Make the optimizer."""
-        return torch.optim.Adam(parameters, self.rate), ConstantRate(self.rate)
+        return torch.optim.Adam(trained(network), self.rate), ConstantRate(self.rate)
 
     def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
         """Return a sentence about the rate."""
         return f"Training as printed: Adam at a constant {self.rate:g}."
+
+
+@dataclass(frozen=True)
+class StockSGD:
+    """nnU-Net's own optimizer and schedule, whatever the plans say."""
+
+    rate: float = 1e-2
+    weight_decay: float = 3e-5
+
+    def build(
+        self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
+    ) -> tuple[Optimizer, Schedule]:
+        """Make the optimizer, and its schedule over so many epochs."""
+        optimizer = torch.optim.SGD(
+            trained(network), self.rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.rate, epochs)
+
+    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+        """Return a sentence about the rate."""
+        return f"Training with nnU-Net's own optimizer: SGD at {self.rate:g}."
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """AdamW, which learns more in few steps, and nnU-Net's own optimizer for long trainings of its own network.
+
+    Attributes:
+        long_from: number of iterations of a long training; nnU-Net's own has 250,000.
+        short, long: the optimizers.
+    """
+
+    long_from: int = 25_000
+    short: AdamW = field(default_factory=AdamW, repr=False)
+    long: StockSGD = field(default_factory=StockSGD, repr=False)
+
+    def build(
+        self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
+    ) -> tuple[Optimizer, Schedule]:
+        """Make one of the optimizers, and its schedule."""
+        stock = any(isinstance(module, UNetEncoder) for module in network.modules())
+        chosen = self.long if stock and epochs * iterations >= self.long_from else self.short
+        return chosen.build(network, planned_rate, epochs, iterations)
+
+    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+        """Choose the rate as the optimizer that was made does, and return a sentence about it."""
+        chosen = self.long if isinstance(optimizer, torch.optim.SGD) else self.short
+        return chosen.start(optimizer, schedule, pretrained)
+
+
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 class WarmUpPolyLR(PolyLRScheduler):

@@ -188,9 +188,10 @@ class PairTrainer(nnUNetTrainer):
             self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
 
     def mirror_axes(self, labeled: CaseSampler) -> tuple[int, ...]:
-        """Choose the recipe's axes, or none where a class has a side: a mirrored body is the other side's."""
+        """Choose the recipe's axes as transposed, or none where a class has a side: mirrored, it has the other one."""
+        transposed = self.plans_manager.transpose_forward.index
         names = {label: name for name, label in self.description.labels.items()}
-        sided = [names[label] for label in sided_classes(labeled.dataset)]
+        sided = [names[label] for label in sided_classes(labeled.dataset, transposed(LEFT_RIGHT))]
         if sided:
             classes = ", ".join(sided)
             self.print_to_log_file(f"No mirroring: as far as one can tell, {classes} lie on one side of the body.")
@@ -199,7 +200,7 @@ class PairTrainer(nnUNetTrainer):
             "left and right" if self.recipe.mirrored_axes == (LEFT_RIGHT,) else f"the axes {self.recipe.mirrored_axes}"
         )
         self.print_to_log_file(f"Mirroring {axes}: every class occurs on both sides of the body.")
-        return self.recipe.mirrored_axes
+        return tuple(sorted(map(transposed, self.recipe.mirrored_axes)))
 
     def views(self) -> tuple[View, ...]:
         """The recipe's, which leave no value that the plans' normalisation would have clipped."""

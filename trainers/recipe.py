@@ -15,7 +15,7 @@ from nnunet_cmc.networks.changes import (
     ShowOnly,
     TrainAdapters,
 )
-from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
+from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
@@ -66,7 +66,7 @@ class Recipe:
         network: changes of the plans' network, in this order.
         views: what is done to a batch of pairs, in this order.
         fusion: which modalities of a labelled row are fused with which.
-        mirrored_axes: of (D, H, W), unless a class has a side; on canonical axes the last is left to right.
+        mirrored_axes: of (D, H, W) as read, unless a class has a side; on canonical axes the last is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
         teacher: of the unlabelled rows, if any.
@@ -85,7 +85,7 @@ class Recipe:
     fusion: Fusion = field(default_factory=FuseOrSplit)
     mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)
     batch_dice: bool | None = None
-    optimizer: AdamW | ConstantAdam = field(default_factory=AdamW)
+    optimizer: AdamW | StockSGD | ByLength | ConstantAdam = field(default_factory=AdamW)
     teacher: Teacher | None = None
     whole_scan_labels: WholeScanLabels | None = None
     calibrated: bool = True

@@ -14,7 +14,7 @@ from nnunet_cmc.networks.changes import (
     SuperviseDeep,
     TrainAdapters,
 )
-from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
+from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
@@ -31,6 +31,7 @@ RECOMMENDED = Recipe(
     fusion=FusedAndSingle(),
     mirrored_axes=(0, 1, 2),
     batch_dice=False,
+    optimizer=ByLength(),
     teacher=Teacher(),
 )
 SEPARATE = SeparateModalities()

@@ -63,30 +63,22 @@ class Demo:
         for variable in VARIABLES:
             print(f"  export {variable}={self.environment[variable]}")
         self._convert()
-        self._command(
-            "split", "Split", "nnunet_cmc", "split", "-d", DATASET_ID, "--labeled", "1.0", "--val", "0.34",
-            "--seed", self.seed,
-        )  # fmt: skip
-        self._command(
-            "plan_and_preprocess", "Plan and preprocess", "nnUNetv2_plan_and_preprocess", "-d", DATASET_ID,
-            "-pl", "CMCPlannerTiny", "-fpe", "CMCFingerprintExtractor", "-c", "3d_fullres", "-npfp", 1, "-np", 1,
-        )  # fmt: skip
-        self._command(
-            "train", "Train", "nnUNetv2_train", DATASET_ID, "3d_fullres", 0, "-tr", TRAINER, "-p", PLANS,
-            "-device", "cpu",
-        )  # fmt: skip
+        split = f"nnunet_cmc split -d {DATASET_ID} --labeled 1.0 --val 0.34 --seed {self.seed}"
+        self._command("split", "Split", split)
+        plan = f"nnUNetv2_plan_and_preprocess -d {DATASET_ID} -pl CMCPlannerTiny -fpe CMCFingerprintExtractor"
+        self._command("plan_and_preprocess", "Plan and preprocess", f"{plan} -c 3d_fullres -npfp 1 -np 1")
+        train = f"nnUNetv2_train {DATASET_ID} 3d_fullres 0 -tr {TRAINER} -p {PLANS} -device cpu"
+        self._command("train", "Train", train)
         evaluations = {given: self._predict(given, channels) for given, channels in INPUTS.items()}
         return self._report(evaluations)
 
     def _convert(self) -> None:
         print(f"\n[{self._elapsed()}] Generate scans of {sum(SUBJECTS.values())} subjects in CT and MR")
         sources = phantom.generate(self.output / "scans", layout="registered", seed=self.seed, **SUBJECTS)
-        self._command(
-            "convert", "Convert", "nnunet_cmc", "convert", "folders", "-d", DATASET_ID, "--name", NAME,
-            "--images", *_assignments(sources["images"]), "--labels", sources["labels"],
-            "--classes", *_assignments(CLASSES),
-            "--test-images", *_assignments(sources["test_images"]), "--test-labels", sources["test_labels"],
-        )  # fmt: skip
+        files = ["--images", *_assignments(sources["images"]), "--labels", sources["labels"]]
+        files += ["--classes", *_assignments(CLASSES), "--test-images", *_assignments(sources["test_images"])]
+        command = f"nnunet_cmc convert folders -d {DATASET_ID} --name {NAME}"
+        self._command("convert", "Convert", command, *files, "--test-labels", sources["test_labels"])
 
     def _predict(self, given: str, channels: tuple[str, ...]) -> Evaluation:
         """Predict the test scans from only ``channels``, and evaluate the result."""
@@ -95,17 +87,13 @@ class Demo:
         for modality in channels:
             for file in sorted((self.dataset / "imagesTs").glob(f"*_{MODALITIES.index(modality):04d}.nii.gz")):
                 shutil.copy(file, cases)
-        self._command(
-            f"predict_{given}", f"Predict with {' and '.join(channels)}", "nnUNetv2_predict", "-d", DATASET_ID,
-            "-c", "3d_fullres", "-f", 0, "-tr", TRAINER, "-p", PLANS, "-i", cases, "-o", predictions,
-            "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
-        )  # fmt: skip
-        self._command(
-            f"evaluate_{given}", "Evaluate", "nnunet_cmc", "evaluate", "-r", self.dataset / "labelsTs",
-            "-p", predictions, "-d", DATASET_ID, "-np", 1,
-        )  # fmt: skip
-        description = DatasetDescription.read(self.dataset / "dataset.json")
-        return evaluate_folder(self.dataset / "labelsTs", predictions, description)
+        command = f"nnUNetv2_predict -d {DATASET_ID} -c 3d_fullres -f 0 -tr {TRAINER} -p {PLANS} -device cpu"
+        files = ("-npp", 1, "-nps", 1, "--disable_tta", "-i", cases, "-o", predictions)
+        self._command(f"predict_{given}", f"Predict with {' and '.join(channels)}", command, *files)
+        references = self.dataset / "labelsTs"
+        command = f"nnunet_cmc evaluate -d {DATASET_ID} -np 1"
+        self._command(f"evaluate_{given}", "Evaluate", command, "-r", references, "-p", predictions)
+        return evaluate_folder(references, predictions, DatasetDescription.read(self.dataset / "dataset.json"))
 
     def _report(self, evaluations: dict[str, Evaluation]) -> dict:
         dice = {
@@ -113,13 +101,8 @@ class Demo:
             for given, evaluation in evaluations.items()
         }
         mean = {given: evaluation.mean("Dice").mean for given, evaluation in evaluations.items()}
-        result = {
-            "mean_dice": mean,
-            "dice": dice,
-            "test_cases": SUBJECTS["test"],
-            "seed": self.seed,
-            "seconds": round(time.monotonic() - self.started, 1),
-        }
+        result = {"mean_dice": mean, "dice": dice, "test_cases": SUBJECTS["test"], "seed": self.seed}
+        result["seconds"] = round(time.monotonic() - self.started, 1)
         write_json(self.output / "demo.json", result)
         picture = self.output / "demo.png"
         save_overview(picture, [self._files(case.case) for case in evaluations["both"].cases[:3]], CLASSES)
@@ -140,16 +123,16 @@ class Demo:
         }
         return CaseFiles(case, images, self.dataset / "labelsTs" / f"{case}.nii.gz", predictions)
 
-    def _command(self, step: str, title: str, name: str, *arguments) -> None:
-        """Print a command, run it, and show its progress."""
-        command = [name, *map(str, arguments)]
+    def _command(self, step: str, title: str, words: str, *arguments) -> None:
+        """Print a command, of ``words`` and ``arguments``, run it, and show its progress."""
+        command = [*words.split(), *map(str, arguments)]
         print(f"\n[{self._elapsed()}] {title}\n  $ {shlex.join(command)}", flush=True)
         log = self.output / "logs" / f"{step}.txt"
         last: deque[str] = deque(maxlen=15)
         with (
             log.open("w") as file,
             subprocess.Popen(
-                [_script(name), *command[1:]],
+                [_script(command[0]), *command[1:]],
                 env=self.environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -165,7 +148,7 @@ class Demo:
                     print(f"    [{self._elapsed()}] {shown}", flush=True)
         if process.returncode:
             tail = "".join(last)
-            raise RuntimeError(f"{name} failed with exit code {process.returncode}; the end of {log}:\n{tail}")
+            raise RuntimeError(f"{command[0]} failed with exit code {process.returncode}; the end of {log}:\n{tail}")
 
     def _elapsed(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)

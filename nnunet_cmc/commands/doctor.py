@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,16 +44,12 @@ def run(args: argparse.Namespace) -> None:
         counts[check.status] += 1
     if counts["BROKEN"]:
         raise RuntimeError(f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN; what to do is said above.")
-    if args.verify:
-        print("\nNothing in there executes code when nnU-Net loads it.")
-        return
-    print(f"\nnnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings).")
+    works = f"nnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings)."
+    print("\n" + ("Nothing in there executes code when nnU-Net loads it." if args.verify else works))
 
 
 def checks() -> Iterator[Check]:
-    yield from versions()
-    yield from classes()
-    yield from folders()
+    yield from chain(versions(), classes(), folders())
     yield gpu()
     yield torchvision()
 
@@ -60,9 +57,8 @@ def checks() -> Iterator[Check]:
 def verdicts(files: list[Path]) -> Iterator[Check]:
     from nnunet_cmc.inference.verify import verify
 
-    for file in files:
-        for name, problem in verify(file):
-            yield Check("BROKEN" if problem else "OK", name, problem or "nothing but data")
+    for name, problem in chain.from_iterable(map(verify, files)):
+        yield Check("BROKEN" if problem else "OK", name, problem or "nothing but data")
 
 
 def versions() -> Iterator[Check]:
@@ -81,10 +77,9 @@ def versions() -> Iterator[Check]:
         except importlib.metadata.PackageNotFoundError:
             yield Check("BROKEN", requirement.name, f"not installed: {remedy}")
             continue
-        if requirement.specifier.contains(version, prereleases=True):
-            yield Check("OK", requirement.name, version)
-        else:
-            yield Check("BROKEN", requirement.name, f"{version} is not in {requirement.specifier}: {remedy}")
+        fits = requirement.specifier.contains(version, prereleases=True)
+        finding = version if fits else f"{version} is not in {requirement.specifier}: {remedy}"
+        yield Check("OK" if fits else "BROKEN", requirement.name, finding)
 
 
 def classes() -> Iterator[Check]:
@@ -104,13 +99,11 @@ def classes() -> Iterator[Check]:
         remedy = f"unset {SWITCH}, which is 0" if off else REINSTALL
         yield Check("BROKEN", "start-up hook", f"not in place, so nnU-Net finds none of our classes: {remedy}")
         return
+    elsewhere = {name: f"found here, but not in a spawned process: {problem}" for name, problem in there.items()}
     for name in [*CLASSES, *TRAINERS]:
-        if name in here:
-            yield Check("BROKEN", name, f"{here[name]}: {REINSTALL}")
-        elif name in there:
-            yield Check("BROKEN", name, f"found here, but not in a spawned process: {there[name]}: {REINSTALL}")
-        else:
-            yield Check("OK", name, "found here and in a spawned process")
+        problem = here.get(name) or elsewhere.get(name)
+        finding = f"{problem}: {REINSTALL}" if problem else "found here and in a spawned process"
+        yield Check("BROKEN" if problem else "OK", name, finding)
 
 
 def problems() -> dict[str | None, str]:
@@ -122,7 +115,6 @@ def problems() -> dict[str | None, str]:
     from nnunet_cmc.registration.wrapping import MARK
 
     modules = {**CLASSES, **TRAINERS}
-
     try:
         import nnunetv2
         from nnunetv2.utilities import find_class_by_name
@@ -152,21 +144,21 @@ def folders() -> Iterator[Check]:
     from nnunet_cmc.utils.variables import cannot_be_expanded, expanded
 
     for variable, content in PATHS.items():
-        folder = os.environ.get(variable)
+        folder = os.environ.get(variable, "")
         if not folder:
-            yield Check("warning", variable, f"not set: export {variable}=FOLDER, the folder for {content}")
+            problem = f"not set: export {variable}=FOLDER, the folder for {content}"
         elif (whole := expanded(folder)) != folder:
             remedy = f"export {variable}={whole}; mkdir -p {whole}"
-            yield Check("warning", variable, f"{folder} is taken as it stands, nothing in it is expanded: {remedy}")
+            problem = f"{folder} is taken as it stands, nothing in it is expanded: {remedy}"
         elif cannot_be_expanded(folder):
-            finding = f"{folder} names a home folder or a variable that there is not: export {variable} with the path"
-            yield Check("warning", variable, finding)
+            problem = f"{folder} names a home folder or a variable that there is not: export {variable} with the path"
         elif not os.path.isdir(folder):
-            yield Check("warning", variable, f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew")
+            problem = f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew"
         elif not os.access(folder, os.W_OK):
-            yield Check("warning", variable, f"{folder} is not writable: choose another folder, or get the right to")
+            problem = f"{folder} is not writable: choose another folder, or get the right to"
         else:
-            yield Check("OK", variable, folder)
+            problem = ""
+        yield Check("warning" if problem else "OK", variable, problem or folder)
 
 
 def gpu() -> Check:
@@ -191,12 +183,11 @@ def torchvision() -> Check:
     if process.returncode == 0:
         return Check("OK", "torchvision", importlib.metadata.version("torchvision"))
     reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-    return Check(
-        "warning",
-        "torchvision",
-        f"does not load ({reason}): our classes do not need it, but nnU-Net's own trainer variants are not found "
-        "without; install the build that matches torch",
+    advice = (
+        "our classes do not need it, but nnU-Net's own trainer variants are not found without; install the build that "
+        "matches torch"
     )
+    return Check("warning", "torchvision", f"does not load ({reason}): {advice}")
 
 
 def _in_one_line(error: Exception) -> str:

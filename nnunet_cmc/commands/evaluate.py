@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nnunet_cmc.commands.datasets import raw_dataset
+from nnunet_cmc.commands.arguments import processes_of, raw_dataset
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "Dice, IoU, ASSD, HD95 and NSD per class and modality of one or several predictions: tables, report"
@@ -41,8 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nnunetv2.configuration import default_num_processes
-
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
@@ -56,7 +54,6 @@ def run(args: argparse.Namespace) -> None:
     if several and args.output is None:
         raise ValueError("Several predictions are compared in a folder of their own: name it with -o.")
     description = _description(args.dataset, first)
-    processes = args.processes or min(default_num_processes, os.cpu_count() or 1)
     references = label_maps(args.reference, description.file_ending)
     if args.report:
         from nnunet_cmc.evaluation.report import find_scans, save_report
@@ -73,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     for name, folder in predictions.items():
         if several:
             print(f"{name}: {folder}", flush=True)
-        evaluations[name] = evaluate_folder(args.reference, folder, description, processes, args.tolerance)
+        evaluations[name] = evaluate_folder(args.reference, folder, description, processes_of(args), args.tolerance)
     comparison = Comparison(evaluations, {case: description.subject_of(case) for case in references})
 
     for name, evaluation in evaluations.items():

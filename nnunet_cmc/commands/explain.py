@@ -5,14 +5,14 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from nnunet_cmc.commands.model_folder import add_model_arguments, model_folder
+from nnunet_cmc.commands.arguments import add_model, model_folder
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "class activation of the fused features (HiResCAM) over the scans, of one or several models"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
+    add_model(parser)
     parser.add_argument(
         "-tr", dest="trainers", nargs="+", default=["CMCTrainer"], metavar="TRAINER",
         help="trainers of the models to show side by side, such as CMCTrainer CMCTrainerPaper_baseline (CMCTrainer)",
@@ -32,24 +32,23 @@ def run(args: argparse.Namespace) -> None:
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
     description = DatasetDescription.read(next(iter(models.values())) / "dataset.json")
     classes, _ = classes_of(description)
-    asked, cases = _asked(args.classes, classes), _cases(args, description)
+    if unknown := [name for name in args.classes or () if name not in classes]:
+        raise ValueError(f"There is no class {unknown[0]}; the dataset has {', '.join(classes)}: correct --classes.")
+    asked = {name: classes[name] for name in classes if name in (args.classes or classes)}
+    cases = _cases(args, description)
     ending, output = description.file_ending, Path(args.output)
     references = label_maps(args.reference, ending) if args.reference else {}
     if args.reference and (missing := [case for case in cases if case not in references]):
         raise ValueError(f"{args.reference} lacks the references of {', '.join(missing)}: add them, or leave -r away.")
 
-    files = {
-        case: {
-            trainer: {kind: output / kind / trainer / (case + ending) for kind in ("activation", "prediction")}
-            for trainer in models
-        }
-        for case in cases
-    }
+    def written(trainer: str, case: str) -> dict[str, Path]:
+        return {kind: output / kind / trainer / (case + ending) for kind in ("activation", "prediction")}
+
     for trainer, model in models.items():
-        _explain(args, trainer, model, cases, asked, {case: own[trainer] for case, own in files.items()})
+        _explain(args, trainer, model, cases, asked, {case: written(trainer, case) for case in cases})
     for case, by_channel in cases.items():
-        scans = by_modality(by_channel.values(), case, description)
-        save_activations(output / f"{case}.png", case, scans, files[case], classes, asked, references.get(case))
+        scans, files = by_modality(by_channel.values(), case, description), {t: written(t, case) for t in models}
+        save_activations(output / f"{case}.png", case, scans, files, classes, asked, references.get(case))
     print(f"Written: {', '.join(str(output / f'{case}.png') for case in cases)}; volumes beside them.")
 
 
@@ -65,12 +64,6 @@ def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, c
         predictor = trained.predictor(device=torch.device(args.device), allow_tqdm=False)
     for case in tqdm(cases, desc=trainer, unit="case"):
         explain_case(predictor, list(cases[case].values()), list(classes.values()), files[case])
-
-
-def _asked(names: list[str] | None, classes: dict) -> dict:
-    if unknown := [name for name in names or () if name not in classes]:
-        raise ValueError(f"There is no class {unknown[0]}; the dataset has {', '.join(classes)}: correct --classes.")
-    return {name: label for name, label in classes.items() if names is None or name in names}
 
 
 def _cases(args: argparse.Namespace, description: DatasetDescription) -> dict[str, dict[int, str]]:

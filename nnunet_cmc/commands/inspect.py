@@ -3,25 +3,21 @@
 import argparse
 from pathlib import Path
 
-from nnunet_cmc.commands.datasets import raw_dataset
+from nnunet_cmc.commands.arguments import add_dataset, add_processes, processes_of, raw_dataset
 
 HELP = "pictures of all cases of a dataset, and a table of what it holds"
 ROWS = 10  # cases in a picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    add_dataset(parser)
     parser.add_argument(
         "-o", dest="output", metavar="FOLDER", help="for the page and its pictures; default: inspect_DATASET, here"
     )
-    parser.add_argument("-np", dest="processes", type=int, help="processes; default: nnUNet_def_n_proc or the cores")
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    import os
-
-    from nnunetv2.configuration import default_num_processes
-
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.raw_dataset import check_dataset
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
@@ -36,17 +32,15 @@ def run(args: argparse.Namespace) -> None:
     cases = find_cases(folder, description)
     output = Path(args.output or f"inspect_{folder.name}")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
-    pages = [cases[first : first + ROWS] for first in range(0, len(cases), ROWS)]
     jobs = [
-        (output / "pictures" / f"{number:03d}.png", page, modalities, classes) for number, page in enumerate(pages, 1)
+        (output / "pictures" / f"{number:03d}.png", cases[first : first + ROWS], modalities, classes)
+        for number, first in enumerate(range(0, len(cases), ROWS), 1)
     ]
-    processes = args.processes or min(default_num_processes, os.cpu_count() or 1)
-    facts = [fact for page in run_parallel(_draw, jobs, processes, "Looking") for fact in page]
+    facts = [fact for page in run_parallel(_draw, jobs, processes_of(args), "Looking") for fact in page]
     table = overview(facts, modalities, classes)
-    write_page(
-        output / "index.html", "inspection", title=folder.name, table=table, pictures=[job[0].name for job in jobs]
-    )
-    print(f"\n{table}\n\nWritten: {output / 'index.html'}")
+    page, pictures = output / "index.html", [file.name for file, *_ in jobs]
+    write_page(page, "inspection", title=folder.name, table=table, pictures=pictures)
+    print(f"\n{table}\n\nWritten: {page}")
 
 
 def _draw(file, cases, modalities, classes):

@@ -3,14 +3,14 @@
 import argparse
 from dataclasses import replace
 
-from nnunet_cmc.commands.datasets import raw_dataset
+from nnunet_cmc.commands.arguments import add_dataset, raw_dataset
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "choose which training cases keep their labels, and which validate"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    add_dataset(parser)
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument(
         "--labeled",
@@ -84,7 +84,7 @@ def _with_measured_presence(description: DatasetDescription, cases: dict[str, di
 
 def _table(description: DatasetDescription, splits: list[dict], unlabeled: dict[str, tuple[int, ...]]) -> str:
     """Format the number of cases in each part of each fold, in all and of each modality."""
-    from nnunet_cmc.evaluation.tables import aligned
+    from nnunet_cmc.evaluation.tables import text_table
 
     def counts(cases: list[str]) -> list[int]:
         shown = [unlabeled.get(case) or description.present_channels.get(case, ()) for case in cases]
@@ -94,7 +94,7 @@ def _table(description: DatasetDescription, splits: list[dict], unlabeled: dict[
     rows = [["fold", "part", "cases", *names]]
     for fold, split in enumerate(splits):
         hidden, used = split.get("unlabeled", []), set(unlabeled) - set(split.get("left_out", []))
-        rows.append([str(fold), "labelled", *map(str, counts(split["train"]))])
-        rows.append(["", "unlabelled", *map(str, counts([*hidden, *used]))])
-        rows.append(["", "validation", *map(str, counts(split["val"]))])
-    return "\n".join(map("  ".join, aligned(rows, numbers_from=0)))
+        parts = {"labelled": split["train"], "unlabelled": [*hidden, *used], "validation": split["val"]}
+        for part, own in parts.items():
+            rows.append([str(fold) if part == "labelled" else "", part, *map(str, counts(own))])
+    return text_table(rows, numbers_from=0)

@@ -2,16 +2,18 @@
 
 import argparse
 import hashlib
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.model_folder import add_model_arguments, model_folder
+from nnunet_cmc.commands.arguments import add_model, model_folder
 
 HELP = "predict and judge a test set with modalities missing, and with one misaligned: tables and curves"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser)
+    add_model(parser)
     parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
     parser.add_argument("-r", dest="reference", required=True, metavar="FOLDER", help="their label maps, as labelsTs")
     parser.add_argument(
@@ -41,12 +43,10 @@ def run(args: argparse.Namespace) -> None:
     _resume(args, model)
     processes = args.processes or (1 if args.device == "cpu" else 3)
     print(f"{len(cases)} cases with several modalities; what nnU-Net says goes to {Path(args.output, 'log.txt')}.")
+    load = cache(partial(_load, model, args))  # when it is first needed
     evaluations = stress_test(
-        _Predictor(model, args, processes),
-        cases,
-        args.reference,
-        description,
-        args.output,
+        partial(_predict, load, processes),
+        *(cases, args.reference, description, args.output),
         processes=processes,
         seed=args.seed,
     )
@@ -60,61 +60,50 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nWritten: {', '.join(map(str, written))}")
 
 
-class _Predictor:
-    """nnU-Net's predictor with the trained model, loaded when it is first needed."""
+def _load(model: Path, args: argparse.Namespace) -> Any:
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    def __init__(self, model: Path, args: argparse.Namespace, processes: int):
-        self.model, self.args, self.processes = model, args, processes
-        self.predictor: Any = None
+    mirroring = not args.disable_tta
+    predictor = nnUNetPredictor(use_mirroring=mirroring, device=torch.device(args.device), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), args.folds)
+    return predictor
 
-    def __call__(self, inputs: list[list[str]], outputs: list[str]) -> None:
-        import torch
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-        if self.predictor is None:
-            self.predictor = nnUNetPredictor(
-                use_mirroring=not self.args.disable_tta, device=torch.device(self.args.device), allow_tqdm=False
-            )
-            self.predictor.initialize_from_trained_model_folder(str(self.model), self.args.folds)
-        if self.processes <= 1:
-            self.predictor.predict_from_files_sequential(inputs, outputs)
-        else:
-            kinds = ("num_processes_preprocessing", "num_processes_segmentation_export")
-            self.predictor.predict_from_files(inputs, outputs, **dict.fromkeys(kinds, self.processes))
+def _predict(load: Callable[[], Any], processes: int, inputs: list[list[str]], outputs: list[str]) -> None:
+    if processes <= 1:
+        load().predict_from_files_sequential(inputs, outputs)
+    else:
+        kinds = ("num_processes_preprocessing", "num_processes_segmentation_export")
+        load().predict_from_files(inputs, outputs, **dict.fromkeys(kinds, processes))
 
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
     """Write the settings of this test to its folder, or refuse one with another test; files are compared by SHA-256."""
-    from nnunet_cmc.utils.files import read_json, write_json
+    from nnunet_cmc.utils.files import read_json, visible, write_json
 
     checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]
     files = [*sorted(model.glob("*.json")), *checkpoints]
-    scans = [scan for scan in Path(args.images).iterdir() if scan.is_file() and not scan.name.startswith(".")]
     settings = {
         "model": {str(file.relative_to(model)): _sha256(file) for file in files},
         "folds": args.folds,
-        "images": {scan.name: _sha256(scan) for scan in sorted(scans)},
+        "images": {scan.name: _sha256(scan) for scan in visible(args.images) if scan.is_file()},
         "disable_tta": args.disable_tta,
         "seed": args.seed,
     }
     file = Path(args.output, "settings.json")
-    if file.is_file():
-        before = read_json(file, f"remove {args.output}, or name another folder with -o")
-        if before != settings:
-            known = before if isinstance(before, dict) else {}
-            changed = [name for name in settings if known.get(name) != settings[name]]
-            raise ValueError(
-                f"{args.output} has predictions of another stress test, with other {', '.join(changed)} ({file}): name "
-                "another folder with -o."
-            )
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, settings)
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, settings)
+    elif (before := read_json(file, f"remove {args.output}, or name another folder with -o")) != settings:
+        known = before if isinstance(before, dict) else {}
+        changed = [name for name in settings if known.get(name) != settings[name]]
+        raise ValueError(
+            f"{args.output} has predictions of another stress test, with other {', '.join(changed)} ({file}): name "
+            "another folder with -o."
+        )
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as content:
-        while part := content.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+        return hashlib.file_digest(content, "sha256").hexdigest()

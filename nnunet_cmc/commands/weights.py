@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunet_cmc.commands.datasets import preprocessed_dataset
+from nnunet_cmc.commands.arguments import add_dataset, preprocessed_dataset
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, help="sam_med3d_turbo.pth, clip_driven_universal_unet.pth or a checkpoint of CMCTrainer"
     )
-    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+    add_dataset(parser)
     parser.add_argument("-p", dest="plans", required=True, metavar="PLANS", help="plans, such as CMCPlans")
     parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="the file to write")
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from nnunet_cmc.evaluation.tables import text_table
     from nnunet_cmc.networks.pretrained import load_pretrained
     from nnunet_cmc.trainers.build import build_network
     from nnunet_cmc.trainers.checks import require_supported
@@ -53,7 +54,9 @@ def run(args: argparse.Namespace) -> None:
 
     save_tensors(args.output, {"network_weights": net.state_dict()})
     print(f"{args.file} is {what}. Tensors of the network:")
-    print(_table(counts))
+    rows = [["", *next(iter(counts.values()))]]
+    rows += [[part, *map(str, outcomes.values())] for part, outcomes in counts.items()]
+    print(text_table(rows, numbers_from=1))
     options = f"-p {args.plans} -tr {args.trainer} -pretrained_weights {args.output}"
     print(f"Written: {args.output}, for nnUNetv2_train {options}")
 
@@ -66,11 +69,3 @@ def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, DatasetD
     if not file.is_file():
         raise ValueError(f"There is no {file}: plan first, with nnUNetv2_plan_and_preprocess -pl CMCPlanner.")
     return read_plans(file), DatasetDescription.read(folder / "dataset.json")
-
-
-def _table(counts: dict[str, dict[str, int]]) -> str:
-    from nnunet_cmc.evaluation.tables import aligned
-
-    rows = [["", *next(iter(counts.values()))]]
-    rows += [[part, *map(str, outcomes.values())] for part, outcomes in counts.items()]
-    return "\n".join(map("  ".join, aligned(rows, numbers_from=1)))

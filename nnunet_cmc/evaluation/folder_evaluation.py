@@ -1,13 +1,11 @@
 """Evaluation of a folder of predicted label maps against a folder of reference label maps."""
 
-from collections.abc import Collection, Iterator
-from functools import partial
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.grid import read_grid
@@ -15,10 +13,9 @@ from nnunet_cmc.data.reading.voxels import format_value, out_of_memory, read_ima
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 from nnunet_cmc.utils.files import visible
-from nnunet_cmc.utils.parallel import process_pool
+from nnunet_cmc.utils.parallel import run_parallel
 
-NOT_STATED = "modality not stated"
-"""Group of the cases whose modalities ``dataset.json`` does not state."""
+NOT_STATED = "modality not stated"  # the group of cases whose modalities dataset.json does not state
 
 
 def evaluate_folder(
@@ -30,13 +27,12 @@ def evaluate_folder(
     cases: Collection[str] | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Compute the metrics of every case of ``reference_folder``; files have the same names in both folders.
+    """Compute the metrics of every case of ``reference_folder``, or of ``cases``; files have one name in both folders.
 
     Args:
         dataset_json: a ``dataset.json``, parsed, or its content.
         processes: cases evaluated at the same time, each in a process of its own; 1 starts none.
         tolerance: of NSD, in mm.
-        cases: evaluate these only, if given.
         progress: show a progress bar.
 
     Raises:
@@ -46,13 +42,8 @@ def evaluate_folder(
     description = DatasetDescription.of(dataset_json)
     files = matched_files(reference_folder, prediction_folder, description.file_ending, cases)
     classes, ignore = classes_of(description)
-    tasks = [(case, modalities_of(description, case), *own) for case, own in files.items()]
-    evaluate = partial(_evaluate_case, classes=classes, ignore=ignore, tolerance=tolerance)
-    results = []
-    with tqdm(total=len(tasks), desc="Evaluating", unit="case", disable=not progress) as bar:
-        for result in _run(evaluate, tasks, min(processes, len(tasks))):
-            results.append(result)
-            bar.update()
+    tasks = [(case, modalities_of(description, case), *own, classes, ignore, tolerance) for case, own in files.items()]
+    results = run_parallel(_evaluate_case, tasks, processes, "Evaluating", progress)
     predicted, references = (label_maps(f, description.file_ending) for f in (prediction_folder, reference_folder))
     return Evaluation(classes, tolerance, results, [case for case in predicted if case not in references])
 
@@ -69,23 +60,29 @@ def matched_files(
         references = {case: file for case, file in references.items() if case in cases}
     if not references:
         raise ValueError(f"{reference_folder} has no label map ending in {ending}: give the folder of the references.")
-    missing = [case for case in references if case not in predictions]
-    if missing:
+    if missing := [case for case in references if case not in predictions]:
         raise ValueError(
             f"{prediction_folder} lacks the predictions of {len(missing)} of {len(references)} reference cases: "
             f"{', '.join(missing)}; predict them, or give a reference folder without them."
         )
     files = {case: (file, predictions[case]) for case, file in references.items()}
     for case, (reference, prediction) in files.items():
-        _check_geometry(case, reference, prediction)
+        grids = []
+        for file in (reference, prediction):
+            try:
+                grids.append(read_grid(file))
+            except ValueError as error:
+                raise ValueError(f"Case {case}: {file} {error}.") from error
+        if differences := grids[1].differences(grids[0]):
+            raise ValueError(
+                f"Case {case}: the prediction {prediction} is not on the grid of the reference {reference} "
+                f"({', '.join(differences)}): bring it onto that grid."
+            )
     return files
 
 
 def classes_of(description: DatasetDescription) -> tuple[dict[str, Label], int | None]:
-    """Return the foreground classes and the ignore label, if any.
-
-    A class has the label, or the labels of a region, as nnU-Net's keys have it.
-    """
+    """Return the label, or the labels of a region, of each foreground class, and the ignore label, if any."""
     labels: dict = dict(description.labels)
     ignore = labels.pop("ignore", None)
     if not any(isinstance(label, tuple) and len(label) > 1 for label in labels.values()):  # no regions
@@ -111,32 +108,15 @@ def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
     return {file.name.removesuffix(ending): file for file in visible(folder) if file.name.endswith(ending)}
 
 
-def _check_geometry(case: str, reference_file: Path, prediction_file: Path) -> None:
-    grids = []
-    for file in (reference_file, prediction_file):
-        try:
-            grids.append(read_grid(file))
-        except ValueError as error:
-            raise ValueError(f"Case {case}: {file} {error}.") from error
-    if differences := grids[1].differences(grids[0]):
-        raise ValueError(
-            f"Case {case}: the prediction {prediction_file} is not on the grid of the reference {reference_file} "
-            f"({', '.join(differences)}): bring it onto that grid."
-        )
-
-
-def _run(evaluate, tasks: list, processes: int) -> Iterator[CaseResult]:
-    if processes <= 1:
-        yield from map(evaluate, tasks)
-        return
-    with process_pool(processes) as executor:
-        yield from executor.map(evaluate, tasks)
-
-
 def _evaluate_case(
-    task: tuple[str, str, Path, Path], classes: dict[str, Label], ignore: int | None, tolerance: float
+    case: str,
+    modalities: str,
+    reference_file: Path,
+    prediction_file: Path,
+    classes: dict[str, Label],
+    ignore: int | None,
+    tolerance: float,
 ) -> CaseResult:
-    case, modalities, reference_file, prediction_file = task
     known = {0} | {value for label in classes.values() for value in np.atleast_1d(label).tolist()}
     reference, spacing = _read_labels(case, reference_file, known if ignore is None else known | {ignore})
     prediction, _ = _read_labels(case, prediction_file, known)
@@ -160,8 +140,7 @@ def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tu
         raise ValueError(
             f"Case {case}: {file} {out_of_memory(read_grid(file).size)}: use fewer processes, -np."
         ) from error
-    unknown = sorted(set(values) - known)
-    if unknown:
+    if unknown := sorted(set(values) - known):
         raise ValueError(
             f"Case {case}: {file} has the label value(s) {', '.join(map(format_value, unknown[:5]))}, but "
             f"dataset.json knows {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."

@@ -1,8 +1,8 @@
 """Inspection of a raw dataset before training: grids, intensities and volumes of its cases, and tables of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,40 +13,28 @@ from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.data.reading.voxels import read_voxels
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
-from nnunet_cmc.evaluation.tables import aligned
+from nnunet_cmc.evaluation.tables import text_table
 
 PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}
 
 
-@dataclass(frozen=True)
-class RawCase:
-    """A case of the dataset: its part, its subject, and its files.
-
-    Attributes:
-        images: scan of each modality by name; absent modalities have none, or one of zeros.
-    """
+class RawCase(NamedTuple):
+    """A case of the dataset: its part, its subject, and its files."""
 
     name: str
     part: str
     subject: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Path]  # by modality; absent modalities have none, or one of zeros
     label: Path | None
 
 
-@dataclass(frozen=True)
-class CaseSummary:
-    """Grid, intensities and volumes of a case.
-
-    Attributes:
-        grid: of its scans; size and spacing in mm along x, y, z.
-        ranges: 1st and 99th percentile of each present modality's values.
-        volumes: ml of each class in the label; empty without a label.
-    """
+class CaseSummary(NamedTuple):
+    """Grid, intensities and volumes of a case."""
 
     case: RawCase
-    grid: Grid
-    ranges: dict[str, tuple[float, float]]
-    volumes: dict[str, float]
+    grid: Grid  # of its scans
+    ranges: dict[str, tuple[float, float]]  # 1st and 99th percentile of each present modality's values
+    volumes: dict[str, float]  # ml of each class in the label; empty without a label
 
 
 def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
@@ -68,16 +56,19 @@ def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
 
 
 def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
-    """Read all files of a case.
-
-    Raises:
-        ValueError: a file cannot be read, their grids differ, or all scans are zero.
-    """
+    """Read all files of a case. ValueError if one cannot be read, their grids differ, or all scans are zero."""
     require_one_grid(case.name, [*case.images.values(), *([case.label] if case.label else [])])
     grid = read_grid(next(iter(case.images.values())))
+
+    def voxels_of(file: Path) -> np.ndarray:
+        try:
+            return read_voxels(file)
+        except ValueError as error:
+            raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
+
     ranges = {}
     for modality, file in case.images.items():
-        voxels = _voxels(case, file)
+        voxels = voxels_of(file)
         if voxels.any():
             low, high = np.percentile(voxels, (1, 99))
             ranges[modality] = (float(low), float(high))
@@ -86,16 +77,9 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
         raise ValueError(f"Case {case.name} shows no modality: all voxels of {files} are zero.")
     volumes = {}
     if case.label is not None:
-        labels, millilitres = _voxels(case, case.label), float(np.prod(grid.spacing)) / 1000
+        labels, millilitres = voxels_of(case.label), float(np.prod(grid.spacing)) / 1000
         volumes = {name: float(mask_of(labels, label).sum()) * millilitres for name, label in classes.items()}
     return CaseSummary(case, grid, ranges, volumes)
-
-
-def _voxels(case: RawCase, file: Path) -> np.ndarray:
-    try:
-        return read_voxels(file)
-    except ValueError as error:
-        raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
 
 
 def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: Mapping[str, Label]) -> str:
@@ -108,19 +92,15 @@ def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: M
     grids = [["", "size x, y, z", "spacing x, y, z [mm]", "values, 1 % to 99 %"]]
     for modality in modalities:
         own = [f for f in facts if modality in f.ranges]
-        sizes, spacings, ranges = (
-            [f.grid.size for f in own],
-            [f.grid.spacing for f in own],
-            [f.ranges[modality] for f in own],
-        )
-        grids.append([modality, _along_axes(sizes), _along_axes(spacings), _along_axes(ranges, " to ")])
+        sizes, spacings = _along_axes(f.grid.size for f in own), _along_axes(f.grid.spacing for f in own)
+        grids.append([modality, sizes, spacings, _along_axes((f.ranges[modality] for f in own), " to ")])
     volumes = [["", "labelled cases with it", "ml in those"]]
     labelled = [f for f in facts if f.case.label is not None]
     for name in classes:
         there = [[f.volumes[name]] for f in labelled if f.volumes[name]]
         volumes.append([name, f"{len(there)} of {len(labelled)}", _along_axes(there)])
     note = "Numbers with a range in brackets are medians over cases."
-    return "\n\n".join([*(_text_table(table) for table in (parts, grids, volumes)), note])
+    return "\n\n".join([*(_with_rule(table) for table in (parts, grids, volumes)), note])
 
 
 def _along_axes(values: Iterable[Sequence[float]], separator: str = ", ") -> str:
@@ -130,6 +110,6 @@ def _along_axes(values: Iterable[Sequence[float]], separator: str = ", ") -> str
     return separator.join(texts) or "-"
 
 
-def _text_table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["  ".join(row).rstrip() for row in aligned(rows)]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+def _with_rule(rows: Sequence[Sequence[str]]) -> str:
+    header, *lines = text_table(rows).splitlines()
+    return "\n".join([header, "-" * max(map(len, [header, *lines])), *lines])

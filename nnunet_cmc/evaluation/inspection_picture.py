@@ -18,23 +18,16 @@ def save_cases(
 ) -> None:
     """Draw a PNG with a row per case: what it is, each modality with the label's outlines, and the label.
 
-    The slice is the one that shows most of the label, or the middle one, and lies as in
-    :mod:`nnunet_cmc.evaluation.slices`.
-
     Args:
         facts: of one or more cases.
         modalities: names of all modalities, a column each; one that a case lacks leaves an empty panel.
         classes: name and label of each foreground class.
     """
     colors = class_colors(classes)
-    figure, _ = draw_panels(
-        [_row(case, modalities, classes, colors) for case in facts],
-        [*modalities, "label"],
-        [Patch(color=color, label=name) for name, color in colors.items()],
-        margins=(0.0, 0.4 + 0.15 * len(facts)),
-        title_width=2.0,
-    )
-    save_figure(figure, file, dpi=110)
+    handles = [Patch(color=color, label=name) for name, color in colors.items()]
+    rows = [_row(case, modalities, classes, colors) for case in facts]
+    margins = (0.0, 0.4 + 0.15 * len(facts))
+    save_figure(draw_panels(rows, [*modalities, "label"], handles, margins=margins, title_width=2.0)[0], file, dpi=110)
 
 
 def _row(
@@ -52,12 +45,8 @@ def _row(
         panels.append(Panel(None, reason="no label"))
     else:
         panels.append(Panel(next(iter(scans.values())), class_overlay(shown, classes, colors)))
-    return Row(_description(facts), panels, plane.aspect)
-
-
-def _description(facts: CaseSummary) -> str:
     case, grid = facts.case, facts.grid
-    lines = [
+    description = [
         case.name,
         *([f"of {case.subject}"] if case.subject != case.name else []),
         case.part if case.part == "unlabelled" else f"{case.part}, {'labelled' if case.label else 'not labelled'}",
@@ -65,4 +54,4 @@ def _description(facts: CaseSummary) -> str:
         " x ".join(f"{step:.3g}" for step in grid.spacing) + " mm",
         *(f"{modality}: {low:.4g} to {high:.4g}" for modality, (low, high) in facts.ranges.items()),
     ]
-    return "\n".join(lines)
+    return Row("\n".join(description), panels, plane.aspect)

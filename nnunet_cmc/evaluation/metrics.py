@@ -1,19 +1,11 @@
 """Overlap and surface metrics of one class in one case.
 
-Definitions:
-    * Dice and IoU count voxels: 2 TP / (2 TP + FP + FN) and TP / (TP + FP + FN).
-    * A **surface** is the mask's voxels that its 6-neighbour erosion removes (what lies outside the image counts as
-      background). Distances are Euclidean, in mm, between voxel centres, from each surface voxel to the nearest surface
-      voxel of the other mask.
-    * ``ASSD`` (mm) is the mean over the distances of both directions pooled; ``HD95`` (mm) the larger of the two
-      directed 95th percentiles (linear interpolation); ``NSD`` the share of all surface voxels, of both masks, that are
-      at most a tolerance away from the other surface (Nikolov et al., J Med Internet Res 2021, counted in voxels).
+Dice is 2 TP / (2 TP + FP + FN), IoU TP / (TP + FP + FN), in voxels. ASSD (mm) is the mean of the distances from each
+surface voxel to the other mask's surface, both directions pooled; HD95 (mm) the larger of the directed 95th
+percentiles; NSD the share of all surface voxels within a tolerance (Nikolov et al., J Med Internet Res 2021).
 
-Empty classes, after Metrics Reloaded (Maier-Hein et al., Nat Methods 2024) and nnU-Net:
-    * Both masks empty: there is nothing to judge, so every metric is NaN and the case does not count for the class.
-    * One mask empty: the bounded metrics take their worst value, 0. A distance to a surface that does not exist is
-      undefined and has no worst value: ``ASSD`` and ``HD95`` are NaN. Whoever averages them must say over how many
-      cases (:class:`nnunet_cmc.evaluation.results.Statistic`) and how many were missed.
+Empty masks are treated as in Metrics Reloaded (Maier-Hein et al., Nat Methods 2024) and nnU-Net: of two, all is NaN; of
+one, Dice, IoU and NSD are 0, and distances NaN.
 """
 
 from collections.abc import Sequence
@@ -23,8 +15,7 @@ from scipy import ndimage
 
 METRICS = ("Dice", "IoU", "ASSD", "HD95", "NSD")
 COUNTS = ("TP", "FP", "FN", "TN", "n_ref", "n_pred")
-NSD_TOLERANCE = 2.0
-"""Default tolerance of NSD in mm; the right one is the disagreement between human readers on the structure."""
+NSD_TOLERANCE = 2.0  # mm; the right one is the disagreement between human readers on the structure
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -35,9 +26,7 @@ def surface(mask: np.ndarray) -> np.ndarray:
 def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Compute the distances in mm from each surface voxel of ``a`` to the surface of ``b``, and from ``b`` to ``a``.
 
-    Args:
-        a, b: non-empty boolean masks of one shape.
-        spacing: voxel size in mm along each array axis.
+    Both are non-empty boolean masks of one shape; ``spacing`` is the voxel size in mm along each array axis.
     """
     box = ndimage.find_objects((a | b).view(np.uint8))[0]
     surface_a, surface_b = surface(a[box]), surface(b[box])

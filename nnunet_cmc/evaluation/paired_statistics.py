@@ -10,49 +10,32 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nnunet_cmc.evaluation.results import Evaluation, Statistic, describe, name_of_mean, ordered
+from nnunet_cmc.evaluation.results import Evaluation, describe, name_of_mean, ordered
 
-COMPARED = ("Dice", "ASSD")
-"""The metrics that the paper reports."""
-
+COMPARED = ("Dice", "ASSD")  # the metrics that the paper reports
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the paper's Table 1.
+    """One number of the paper's Table 1."""
 
-    Attributes:
-        mean: over cases; for the average over the classes' means.
-        std: sample standard deviation over cases; for the average of the cases' own averages over classes.
-        n: cases in which the metric is defined.
-        undefined: cases in which only one of reference and prediction has the class, so that a distance has no value
-            and is not in the mean.
-        low, high: bootstrap interval of the mean (percentiles, over subjects); NaN for fewer than two subjects.
-    """
-
-    mean: float
-    std: float
-    n: int
-    undefined: int
-    low: float
+    mean: float  # over cases; for the average over the classes' means
+    std: float  # sample standard deviation over cases; for the average of the cases' own averages over classes
+    n: int  # cases in which the metric is defined
+    undefined: int  # cases that are not in the mean although one of reference and prediction has the class
+    low: float  # bootstrap interval of the mean (percentiles, over subjects); NaN for fewer than two subjects
     high: float
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two-sided Wilcoxon signed-rank test of a prediction against the first one, not corrected for multiple tests.
+    """Two-sided Wilcoxon signed-rank test of a prediction against the first one, not corrected for multiple tests."""
 
-    Attributes:
-        difference: mean over subjects of the prediction's value minus the first prediction's.
-        p: NaN for no pair; 1 where no pair differs.
-        n: subjects in which both are defined.
-    """
-
-    difference: float
-    p: float
-    n: int
+    difference: float  # mean over subjects of the prediction's value minus the first prediction's
+    p: float  # NaN for no pair; 1 where no pair differs
+    n: int  # subjects in which both are defined
 
 
 class Comparison:
@@ -68,6 +51,7 @@ class Comparison:
 
     def __init__(self, evaluations: Mapping[str, Evaluation], subjects: Mapping[str, str], seed: int = 0):
         self.evaluations = dict(evaluations)
+        self.names = list(self.evaluations)
         self.subjects = subjects
         self.seed = seed
         first = next(iter(self.evaluations.values()))
@@ -94,14 +78,9 @@ class Comparison:
         parts = {name: evaluation.table for name, evaluation in self.evaluations.items()}
         table = pd.concat(parts, names=["prediction"]).reset_index(level="prediction").reset_index(drop=True)
         table.insert(1, "subject", table["case"].astype(str).map(self.subjects))
-        cases = [case.case for case in next(iter(self.evaluations.values())).cases]
+        cases = [case.case for case in self.evaluations[self.names[0]].cases]
         categories = {"prediction": self.names, "case": cases, "modalities": self.groups, "class": self.classes}
         return table.astype({column: ordered(values) for column, values in categories.items()})
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the predictions in their order."""
-        return list(self.evaluations)
 
     def as_json(self) -> dict:
         """Return every cell and test: ``[prediction][group][metric][class or average]``."""
@@ -121,12 +100,9 @@ class Comparison:
         classes = describe(table, [*keys, "class"])
         cases = describe(table, [*keys, "case"]).reset_index().rename(columns={"mean": "value"})  # means over classes
         average = describe(cases, keys)
-        average["mean"] = classes["mean"].groupby(keys, observed=True).agg(lambda means: Statistic.of(means).mean)
-        average["undefined"] = classes["undefined"].groupby(keys, observed=True).sum()
-        classes = classes.reset_index().astype({"class": str})
-        average = average.reset_index().assign(**{"class": self.average})
-        table = pd.concat([classes, average]).set_index([*keys, "class"])
-        return table[["mean", "std", "n", "undefined"]].astype(object)  # so that a row keeps its integers
+        average["mean"] = classes["mean"].groupby(keys, observed=True).mean()
+        parts = [classes.reset_index().astype({"class": str}), average.reset_index().assign(**{"class": self.average})]
+        return pd.concat(parts).set_index([*keys, "class"]).astype(object)  # so that a row keeps its integers
 
     def _sums(self, name: str, group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Return sum and number of the defined values, ``(subjects, classes)``, subjects sorted."""
@@ -168,8 +144,8 @@ class Comparison:
         """Return the test of each class and, last, of their mean, from what :meth:`_sums` gives."""
         with np.errstate(invalid="ignore"):
             differences = np.divide(*ours) - np.divide(*first)  # NaN where either is undefined
-        averages = [Statistic.of(row).mean for row in differences]  # over the classes that both have
-        return [*map(_test, [*differences.T, np.array(averages)])]
+        averages = pd.DataFrame(differences).mean(axis="columns")  # over the classes that both have
+        return [*map(_test, [*differences.T, averages.to_numpy()])]
 
 
 def _test(differences: np.ndarray) -> PairedTest:

@@ -1,43 +1,32 @@
 """Rows of panels: slices of scans with coloured overlays and outlines, the layout of every picture of cases."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 
-WIDTH = 2.4  # inches, of a panel
-OUTLINE_WIDTH = 0.8
-STROKE = withStroke(linewidth=2, foreground="black")  # keeps white outlines visible on bright tissue
+_STROKE = withStroke(linewidth=2, foreground="black")  # keeps white outlines visible on bright tissue
 _LEGEND_COLUMNS = 5
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One slice.
+class Panel(NamedTuple):
+    """One slice."""
 
-    Attributes:
-        scan: ``(rows, columns)`` from 0 (black) to 1; None for an empty panel.
-        overlay: RGBA ``(rows, columns, 4)`` that is drawn over the scan, or None.
-        outlines: masks ``(rows, columns)`` and the colour of each mask's outline.
-        reason: shown in an empty panel.
-    """
-
-    scan: np.ndarray | None
-    overlay: np.ndarray | None = None
-    outlines: Sequence[tuple[np.ndarray, Any]] = ()
-    reason: str = "not available"
+    scan: np.ndarray | None  # (rows, columns) from 0 (black) to 1; None for an empty panel
+    overlay: np.ndarray | None = None  # RGBA (rows, columns, 4), drawn over the scan
+    outlines: Sequence[tuple[np.ndarray, Any]] = ()  # masks (rows, columns) and the colour of each one's outline
+    reason: str = "not available"  # shown in an empty panel
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """Panels of one case, at least one of them with a scan; ``aspect`` is the height of a pixel over its width."""
 
     title: str
@@ -58,18 +47,16 @@ def draw_panels(
     *,
     margins: tuple[float, float],
     title_width: float = 0.0,
-    width: float = WIDTH,
-    outline_width: float = OUTLINE_WIDTH,
+    width: float = 2.4,
+    outline_width: float = 0.8,
 ) -> tuple[Figure, np.ndarray]:
     """Draw a figure with a row of panels per case and a legend below; returns it and its axes.
 
     Args:
-        titles: of the columns.
-        handles: of the legend.
+        titles, handles: of the columns, of the legend.
         margins: width and height in inches that are added to those of panels, titles of rows, and legend.
         title_width: of a column of its own for the titles of the rows; 0: they stand upright beside the first panels.
-        width: of a panel in inches.
-        outline_width: of the outlines in points.
+        width, outline_width: of a panel in inches, of the outlines in points.
     """
     heights = [width * row.height for row in rows]
     widths = [title_width] * bool(title_width) + [width] * len(titles)
@@ -105,14 +92,20 @@ def _draw_panel(axis: Axes, panel: Panel, row: Row, outline_width: float) -> Non
     for mask, color in panel.outlines:
         contour = axis.contour(mask, levels=[0.5], colors=[color], linewidths=outline_width)
         if color == "white":
-            contour.set_path_effects([STROKE])
+            contour.set_path_effects([_STROKE])
+
+
+def outline_handle(color: Any, label: str) -> Line2D:
+    """Return an outline for the legend."""
+    effects = [_STROKE] if color == "white" else []
+    return Line2D([], [], color=color, label=label, linewidth=0.8, path_effects=effects)
 
 
 def overlay(parts: Iterable[tuple[np.ndarray, tuple[float, float, float, float]]]) -> np.ndarray:
     """Return an RGBA image ``(rows, columns, 4)`` with each mask in its colour, the last one on top."""
-    masks, colors = zip(*parts, strict=True)
-    image = np.zeros((*masks[0].shape, 4))
-    for mask, color in zip(masks, colors, strict=True):
+    parts = list(parts)
+    image = np.zeros((*parts[0][0].shape, 4))
+    for mask, color in parts:
         image[mask] = color
     return image
 

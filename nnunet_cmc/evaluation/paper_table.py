@@ -1,6 +1,7 @@
 """A comparison as the table of a paper: a row per prediction, per modality its classes and their average."""
 
 from collections.abc import Sequence
+from itertools import product
 from math import isnan
 from os import PathLike
 from pathlib import Path
@@ -12,8 +13,7 @@ from nnunet_cmc.utils.files import write_json, write_text
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
 _BETTER = {"Dice": max, "ASSD": min}
-MARK = "†"
-"""Marks a mean that leaves out cases in which the metric is undefined."""
+MARK = "†"  # of a mean that leaves out cases in which the metric is undefined
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -41,10 +41,8 @@ def best(comparison: Comparison, group: str, metric: str, column: str) -> set[st
 
 
 class TableCell(NamedTuple):
-    """A number of the table, and whether it is the best of its column."""
-
     text: str
-    best: bool
+    best: bool  # of its column
 
 
 def table_rows(comparison: Comparison, metric: str) -> list[tuple[str, list[TableCell]]]:
@@ -67,41 +65,47 @@ def notes(comparison: Comparison) -> list[str]:
             f"{MARK} undefined in cases where a class is only in the reference or only in the prediction: they are "
             "not in this mean, so it looks better than it is."
         )
-    if fewer := [text for group in comparison.groups for text in _fewer(comparison, group)]:
+    fewer = []
+    for group, column in product(comparison.groups, comparison.classes):
+        every = len(counts.of_group(group))
+        judged = sorted({comparison.cells[name, group, "Dice", column].n for name in comparison.names})
+        if judged[0] < every:
+            ends = " to ".join(map(str, dict.fromkeys((judged[0], judged[-1]))))
+            fewer.append(f"{group} {column} is in {ends} of {every}")
+    if fewer:
         lines.append(f"Where neither reference nor prediction has a class, it is not judged: {', '.join(fewer)} cases.")
     return lines
 
 
-def _fewer(comparison: Comparison, group: str) -> list[str]:
-    """Return a text for each class of a group that is not judged in all of its cases."""
-    every = len(next(iter(comparison.evaluations.values())).of_group(group))
-    texts = []
-    for column in comparison.classes:
-        judged = sorted({comparison.cells[name, group, "Dice", column].n for name in comparison.names})
-        if judged[0] < every:
-            texts.append(
-                f"{group} {column} is in {' to '.join(map(str, (judged[0], judged[-1])[: len(judged)]))} of {every}"
-            )
-    return texts
+class Averages(NamedTuple):
+    """A table of the averages over classes; its first three columns are text."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
 
 
-def averages(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: the average over classes with its interval, per modality, metric and prediction.
-
-    With several predictions, their tests against the first as well. The first three columns are text.
-    """
-    several = len(comparison.names) > 1
+def averages(comparison: Comparison) -> Averages:
+    """Return the average over classes with its interval, and of several predictions their tests against the first."""
     header = ["modality", "metric", "prediction", "mean", "interval"]
+    notes = [f"Interval: {100 * CONFIDENCE:g} %, percentile bootstrap over subjects."]
+    several = len(comparison.names) > 1
+    if several:
+        header += ["difference", "p", "subjects"]
+        notes.append(
+            f"Difference to {comparison.names[0]}, mean over subjects; p: two-sided Wilcoxon signed-rank test of the "
+            "paired differences, not corrected for multiple tests."
+        )
     rows = []
-    for group in comparison.groups:
-        for metric in COMPARED:
-            for name in comparison.names:
-                key = (name, group, metric, comparison.columns[-1])
-                cell = comparison.cells[key]
-                interval = "-" if isnan(cell.low) else f"{number(metric, cell.low)} to {number(metric, cell.high)}"
-                tested = _test(metric, comparison.tests.get(key)) if several else []
-                rows.append([group, TITLES[metric], name, number(metric, cell.mean), interval, *tested])
-    return header + ["difference", "p", "subjects"] * several, rows
+    for group, metric, name in product(comparison.groups, COMPARED, comparison.names):
+        key = (name, group, metric, comparison.columns[-1])
+        cell = comparison.cells[key]
+        interval = "-" if isnan(cell.low) else f"{number(metric, cell.low)} to {number(metric, cell.high)}"
+        tested = _test(metric, comparison.tests.get(key)) if several else []
+        rows.append([group, TITLES[metric], name, number(metric, cell.mean), interval, *tested])
+    title = "Average over classes" if len(comparison.classes) > 1 else comparison.classes[0]
+    return Averages(title, header, rows, notes)
 
 
 def _test(metric: str, test: PairedTest | None) -> list[str]:
@@ -109,22 +113,6 @@ def _test(metric: str, test: PairedTest | None) -> list[str]:
         return ["", "", ""]
     p = "-" if isnan(test.p) else "< 0.001" if test.p < 0.001 else f"{test.p:.3f}"
     return [number(metric, test.difference, "+"), p, str(test.n)]
-
-
-def averages_notes(comparison: Comparison) -> list[str]:
-    """Return the notes below :func:`averages`."""
-    lines = [f"Interval: {100 * CONFIDENCE:g} %, percentile bootstrap over subjects."]
-    if len(comparison.names) > 1:
-        lines.append(
-            f"Difference to {comparison.names[0]}, mean over subjects; p: two-sided Wilcoxon signed-rank test of the "
-            "paired differences, not corrected for multiple tests."
-        )
-    return lines
-
-
-def averages_title(comparison: Comparison) -> str:
-    """Return the title of :func:`averages`."""
-    return "Average over classes" if len(comparison.classes) > 1 else comparison.classes[0]
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -143,8 +131,8 @@ def to_markdown(comparison: Comparison) -> str:
 
 def averages_markdown(comparison: Comparison) -> str:
     """Format the table of :func:`averages` with its title and notes as Markdown."""
-    table = _markdown_table(*averages(comparison))
-    return f"## {averages_title(comparison)}\n\n{table}\n\n" + "  \n".join(averages_notes(comparison))
+    title, header, rows, lines = averages(comparison)
+    return f"## {title}\n\n{_markdown_table(header, rows)}\n\n" + "  \n".join(lines)
 
 
 def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> list[Path]:

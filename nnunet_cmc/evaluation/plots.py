@@ -1,7 +1,10 @@
 """Figures of a comparison: distribution of the cases, and means of the predictions with their intervals."""
 
+from collections.abc import Mapping, Sequence
+from itertools import product
 from math import isfinite
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,6 +22,35 @@ _WIDTH = 11.0  # inches
 DPI = 300  # what journals ask for
 
 
+def new_axes(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, np.ndarray]:
+    """Return a figure of ``size`` in inches and its axes ``(rows, columns)``; ``options`` are matplotlib's."""
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_plot(figure: Figure, file: str | PathLike, legend: bool = True) -> None:
+    """Save a figure for print, with the legend of its first axis if there is any."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if legend and labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    save_figure(figure, file, dpi=DPI)
+
+
+def draw_bars(axis: Axes, series: Mapping[str, tuple[np.ndarray, np.ndarray | None, Sequence[str]]]) -> None:
+    """Draw bars side by side: of each series heights ``(N,)``, errors ``(2, N)`` or None, and texts above the bars."""
+    width = 0.8 / len(series)
+    for i, (label, (heights, errors, texts)) in enumerate(series.items()):
+        place = np.arange(len(heights)) + (i - (len(series) - 1) / 2) * width
+        style = {"label": label, "color": COLORS[i % len(COLORS)], "capsize": 3, "ecolor": "#333"}
+        axis.bar_label(axis.bar(place, heights, 0.9 * width, yerr=errors, **style), texts, padding=2, fontsize="small")
+    axis.margins(y=0.12)
+
+
 def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
     """Draw a PNG: Dice and ASSD of every case, per modality, class and prediction, as boxes with all their points.
 
@@ -26,23 +58,18 @@ def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
     """
     boxes = len(comparison.classes) * len(comparison.names)
     columns = len(COMPARED) if boxes <= _SIDE_BY_SIDE else 1
-    panels = [(group, metric) for group in comparison.groups for metric in COMPARED]
+    panels = list(product(comparison.groups, COMPARED))
     rows = len(panels) // columns
-    figure = Figure(figsize=(_WIDTH, 3.0 * rows + 0.4), layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure, axes = new_axes(rows, columns, (_WIDTH, 3.0 * rows + 0.4))
     first: dict[str, Axes] = {}
     for axis, (group, metric) in zip(axes.flat, panels, strict=True):
         axis.sharey(first.setdefault(metric, axis))  # modalities can be compared
-        _boxes(axis, comparison, group, metric)
+        _draw_boxes(axis, comparison, group, metric)
         axis.set_title(f"{group}: {TITLES[metric]}", loc="left", fontsize="medium")
-        axis.grid(axis="y", alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    if len(comparison.names) > 1:
-        _legend(figure, axes[0, 0])
-    save_figure(figure, file, dpi=DPI)
+    save_plot(figure, file, legend=len(comparison.names) > 1)
 
 
-def _boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> None:
+def _draw_boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> None:
     count = len(comparison.names)
     step = 0.8 / count
     jitter = np.random.default_rng(0)
@@ -75,37 +102,25 @@ def save_comparison(file: str | PathLike, comparison: Comparison) -> None:
     """
     curves = _curves(comparison.names)
     rows = len(comparison.groups) if curves else 1
-    figure = Figure(figsize=(_WIDTH, 3.0 * rows + 0.6), layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, len(COMPARED), squeeze=False)
+    figure, axes = new_axes(rows, len(COMPARED), (_WIDTH, 3.0 * rows + 0.6))
     for column, metric in enumerate(COMPARED):
         if curves:
             for axis, group in zip(axes[:, column], comparison.groups, strict=True):
                 _draw_curves(axis, comparison, curves, group, metric)
         else:
-            _draw_bars(axes[0, column], comparison, metric)
-    for axis in axes.flat:
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    if len(axes[0, 0].get_legend_handles_labels()[1]) > 0:
-        _legend(figure, axes[0, 0])
-    save_figure(figure, file, dpi=DPI)
+            _draw_means(axes[0, column], comparison, metric)
+    save_plot(figure, file)
 
 
-def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:
-    width = 0.8 / len(comparison.groups)
-    for i, group in enumerate(comparison.groups):
-        mean, errors = _means(comparison, comparison.names, group, metric)
-        place = np.arange(len(mean)) + (i - (len(comparison.groups) - 1) / 2) * width
-        style = {"label": group, "color": COLORS[i % len(COLORS)]}
-        bars = axis.bar(place, mean, 0.9 * width, yerr=errors, capsize=3, ecolor="#333", **style)
-        labels = [f"{value:.{1 if metric == 'Dice' else 2}f}" if isfinite(value) else "" for value in mean]
-        axis.bar_label(bars, labels, padding=2, fontsize="small")
-    turned = max(map(len, comparison.names)) * len(comparison.names) > 50
-    axis.set_xticks(
-        range(len(comparison.names)), comparison.names, rotation=20 * turned, ha="right" if turned else "center"
-    )
-    axis.margins(y=0.12)
+def _draw_means(axis: Axes, comparison: Comparison, metric: str) -> None:
+    names, series = comparison.names, {}
+    for group in comparison.groups:
+        mean, errors = _means(comparison, names, group, metric)
+        texts = [f"{value:.{1 if metric == 'Dice' else 2}f}" if isfinite(value) else "" for value in mean]
+        series[group] = (mean, errors, texts)
+    draw_bars(axis, series)
+    turned = max(map(len, names)) * len(names) > 50
+    axis.set_xticks(range(len(names)), names, rotation=20 * turned, ha="right" if turned else "center")
     axis.set_title(f"{TITLES[metric]}, {comparison.columns[-1]}", loc="left", fontsize="medium")
 
 
@@ -142,8 +157,3 @@ def _curves(names: list[str]) -> dict[str, dict[float, str]] | None:
             return None
         curves.setdefault(method, {})[x] = name
     return {method: dict(sorted(points.items())) for method, points in curves.items()}
-
-
-def _legend(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)

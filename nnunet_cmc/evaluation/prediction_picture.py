@@ -6,20 +6,10 @@ from os import PathLike
 
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
-from nnunet_cmc.evaluation.panels import (
-    OUTLINE_WIDTH,
-    STROKE,
-    Panel,
-    Row,
-    class_outlines,
-    class_overlay,
-    draw_panels,
-    overlay,
-)  # fmt: skip
+from nnunet_cmc.evaluation.panels import Panel, Row, class_outlines, class_overlay, draw_panels, outline_handle, overlay
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
 from nnunet_cmc.utils.files import save_figure
@@ -30,29 +20,19 @@ _ERRORS = {"false negative": "#00e5ff", "false positive": "#ffee00", "wrong clas
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Files of one case, all on one grid.
-
-    Attributes:
-        case: its name, as the picture shows it.
-        images: scan of each modality the case has, by the modality's name; label maps are drawn over the first.
-        reference: reference label map.
-        predictions: predicted label maps by title, such as "both", "CT only".
-        errors: show the slice with the most wrong voxels instead of that with most of the reference.
-    """
+    """Files of one case, all on one grid; ``case`` is its name as the picture shows it."""
 
     case: str
-    images: Mapping[str, str | PathLike]
+    images: Mapping[str, str | PathLike]  # by modality; label maps are drawn over the first
     reference: str | PathLike
-    predictions: Mapping[str, str | PathLike]
-    errors: bool = False
+    predictions: Mapping[str, str | PathLike]  # by title, such as "both", "CT only"
+    errors: bool = False  # show the slice with the most wrong voxels instead of that with most of the reference
 
 
 def save_overview(
     file: str | PathLike, cases: Sequence[CaseFiles], classes: Mapping[str, Label], differences: bool = False
 ) -> None:
     """Draw a PNG with a row per case: its scans, the reference, and each prediction with the reference's outline.
-
-    :mod:`nnunet_cmc.evaluation.slices` chooses the slice and its orientation.
 
     Args:
         cases: one or more; a modality or prediction that a case lacks leaves an empty panel.
@@ -65,15 +45,10 @@ def save_overview(
     columns = [*modalities, "reference", *predictions]
     colors = class_colors(classes)
     patches: dict = colors | {f"difference: {kind}": color for kind, color in _ERRORS.items() if differences}
-    outline = Line2D([], [], color="white", linewidth=OUTLINE_WIDTH, path_effects=[STROKE])
-    outline.set_label("outline of the reference")
-    figure, _ = draw_panels(
-        [_row(case, columns, classes, colors) for case in cases],
-        columns,
-        [*(Patch(color=color, label=name) for name, color in patches.items()), outline],
-        margins=(0.3, 0.4),
-    )
-    save_figure(figure, file, dpi=150)
+    handles = [Patch(color=color, label=name) for name, color in patches.items()]
+    outline = outline_handle("white", "outline of the reference")
+    rows = [_row(case, columns, classes, colors) for case in cases]
+    save_figure(draw_panels(rows, columns, [*handles, outline], margins=(0.3, 0.4))[0], file, dpi=150)
 
 
 def _row(case: CaseFiles, columns: Sequence[str], classes: Mapping[str, Label], colors: Mapping[str, tuple]) -> Row:

@@ -10,7 +10,7 @@ from nnunet_cmc.data.format.scan_folder import by_modality, numbered_cases
 from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.evaluation.pages import write_page
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
-from nnunet_cmc.evaluation.paper_table import TITLES, averages, averages_notes, averages_title, notes, table_rows
+from nnunet_cmc.evaluation.paper_table import TITLES, averages, notes, table_rows
 from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
 from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Statistic
@@ -25,36 +25,28 @@ def find_scans(
 ) -> dict[str, dict[str, Path]]:
     """Find the scans of each case that has a reference, by modality, without the empty ones of absent modalities.
 
-    Args:
-        references: reference file of each case.
-
     Raises:
         ValueError: a case has no scan there, or one that is not on the grid of its reference, or a file looks like a
             scan and would not be read.
     """
     files = numbered_cases(image_folder, description.file_ending)
     scans = {case: by_modality(files.get(case, ()), case, description) for case in references}
-    for case, found in scans.items():
-        for file in found.values():
-            _require_grid(case, file, references[case])
+    for case, file in ((case, file) for case, found in scans.items() for file in found.values()):
+        try:
+            differences = read_grid(file).differences(read_grid(references[case]))
+        except ValueError as error:
+            raise ValueError(f"Case {case}: {file} or its reference {error}.") from error
+        if differences:
+            raise ValueError(
+                f"Case {case}: {file} is not on the grid of {references[case]} ({', '.join(differences)}): name the "
+                "folder of the scans that were labelled."
+            )
     if missing := [case for case, found in scans.items() if not found]:
         raise ValueError(
             f"{image_folder} has no scan of {len(missing)} of {len(scans)} cases, such as {missing[0]}_0000"
             f"{description.file_ending}: name the folder of the scans with -i."
         )
     return scans
-
-
-def _require_grid(case: str, scan: Path, reference: str | PathLike) -> None:
-    try:
-        differences = read_grid(scan).differences(read_grid(reference))
-    except ValueError as error:
-        raise ValueError(f"Case {case}: {scan} or its reference {error}.") from error
-    if differences:
-        raise ValueError(
-            f"Case {case}: {scan} is not on the grid of {reference} ({', '.join(differences)}): name the folder of the "
-            "scans that were labelled."
-        )
 
 
 def save_report(
@@ -71,21 +63,24 @@ def save_report(
     """
     figures = Path(folder, "figures")
     figures.mkdir(parents=True, exist_ok=True)
-    sections = []
+    sections: list[dict] = []
+
+    def show(title: str, note: str, *files: Path) -> None:
+        sections.append({"title": title, "note": note, "files": files})
+
     if len(comparison.names) > 1:
-        save_comparison(figures / "comparison.png", comparison)
-        note = "Average over classes; the line spans the 95 % bootstrap interval."
-        sections.append(_section("Predictions compared", note, figures / "comparison.png"))
-    save_distributions(figures / "distributions.png", comparison)
+        save_comparison(file := figures / "comparison.png", comparison)
+        show("Predictions compared", "Average over classes; the line spans the 95 % bootstrap interval.", file)
+    save_distributions(file := figures / "distributions.png", comparison)
     note = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
-    sections.append(_section("Cases by class and modality", note, figures / "distributions.png"))
+    show("Cases by class and modality", note, file)
     if stress:
         note = (
             "Average over classes. The reference stays with the modalities that are not moved. † and hollow: the mean "
             "leaves out cases in which a class is only in the reference or only in the prediction, so that it looks "
             "better than it is."
         )
-        sections.append(_section("Missing and misaligned modalities", note, *stress.save_figures(figures)))
+        show("Missing and misaligned modalities", note, *stress.save_figures(figures))
     for number, (name, evaluation) in enumerate(comparison.evaluations.items()):
         file = figures / (f"cases_{number + 1}.png" if len(comparison.names) > 1 else "cases.png")
         chosen = worst_and_best(evaluation)
@@ -95,10 +90,9 @@ def save_report(
             f"first, then the {max(0, len(chosen) - _WORST)} best. The slice is the one that shows most of the "
             "reference, and for the worst cases also the one with most errors."
         )
-        sections.append(_section(f"Worst and best cases: {name}", note, file))
-    header, rows = averages(comparison)
+        show(f"Worst and best cases: {name}", note, file)
     remarks = [f"{name}: {line}" for name, one in comparison.evaluations.items() for line in one_sided_remarks(one)]
-    page = Path(folder, "report.html")
+    page, means = Path(folder, "report.html"), averages(comparison)
     write_page(
         page,
         "report",
@@ -110,19 +104,10 @@ def save_report(
             for metric in COMPARED
         ],
         notes=notes(comparison),
-        averages={
-            "title": averages_title(comparison),
-            "header": header,
-            "rows": rows,
-            "notes": averages_notes(comparison) + remarks,
-        },
+        averages=means._replace(notes=means.notes + remarks),
         sections=sections,
     )
     return page
-
-
-def _section(title: str, note: str, *files: Path) -> dict:
-    return {"title": title, "note": note, "files": files}
 
 
 def worst_and_best(evaluation: Evaluation) -> list[CaseResult]:

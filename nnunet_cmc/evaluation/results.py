@@ -11,8 +11,7 @@ import pandas as pd
 from nnunet_cmc.evaluation.metrics import COUNTS
 from nnunet_cmc.utils.files import atomic_write
 
-Label = int | tuple[int, ...]
-"""The value of a class in a label map, or the values that make up a region."""
+Label = int | tuple[int, ...]  # the value of a class in a label map, or the values that make up a region
 
 
 def name_of_mean(classes: Collection[str], usual: str = "average") -> str:
@@ -31,10 +30,8 @@ class Statistic:
     @classmethod
     def of(cls, values: Iterable[float]) -> "Statistic":
         """Compute the statistic of the ``values`` that are not NaN."""
-        defined = [value for value in values if not np.isnan(value)]
-        mean = float(np.mean(defined)) if defined else float("nan")
-        std = float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")
-        return cls(mean, std, len(defined))
+        series = pd.Series(list(values), dtype=float)
+        return cls(float(series.mean()), float(series.std()), int(series.count()))
 
 
 @dataclass(frozen=True)
@@ -66,12 +63,7 @@ class Evaluation:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The long table: a row per case, class and metric.
-
-        ``case``, ``modalities`` and ``class`` are ordered categories and ``metric`` is text. ``value`` is a float, NaN
-        where the metric is undefined, and ``undefined`` says whether that is so although one of reference and
-        prediction has the class.
-        """
+        """The long table: a row per case, class and metric; ``undefined``: NaN, though one of the two has the class."""
         rows = [
             (case.case, case.modalities, name, metric, value, np.isnan(value) and one["n_ref"] + one["n_pred"] > 0)
             for case in self.cases
@@ -79,14 +71,9 @@ class Evaluation:
             for metric, value in one.items()
         ]
         table = pd.DataFrame(rows, columns=["case", "modalities", "class", "metric", "value", "undefined"])
-        types = {
-            "case": ordered(case.case for case in self.cases),
-            "modalities": ordered(self.groups),
-            "class": ordered(self.classes),
-            "value": float,
-            "undefined": bool,
-        }
-        return table.astype(types)
+        names = {"case": [case.case for case in self.cases], "modalities": self.groups, "class": self.classes}
+        types = {column: ordered(values) for column, values in names.items()}
+        return table.astype({**types, "value": float, "undefined": bool})
 
     @cached_property
     def statistics(self) -> pd.DataFrame:
@@ -126,16 +113,9 @@ def ordered(values: Iterable[str]) -> pd.CategoricalDtype:
 
 
 def describe(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return the statistics of a long table, indexed by the columns ``by``.
-
-    ``mean`` and ``std`` are those of :class:`Statistic`, ``n`` counts the values that they are of, and ``undefined``
-    those that are left out although one of reference and prediction has the class.
-    """
-    groups = table.groupby(by, observed=True)
-    mean, std = (groups["value"].agg(lambda values, of=of: getattr(Statistic.of(values), of)) for of in ("mean", "std"))
-    return pd.DataFrame(
-        {"mean": mean, "std": std, "n": groups["value"].count(), "undefined": groups["undefined"].sum()}
-    )
+    """Return ``mean``, ``std``, ``n`` (of defined values) and ``undefined`` of a long table by the columns ``by``."""
+    parts = {"mean": ("value", "mean"), "std": ("value", "std"), "n": ("value", "count")}
+    return table.groupby(by, observed=True).agg(**parts, undefined=("undefined", "sum"))
 
 
 def save_csv(table: pd.DataFrame, index: list[str], metrics: Iterable[str], file: str | PathLike) -> None:

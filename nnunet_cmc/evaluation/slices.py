@@ -1,8 +1,8 @@
 """Choice, orientation and intensity window of the slice of a volume that a picture shows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,22 +12,16 @@ from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 
 
-@dataclass(frozen=True)
-class Plane:
-    """One slice of every volume of a case.
-
-    Attributes:
-        axis, index: the slice, of arrays as :func:`read_volume` gives them.
-        aspect: pixel height / width.
-    """
+class Plane(NamedTuple):
+    """One slice of every volume ``(D, H, W)`` of a case; ``aspect`` is the height of a pixel over its width."""
 
     axis: int
-    index: int
+    number: int
     aspect: float
 
     def cut(self, volume: np.ndarray) -> np.ndarray:
         """Cut the slice in radiological orientation: front or head up, the patient's left on the right."""
-        slice_ = volume.take(self.index, self.axis)
+        slice_ = volume.take(self.number, self.axis)
         return slice_ if self.axis == 0 else slice_[::-1]
 
 
@@ -39,13 +33,13 @@ def best_plane(label_maps: Sequence[np.ndarray], classes: Mapping[str, Label], s
     """
     axis = max(range(3), key=lambda i: (round(spacing[i], 3), -i))
     rows, columns = (i for i in range(3) if i != axis)
-    index = label_maps[0].shape[axis] // 2
+    number = label_maps[0].shape[axis] // 2
     for labels in label_maps:
         areas = [mask_of(labels, label).sum(axis=(rows, columns)) for label in classes.values()]
         if np.any(areas):
-            index = int(np.sum([area / max(area.max(), 1) for area in areas], axis=0).argmax())
+            number = int(np.sum([area / max(area.max(), 1) for area in areas], axis=0).argmax())
             break
-    return Plane(axis, index, spacing[rows] / spacing[columns])
+    return Plane(axis, number, spacing[rows] / spacing[columns])
 
 
 def read_volume(file: str | PathLike) -> tuple[np.ndarray, tuple[float, ...]]:

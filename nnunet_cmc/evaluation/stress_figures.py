@@ -1,6 +1,7 @@
 """The figures of stress tests: means without modalities and over their misalignment, of one or several models."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, product
 from operator import add
 from os import PathLike
 from pathlib import Path
@@ -11,14 +12,12 @@ from matplotlib.figure import Figure
 
 from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
-from nnunet_cmc.evaluation.plots import COLORS, DPI, SCALE
+from nnunet_cmc.evaluation.plots import COLORS, SCALE, draw_bars, new_axes, save_plot
 from nnunet_cmc.evaluation.results import name_of_mean
 from nnunet_cmc.evaluation.stress_results import read_conditions
-from nnunet_cmc.utils.files import save_figure
 
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
-_KINDS = {"mm": "shift [mm]", "degrees": "rotation [degrees]"}
-_KINDS_OF = {"mm": "{} shifted [mm]", "degrees": "{} turned [degrees]"}
+_KINDS = {"mm": ("shift", "shifted"), "degrees": ("rotation", "turned")}
 
 
 def save_stress_figures(conditions: Sequence[dict], names: Sequence[str], folder: str | PathLike) -> list[Path]:
@@ -35,35 +34,30 @@ def _missing(conditions: Sequence[dict]) -> Figure:
     """Draw Dice and ASSD of each class, and their average, for every set of modalities."""
     subsets = [entry for entry in conditions if not entry["moved"]]
     places, classes = range(len(subsets)), list(subsets[0]["classes"])
-    figure, axes = _panels(1, len(COMPARED), (11, 4))
+    figure, axes = new_axes(1, len(COMPARED), (11, 4))
     for axis, metric in zip(axes.flat, COMPARED, strict=True):
         for i, name in enumerate(classes):
             _curve(axis, places, subsets, metric, COLORS[i % len(COLORS)], name, class_name=name)
         if len(classes) > 1:
             _curve(axis, places, subsets, metric, "black", name_of_mean(classes), linewidth=2.5)
         axis.set_xticks(places, [entry["condition"] for entry in subsets])
-        axis.set_xlabel("modalities given")
         axis.margins(x=0.1)
-        axis.set_ylabel(TITLES[metric])
+        axis.set(xlabel="modalities given", ylabel=TITLES[metric])
     return _explain_hollow(figure, subsets)
 
 
 def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
     """Draw average Dice and ASSD over distance and angle, a line per moved modality; dashed: the case without it."""
-    aligned, shown = conditions[0], [conditions[0], *(entry for entry in conditions if entry["moved"])]
-    figure, axes = _panels(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
-    for row, metric in zip(axes, COMPARED, strict=True):
-        for axis, (kind, label) in zip(row, _KINDS.items(), strict=True):
-            for channel, name in enumerate(names):
-                color = COLORS[channel % len(COLORS)]
-                line = [aligned, *(entry for entry in shown if entry["moved"] == name and entry[kind])]
-                _curve(axis, [entry[kind] for entry in line], line, metric, color, f"{name} misaligned")
-                others = "+".join(other for other in names if other != name)
-                for entry in (entry for entry in conditions if entry["given"] == others):
-                    without = SCALE[metric] * entry["mean"][metric]
-                    axis.axhline(without, color=color, linestyle="--", alpha=0.7, label=f"without {name}")
-            axis.set_xlabel(label)
-            axis.set_ylabel(TITLES[metric])
+    shown = [conditions[0], *(entry for entry in conditions if entry["moved"])]
+    figure, axes = new_axes(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
+    for axis, (metric, kind) in zip(axes.flat, product(COMPARED, _KINDS), strict=True):
+        for name, color in zip(names, cycle(COLORS), strict=False):
+            _moved_curve(axis, conditions, name, kind, metric, color, f"{name} misaligned")
+            others = "+".join(other for other in names if other != name)
+            for entry in (entry for entry in conditions if entry["given"] == others):
+                without = SCALE[metric] * entry["mean"][metric]
+                axis.axhline(without, color=color, linestyle="--", alpha=0.7, label=f"without {name}")
+        axis.set(xlabel=f"{_KINDS[kind][0]} [{kind}]", ylabel=TITLES[metric])
     return _explain_hollow(figure, shown)
 
 
@@ -98,35 +92,31 @@ class StressRuns:
         return _save(folder, self._missing(), self._misalignment())
 
     def _missing(self) -> Figure:
-        figure, axes = _panels(1, len(COMPARED), (11, 3.8))
-        place, width = np.arange(len(self.subsets)), 0.8 / len(self.runs)
+        figure, axes = new_axes(1, len(COMPARED), (11, 3.8))
         for axis, metric in zip(axes.flat, COMPARED, strict=True):
-            for i, (name, run) in enumerate(self.runs.items()):
+            series: dict = {}
+            for name, run in self.runs.items():
                 subsets = [run[subset] for subset in self.subsets]
-                shift = (i - (len(self.runs) - 1) / 2) * width
-                style = {"color": COLORS[i % len(COLORS)], "label": name}
-                bars = axis.bar(place + shift, _means(subsets, metric), 0.9 * width, **style)
                 marks = [MARK * hollow for hollow in _hollow(subsets, metric)]
-                labels = [number(metric, entry["mean"][metric]) for entry in subsets]
-                axis.bar_label(bars, list(map(add, labels, marks)), padding=2, fontsize="small")
-            axis.set_xticks(place, self.subsets)
-            axis.set_xlabel("modalities given")
-            axis.margins(y=0.12)
-            axis.set_ylabel(TITLES[metric])
+                texts = [number(metric, entry["mean"][metric]) for entry in subsets]
+                series[name] = (_means(subsets, metric), None, list(map(add, texts, marks)))
+            draw_bars(axis, series)
+            axis.set_xticks(range(len(self.subsets)), self.subsets)
+            axis.set(xlabel="modalities given", ylabel=TITLES[metric])
         return figure
 
     def _misalignment(self) -> Figure:
-        columns = [(metric, kind) for metric in COMPARED for kind in _KINDS_OF]
-        figure, axes = _panels(len(self.moved), len(columns), (14, 2.8 * len(self.moved) + 0.5))
+        columns = list(product(COMPARED, _KINDS))
+        figure, axes = new_axes(len(self.moved), len(columns), (14, 2.8 * len(self.moved) + 0.5))
         for moved, row in zip(self.moved, axes, strict=True):
             for j, (axis, (metric, kind)) in enumerate(zip(row, columns, strict=True)):
-                axis.sharey(axes[0, j - j % len(_KINDS_OF)])  # every panel of a metric
-                for i, (name, run) in enumerate(self.runs.items()):
-                    line = [run[self.subsets[0]], *(e for e in run.values() if e["moved"] == moved and e[kind])]
-                    _curve(axis, [entry[kind] for entry in line], line, metric, COLORS[i % len(COLORS)], name)
-                axis.set_xlabel(_KINDS_OF[kind].format(moved))
-                if j % len(_KINDS_OF) == 0:
-                    axis.set_ylabel(TITLES[metric])
+                first_of_metric = j - j % len(_KINDS)
+                axis.sharey(axes[0, first_of_metric])
+                for (name, run), color in zip(self.runs.items(), cycle(COLORS), strict=False):
+                    _moved_curve(axis, [run[self.subsets[0]], *run.values()], moved, kind, metric, color, name)
+                axis.set(
+                    xlabel=f"{moved} {_KINDS[kind][1]} [{kind}]", ylabel=TITLES[metric] if j == first_of_metric else ""
+                )
         return figure
 
 
@@ -161,14 +151,10 @@ def _curve(
     axis.plot(np.array(x)[hollow], y[hollow], "o", color=color, markersize=5, markerfacecolor="white")
 
 
-def _panels(rows: int, columns: int, size: tuple[float, float], **options) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for axis in axes.flat:
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+def _moved_curve(axis: Axes, entries: Sequence[dict], moved: str, kind: str, metric: str, color, label: str) -> None:
+    """Draw the average over how far a modality is moved, from the first of the ``entries``, in which nothing is."""
+    line = [entries[0], *(entry for entry in entries if entry["moved"] == moved and entry[kind])]
+    _curve(axis, [entry[kind] for entry in line], line, metric, color, label)
 
 
 def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:
@@ -180,7 +166,5 @@ def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:
 def _save(folder: str | PathLike, missing: Figure, misalignment: Figure) -> list[Path]:
     files = [Path(folder, "missing.png"), Path(folder, "misalignment.png")]
     for file, figure in zip(files, (missing, misalignment), strict=True):
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
-        save_figure(figure, file, dpi=DPI)
+        save_plot(figure, file)
     return files

@@ -13,37 +13,28 @@ from nnunet_cmc.evaluation.results import Evaluation, ordered, save_csv
 from nnunet_cmc.evaluation.stress_testing import Condition
 from nnunet_cmc.utils.files import read_json, write_json
 
+DESCRIBED = ["condition", "given", "moved", "mm", "degrees"]
 REMEDY = "name the output folder of a finished nnunet_cmc stress"
 
 
 def stress_table(evaluations: Mapping[Condition, Evaluation], names: Sequence[str]) -> pd.DataFrame:
-    """Return the long table of :attr:`Evaluation.table` for all conditions, with what describes them before it.
+    """Return :attr:`Evaluation.table` for all conditions, after ``condition, given, moved, mm, degrees``.
 
     Args:
         names: of the modalities, by channel.
-
-    Returns:
-        columns ``condition``, ``given`` and ``moved`` (names of modalities), ``mm``, ``degrees``, then those of
-        :attr:`Evaluation.table`.
     """
     parts = [one.table.assign(**_describe(condition, names)) for condition, one in evaluations.items()]
     table = pd.concat(parts, ignore_index=True)
     table = table.astype({column: ordered(table[column].unique()) for column in ("condition", "case", "class")})
-    described = ["condition", "given", "moved", "mm", "degrees"]
-    return table[described + [column for column in table if column not in described]]
+    return table[DESCRIBED + [column for column in table if column not in DESCRIBED]]
 
 
 def save_stress(
     evaluations: Mapping[Condition, Evaluation], names: Sequence[str], output: str | PathLike
 ) -> list[Path]:
-    """Write ``stress.csv``, a row per condition, case and class, and ``stress.json``, means; returns both files.
-
-    Args:
-        names: of the modalities, by channel.
-    """
+    """Write ``stress.csv``, a row per condition, case and class, and ``stress.json``, means; returns both files."""
     files = [Path(output, f"stress.{ending}") for ending in ("csv", "json")]
-    columns = ["condition", "given", "moved", "mm", "degrees", "case", "class"]
-    save_csv(stress_table(evaluations, names), columns, METRICS, files[0])
+    save_csv(stress_table(evaluations, names), [*DESCRIBED, "case", "class"], METRICS, files[0])
     write_json(files[1], {"conditions": summarize(evaluations, names)})
     return files
 
@@ -62,21 +53,14 @@ def summarize(evaluations: Mapping[Condition, Evaluation], names: Sequence[str])
 
 
 def _describe(condition: Condition, names: Sequence[str]) -> dict:
-    return {
-        "condition": condition.name,
-        "given": "all" if condition.given is None else "+".join(names[c] for c in condition.given),
-        "moved": "" if condition.moved is None else names[condition.moved],
-        "mm": condition.millimetres,
-        "degrees": condition.degrees,
-    }
+    given = "all" if condition.given is None else "+".join(names[c] for c in condition.given)
+    moved = "" if condition.moved is None else names[condition.moved]
+    values = (condition.name, given, moved, condition.millimetres, condition.degrees)
+    return dict(zip(DESCRIBED, values, strict=True))
 
 
 def read_conditions(file: Path) -> list[dict]:
-    """Read the conditions of a ``stress.json``, with all that is drawn of them; NaN for an undefined mean.
-
-    Raises:
-        ValueError: it is missing or broken, or was not written by :func:`save_stress`.
-    """
+    """Read the conditions of a ``stress.json``; NaN for an undefined mean. ValueError if stress did not write it."""
     content = read_json(file, REMEDY)
     conditions = content.get("conditions") if isinstance(content, dict) else None
     if not (isinstance(conditions, list) and conditions and all(map(_is_condition, conditions))):

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import SimpleITK as sitk
 from tqdm import tqdm
@@ -24,26 +23,18 @@ from nnunet_cmc.utils.files import hidden_folder
 MILLIMETRES = (5.0, 10.0, 20.0)
 DEGREES = (5.0, 10.0, 20.0)
 
+# Takes a file for every channel of each case, and each case's output file without its ending.
 Predict = Callable[[list[list[str]], list[str]], None]
-"""Takes a file for every channel of each case, and each case's output file without its ending."""
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Change of the scans of every case that it applies to.
-
-    Attributes:
-        name: of which :attr:`folder` is made.
-        given: the only channels shown, others are zero; None for all that the case has.
-        moved: channel that is misaligned, or None.
-        millimetres, degrees: how far it is shifted or turned.
-    """
+class Condition(NamedTuple):
+    """Change of the scans of every case that it applies to."""
 
     name: str
-    given: tuple[int, ...] | None = None
-    moved: int | None = None
-    millimetres: float = 0.0
-    degrees: float = 0.0
+    given: tuple[int, ...] | None = None  # the only channels shown, others are zero; None for all that the case has
+    moved: int | None = None  # channel that is misaligned
+    millimetres: float = 0.0  # that it is shifted
+    degrees: float = 0.0  # that it is turned
 
     @property
     def folder(self) -> str:
@@ -62,12 +53,11 @@ def conditions(names: Sequence[str]) -> list[Condition]:
 
     ValueError if two would have the same folder of predictions.
     """
-    channels = range(len(names))
-    subsets = [subset for size in reversed(channels) for subset in combinations(channels, size) if subset]
+    subsets = [subset for size in range(len(names) - 1, 0, -1) for subset in combinations(range(len(names)), size)]
     result = [Condition("all"), *(Condition("+".join(names[c] for c in subset), subset) for subset in subsets)]
-    for channel in channels:
-        result += [Condition(f"{names[channel]} {d:g} mm", moved=channel, millimetres=d) for d in MILLIMETRES]
-        result += [Condition(f"{names[channel]} {a:g} degrees", moved=channel, degrees=a) for a in DEGREES]
+    for channel, name in enumerate(names):
+        result += [Condition(f"{name} {d:g} mm", moved=channel, millimetres=d) for d in MILLIMETRES]
+        result += [Condition(f"{name} {a:g} degrees", moved=channel, degrees=a) for a in DEGREES]
     folders = [condition.folder for condition in result]
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise ValueError(
@@ -81,9 +71,6 @@ def find_cases(
     image_folder: str | PathLike, reference_folder: str | PathLike, description: DatasetDescription
 ) -> dict[str, dict[int, str]]:
     """Find the files by channel of the cases that have several modalities.
-
-    Args:
-        reference_folder: label maps on the grid of the scans.
 
     Raises:
         ValueError: a case is malformed (see :func:`check_case`), none has several modalities, or one lacks a reference.
@@ -134,15 +121,13 @@ def stress_test(
         ValueError: see :func:`evaluate_folder`.
     """
     ending, names, output = description.file_ending, description.modalities, Path(output)
-    everything = {one: [case for case in cases if one.applies_to(list(cases[case]))] for one in conditions(names)}
-    todo = {condition: concerned for condition, concerned in everything.items() if concerned}
+    todo = {one: [case for case in cases if one.applies_to(list(cases[case]))] for one in conditions(names)}
+    todo = {condition: concerned for condition, concerned in todo.items() if concerned}
     at_once = 1 if processes <= 1 else len(cases)
     evaluations = {}
     output.mkdir(parents=True, exist_ok=True)
-    with (
-        open(output / "log.txt", "a", encoding="utf-8") as log,
-        tqdm(total=sum(map(len, todo.values())), unit="case") as bar,
-    ):
+    number = sum(map(len, todo.values()))
+    with open(output / "log.txt", "a", encoding="utf-8") as log, tqdm(total=number, unit="case") as bar:
         for condition, concerned in todo.items():
             bar.set_description(condition.name)
             folder = output / "predictions" / condition.folder
@@ -151,8 +136,8 @@ def stress_test(
             bar.update(len(concerned) - len(waiting))
             for part in (waiting[i : i + at_once] for i in range(0, len(waiting), at_once)):
                 with hidden_folder(output) as made, hidden_folder(folder) as predicted, redirect_stdout(log):
-                    prepare = partial(_inputs, condition, len(names), ending, made, seed)
-                    predict([prepare(case, cases[case]) for case in part], [str(predicted / case) for case in part])
+                    inputs = [_inputs(condition, case, cases[case], len(names), ending, made, seed) for case in part]
+                    predict(inputs, [str(predicted / case) for case in part])
                     for case in part:  # a file in the folder is complete, even after a kill
                         os.replace(predicted / (case + ending), folder / (case + ending))
                 bar.update(len(part))
@@ -163,7 +148,7 @@ def stress_test(
 
 
 def _inputs(
-    condition: Condition, channels: int, ending: str, made: Path, seed: int, case: str, files: Mapping[int, str]
+    condition: Condition, case: str, files: Mapping[int, str], channels: int, ending: str, made: Path, seed: int
 ) -> list[str]:
     """Return a file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
     given = set(files if condition.given is None else condition.given)

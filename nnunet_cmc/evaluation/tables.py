@@ -6,18 +6,14 @@ from math import isnan
 from os import PathLike
 
 from nnunet_cmc.evaluation.metrics import COUNTS, METRICS
-from nnunet_cmc.evaluation.results import Evaluation, Statistic, name_of_mean, save_csv
+from nnunet_cmc.evaluation.results import Evaluation, name_of_mean, save_csv
 from nnunet_cmc.utils.files import write_json
 
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """Format a table per group of modalities (and over all cases, if there are several): "mean ± std (n)" per class.
-
-    n is the number of cases in which the metric is defined. Remarks on classes that are only in
-    the reference or only in the prediction follow.
-    """
+    """Format a table per group of modalities, and over all cases if there are several, with remarks below."""
     groups: list[str | None] = [*evaluation.groups]
     tables = [_group_table(evaluation, group) for group in (groups if len(groups) == 1 else [*groups, None])]
     return "\n\n".join([*tables, "\n".join(one_sided_remarks(evaluation))]).rstrip()
@@ -27,11 +23,15 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
     units = {"ASSD": "ASSD [mm]", "HD95": "HD95 [mm]", "NSD": f"NSD at {evaluation.tolerance:g} mm"}
     rows = [["class", *(units.get(metric, metric) for metric in METRICS)]]
     for name in evaluation.classes:
-        rows.append([name, *(_cell(metric, evaluation.statistic(name, metric, group)) for metric in METRICS)])
-    means = [evaluation.mean(metric, group) for metric in METRICS]
-    numbers = [_number(metric, mean.mean) for metric, mean in zip(METRICS, means, strict=True)]
+        row = [name]
+        for metric in METRICS:
+            found = evaluation.statistic(name, metric, group)
+            spread = f" ± {_number(metric, found.std)}" if found.n > 1 else ""
+            row.append(f"{_number(metric, found.mean)}{spread} ({found.n})")
+        rows.append(row)
+    numbers = [_number(metric, evaluation.mean(metric, group).mean) for metric in METRICS]
     rows.append([name_of_mean(evaluation.classes, "mean of classes"), *numbers])
-    lines = ["  ".join(row).rstrip() for row in aligned(rows)]
+    lines = text_table(rows).splitlines()
     rule = "-" * max(map(len, lines))
     title = f"{group or 'all cases'}: {_cases(len(evaluation.of_group(group)))}, mean ± standard deviation (n)"
     return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
@@ -44,14 +44,13 @@ def aligned(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> l
     return [[pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)] for row in rows]
 
 
+def text_table(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -> str:
+    """Format a text table, see :func:`aligned`."""
+    return "\n".join("  ".join(row).rstrip() for row in aligned(rows, numbers_from))
+
+
 def _cases(n: int) -> str:
     return "1 case" if n == 1 else f"{n} cases"
-
-
-def _cell(metric: str, statistic: Statistic) -> str:
-    if statistic.n < 2:
-        return f"{_number(metric, statistic.mean)} ({statistic.n})"
-    return f"{_number(metric, statistic.mean)} ± {_number(metric, statistic.std)} ({statistic.n})"
 
 
 def _number(metric: str, value: float) -> str:
@@ -73,13 +72,9 @@ def one_sided_remarks(evaluation: Evaluation) -> list[str]:
 
 def one_sided(evaluation: Evaluation) -> tuple[Counter, Counter]:
     """Count the cases per class that are only in the reference (missed), and only in the prediction (spurious)."""
-    missed: Counter = Counter()
-    spurious: Counter = Counter()
-    for case in evaluation.cases:
-        for name, metrics in case.metrics.items():
-            missed[name] += metrics["n_pred"] == 0 < metrics["n_ref"]
-            spurious[name] += metrics["n_ref"] == 0 < metrics["n_pred"]
-    return +missed, +spurious
+    found = [one for case in evaluation.cases for one in case.metrics.items()]
+    missed = Counter(name for name, metrics in found if metrics["n_pred"] == 0 < metrics["n_ref"])
+    return missed, Counter(name for name, metrics in found if metrics["n_ref"] == 0 < metrics["n_pred"])
 
 
 def save_summary(evaluation: Evaluation, file: str | PathLike) -> None:

@@ -16,7 +16,6 @@ from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, 
 from nnunet_cmc.inference.class_activation import FULL
 from nnunet_cmc.utils.files import save_figure
 
-_WIDTH = 3.0  # inches, of a panel
 _TITLE = 26  # letters that fit over a panel
 _COLORS = colormaps["inferno"]
 
@@ -30,8 +29,7 @@ def save_activations(
     asked: Collection[str],
     reference: str | PathLike | None = None,
 ) -> None:
-    """Draw a PNG: the scans of a case, outlines of its reference if there is one, and each model's activation with
-    outlines of what it predicted.
+    """Draw a PNG: the scans of a case, its reference's outlines, and each model's activation with its prediction's.
 
     Args:
         images: scan of each modality by its name; activations are drawn over the first.
@@ -55,14 +53,10 @@ def save_activations(
             share = plane.cut(read_volume(models[title]["activation"])[0]) / FULL
             activation = np.concatenate([_COLORS(share)[..., :3], 0.8 * np.sqrt(share)[..., None]], -1)
         panels.append(Panel(background, activation, class_outlines(plane.cut(labels), classes, colors)))
-    figure, axes = draw_panels(
-        [Row("", panels, plane.aspect)],
-        [fill(title, _TITLE) for title in (*scans, *label_maps)],
-        [Line2D([], [], color=colors[name], label=name) for name in classes],
-        margins=(1.0, 0.6),
-        width=_WIDTH,
-        outline_width=1.2,
-    )
+    titles = [fill(title, _TITLE) for title in (*scans, *label_maps)]
+    handles = [Line2D([], [], color=colors[name], label=name) for name in classes]
+    row = Row("", panels, plane.aspect)
+    figure, axes = draw_panels([row], titles, handles, margins=(1.0, 0.6), width=3.0, outline_width=1.2)
     figure.suptitle(case)
     scale = figure.colorbar(ScalarMappable(Normalize(0, FULL), _COLORS), ax=list(axes.flat), shrink=0.8, pad=0.01)
     scale.set_label("% of the case's largest activation", fontsize="small")

@@ -22,21 +22,18 @@ NOT_FINITE = (
 
 
 class LogitsError(ValueError):
-    """The network's logits are not finite, for which argmax would return the background."""
+    """The network's logits are not finite: argmax would return the background."""
 
 
 class CheckedPredictor(nnUNetPredictor):
     """Predict as nnU-Net's predictor does, but refuse files that it would ignore, and logits that are not finite.
 
-    The hook makes nnU-Net's own predictor one of these as soon as it has a model of ours.
-
-    Attributes:
-        checkpoints: files of the weights, as far as they are known.
-        cases: names of the cases that are not predicted yet, in order, as far as they are known.
+    The hook makes nnU-Net's own predictor one of these as soon as it has a model of ours. The preprocessor cannot check
+    the files: nnU-Net never gives it those that it ignores, nor calls it for an empty folder.
     """
 
-    checkpoints: Sequence[str] = ()
-    cases: Sequence[str] = ()
+    checkpoints: Sequence[str] = ()  # files of the weights, as far as they are known
+    cases: Sequence[str] = ()  # names of those that are not predicted yet, in order, as far as they are known
 
     def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, *args, **kwargs):
         """List the cases; of a file without a number nnU-Net would make an IndexError, of an empty folder a success."""
@@ -50,11 +47,7 @@ class CheckedPredictor(nnUNetPredictor):
         return lists, outputs, previous
 
     def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
-        """Predict a case, and print which modalities it shows.
-
-        Raises:
-            LogitsError: they are not finite; names the case and the checkpoint.
-        """
+        """Predict a case, and print which modalities it shows. LogitsError, with case and checkpoint, if not finite."""
         case, self.cases = (self.cases[0], self.cases[1:]) if self.cases else (None, ())
         if case:
             names = DatasetDescription.from_dict(self.dataset_json).modalities
@@ -74,14 +67,13 @@ class CheckedPredictor(nnUNetPredictor):
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(self, data: Tensor, slicers: list, do_on_device: bool = True):
-        return require_finite(super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device))
+        logits = self._blended_logits(data, slicers, do_on_device)
+        if not all_finite(logits):
+            raise LogitsError(NOT_FINITE)
+        return logits
 
-
-def require_finite(logits: Tensor) -> Tensor:
-    """Return ``logits``. LogitsError if one is NaN or infinite."""
-    if not all_finite(logits):
-        raise LogitsError(NOT_FINITE)
-    return logits
+    def _blended_logits(self, data: Tensor, slicers: list, do_on_device: bool) -> Tensor:
+        return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
 
 
 def all_finite(tensor: Tensor) -> bool:
@@ -90,11 +82,7 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs: Any) -> None:
-    """Make nnU-Net's ``predictor`` a :class:`CheckedPredictor`, after ``initialize(predictor, *args, **kwargs)``.
-
-    Raises:
-        ValueError: there is no such device.
-    """
+    """Make ``predictor`` a :class:`CheckedPredictor` after ``initialize``. ValueError if there is no such device."""
     require_device(predictor.device)
     if type(predictor) is not nnUNetPredictor:
         return

@@ -16,17 +16,15 @@ from nnunet_cmc.inference.checked_predictor import CheckedPredictor, all_finite
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.activation import fused_activation
 
-FULL = 100
-"""Value of the largest activation of a case in its file: it is stored in percent."""
+FULL = 100  # the largest activation of a case in its file
 
 
 def explain_case(
     predictor: CheckedPredictor, files: Sequence[str], classes: Sequence[int], output: Mapping[str, str | PathLike]
 ) -> None:
-    """Write the activation of one case in percent of its largest value, and its label map.
+    """Write the activation of one case in percent of its largest value, and its label map, averaged over the folds.
 
     Args:
-        predictor: with a trained model of ours; activations and logits of several folds are averaged.
         files: the channel files of the case.
         classes: numbers of the foreground classes that are asked for.
         output: files to write: ``activation`` and ``prediction``.

@@ -55,16 +55,9 @@ class Predictor:
         self.dataset_json, self.plans = trained.dataset_json, trained.plans
         self.modalities = list(trained.description.modalities)
         self._file_ending = trained.description.file_ending
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(device)
-        self._predictor = trained.predictor(
-            tile_step_size=step_size,
-            use_mirroring=mirroring,
-            perform_everything_on_device=device.type == "cuda",
-            device=device,
-            allow_tqdm=False,
-        )
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        options = {"tile_step_size": step_size, "use_mirroring": mirroring, "device": device, "allow_tqdm": False}
+        self._predictor = trained.predictor(perform_everything_on_device=device.type == "cuda", **options)
         self._preprocessor = self._predictor.configuration_manager.preprocessor_class(verbose=False)
         self._writer = CMCReaderWriter()  # whichever the plans name
         self._threads = torch.get_num_threads()
@@ -103,7 +96,7 @@ class Predictor:
             OSError: ``output`` cannot be written.
         """
         if output is not None:
-            self._require_writable(Path(output))
+            _require_file(Path(output))
         with self._memory_slots:
             listed = [files] if isinstance(files, str | os.PathLike) else files
             paths = require_one_case(map(str, listed), self._file_ending)
@@ -124,7 +117,7 @@ class Predictor:
             overwrite: whether to predict cases again that ``output`` has; its files are always complete.
 
         Returns:
-            for each case that failed why, in one sentence; these are printed at the end, too.
+            for each case that failed why, in one sentence; printed at the end, too.
 
         Raises:
             ValueError: there is no folder ``images``, no volume in it, or a file that looks like one and is none that
@@ -184,13 +177,12 @@ class Predictor:
             data[self.modalities.index(name)] = array
         return data
 
-    @staticmethod
-    def _require_writable(output: Path) -> None:
-        endings = (*CMCReaderWriter.supported_file_endings, ".nii")
-        if not output.name.endswith(endings):
-            raise ValueError(
-                f"{output} has no ending of an image: name a file that ends in one of {', '.join(endings)}."
-            )
-        if not output.parent.is_dir():
-            raise ValueError(f"There is no folder {output.parent} for {output.name}: make it, or name another one.")
-        require_writable(output.parent)
+
+def _require_file(output: Path) -> None:
+    """Refuse an output file that cannot be written, before any work."""
+    endings = (*CMCReaderWriter.supported_file_endings, ".nii")
+    if not output.name.endswith(endings):
+        raise ValueError(f"{output} has no ending of an image: name a file that ends in one of {', '.join(endings)}.")
+    if not output.parent.is_dir():
+        raise ValueError(f"There is no folder {output.parent} for {output.name}: make it, or name another one.")
+    require_writable(output.parent)

@@ -1,7 +1,7 @@
 """Names in plans and in ``dataset.json`` that nnU-Net looks up in its modules and calls.
 
-A module has all that it has imported, such as ``torch.os.system`` or ``load_pickle``, so only the names that nnU-Net's
-and our planners write are let through, and only arguments that are plain values.
+Its modules have imported such things as ``torch.os.system``, so only what nnU-Net's and our planners write is let
+through.
 """
 
 from collections.abc import Collection, Mapping
@@ -56,16 +56,12 @@ OF_CONFIGURATION = {
 
 
 def check_plans_names(plans: Mapping[str, Any]) -> None:
-    """Raise a ValueError if nnU-Net would look up and call something in ``plans`` that no planner writes.
-
-    Args:
-        plans: of a sound form, see :func:`nnunet_cmc.data.format.plans_json.check_plans`.
-    """
+    """Raise a ValueError if nnU-Net would look up and call something in sound ``plans`` that no planner writes."""
     _check(plans, OF_PLANS, "the plans have")
     for name, configuration in plans["configurations"].items():
         _check(configuration, OF_CONFIGURATION, f"its configuration {name} has")
-        if configuration.get("architecture") is not None:
-            _check_architecture(configuration["architecture"], name)
+        if (architecture := configuration.get("architecture")) is not None:
+            _check_architecture(architecture, name)
 
 
 def check_dataset_names(dataset_json: Any) -> None:

@@ -24,9 +24,7 @@ class TrainedModel:
     """Plans, ``dataset.json`` and checkpoints of a model of ours, checked against each other.
 
     Attributes:
-        checkpoints: files, one for each fold.
-        network: with the weights of the first fold.
-        weights: of each fold.
+        checkpoints, weights: the file and the tensors of each fold; ``network`` has those of the first.
         mirroring_axes: along which the training mirrored, of (D, H, W); None for none.
 
     Raises:
@@ -70,15 +68,9 @@ class TrainedModel:
         require_device(predictor.device)
         predictor.checkpoints = self.checkpoints
         manager = PlansManager(self.plans)
-        predictor.manual_initialization(
-            self.network,
-            manager,
-            manager.get_configuration(self.configuration),
-            self.weights,
-            self.dataset_json,
-            self.trainer.__name__,
-            self.mirroring_axes,
-        )
+        configuration, trainer = manager.get_configuration(self.configuration), self.trainer.__name__
+        model = (self.network, manager, configuration, self.weights, self.dataset_json, trainer, self.mirroring_axes)
+        predictor.manual_initialization(*model)
         return predictor
 
 

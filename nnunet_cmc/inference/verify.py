@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nnunet_cmc.data.format.plans_json import check_plans
 from nnunet_cmc.inference.resolved_names import check_dataset_names, check_plans_names
@@ -22,10 +22,8 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of others, zipfile unpac
 
 
 class Verdict(NamedTuple):
-    """``problem`` is None where all is well."""
-
     file: str
-    problem: str | None
+    problem: str | None  # None where all is well
 
 
 def verify(file: Path) -> Iterator[Verdict]:
@@ -110,7 +108,9 @@ def _is_loaded(name: str) -> bool:
 def _load(file: Path) -> None:
     name = file.name.lower()
     if name == "plans.json":
-        _plans(read_json(file, "export or copy it again"))
+        plans = read_json(file, "export or copy it again")
+        check_plans(plans)
+        check_plans_names(plans)
     elif name == "dataset.json":
         check_dataset_names(read_json(file, "export or copy it again"))
     elif name == "postprocessing.pkl":
@@ -125,8 +125,3 @@ def _checkpoint(file: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             _require_sizes(archive, file.stat().st_size)
     load_checkpoint(file)
-
-
-def _plans(plans: Any) -> None:
-    check_plans(plans)
-    check_plans_names(plans)

@@ -4,7 +4,7 @@ import torch
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from torch import Tensor
 
-from nnunet_cmc.inference.checked_predictor import CheckedPredictor, require_finite
+from nnunet_cmc.inference.checked_predictor import CheckedPredictor
 
 WINDOWS_PER_BATCH = 2  # on a CPU a batch of two costs about what one window alone does
 
@@ -12,13 +12,8 @@ WINDOWS_PER_BATCH = 2  # on a CPU a batch of two costs about what one window alo
 class WindowPredictor(CheckedPredictor):
     """Predict as nnU-Net's predictor does; memory is that of the result and of :data:`WINDOWS_PER_BATCH` windows."""
 
-    @torch.inference_mode()
-    def _internal_predict_sliding_window_return_logits(self, data: Tensor, slicers: list, do_on_device: bool = True):
-        """Compute logits ``(K, D, H, W)`` float16 of ``data (M, D, H, W)``, blended as nnU-Net does.
-
-        Raises:
-            LogitsError: one of them is NaN or infinite.
-        """
+    def _blended_logits(self, data: Tensor, slicers: list, do_on_device: bool) -> Tensor:
+        """Compute logits ``(K, D, H, W)`` float16 of ``data (M, D, H, W)``, blended as nnU-Net does."""
         device = self.device if do_on_device else torch.device("cpu")
         data = data.to(device)
         logits = data.new_zeros((self.label_manager.num_segmentation_heads, *data.shape[1:]), dtype=torch.half)
@@ -34,4 +29,4 @@ class WindowPredictor(CheckedPredictor):
                 logits[box] += predicted.to(device) * weight
                 total[box[1:]] += weight
         logits /= total
-        return require_finite(logits)
+        return logits

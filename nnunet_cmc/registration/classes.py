@@ -5,7 +5,10 @@ CLASSES = {
     "DatasetFingerprintExtractor": "nnunet_cmc.planners.fingerprint",  # nnU-Net's own, but for datasets of ours
     "CMCFingerprintExtractor": "nnunet_cmc.planners.fingerprint",
     "CMCPlanner": "nnunet_cmc.planners.cmc_planner",
-    "CMCPlannerResEnc": "nnunet_cmc.planners.resenc",
+    "CMCPlannerNNUNet": "nnunet_cmc.planners.nnunet",
+    "CMCPlannerNNUNetResEncL": "nnunet_cmc.planners.nnunet",
+    "CMCPlannerNNUNetResEncM": "nnunet_cmc.planners.nnunet",
+    "CMCPlannerNNUNetSmall": "nnunet_cmc.planners.nnunet",
     "CMCPlannerTiny": "nnunet_cmc.planners.tiny",
     "CMCPlannerUniversal": "nnunet_cmc.planners.universal",
     "CMCPreprocessor": "nnunet_cmc.data.preprocessing.preprocessor",

@@ -50,7 +50,7 @@ def test_classes_that_are_named_as_their_mean(folders, dataset_json, tmp_path):
         [100 * value for value in expected.values()], abs=0.06
     )
     assert " & ".join(columns) in (tmp_path / "comparison.tex").read_text()
-    assert averages(both)[1][0][3] == f"{100 * expected['average of all of all']:.1f}"
+    assert averages(both).rows[0][3] == f"{100 * expected['average of all of all']:.1f}"
 
 
 def test_json_is_json_where_numbers_are_undefined(comparison, tmp_path):
@@ -120,7 +120,7 @@ def test_latex_is_a_whole_table(comparison):
 
 
 def test_averages_show_interval_and_test(comparison):
-    header, rows = averages(comparison)
+    _, header, rows, _ = averages(comparison)
     assert len(rows) == 3 * 2 * 2
     row = dict(zip(header, rows[1], strict=True))
     cell, test = (part["perfect", "CT", "Dice", "average"] for part in (comparison.cells, comparison.tests))
@@ -129,7 +129,7 @@ def test_averages_show_interval_and_test(comparison):
     assert (row["difference"], row["subjects"]) == (f"{100 * test.difference:+.1f}", "2")
     assert row["p"] == f"{test.p:.3f}"
     alone = Comparison({"a": comparison.evaluations["our_method"]}, comparison.subjects)
-    assert averages(alone)[0] == ["modality", "metric", "prediction", "mean", "interval"]
+    assert averages(alone).header == ["modality", "metric", "prediction", "mean", "interval"]
 
 
 def test_files(comparison, tmp_path):

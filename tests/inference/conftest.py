@@ -13,7 +13,7 @@ import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import preprocess_dataset
 from processes import use_threads
 
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNetSmall
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.logger import SeriesLogger
 from nnunet_cmc.trainers.recipe import Length
@@ -21,7 +21,7 @@ from nnunet_cmc.trainers.registry import trainer_class
 
 NAME = "Dataset903_Blocks"
 VARIABLES = ("raw", "preprocessed", "results")
-PLANS = "CMCResEncPlans"
+PLANS = "CMCNNUNetSmallPlans"
 
 
 class Tiny(NamedTuple):
@@ -85,20 +85,17 @@ def write_new_cases(folder: Path) -> None:
     shutil.copy(folder / "both_0001.nii.gz", folder / "mr_0001.nii.gz")
 
 
-def plan(patch: pytest.MonkeyPatch, preprocessed: Path) -> None:
+def plan(preprocessed: Path) -> None:
     """Plans of a network of a few channels on patches of 16."""
-    patch.setattr(CMCPlannerResEnc, "patch_size", 16)
-    patch.setattr(CMCPlannerResEnc, "batch_size", 2)
-    patch.setattr(CMCPlannerResEnc, "coarsest_spacing", None)
-    sizes = {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]}
-    patch.setattr(CMCPlannerResEnc, "encoder_kwargs", sizes)
-    patch.setattr(CMCPlannerResEnc, "decoder_channels", (4, 4))
     fingerprint = {"spacings": [[1.0] * 3] * 4, "shapes_after_crop": [[20, 24, 22]] * 4}
+    fingerprint["foreground_intensity_properties_per_channel"] = {}
     preprocessed.mkdir(exist_ok=True)
     (preprocessed / "dataset_fingerprint.json").write_text(
         json.dumps({**fingerprint, "median_relative_size_after_cropping": 1.0})
     )
-    CMCPlannerResEnc(903, overwrite_target_spacing=[1.0] * 3).plan_experiment()
+    CMCPlannerNNUNetSmall(
+        903, overwrite_target_spacing=[1.0] * 3, channels=4, patch_size=(16, 16, 16)
+    ).plan_experiment()
 
 
 def train(trainer: type[CMCTrainer], preprocessed: Path) -> Path:
@@ -122,7 +119,7 @@ def tiny(tmp_path_factory) -> Tiny:
         raw, preprocessed = root / "raw" / NAME, root / "preprocessed" / NAME
         write_dataset(raw)
         write_new_cases(root / "new")
-        plan(patch, preprocessed)
+        plan(preprocessed)
         use_threads(patch)
         # a picture takes longer than the training
         patch.setattr(SeriesLogger, "plot_progress_png", lambda self, folder: Path(folder, "progress.png").touch())

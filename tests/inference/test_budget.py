@@ -31,7 +31,7 @@ UNET = {
 def test_the_stock_trainer_at_a_budget_trains_and_predicts(tiny, tmp_path, run_command):
     preprocessed = tmp_path / "preprocessed" / tiny.preprocessed.name
     shutil.copytree(tiny.preprocessed, preprocessed)
-    plans = json.loads((preprocessed / "CMCResEncPlans.json").read_text())
+    plans = json.loads((preprocessed / "CMCNNUNetSmallPlans.json").read_text())
     configuration = plans["configurations"]["3d_fullres"]
     configuration["architecture"] = {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",

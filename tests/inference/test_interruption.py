@@ -17,7 +17,7 @@ from nnunet_cmc.data.loading.cases import UnlabeledDataset
 from nnunet_cmc.inference.predictor import Predictor
 
 CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
-PLANS = "CMCResEncPlans"
+PLANS = "CMCNNUNetSmallPlans"
 CHILD = """
 import os, signal, sys
 import pytest
@@ -42,11 +42,11 @@ preprocess_dataset(903, "{PLANS}", ("3d_fullres",), (1,))
 """
 PLAN = """
 from nnunet_cmc.planners.fingerprint import DatasetFingerprintExtractor
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNetSmall
 extractor = DatasetFingerprintExtractor(903, 1)
 extractor.num_foreground_voxels_for_intensitystats = 1000
 extractor.run()
-CMCPlannerResEnc(903, overwrite_target_spacing=[1.0] * 3).plan_experiment()
+CMCPlannerNNUNetSmall(903, overwrite_target_spacing=[1.0] * 3, channels=4, patch_size=(16, 16, 16)).plan_experiment()
 """
 
 
@@ -208,8 +208,10 @@ def test_evaluate(in_tiny, tmp_path):
     assert content(out) == content(whole)
 
 
-PREPROCESS_903 = "nnUNetv2_plan_and_preprocess -d 903 -pl CMCPlannerResEnc -fpe CMCFingerprintExtractor -npfp 2 -np 2"
-PREDICT_903 = "nnUNetv2_predict -d 903 -c 3d_fullres -f 0 -tr CMCTrainer_smoke -p CMCResEncPlans -device cpu"
+PREPROCESS_903 = (
+    "nnUNetv2_plan_and_preprocess -d 903 -pl CMCPlannerNNUNetSmall -fpe CMCFingerprintExtractor -npfp 2 -np 2"
+)
+PREDICT_903 = "nnUNetv2_predict -d 903 -c 3d_fullres -f 0 -tr CMCTrainer_smoke -p CMCNNUNetSmallPlans -device cpu"
 WITH_WORKERS = {  # and the part of the work's folder in which the result lies
     "convert": ("nnunet_cmc {convert} -np 2", "raw"),
     "preprocess": (PREPROCESS_903 + " -c 3d_fullres -overwrite_target_spacing 1 1 1", "preprocessed"),

@@ -26,7 +26,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.inference.predictor import Predictor
 
-PLANS, TRAINERS = "CMCResEncPlans", ("CMCTrainer_smoke", "CMCTrainerPaper_noMIA")
+PLANS, TRAINERS = "CMCNNUNetSmallPlans", ("CMCTrainer_smoke", "CMCTrainerPaper_noMIA")
 
 
 def labels(file):

@@ -12,7 +12,7 @@ from nnunet_cmc.trainers.registry import trainer_class
 def test_only_validation_cases_are_judged(in_tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     plans, dataset_json = (
-        json.loads((in_tiny.preprocessed / f"{name}.json").read_text()) for name in ("CMCResEncPlans", "dataset")
+        json.loads((in_tiny.preprocessed / f"{name}.json").read_text()) for name in ("CMCNNUNetSmallPlans", "dataset")
     )
     plans["continue_training"] = False
     trainer = trainer_class("CMCTrainer_smoke")(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))

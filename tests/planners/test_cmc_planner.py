@@ -16,7 +16,6 @@ from nnunet_cmc.networks import CMCNet, build_encoder
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.fingerprint import CMCFingerprintExtractor
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
 
@@ -30,7 +29,6 @@ def read(file):
     [
         # extents 300 x 192 x 192 and 160 x 200 x 200 mm, median 230 x 196 x 196; finest 0.75 and 1.25, median 1
         (CMCPlanner, "CMCPlans", 96, 4, "sam_med3d", 230 / 192),
-        (CMCPlannerResEnc, "CMCResEncPlans", 96, 4, "residual", 230 / 192),
         (CMCPlannerTiny, "CMCTinyPlans", 48, 2, "sam_med3d", 230 / 96),
         (CMCPlannerUniversal, "CMCUniversalPlans", 96, 4, "universal", 230 / 192),
     ],
@@ -84,7 +82,6 @@ STOCK = (["CTNormalization", "ZScoreNormalization"], [False, True])
     [
         (CMCPlanner, (["CTPositiveZScoreNormalization", "PositiveZScoreNormalization"], [False, False])),
         (CMCPlannerUniversal, (["CTWindowNormalization", "PercentileNormalization"], [False, False])),
-        (CMCPlannerResEnc, STOCK),
         (CMCPlannerTiny, STOCK),
     ],
 )
@@ -180,7 +177,7 @@ def test_a_training_beyond_the_memory_target_computes_activations_twice(dataset,
     assert checkpointing(CMCPlannerUniversal(1).plan_experiment())
 
 
-@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerResEnc, CMCPlannerTiny, CMCPlannerUniversal])
+@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerTiny, CMCPlannerUniversal])
 def test_what_planners_say_of_memory_is_what_their_networks_need(planner, monkeypatch):
     """Counted in mixed precision on tensors without data, which a dozen GB of them does not matter to."""
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)

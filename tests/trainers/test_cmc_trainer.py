@@ -339,12 +339,26 @@ def test_plans_and_labels_that_are_not_for_us(registered):
      ("CMCTrainer", ["cube"], None), ("CMCTrainer", [], (0, 1, 2))],
 )  # fmt: skip
 def test_scans_are_mirrored_unless_a_class_has_a_side(registered, monkeypatch, name, sided, axes):
-    monkeypatch.setattr("nnunet_cmc.trainers.pair_trainer.sided_classes", lambda dataset: [1] * len(sided))
+    monkeypatch.setattr("nnunet_cmc.trainers.pair_trainer.sided_classes", lambda dataset, axis: [1] * len(sided))
     trainer = registered.trainer(short(name))
     trainer.initialize()
     trainer.get_dataloaders()
     assert trainer.inference_allowed_mirroring_axes == axes
     assert ("cube lie on one side of the body" in log_of(trainer)) == bool(sided)
+
+
+@pytest.mark.parametrize(("forward", "axes"), [([2, 0, 1], (0,)), ([1, 0, 2], (2,))])
+def test_left_to_right_is_mirrored_where_the_plans_have_it(registered, monkeypatch, forward, axes):
+    asked = []
+    monkeypatch.setattr(
+        "nnunet_cmc.trainers.pair_trainer.sided_classes", lambda dataset, axis: asked.append(axis) or []
+    )
+    backward = [forward.index(axis) for axis in range(3)]
+    trainer = registered.trainer(short("CMCTrainerPaper"), transpose_forward=forward, transpose_backward=backward)
+    trainer.initialize()
+    trainer.get_dataloaders()
+    assert trainer.inference_allowed_mirroring_axes == axes
+    assert tuple(asked) == axes
 
 
 def test_seed_from_the_environment(registered, monkeypatch):

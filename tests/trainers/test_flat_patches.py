@@ -8,16 +8,22 @@ from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from short_trainers import TAUGHT, short
 
-from nnunet_cmc.data.loading.views import CopyPaste
+from nnunet_cmc.data.loading.views import RandomizeContrast
+from nnunet_cmc.trainers.recipes import RECOMMENDED
 
-TAUGHT_AND_PASTED = replace(TAUGHT, views=(*TAUGHT.views, CopyPaste()))
+CONTRASTED = replace(TAUGHT, views=(*TAUGHT.views, RandomizeContrast()))
 
 
 @pytest.fixture
 def flat(cubes):
-    """Patches of 8 slices of volumes of 20 x 24 x 22 voxels."""
+    """Patches of 10 slices, which are never halved, of volumes of 20 x 24 x 22 voxels."""
     configuration = cubes.plans["configurations"]["3d_fullres"]
-    configuration["patch_size"] = configuration["architecture"]["arch_kwargs"]["patch_size"] = [8, 32, 32]
+    architecture = configuration["architecture"]["arch_kwargs"]
+    configuration["patch_size"] = architecture["patch_size"] = [10, 32, 32]
+    architecture["encoder_kwargs"] |= {
+        "kernel_sizes": [[1, 3, 3], [1, 3, 3], [3, 3, 3]],
+        "strides": [[1, 1, 1], [1, 2, 2], [1, 2, 2]],
+    }
     return cubes
 
 
@@ -28,13 +34,14 @@ def test_they_are_read_and_augmented_as_nnunet_does_it(flat):
     _, dummy_2d, initial, _ = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(trainer)
     assert dummy_2d
     assert training.patch_size.tolist() == initial.tolist()
-    assert training.patch_size[0] == 8
+    assert training.patch_size[0] == 10
     assert isinstance(training.transforms.transforms[0], Convert3DTo2DTransform)
-    assert list(validation.patch_size) == [8, 32, 32]
+    assert list(validation.patch_size) == [10, 32, 32]
 
 
-def test_a_training_with_every_term_and_view(flat):
-    trainer = flat.trainer(short(TAUGHT_AND_PASTED, epochs=1))
+@pytest.mark.parametrize("recipe", [CONTRASTED, RECOMMENDED])
+def test_a_training_with_every_term_and_view(flat, recipe):
+    trainer = flat.trainer(short(recipe, epochs=1))
     trainer.run_training()
     losses = trainer.logger.get_value("train_losses", None)
     assert len(losses) == 1

@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_cmc.trainers.optimizers import WARM_UP, WarmUpPolyLR
+from nnunet_cmc.networks import UNetEncoder
+from nnunet_cmc.trainers.optimizers import WARM_UP, ByLength, WarmUpPolyLR
 
 
 def rates(epochs=4, iterations=100, initial=0.5):
@@ -21,6 +25,30 @@ def test_rises_linearly_and_falls_polynomially():
     assert found[0] == pytest.approx(0.5 / WARM_UP)
     assert found[WARM_UP // 2 - 1] == pytest.approx(decay[WARM_UP // 2 - 1] / 2)
     assert max(found) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("encoder", "iterations", "optimizer"), [("unet", 24, "AdamW"), ("unet", 250, "SGD"), ("vit", 250, "AdamW")]
+)
+def test_long_trainings_of_nnunets_network_have_its_own_optimizer(encoder, iterations, optimizer):
+    network = UNetEncoder([2, 2], [1, 1]) if encoder == "unet" else torch.nn.Linear(2, 2)
+    found, schedule = ByLength().build(network, 0.5, 1000, iterations)
+    rate, *_ = (group["lr"] for group in found.param_groups)
+    assert type(found).__name__ == optimizer
+    sentence = ByLength().start(found, schedule, pretrained=False)
+    assert optimizer in sentence
+    if optimizer == "AdamW":
+        assert rate < 0.5, "it rises"
+        return
+    assert "nnU-Net's own optimizer: SGD at 0.01" in sentence
+    stock = SimpleNamespace(network=network, initial_lr=1e-2, weight_decay=3e-5, num_epochs=1000)
+    expected, poly = nnUNetTrainer.configure_optimizers(stock)
+    assert type(schedule) is type(poly)
+    for epoch in (0, 500):
+        for each in (schedule, poly):
+            each.step(epoch)
+        ours, theirs = ({**o.param_groups[0], "params": None} for o in (found, expected))
+        assert ours == theirs
 
 
 def test_a_resumed_run_continues_where_it_was():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_cmc.data.loading.views import CopyPaste, FusePairs, RandomizeContrast, StrongView
+from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks import MeanFusion
 from nnunet_cmc.networks.changes import (
@@ -25,6 +25,7 @@ from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 PLAIN = Recipe("supervised alone", (Term(Supervised),))
 TAUGHT = {"teacher": Teacher(), "views": (StrongView(),)}
@@ -49,7 +50,7 @@ PARTS = {
     CAC: lambda r: replace(r, terms=(*r.terms, Term(CAC, BETA))),
     Pseudo: taught,
     RandomizeContrast: lambda r: taught(r, RandomizeContrast()),
-    CopyPaste: lambda r: taught(r, CopyPaste()),
+    WholeScanLabels: lambda r: replace(r, terms=(*r.terms, Term(Pseudo)), whole_scan_labels=WholeScanLabels()),
     FusePairs: lambda r: replace(r, views=(FusePairs(), *r.views)),
     SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
     SeparateModalities: separate,
@@ -61,7 +62,8 @@ PARTS = {
 }
 REFUSED = {
     *map(frozenset, CONFLICTS),
-    *map(frozenset, combinations((Pseudo, RandomizeContrast, CopyPaste), 2)),  # all bring the same teacher
+    frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
+    *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
     frozenset((Pseudo, FusePairs)),
 }
 
@@ -85,9 +87,9 @@ def found_in(trainer: CMCTrainer) -> set[type]:
         for kind, there in {
             CSC: "csc" in trainer.terms,
             CAC: "cac" in trainer.terms,
-            Pseudo: is_taught and "pasted" not in batch and not contrast,
+            Pseudo: is_taught and not contrast,
             RandomizeContrast: is_taught and contrast,
-            CopyPaste: is_taught and "pasted" in batch,
+            WholeScanLabels: trainer.recipe.whole_scan_labels is not None and "pseudo" in trainer.terms,
             FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
             SuperviseDeep: len(output.deep) > 0,
             FuseSkips: network.skip_fusion is not None,
@@ -126,18 +128,13 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
     ("changes", "sentence"),
     [
         ({"terms": (Term(CSC, ALPHA),)}, "A recipe needs Supervised"),
-        ({"terms": (Term(Supervised), Term(Pseudo, GAMMA))}, "Pseudo needs Teacher, since"),
+        ({"terms": (Term(Supervised), Term(Pseudo, GAMMA))}, "Pseudo, .* and Teacher or WholeScanLabels, .* need"),
         ({"teacher": Teacher()}, "Teacher needs StrongView, since"),
         ({"views": (StrongView(),)}, "StrongView needs Teacher, since"),
-        ({"views": (CopyPaste(),)}, "CopyPaste needs StrongView, since"),
         ({"views": (RandomizeContrast(),)}, "RandomizeContrast needs StrongView, since"),
-        (TAUGHT, "Teacher needs Pseudo"),
-        ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (CopyPaste(), StrongView())},
-         "CopyPaste pastes into strong views: put StrongView before it"),
+        (TAUGHT, "Pseudo, .* need each other"),
         ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (RandomizeContrast(), StrongView())},
          "RandomizeContrast changes strong views: put StrongView before it"),
-        ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)),
-          "views": (StrongView(), CopyPaste(), RandomizeContrast())}, "put RandomizeContrast before it"),
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
@@ -190,7 +187,7 @@ def test_a_recipe_reads_as_a_table():
         "mirrored axes": "2",
         "Dice": "as planned",
         "optimizer": "ConstantAdam(rate=1e-05)",
-        "teacher": "none",
+        "pseudo-labels": "none",
         "combination": "equal weights",
         "length": "nnU-Net's",
     }

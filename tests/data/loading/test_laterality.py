@@ -34,3 +34,11 @@ class Cases:
 )
 def test_same_side_in_every_case(cases, sided):
     assert sided_classes(cases) == [1] * sided
+
+
+def test_left_to_right_may_be_another_axis_of_the_plans():
+    cases = Cases(0.3, 0.35, 0.2)
+    for properties in cases.properties:
+        properties["body_box"] = properties["body_box"][::-1]
+        properties["class_locations"] = {1: properties["class_locations"][1][:, [0, 3, 1, 2]]}
+    assert sided_classes(cases, 0) == [1]

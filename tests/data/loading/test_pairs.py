@@ -19,10 +19,11 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.loading.cases import CaseSampler, UnlabeledDataset
+from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
 from nnunet_cmc.data.loading.locating import LocatingTransform, located
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import seeded
-from nnunet_cmc.data.loading.views import CopyPaste, StrongView, perturbation
+from nnunet_cmc.data.loading.views import StrongView, perturbation
 
 PATCH = (16, 16, 16)
 SHAPE = (24, 32, 28)
@@ -79,10 +80,11 @@ def loader(
     description = DatasetDescription.from_dict(json)
     labeled = CaseSampler(nnUNetDatasetBlosc2(str(folder), [c for c in present if c not in unlabeled]), description)
     hidden = CaseSampler(UnlabeledDataset(dict.fromkeys(unlabeled, str(folder))), description) if unlabeled else None
-    arguments = {"oversample_foreground_percent": 0.33, "modality_dropout": 0.5, **kwargs}
+    chain = chain or transforms(augment)
+    arguments = {"oversample_foreground_percent": 0.33, "fusion": FuseOrSplit(), **kwargs}
     return PairLoader(
         labeled, hidden, pairs, patch, final, LabelManager(json["labels"], None),
-        transforms=chain or transforms(augment), **arguments,
+        transforms=chain, unlabeled_transforms=chain, **arguments,
     )  # fmt: skip
 
 
@@ -223,14 +225,30 @@ def test_only_one_modality():
 
 
 def test_fusion_sets(tmp_path):
-    for dropout, expected in ((0.0, True), (1.0, False)):
-        batch = loader(tmp_path, REGISTERED, unlabeled=["c"], modality_dropout=dropout).generate_train_batch()
+    for split, expected in ((0.0, True), (1.0, False)):
+        batch = loader(tmp_path, REGISTERED, unlabeled=["c"], fusion=FuseOrSplit(split)).generate_train_batch()
         assert batch["fusion"][:2, 0, 1].eq(expected).all()
         assert batch["fusion"].diagonal(dim1=1, dim2=2).all(), "every decoder is in its own set"
         assert not batch["fusion"][2:, 0, 1].any(), "unlabelled modalities are on their own"
-    batch = loader(tmp_path, UNPAIRED).generate_train_batch()
-    present = torch.stack([(row != 0).flatten(1).any(1) for row in batch["data"]])
-    assert batch["fusion"].equal(present[:, None] & present[:, :, None])
+    for fusion in (FuseOrSplit(), FusedAndSingle()):
+        batch = loader(tmp_path, UNPAIRED, fusion=fusion).generate_train_batch()
+        present = torch.stack([(row != 0).flatten(1).any(1) for row in batch["data"]])
+        assert batch["fusion"].equal(present[:, None] & present[:, :, None])
+
+
+@pytest.mark.parametrize("channels", [(0,), (0, 2), (0, 1, 2)])
+def test_every_row_is_shown_fused_and_as_one_random_modality(channels):
+    drawn = [FusedAndSingle()(channels, 3) for _ in range(30)]
+    there = torch.isin(torch.arange(3), torch.tensor(channels))
+    singles = set()
+    for fusion in drawn:
+        assert fusion.diagonal().equal(there), "every modality is in its own set"
+        alone = [m for m in channels if fusion[m].sum() == 1]
+        others = [m for m in channels if m not in alone]
+        assert len(alone) == 1
+        assert all(fusion[m].equal(there) for m in others)
+        singles |= {*alone}
+    assert singles == {*channels}
 
 
 def test_nothing_that_a_label_went_into_reaches_the_unlabelled_rows(tmp_path):
@@ -330,7 +348,7 @@ def test_rows_of_flat_patches_are_nnunets_own(tmp_path, present):
     """Labelled and unlabelled rows, registered or not, against nnU-Net's dummy 2-D augmentation of what was read."""
     stock = nnUNetTrainer.get_training_transforms(FLAT_PATCH, (-np.pi, np.pi), None, (0, 1, 2), True)
     source = flat_loader(tmp_path, present, stock, unlabeled=list(present)[1::2], seed=0)
-    source.transforms = remembered = Remembers(source.transforms)
+    source.transforms = source.unlabeled_transforms = remembered = Remembers(source.transforms)
     for _ in range(4):
         remembered.calls.clear()
         batch = source.generate_train_batch()
@@ -377,22 +395,7 @@ def minimum_of_cells(mask):
     return -torch.nn.functional.max_pool3d(-mask[None].float(), FLAT_STRIDE)[0] == 1
 
 
-def test_what_is_pasted_into_a_flat_patch_has_no_place(tmp_path):
-    stock = ComposeTransforms([Convert3DTo2DTransform(), SpatialTransform(FLAT_PATCH[1:], 0, False)])
-    stock.transforms.append(Convert2DTo3DTransform())
-    plain, pasted = (
-        flat_loader(tmp_path, UNPAIRED, stock, unlabeled=["ct2", "mr2"], seed=1, views=views).generate_train_batch()
-        for views in ((StrongView(),), (StrongView(), CopyPaste()))
-    )
-    there = pasted["pasted"] >= 0
-    assert there.any()
-    touched = torch.nn.functional.max_pool3d(there.float(), FLAT_STRIDE).bool()
-    expected = plain["positions"][4:].masked_fill(touched, torch.nan)
-    torch.testing.assert_close(pasted["positions"][4:], expected, rtol=0, atol=0, equal_nan=True)
-    assert expected.isfinite().any()
-
-
-@pytest.mark.parametrize("depth", range(3, 11))
+@pytest.mark.parametrize("depth", range(4, 11))
 def test_strong_views_of_few_slices(depth):
     np.random.seed(depth)
     torch.manual_seed(depth)

@@ -1,0 +1,67 @@
+"""Arguments that several commands share, and what they name: datasets, trained models, numbers of processes."""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-np", dest="processes", type=int, help="processes; default: nnUNet_def_n_proc or the cores")
+
+
+def processes_of(args: argparse.Namespace) -> int:
+    from nnunetv2.configuration import default_num_processes
+
+    return args.processes or min(default_num_processes, os.cpu_count() or 1)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``-d -f -p -c -device``, as nnU-Net's own commands have them; each command adds the trainer itself."""
+    add_dataset(parser)
+    parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
+    parser.add_argument("-p", dest="plans", default="CMCPlans", help="plans of the model (%(default)s)")
+    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="to predict on (%(default)s)")
+
+
+def model_folder(args: argparse.Namespace, trainer: str) -> Path:
+    """Return a trained model's folder. ValueError if the dataset is not known, or a fold not trained to its end."""
+    model = _folder("nnUNet_results", args.dataset) / f"{trainer}__{args.plans}__{args.configuration}"
+    for fold in args.folds:
+        checkpoint = model / f"fold_{fold}" / "checkpoint_final.pth"
+        if not checkpoint.is_file():
+            raise ValueError(f"There is no {checkpoint}: train the model to its end, or name another by -tr, -p, -f.")
+    return model
+
+
+def raw_dataset(id_or_name: str) -> Path:
+    """Return the dataset's folder in nnUNet_raw by its ID or name. ValueError if there is not exactly one."""
+    folder = _folder("nnUNet_raw", id_or_name)
+    if not (folder / "dataset.json").is_file():
+        raise ValueError(f"There is no {folder / 'dataset.json'}: convert the dataset first.")
+    return folder
+
+
+def preprocessed_dataset(id_or_name: str) -> Path:
+    """Return its folder in nnUNet_preprocessed, which need not exist. ValueError if there is not exactly one."""
+    return _folder("nnUNet_preprocessed", id_or_name)
+
+
+def _folder(variable: str, id_or_name: str) -> Path:
+    from nnunetv2 import paths
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    from nnunet_cmc.utils.variables import require_set
+
+    require_set(root := getattr(paths, variable))
+    try:
+        return Path(root, str(maybe_convert_to_dataset_name(id_or_name)))
+    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
+        raise ValueError(
+            f"There is not exactly one dataset {id_or_name} in {root}: give the number or whole name of a folder "
+            "DatasetNNN_NAME in it."
+        ) from error

@@ -1,0 +1,164 @@
+"""What our planners share: the checks of arguments and data, the intensity statistics, the files."""
+
+import shutil
+from collections.abc import Iterable
+from os.path import isfile, join
+from typing import Any
+
+import numpy as np
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
+
+from nnunet_cmc.data.format.plans_json import NETWORK, read_plans
+from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description
+from nnunet_cmc.data.format.splits import hidden_cases, splits_in_force
+from nnunet_cmc.data.preprocessing.normalization import describe_normalization
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
+from nnunet_cmc.planners.intensities import intensity_statistics
+from nnunet_cmc.utils.files import atomic_write, read_json, write_json
+
+STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess passes when nobody asked for anything
+
+
+class BasePlanner(ExperimentPlanner):
+    """Plan one 3-D configuration for our reader and preprocessor; a subclass decides patch, spacing and network.
+
+    Args:
+        dataset_name_or_id: of a dataset in raw format that has a ``dataset_fingerprint.json``.
+        gpu_memory_target_in_gb: of a training; by default the class's own.
+        preprocessor_name: nothing but nnU-Net's default, which stands for :class:`CMCPreprocessor`.
+        plans_name: by default the class's own.
+        overwrite_target_spacing: three floats, mm along D, H, W of canonical axes, instead of the planned spacing.
+        suppress_transpose: leaves the axes in canonical order, where the planner would transpose them.
+
+    Raises:
+        ValueError: another preprocessor, a spacing that is not three positive numbers, no such dataset, an unsound
+            ``dataset.json``, or labels that are regions or to be ignored.
+    """
+
+    plans_name: str
+    gpu_memory_gb: float = 24
+    learning_rate: float
+    plans: dict[str, Any]
+
+    def __init__(
+        self,
+        dataset_name_or_id,
+        gpu_memory_target_in_gb=None,
+        preprocessor_name=STOCK_PREPROCESSOR,
+        plans_name=None,
+        overwrite_target_spacing=None,
+        suppress_transpose=False,
+    ):
+        ours = CMCPreprocessor.__name__
+        if preprocessor_name not in (STOCK_PREPROCESSOR, ours):
+            raise ValueError(
+                f"{type(self).__name__} plans the preprocessor {ours}, but -preprocessor_name asks for "
+                f"{preprocessor_name}: leave -preprocessor_name away."
+            )
+        if overwrite_target_spacing is not None and (
+            len(overwrite_target_spacing) != 3 or not all(float(s) > 0 for s in overwrite_target_spacing)
+        ):
+            raise ValueError(
+                f"-overwrite_target_spacing takes three positive numbers (mm), not {list(overwrite_target_spacing)}."
+            )
+        self.description = raw_description(dataset_name_or_id)
+        self.description.require_plain_labels(type(self).__name__)
+        name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
+        read_json(fingerprint, f"run nnUNetv2_extract_fingerprint -d {dataset_name_or_id} --clean")
+        splits_in_force(name)  # where files disagree, nnU-Net would stop without an explanation
+        super().__init__(
+            dataset_name_or_id,
+            preprocessor_name=ours,
+            plans_name=plans_name or self.plans_name,
+            overwrite_target_spacing=overwrite_target_spacing,
+            suppress_transpose=suppress_transpose,
+        )
+        self.gpu_memory_target = self.gpu_memory_gb if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb
+
+    def decide(self) -> dict[str, Any]:
+        """Return what the data decide of the plans.
+
+        Returns:
+            transposition, median shape and spacing, the configuration ``3d_fullres`` under ``configurations``, and a
+            sentence each as ``spacing_reason`` and ``memory_reason``.
+        """
+        raise NotImplementedError
+
+    def determine_reader_writer(self):
+        """Choose canonical axes, so that left is left in every modality; predictions return to the input's grid."""
+        return CMCReaderWriter
+
+    def plan_experiment(self) -> dict:
+        """Make the plans, write them and a copy of ``dataset.json`` to the preprocessed folder, and return them.
+
+        Raises:
+            ValueError: a case that cannot be read, or a modality without a labelled case.
+        """
+        check_dataset(self.raw_dataset_folder, self.description)
+        splits_file = splits_in_force(self.dataset_name)
+        hidden = set() if splits_file is None else hidden_cases(splits_file)
+        statistics = intensity_statistics(self.dataset, self.description, hidden)
+
+        decided = self.decide()
+        print(f"Target spacing: {decided['spacing_reason']}")
+        print(f"GPU memory: {decided['memory_reason']}")
+        self.plans = {
+            "dataset_name": self.dataset_name,
+            "plans_name": self.plans_identifier,
+            "image_reader_writer": self.determine_reader_writer().__name__,
+            "experiment_planner_used": type(self).__name__,
+            "label_manager": "LabelManager",
+            "foreground_intensity_properties_per_channel": statistics,
+            **decided,
+        }
+        with atomic_write(join(nnUNet_preprocessed, self.dataset_name, "dataset.json")) as copy:
+            shutil.copyfile(join(self.raw_dataset_folder, "dataset.json"), copy)
+        print(
+            describe_normalization(self.description, decided["configurations"]["3d_fullres"]["normalization_schemes"])
+        )
+        self.write_plans(self.plans)
+        return self.plans
+
+    def write_plans(self, plans: dict) -> None:
+        """Write the plans. Of an older file, only configurations that inherit from one of these plans are kept."""
+        file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
+        planned = list(plans["configurations"])
+        for name, configuration in self._older_configurations(file).items():
+            if configuration.get("inherits_from") in planned and "previous_stage" not in configuration:
+                plans["configurations"].setdefault(name, configuration)
+            elif name not in planned:
+                print(f"Removing configuration {name} from {file}: {type(self).__name__} does not plan it.")
+        recursive_fix_for_json_export(plans)
+        write_json(file, plans)
+        print(f"Plans were saved to {file}")
+
+    @staticmethod
+    def _older_configurations(file: str) -> dict[str, dict]:
+        try:
+            return read_plans(file)["configurations"]
+        except ValueError as error:
+            if isfile(file):
+                print(f"Writing {file} anew: {error}")
+            return {}
+
+    def given_spacing(self) -> tuple[np.ndarray, str] | None:
+        """Return the spacing ``(3,)`` that the user has given, in mm along D, H, W, and a sentence that says so."""
+        if self.overwrite_target_spacing is None:
+            return None
+        given = np.array(self.overwrite_target_spacing, dtype=float)
+        return given, f"{millimetres(given)}, as -overwrite_target_spacing says."
+
+    @staticmethod
+    def architecture(**arguments: Any) -> dict[str, Any]:
+        """Name our network and its arguments in the form in which nnU-Net reads an architecture."""
+        return {"network_class_name": NETWORK, "_kw_requires_import": [], "arch_kwargs": arguments}
+
+
+def millimetres(spacing: Iterable[float]) -> str:
+    """Write a spacing for a sentence, as ``3 x 1 x 1 mm``."""
+    return f"{' x '.join(f'{step:.3g}' for step in spacing)} mm"
