@@ -37,13 +37,6 @@ TAKEN: dict[str, dict[str, str | None]] = {
         "_apply_to_image": "img params",
         "_apply_to_segmentation": "segmentation params",
     },
-    "dynamic_network_architectures.building_blocks.unet_decoder:UNetDecoder": {
-        "__init__": "encoder num_classes n_conv_per_stage deep_supervision nonlin_first norm_op norm_op_kwargs "
-        "dropout_op dropout_op_kwargs nonlin nonlin_kwargs conv_bias",
-        "forward": "skips",
-        "deep_supervision": None,
-        "encoder": None,
-    },
     "nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor:DatasetFingerprintExtractor": {
         "__init__": "dataset_name_or_id num_processes verbose",
         "run": "overwrite_existing",
@@ -144,9 +137,7 @@ TAKEN: dict[str, dict[str, str | None]] = {
 }
 TAKEN_NAMES = [(path, name) for path, names in TAKEN.items() for name in names]
 # constructed by ourselves, with arguments of our own; all others by nnU-Net
-CONSTRUCTED_BY_US = (
-    *("BasicTransform", "UNetDecoder", "nnUNetDataLoader", "nnUNetDatasetBlosc2", "LocalLogger", "PolyLRScheduler"),
-)
+CONSTRUCTED_BY_US = (*("BasicTransform", "nnUNetDataLoader", "nnUNetDatasetBlosc2", "LocalLogger", "PolyLRScheduler"),)
 # private names that we use of other libraries
 OF_OTHERS = {"_SubParsersAction", "_actions", "_exit", "_fields", "_foreach_lerp_", "_functorch", "_replace"}
 

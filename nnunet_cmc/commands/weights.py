@@ -17,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", dest="plans", required=True, metavar="PLANS", help="plans, such as CMCPlans")
     parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="the file to write")
-    parser.add_argument("--modality", metavar="NAME", help="fill the parts of this modality only")
+    parser.add_argument(
+        "-tr", dest="trainer", default="CMCTrainer", metavar="TRAINER", help="whose network it is for (%(default)s)"
+    )
+    parser.add_argument(
+        "--modality", metavar="NAME", help="fill the parts of this modality only, and those that modalities share"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the weights that FILE does not have (%(default)s)")
 
 
@@ -29,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.trainers.build import build_network
     from nnunet_cmc.trainers.checks import require_supported
     from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+    from nnunet_cmc.trainers.registry import trainer_class
     from nnunet_cmc.utils.checkpoints import load_checkpoint
     from nnunet_cmc.utils.files import save_tensors
 
@@ -37,11 +43,13 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"There is no folder {args.output.absolute().parent} to write {args.output.name} to.")
     if args.output.exists() and args.output.samefile(args.file):
         raise ValueError(f"{args.output} would replace the pretrained weights: give -o another name.")
+    trainer = trainer_class(args.trainer)
+    if not issubclass(trainer, CMCTrainer):
+        raise ValueError(f"{args.trainer} does not train a network of nnunet_cmc: give -tr a trainer that does.")
     checkpoint = load_checkpoint(args.file)
     torch.manual_seed(args.seed)
-    require_supported(plans, args.configuration, description, CMCTrainer.__name__)
-    # the network with the most parts: of the file, nnU-Net takes what its recipe's network has
-    net = build_network(CMCTrainer, plans, args.configuration, description)
+    require_supported(plans, args.configuration, description, args.trainer)
+    net = build_network(trainer, plans, args.configuration, description)
     what, counts = load_pretrained(net, checkpoint, args.file, description.modalities, args.modality)
 
     save_tensors(args.output, {"network_weights": net.state_dict()})
@@ -49,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
     rows = [["", *next(iter(counts.values()))]]
     rows += [[part, *map(str, outcomes.values())] for part, outcomes in counts.items()]
     print(text_table(rows, numbers_from=1))
-    print(f"Written: {args.output}, for nnUNetv2_train -p {args.plans} -pretrained_weights {args.output}")
+    options = f"-p {args.plans} -tr {args.trainer} -pretrained_weights {args.output}"
+    print(f"Written: {args.output}, for nnUNetv2_train {options}")
 
 
 def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, DatasetDescription]:

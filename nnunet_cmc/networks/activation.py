@@ -17,9 +17,9 @@ from nnunet_cmc.networks.cmcnet import CMCNet
 def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Compute the class activation of the fused features F, and the prediction from them.
 
-    The score S is the sum, over the voxels predicted as one of ``classes`` and the present modalities' decoders, of the
-    logit of that class minus the mean logit of all classes. The activation is ``relu(sum_c F_c dS/dF_c)``, interpolated
-    to the size of ``x``: zero if none of the classes is predicted.
+    The score S is the sum, over the voxels predicted as one of ``classes`` and the decoders that predict, of the logit
+    of that class minus the mean logit of all classes. The activation is ``relu(sum_c F_c dS/dF_c)``, interpolated to
+    the size of ``x``: zero if none of the classes is predicted.
 
     Args:
         network: in evaluation mode.
@@ -47,7 +47,8 @@ def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tupl
     wanted = torch.isin(predicted, predicted.new_tensor(classes))
     if not fused or not wanted.any():
         return torch.zeros_like(combined[0]), combined
-    own = output.logits[0, output.present[0]]  # of the present modalities, (P, K, D, H, W)
+    # (P, K, D, H, W), of the present modalities' decoders, or of the one that they share
+    own = output.logits[0, output.present[0]][: len(network.decoders)]
     centred = own - own.mean(1, keepdim=True)  # what is common to all classes changes no prediction
     score = centred.gather(1, predicted.expand(len(own), 1, -1, -1, -1))[:, 0, wanted].sum()
     (gradient,) = torch.autograd.grad(score, fused[0])

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from nnunet_cmc.networks.adapter import freeze_all_but_adapters
 from nnunet_cmc.networks.cmcnet import CMCNet
 from nnunet_cmc.networks.decoder import Predicting
-from nnunet_cmc.networks.encoders import ViTPyramid
 from nnunet_cmc.networks.mia import MeanFusion
-from nnunet_cmc.networks.sharing import SharedEncoder
+from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 
 
@@ -97,14 +96,14 @@ class TrainAdapters:
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place. ValueError: its encoders are no transformers with adapters."""
-        for encoder in network.encoders:
-            pyramid = encoder.encoder if isinstance(encoder, SharedEncoder) else encoder
-            if not isinstance(pyramid, ViTPyramid):
-                raise ValueError(
-                    "Adapters belong to a transformer, which the encoder of these plans is not: train with "
-                    "-tr CMCTrainer, or with -p CMCPlans."
-                )
-            freeze_all_but_adapters(pyramid.vit)
+        transformers = [module for module in network.encoders.modules() if isinstance(module, SamMed3DEncoder)]
+        if not transformers:
+            raise ValueError(
+                "Adapters belong to a transformer, which the encoder of these plans is not: train with "
+                "-tr CMCTrainer, or with -p CMCPlans."
+            )
+        for transformer in transformers:
+            freeze_all_but_adapters(transformer)
 
 
 def _require_separate(network: CMCNet, does: str) -> None:

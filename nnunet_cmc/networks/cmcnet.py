@@ -16,6 +16,11 @@ from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
 
+Group = tuple[bool, ...]  # modalities that are fused, (M)
+Groups = dict[tuple[int, int], Group]  # (sample, modality) -> those that its prediction is made from
+Wanted = dict[tuple[int, Group], int]  # (sample, fused modalities) -> row of the fused features
+Logits = dict[tuple[int, int], list[Tensor]]  # (sample, modality) -> (K, D, H, W), finest first
+
 # Log-probability of every foreground class in a tile without any modality: close to 0, and finite in float16.
 NO_MODALITY_LOGIT = -20.0
 
@@ -34,6 +39,21 @@ class CMCOutput(NamedTuple):
     features: Tensor
     present: Tensor
     deep: tuple[Tensor, ...] = ()
+
+
+class Encoded(NamedTuple):
+    """Feature maps, shallow to deep: those of modality m in sample b are the rows ``row[b, m]`` of ``maps[m]``."""
+
+    maps: dict[int, list[Tensor]]
+    row: dict[tuple[int, int], int]
+
+    def of(self, b: int, m: int) -> list[Tensor]:
+        """Return the maps ``(C, d, h, w)`` of one sample."""
+        return [level[self.row[b, m]] for level in self.maps[m]]
+
+    def take(self, m: int, samples: list[int]) -> list[Tensor]:
+        """Return the maps ``(n, C, d, h, w)`` of these samples."""
+        return [take(level, [self.row[b, m] for b in samples]) for level in self.maps[m]]
 
 
 def presence(x: Tensor) -> Tensor:
@@ -82,20 +102,21 @@ class CMCNet(nn.Module):
             raise ValueError(f"CMC needs two modalities or more; dataset.json names {input_channels} channel.")
         self.num_modalities, self.num_classes = input_channels, num_classes
         self.checkpointing = checkpointing
-        self._build_encoder = partial(build_encoder, encoder, **encoder_kwargs)
-        self._build_decoder = partial(DECODERS.get(encoder, Decoder), widths=decoder_channels, num_classes=num_classes)
+        self.build_encoder = partial(build_encoder, encoder, **encoder_kwargs)
+        self.build_decoder = partial(DECODERS.get(encoder, Decoder), widths=decoder_channels, num_classes=num_classes)
         # Device on which separate encoders run as one computation with stacked weights: for a ViT's many small
         # operators a GPU is limited by the host that launches them. It does not help a CPU, nor convolutions, which
         # would become grouped ones.
         self.stacked_on = "cuda" if encoder == "sam_med3d" else None
 
-        one = self._build_encoder()
+        one = self.build_encoder()
         self.channels, stride = one.channels, one.strides[-1]
         if any(side % step for side, step in zip(patch_size, stride, strict=True)):
             raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's strides {list(stride)}.")
         self.shared = True
-        self.decoders = nn.ModuleList([self._build_decoder(one)])
+        decoder = self.build_decoder(one)
         self.encoders = nn.ModuleList([SharedEncoder(one, input_channels)])
+        self.decoders = nn.ModuleList([decoder])
         self.mia: nn.Module = MIA(input_channels, self.channels[-1], from_mean=True)
         self.merges = nn.ModuleList()
         self.skip_fusion: SkipFusion | None = None  # a trainer may put a SkipFusion here
@@ -109,11 +130,11 @@ class CMCNet(nn.Module):
         A decoder gets its modality's skips and, merged by a 1^3 convolution that is initialised to the mean, the fused
         and its modality's own deepest features.
         """
-        encoders = [self._build_encoder() for _ in range(self.num_modalities)]
+        encoders = [self.build_encoder() for _ in range(self.num_modalities)]
         width = self.channels[-1]
         self.shared = False
-        self.decoders = nn.ModuleList(map(self._build_decoder, encoders))
         self.encoders = nn.ModuleList(encoders)
+        self.decoders = nn.ModuleList(map(self.build_decoder, encoders))
         self.mia = MIA(self.num_modalities, width)
         self.merges = nn.ModuleList(nn.Conv3d(2 * width, width, 1, bias=False) for _ in encoders)
         for merge in self.merges:
@@ -182,7 +203,7 @@ class CMCNet(nn.Module):
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
         # (b, m) -> the modalities fused for it
-        groups = {
+        groups: Groups = {
             (b, m): tuple(group) for b, sample in enumerate(asked) for m, group in enumerate(sample[1:]) if group[m]
         }
         if not groups:
@@ -193,45 +214,49 @@ class CMCNet(nn.Module):
 
         rows = rows_of(has)
         maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
-        # the maps of modality m in sample b are those of row place[m][b]
-        place = {m: {b: i for i, b in enumerate(of_m)} for m, of_m in rows.items()}
-        features = _grid({(b, m): maps[m][-1][i] for m in rows for b, i in place[m].items()}, present)
+        encoded = Encoded(maps, {(b, m): i for m, of_m in rows.items() for i, b in enumerate(of_m)})
+        features = _grid({(b, m): encoded.of(b, m)[-1] for b, m in encoded.row}, present)
 
         # One fused feature per sample and distinct set of modalities, however many predictions are made from it.
-        wanted = sorted({(b, group) for (b, _), group in groups.items()})
-        number = {want: i for i, want in enumerate(wanted)}
+        wanted = {want: i for i, want in enumerate(sorted({(b, group) for (b, _), group in groups.items()}))}
         members = torch.tensor([group for _, group in wanted])  # on the CPU, where it is read
         fused = self.mia(take(features, [b for b, _ in wanted]), members)
 
-        predicted: dict[tuple[int, int], list[Tensor]] = {}
-        if self.shared:
-            skips = [
-                torch.stack(
-                    [
-                        _mean([maps[m][level][place[m][b]] for m, there in enumerate(group) if there])
-                        for b, group in wanted
-                    ]
-                )
-                for level in range(len(self.channels) - 1)
-            ]
-            scales = self._run(self.decoders[0], [*skips, fused])
-            predicted = {(b, m): [scale[number[b, group]] for scale in scales] for (b, m), group in groups.items()}
-        else:
-            for m, of_m in rows_of(
-                [[(b, m) in groups for m in range(len(sample))] for b, sample in enumerate(has)]
-            ).items():
-                *skips, own = (take(level, [place[m][b] for b in of_m]) for level in maps[m])
-                if self.skip_fusion is not None:
-                    skips = self.skip_fusion(skips, *_other_skips(m, of_m, groups, maps, place))
-                deepest = torch.cat([take(fused, [number[b, groups[b, m]] for b in of_m]), own], 1)
-                scales = self._run(self.decoders[m], [*skips, self.merges[m](deepest)])
-                predicted |= {(b, m): [scale[i] for scale in scales] for i, b in enumerate(of_m)}
-        logits = [
-            _grid({place: scales[i] for place, scales in predicted.items()}, present)
+        decode = self._decode_shared if self.shared else self._decode_separate
+        predicted = decode(groups, wanted, fused, encoded)
+        scales = [
+            _grid({where: logits[i] for where, logits in predicted.items()}, present)
             for i in range(len(next(iter(predicted.values()))))
         ]
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
-        return CMCOutput(logits[0], features, present, tuple(logits[1:]))
+        return CMCOutput(scales[0], features, present, tuple(scales[1:]))
+
+    def _decode_shared(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
+        """Decode each wanted set of modalities, whose fused feature is the row ``wanted[b, group]`` of ``fused``."""
+        of_each = [[encoded.of(b, m)[:-1] for m, there in enumerate(group) if there] for b, group in wanted]
+        skips = [
+            torch.stack([_mean([skips[level] for skips in members]) for members in of_each])
+            for level in range(len(self.channels) - 1)
+        ]
+        scales = self._run(self.decoders[0], [*skips, fused])
+        return {(b, m): [scale[wanted[b, group]] for scale in scales] for (b, m), group in groups.items()}
+
+    def _decode_separate(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
+        """Decode as :meth:`_decode_shared`, with the decoder of each modality."""
+        predicted: Logits = {}
+        for m, decoder in enumerate(self.decoders):
+            of_m = [b for b, n in groups if n == m]
+            if not of_m:
+                continue
+            *skips, own = encoded.take(m, of_m)
+            if self.skip_fusion is not None:
+                others = rows_of([[n != m and there for n, there in enumerate(groups[b, m])] for b in of_m])
+                theirs = {n: encoded.take(n, [of_m[i] for i in which])[:-1] for n, which in others.items()}
+                skips = self.skip_fusion(skips, theirs, others)
+            deepest = torch.cat([take(fused, [wanted[b, groups[b, m]] for b in of_m]), own], 1)
+            scales = self._run(decoder, [*skips, self.merges[m](deepest)])
+            predicted |= {(b, m): [scale[i] for scale in scales] for i, b in enumerate(of_m)}
+        return predicted
 
     def _decode_without_modality(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
         """Decode a sample of zeros beside ``x`` and drop it, so that the output has its usual type, number and graph.
@@ -269,15 +294,6 @@ def _first(present: Tensor) -> Tensor:
 
 def _mean(maps: list[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
-
-
-def _other_skips(m: int, of_m: list[int], groups, maps, place) -> tuple[dict, dict]:
-    """Return the skips of each other modality that is fused with m in samples ``of_m``, and in which of them."""
-    which = rows_of([[n != m and there for n, there in enumerate(groups[b, m])] for b in of_m])
-    skips = {
-        n: [take(level, [place[n][of_m[i]] for i in fused]) for level in maps[n][:-1]] for n, fused in which.items()
-    }
-    return skips, which
 
 
 def _grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:

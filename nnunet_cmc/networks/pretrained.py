@@ -1,24 +1,30 @@
 """Weights from a file into a CMCNet: SAM-Med3D's, the Universal Model's, or those of another CMCNet."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from nnunet_cmc.networks import universal_unet
 from nnunet_cmc.networks.cmcnet import CMCNet
-from nnunet_cmc.networks.encoders import ViTPyramid
+from nnunet_cmc.networks.encoders import Encoder, ViTPyramid
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
+from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUNetEncoder, is_universal, unet_state
 from nnunet_cmc.utils.checkpoints import require_structure
 
 OUTCOMES = ("used", "resized", "at their start")
-PER_MODALITY = ("encoders", "decoders", "mia.projections", "mia.attentions")
-SKIP_FUSION = "skip_fusion.projections"
+# Keys of a state dict that are a modality's own, with its channel, by whether the modalities share an encoder.
+OWN = {
+    True: re.compile(r"((?:mia\.(?:projections|attentions)|encoders\.0\..+\.copies)\.)(\d+)(\..+)"),
+    False: re.compile(r"((?:(?:mia|skip_fusion)\.(?:projections|attentions)|encoders|decoders|merges)\.)(\d+)(\..+)"),
+}
+# Parts of a CMCNet, and whether a checkpoint of another recipe may lack them.
+PARTS = {"encoders": False, "decoders": False, "merges": False, "mia": True, "skip_fusion": True}
 Counts = dict[str, dict[str, int]]
 
 
@@ -31,7 +37,7 @@ def load_pretrained(
         checkpoint: as ``load_checkpoint`` returns it; its kind is recognised by its content.
         path: its file, for error messages.
         modalities: names of the channels of ``net``.
-        only: the one modality whose parts are loaded.
+        only: the one modality that is loaded: its own parts, and what the modalities share.
 
     Returns:
         The kind of the checkpoint, and for each part of the network how many tensors have which of :data:`OUTCOMES`.
@@ -56,7 +62,7 @@ def load_pretrained(
     net.pretrained.fill_(True)
     counts: Counts = {}
     for key, shape in sorted(before.items(), key=lambda item: "." not in item[0]):  # modules first
-        part = counts.setdefault(_part(key, modalities), dict.fromkeys(OUTCOMES, 0))
+        part = counts.setdefault(_part(key, modalities, net.shared), dict.fromkeys(OUTCOMES, 0))
         part[OUTCOMES[2] if key not in tensors else OUTCOMES[0] if tensors[key].shape == shape else OUTCOMES[1]] += 1
     return what, counts
 
@@ -68,14 +74,27 @@ def _targets(modalities: Sequence[str], only: str | None) -> list[int]:
     return chosen
 
 
-def _part(key: str, modalities: Sequence[str]) -> str:
-    kind, *rest = key.split(".")
+def _part(key: str, modalities: Sequence[str], shared: bool) -> str:
+    kind = key.split(".")[0]
     if kind not in ("encoders", "decoders"):
-        return {"mia": "fusion", "skip_fusion": "skip fusion"}.get(kind, kind)
-    name = modalities[int(rest[0])]
-    if "adapter" in rest:
-        return f"adapters of {name}"
-    return f"convolutional path of {name}" if rest[1] == "path" else f"{kind[:-1]} of {name}"
+        return {"mia": "fusion", "merges": "fusion", "skip_fusion": "skip fusion"}.get(kind, kind)
+    name = "adapters" if ".adapter." in key else "convolutional path" if ".path." in key else kind.removesuffix("s")
+    own = OWN[shared].fullmatch(key)
+    return f"{name} of {modalities[int(own[2])]}" if own else name
+
+
+def _planned_encoder(net: CMCNet) -> Encoder:
+    """Build the encoder of the plans, of one modality, without values."""
+    with torch.device("meta"):
+        return net.build_encoder()
+
+
+def _for_encoders(net: CMCNet, targets: Iterable[int], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of ``net`` that give these modalities the encoder with this state."""
+    if net.shared:
+        spread = cast(SharedEncoder, net.encoders[0]).spread(dict.fromkeys(targets, state))
+        return {f"encoders.0.{key}": tensor for key, tensor in spread.items()}
+    return {f"encoders.{m}.{key}": tensor for m in targets for key, tensor in state.items()}
 
 
 def _require_sizes(found: dict[str, Any], planned: dict[str, Any], path: str | Path) -> None:
@@ -100,13 +119,13 @@ def _sam_med3d(
     sizes = encoder_sizes(state, path)
     with torch.device("meta"):
         check_structure(SamMed3DEncoder(**sizes), state, path)
-    encoder = net.encoders[0]
+    encoder = _planned_encoder(net)
     if not isinstance(encoder, ViTPyramid):
         raise ValueError(f"{path} is SAM-Med3D's, and the encoder of the plans is not: plan with -pl CMCPlanner.")
     planned = encoder_sizes(encoder.vit.state_dict(), "The network of the plans")
     # positions are resized to the planned image
     _require_sizes(sizes | {"image_size": planned["image_size"]}, planned, path)
-    return {f"encoders.{m}.vit.{key}": tensor for m in targets for key, tensor in state.items()}
+    return _for_encoders(net, targets, {f"vit.{key}": tensor for key, tensor in state.items()})
 
 
 # ---- the Universal Model
@@ -120,19 +139,20 @@ def _universal(
     sizes = universal_unet.encoder_sizes(state.encoder, path)
     with torch.device("meta"):
         require_structure(UniversalUNetEncoder(**sizes).state_dict(), state.encoder, path, what, remedy)
-    encoder = net.encoders[0]
+    encoder = _planned_encoder(net)
     if not isinstance(encoder, UniversalUNetEncoder):
         raise ValueError(
             f"{path} is the Universal Model's, and the encoder of the plans is not: plan with -pl CMCPlannerUniversal."
         )
     planned = universal_unet.encoder_sizes(encoder.state_dict(), "The network of the plans")
     _require_sizes(sizes, planned, path)
-    tensors = {f"encoders.{m}.{key}": tensor for m in targets for key, tensor in state.encoder.items()}
+    tensors = _for_encoders(net, targets, state.encoder)
     if state.decoder:
         with torch.device("meta"):
             decoder = UniversalUNetDecoder(sizes["channels"])
         require_structure(decoder.state_dict(), state.decoder, path, what, remedy)
-        tensors |= {f"decoders.{m}.unet.{key}": tensor for m in targets for key, tensor in state.decoder.items()}
+        decoders = [0] if net.shared else targets
+        tensors |= {f"decoders.{m}.unet.{key}": tensor for m in decoders for key, tensor in state.decoder.items()}
     return tensors
 
 
@@ -141,7 +161,8 @@ def _universal(
 
 def _is_cmcnet(checkpoint: Mapping[str, Any]) -> bool:
     weights = checkpoint.get("network_weights")
-    return isinstance(weights, dict) and "mia.bias" in weights and "init_args" in checkpoint
+    ours = isinstance(weights, dict) and any(str(key).startswith("encoders.0.") for key in weights)
+    return ours and "init_args" in checkpoint
 
 
 def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
@@ -169,24 +190,33 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
             f"{path} knows the modalities {', '.join(names.values()) or '(none)'}, of which none is "
             f"{', '.join(targets.values())}."
         )
-    weights, own = checkpoint["network_weights"], net.state_dict()
+    weights = checkpoint["network_weights"]
+    if ("reliability" in weights) == net.shared:  # which combines the predictions of separate decoders
+        arrangements = "an encoder and a decoder of each modality", "one encoder and one decoder of all modalities"
+        raise ValueError(
+            f"{path} has {arrangements[not net.shared]}, and the network to fill {arrangements[net.shared]}: name the "
+            f"trainer of the checkpoint, {checkpoint.get('trainer_name', '(unknown)')}, with -tr."
+        )
+    mine = _of_channels(net.state_dict(), net.shared, {str(m): m for m in origin})
+    theirs = _of_channels(weights, net.shared, {channel: m for m, channel in origin.items()})
+    if len(origin) < net.num_modalities:  # the bias of MIA belongs to the sum over all modalities
+        mine.pop("mia.bias", None), theirs.pop("mia.bias", None)
     tensors: dict[str, Tensor] = {}
-    parts = [*PER_MODALITY]
-    if net.skip_fusion is not None and any(str(key).startswith(SKIP_FUSION) for key in weights):
-        parts.append(SKIP_FUSION)
-    for part, (m, channel) in product(parts, origin.items()):
-        here, found = f"{part}.{m}.", _without_classes(weights, f"{part}.{channel}.")
+    for part, optional in PARTS.items():
+        own, found = ({k: v for k, v in state.items() if k.startswith(f"{part}.")} for state in (mine, theirs))
+        if not own or (optional and not found):
+            continue
         remedy = "use a checkpoint trained with plans of the same planner"
-        require_structure(_without_classes(own, here), found, path, f"{part} of these plans", remedy)
-        tensors |= {here + key: tensor for key, tensor in found.items()}
-    if len(origin) == len(net.encoders):
-        bias = {"mia.bias": weights["mia.bias"]}
-        require_structure({"mia.bias": own["mia.bias"]}, bias, path, "fusion of these plans", "use another checkpoint")
-        tensors |= bias
+        require_structure(own, found, path, f"{part} of these plans", remedy)
+        tensors |= found
     return tensors
 
 
-def _without_classes(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors under ``prefix`` without it, but for layers that depend on the classes."""
-    mine = {k: v for k, v in state.items() if isinstance(k, str) and k.startswith(prefix)}
-    return {k.removeprefix(prefix): v for k, v in mine.items() if ".seg_layers." not in k}
+def _of_channels(state: Mapping[str, Tensor], shared: bool, channels: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return what is of these channels, renumbered, and what is shared, but for layers that depend on the classes."""
+    chosen: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        own = OWN[shared].fullmatch(str(key))
+        if ".seg_layers." not in str(key) and (own is None or own[2] in channels):
+            chosen[f"{own[1]}{channels[own[2]]}{own[3]}" if own else str(key)] = tensor
+    return chosen

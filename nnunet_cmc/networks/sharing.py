@@ -5,6 +5,7 @@ All other weights are shared: with few labelled scans every scan of any modality
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,32 +29,17 @@ class OwnModule(nn.Module):
         parts = x.split(list(self.rows.values()))
         return torch.cat([self.copies[m](part) for m, part in zip(self.rows, parts, strict=True)])
 
-    def spread(self, key: str, tensors: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Return the entries of a state dict that give these modalities their tensor ``key`` of the module."""
-        return {f"copies.{m}.{key}": tensor for m, tensor in tensors.items()}
 
-
-class OwnInstanceNorm(nn.Module):
-    """Instance norm with ``weight`` and ``bias (M, C)`` of each modality, in one operator for all rows."""
-
-    def __init__(self, norm: nn.InstanceNorm3d, num_modalities: int, rows: Rows):
-        super().__init__()
-        self.eps, self.rows = norm.eps, rows
-        self.weight, self.bias = (nn.Parameter(p.detach().repeat(num_modalities, 1)) for p in (norm.weight, norm.bias))
+class OwnInstanceNorm(OwnModule):
+    """``nn.InstanceNorm3d`` of each modality, which differ in scale and shift: one operator for all rows."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x (B, C, D, H, W)``."""
-        weight, bias = (torch.cat([p[m].repeat(n) for m, n in self.rows.items()]) for p in (self.weight, self.bias))
+        norms = [norm for m, n in self.rows.items() for norm in [cast(nn.InstanceNorm3d, self.copies[m])] * n]
+        weight, bias = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
         # torch computes instance norm like this, too, with one scale for all rows
         flat = x.reshape(1, -1, *x.shape[2:])
-        return nn.functional.batch_norm(flat, None, None, weight, bias, training=True, eps=self.eps).view_as(x)
-
-    def spread(self, key: str, tensors: Mapping[int, Tensor]) -> dict[str, Tensor]:
-        """Return the entry of a state dict that gives these modalities their scale or shift ``(C)``."""
-        whole = self.get_parameter(key).detach().clone()
-        for m, tensor in tensors.items():
-            whole[m] = tensor
-        return {key: whole}
+        return nn.functional.batch_norm(flat, None, None, weight, bias, training=True, eps=norms[0].eps).view_as(x)
 
 
 class SharedEncoder(nn.Module):
@@ -68,24 +54,17 @@ class SharedEncoder(nn.Module):
         super().__init__()
         self.rows: Rows = {}
         self.encoder = encoder
-        own = {encoder.get_submodule(name) for name in encoder.own}
-        replaced: dict[nn.Module, nn.Module] = {}  # nnU-Net's blocks hold a module under several names
-
-        def replacement(module: nn.Module) -> nn.Module:
-            if isinstance(module, nn.InstanceNorm3d) and module not in own:
-                return OwnInstanceNorm(module, num_modalities, self.rows)
-            if module in own or isinstance(module, (nn.LayerNorm, Adapter)):
-                return OwnModule(module, num_modalities, self.rows)
-            replace_within(module)
-            return module
-
-        def replace_within(parent: nn.Module) -> None:
-            for name, child in list(parent.named_children()):
-                if child not in replaced:
-                    replaced[child] = replacement(child)
-                setattr(parent, name, replaced[child])
-
-        replace_within(encoder)
+        own = [encoder.get_submodule(name) for name in encoder.own]
+        within = {module for stage in own for module in stage.modules()}.difference(own)
+        replaced: dict[nn.Module, OwnModule] = {}  # nnU-Net's blocks hold a module under several names
+        for name, module in list(encoder.named_modules(remove_duplicate=False)):
+            norm = isinstance(module, nn.InstanceNorm3d)
+            if module in within or not (norm or module in own or isinstance(module, nn.LayerNorm | Adapter)):
+                continue
+            if module not in replaced:
+                replaced[module] = (OwnInstanceNorm if norm else OwnModule)(module, num_modalities, self.rows)
+            parent, _, child = name.rpartition(".")
+            setattr(encoder.get_submodule(parent), child, replaced[module])
 
     def forward(self, parts: Mapping[int, Tensor]) -> dict[int, list[Tensor]]:
         """Encode the scans ``(n, 1, D, H, W)`` of each modality as one batch, into each modality's maps."""
@@ -100,16 +79,14 @@ class SharedEncoder(nn.Module):
         Args:
             states: modality -> state dict of its encoder; what is shared is taken from the first.
         """
-        modules = dict(self.encoder.named_modules(remove_duplicate=False))
+        modules = self.encoder.named_modules(remove_duplicate=False)
+        own = [f"{name}." for name, module in modules if isinstance(module, OwnModule)]
         spread: dict[str, Tensor] = {}
-        for key, tensor in next(iter(states.values())).items():
-            names = key.split(".")
-            for cut in range(len(names)):
-                module = modules.get(".".join(names[:cut]))
-                if isinstance(module, OwnModule | OwnInstanceNorm):
-                    own = module.spread(".".join(names[cut:]), {m: state[key] for m, state in states.items()})
-                    spread |= {".".join(["encoder", *names[:cut], name]): value for name, value in own.items()}
-                    break
-            else:
-                spread[f"encoder.{key}"] = tensor
+        for m, state in states.items():
+            for key, tensor in state.items():
+                prefix = next((prefix for prefix in own if key.startswith(prefix)), None)
+                if prefix is None:
+                    spread.setdefault(f"encoder.{key}", tensor)
+                else:
+                    spread[f"encoder.{prefix}copies.{m}.{key.removeprefix(prefix)}"] = tensor
         return spread

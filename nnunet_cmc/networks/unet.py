@@ -69,12 +69,13 @@ class UNetEncoder(nn.Module):
         return self.net(x)
 
 
-class UNetDecoder(StockDecoder):
+class UNetDecoder(nn.Module):
     """The decoder, whose coarser resolutions predict, too, while it trains under deep supervision."""
 
     def __init__(self, encoder: UNetEncoder, widths: None, num_classes: int):
-        super().__init__(encoder.net, num_classes, encoder.blocks_per_stage_decoder, deep_supervision=False)
-        del self.encoder  # it would be a part of the decoder
+        super().__init__()
+        self.unet = StockDecoder(encoder.net, num_classes, encoder.blocks_per_stage_decoder, deep_supervision=False)
+        del self.unet.encoder  # it would be a part of the decoder
         self.apply(InitWeights_He(1e-2))
         self.supervised_deep = False
 
@@ -82,8 +83,8 @@ class UNetDecoder(StockDecoder):
         """Predict at coarser resolutions, too, in training mode."""
         self.supervised_deep = True
 
-    def forward(self, skips: list[Tensor]) -> list[Tensor]:
-        """Decode all maps, shallow to deep, into logits ``(B, K, D, H, W)``, finest first."""
-        self.deep_supervision = self.supervised_deep and self.training
-        logits = super().forward(skips)
-        return logits if self.deep_supervision else [logits]
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Decode maps, shallow to deep, into logits ``(B, K, D, H, W)``, finest first."""
+        self.unet.deep_supervision = self.supervised_deep and self.training
+        logits = self.unet(maps)
+        return logits if self.unet.deep_supervision else [logits]

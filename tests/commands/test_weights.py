@@ -56,21 +56,39 @@ def written(file):
     return torch.load(file, weights_only=True)["network_weights"]
 
 
-def test_a_sam_med3d_file(dataset, capsys):
-    out = dataset / "init.pth"
-    assert weights(SAM, out) == 0
-    printed = capsys.readouterr().out
-    assert f"{SAM} is SAM-Med3D's image encoder" in printed
-    assert [line.split() for line in printed.splitlines() if "CT" in line] == [
+TABLES = {
+    "CMCTrainer": [
+        ["encoder", "40", "7", "0"],
+        ["encoder", "of", "CT", "22", "0", "0"],
+        ["adapters", "of", "CT", "0", "0", "32"],
+        ["convolutional", "path", "of", "CT", "0", "0", "12"],
+        ["convolutional", "path", "0", "0", "4"],
+        ["decoder", "0", "0", "22"],
+        ["fusion", "0", "0", "15"],
+    ],
+    "CMCTrainerPaper": [
         ["encoder", "of", "CT", "62", "7", "0"],
         ["adapters", "of", "CT", "0", "0", "32"],
         ["convolutional", "path", "of", "CT", "0", "0", "16"],
-        ["decoder", "of", "CT", "0", "0", "22"],
-    ]
-    assert f"-p CMCPlans -pretrained_weights {out}" in printed
+        ["decoder", "of", "CT", "0", "0", "18"],
+        ["fusion", "0", "0", "17"],
+    ],
+}
+
+
+@pytest.mark.parametrize("trainer", TABLES)
+def test_a_sam_med3d_file(dataset, capsys, trainer):
+    out = dataset / "init.pth"
+    assert weights(SAM, out, "-tr", trainer) == 0
+    printed = capsys.readouterr().out
+    assert f"{SAM} is SAM-Med3D's image encoder" in printed
+    rows = [line.split() for line in printed.splitlines()[2:-1]]
+    assert [row for row in rows if "MR" not in row] == TABLES[trainer]
+    assert f"-p CMCPlans -tr {trainer} -pretrained_weights {out}" in printed
     state = written(out)
     official = torch.load(SAM, weights_only=False)["model_state_dict"]["image_encoder.blocks.2.mlp.lin1.weight"]
-    assert state["encoders.0.vit.blocks.2.mlp.lin1.weight"].equal(official)
+    (key,) = (key for key in state if key.startswith("encoders.0.") and key.endswith("vit.blocks.2.mlp.lin1.weight"))
+    assert state[key].equal(official)
     assert state["pretrained"]
     assert list(dataset.glob("*.tmp")) == []
 
@@ -81,7 +99,7 @@ def test_a_universal_file_and_the_seed_of_the_rest(dataset, capsys):
         assert weights(UNIVERSAL, dataset / name, *seed, plans="CMCUniversalPlans") == 0
         runs[name] = written(dataset / name)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["decoder", "of", "MR", "30", "0", "7"] in rows
+    assert ["decoder", "30", "0", "6"] in rows
     assert all(value.equal(runs["zero"][key]) for key, value in runs["default"].items())
     seeded = {key for key, value in runs["one"].items() if not value.equal(runs["zero"][key])}
     assert {key.split(".")[0] for key in seeded} == {"mia", "decoders"}
@@ -89,9 +107,16 @@ def test_a_universal_file_and_the_seed_of_the_rest(dataset, capsys):
 
 
 def test_one_modality(dataset):
-    assert weights(SAM, dataset / "all.pth") == weights(SAM, dataset / "mr.pth", "--modality", "MR") == 0
-    all_, mr = written(dataset / "all.pth"), written(dataset / "mr.pth")
-    assert {key.split(".")[1] for key in all_ if not all_[key].equal(mr[key])} == {"0"}
+    """Of separate encoders and decoders only its own are filled, of a shared network its own parts and the shared."""
+    for trainer in TABLES:
+        everything, mr = (dataset / f"{trainer}_{name}.pth" for name in ("all", "mr"))
+        assert weights(SAM, everything, "-tr", trainer) == 0
+        assert weights(SAM, mr, "--modality", "MR", "-tr", trainer) == 0
+        everything, mr = written(everything), written(mr)
+        different = {key for key in everything if not everything[key].equal(mr[key])}
+        assert different
+        own = "encoders.0." if trainer == "CMCTrainerPaper" else ".copies.0."
+        assert all(own in key for key in different)
 
 
 @pytest.mark.usefixtures("ordinary_user")
@@ -103,6 +128,8 @@ def test_one_modality(dataset):
         ({"plans": "CMCUniversalPlans"}, "is SAM-Med3D's, and the encoder of the plans is not"),
         ({"more": ["-c", "2d"]}, "have no configuration 2d, only 3d_fullres"),
         ({"more": ["--modality", "PET"]}, "There is no modality PET; the dataset has CT, MR"),
+        ({"more": ["-tr", "CMCTrianer"]}, "There is no trainer CMCTrianer: take one of CMCTrainer, "),
+        ({"more": ["-tr", "nnUNetTrainer_cmcbudget"]}, "does not train a network of nnunet_cmc"),
         ({"more": ["-d", "7"]}, "There is not exactly one dataset 7"),
         ({"file": "absent.pth"}, "There is no checkpoint file"),
         ({"file": "truncated.pth"}, "something else or truncated"),

@@ -7,13 +7,13 @@ from nnunet_cmc.networks import CMCNet, MeanFusion
 from nnunet_cmc.networks.activation import fused_activation
 
 
-@pytest.fixture(params=["MIA", "mean"])
+@pytest.fixture(params=["MIA", "mean", "separate", "separate mean"])
 def network(request):
     torch.manual_seed(0)
-    network = CMCNet(
-        2, 3, [8, 8, 8], "residual", {"features_per_stage": [2, 4], "n_blocks_per_stage": [1, 1]}, decoder_channels=[2]
-    )
-    if request.param == "mean":
+    network = CMCNet(2, 3, [8, 8, 8], "unet", {"features_per_stage": [2, 4], "blocks_per_stage": [1, 1]})
+    if "separate" in request.param:
+        network.separate()
+    if "mean" in request.param:
         network.mia = MeanFusion()
     return network.double().eval().requires_grad_(False)
 
@@ -40,7 +40,9 @@ def test_is_the_feature_times_the_change_of_the_score(network, x):
     def score():
         own = network(x, torch.ones(1, 2, 2, dtype=torch.bool)).logits[0]  # (M, K, D, H, W)
         return sum(
-            float(one[k][predicted == k].sum() - one.mean(0)[predicted == k].sum()) for one in own for k in (1, 2)
+            float(one[k][predicted == k].sum() - one.mean(0)[predicted == k].sum())
+            for one in own[: 1 if network.shared else 2]
+            for k in (1, 2)
         )
 
     network.mia.register_forward_hook(moved)
@@ -60,8 +62,8 @@ def test_is_the_feature_times_the_change_of_the_score(network, x):
 
 
 def test_what_is_not_predicted_or_not_there_has_none(network, x):
-    network.decoders[0].seg_layers.bias[2] -= 100
-    network.decoders[1].seg_layers.bias[2] -= 100
+    for decoder in network.decoders:
+        decoder.unet.seg_layers[-1].bias[2] -= 100
     assert not fused_activation(network, x, [2])[0].any()
     assert fused_activation(network, x, [1])[0].any()
     activation, logits = fused_activation(network, torch.zeros_like(x), [1, 2])

@@ -1,32 +1,51 @@
+from copy import deepcopy
+from itertools import combinations
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from nnunet_cmc.networks import CMCNet, presence
+from nnunet_cmc.networks.changes import SuperviseDeep
+from nnunet_cmc.networks.sharing import OwnModule
 from nnunet_cmc.networks.stacked import stacked
 
+UNET = {"features_per_stage": [4, 8, 8], "blocks_per_stage": [1, 1, 1]}
 ENCODERS = {
     "sam_med3d": {
+        "encoder": "sam_med3d",
         "encoder_kwargs": {
             "image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "global_blocks": [0, 1],
-            "window_size": 14, "out_channels": 8, "axis_order": "zyx", "adapters": False, "skip_channels": [4, 8],
+            "window_size": 14, "out_channels": 8, "axis_order": "zyx", "adapters": True, "skip_channels": [4, 8],
         },
         "decoder_channels": [4, 4, 8],
     },
-    "residual": {
-        "encoder_kwargs": {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]},
-        "decoder_channels": [4, 4],
-    },
+    "plain": {"encoder": "unet", "encoder_kwargs": UNET},
+    "residual": {"encoder": "unet", "encoder_kwargs": UNET | {"architecture": "ResidualEncoderUNet"}},
     "universal": {
+        "encoder": "universal",
         "encoder_kwargs": {"channels": [4, 4, 8, 8], "stem": 2},
         "decoder_channels": [4, 4, 8],
     },
 }  # fmt: skip
+of_every_encoder = pytest.mark.parametrize("encoder", ENCODERS)
 
 
-def build(encoder="residual", modalities=2, classes=3) -> CMCNet:
+@pytest.fixture(params=[False, True], ids=["shared", "separate"])
+def separate(request):
+    return request.param
+
+
+def build(encoder="plain", modalities=2, classes=3, separate=False) -> CMCNet:
+    """A network of which no weight is 0, as some are at their start."""
     torch.manual_seed(0)
-    return CMCNet(modalities, classes, [16, 16, 16], encoder, **ENCODERS[encoder])
+    net = CMCNet(modalities, classes, [16, 16, 16], **ENCODERS[encoder])
+    if separate:
+        net.separate()
+    for parameter in net.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net
 
 
 def scan(batch=2, modalities=2) -> torch.Tensor:
@@ -41,28 +60,38 @@ def alone(x: torch.Tensor) -> torch.Tensor:
     return torch.eye(x.shape[1], dtype=torch.bool).expand(x.shape[0], -1, -1)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+def own_parts(net: CMCNet, m: int) -> list[torch.nn.Module]:
+    """What modality m alone computes with."""
+    own = [net.mia.projections[m], net.mia.attentions[m]]
+    if net.shared:
+        return [*own, *(module.copies[m] for module in net.encoders.modules() if isinstance(module, OwnModule))]
+    return [*own, net.encoders[m], net.decoders[m], net.merges[m]]
+
+
+@of_every_encoder
 @pytest.mark.parametrize("modalities", [2, 3])
-def test_training_sees_every_modality_and_trains_every_parameter(encoder, modalities):
-    net, x = build(encoder, modalities), scan(2, modalities)
+def test_training_sees_every_modality_and_trains_every_parameter(encoder, modalities, separate):
+    net, x = build(encoder, modalities, separate=separate), scan(2, modalities)
+    SuperviseDeep()(net)
     output = net(x, everything(x))
     assert output.logits.shape == (2, modalities, 3, 16, 16, 16)
-    assert output.features.shape[:3] == (2, modalities, net.feature_channels)
-    (output.logits.square().mean() + net.combine(output.logits, output.present).square().mean()).backward()
+    assert output.features.shape[:3] == (2, modalities, net.channels[-1])
+    assert [part.shape[-1] for part in output.deep] == [8, 4][: len(output.deep)]
+    combined = net.combine(output.logits, output.present)
+    sum(part.square().mean() for part in (combined, output.logits, *output.deep)).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not without
     idle = [name for name, p in net.named_parameters() if not p.grad.any()]
-    # A bias before an instance norm moves nothing; a ViT's position tables and adapters start at zero but do learn.
-    assert all(name.endswith("bias") for name in idle), idle
+    assert all(name.endswith("bias") for name in idle), idle  # one before an instance norm moves nothing
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_checkpointing_changes_memory_and_nothing_else(encoder):
+@of_every_encoder
+def test_checkpointing_changes_memory_and_nothing_else(encoder, separate):
     x, kept = scan(2), {}
     x[1, 0] = 0
     gradients = []
     for checkpointing in (False, True):
-        net = build(encoder)
+        net = build(encoder, separate=separate)
         net.checkpointing = checkpointing
 
         def note(tensor, checkpointing=checkpointing):
@@ -71,17 +100,19 @@ def test_checkpointing_changes_memory_and_nothing_else(encoder):
 
         with saved_tensors_hooks(note, lambda tensor: tensor):
             output = net(x, alone(x))
+        if checkpointing:  # the backward pass computes again, whatever has been computed since
+            net(x.flip(1), everything(x))
         output.logits.square().mean().backward()
         gradients.append({name: p.grad for name, p in net.named_parameters()})
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
     assert kept[True] < 0.5 * kept[False]
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@of_every_encoder
 @pytest.mark.parametrize("absent", [[], [(0, 1)], [(0, 1), (1, 0)]])
 def test_encoders_as_one_computation_compute_the_same(encoder, absent, monkeypatch):
     """Where equally many samples have each modality; else one after the other, as always."""
-    network, x = build(encoder).double(), scan(batch=3).double()
+    network, x = build(encoder, separate=True).double(), scan(batch=3).double()
     for sample, modality in absent:
         x[sample, modality] = 0
     assert network.stacked_on == ("cuda" if encoder == "sam_med3d" else None)
@@ -103,9 +134,9 @@ def test_encoders_as_one_computation_compute_the_same(encoder, absent, monkeypat
         torch.testing.assert_close(gradient, own)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_prediction_of_every_subset_is_finite(encoder):
-    net, x = build(encoder).eval(), scan(4)
+@of_every_encoder
+def test_prediction_of_every_subset_is_finite(encoder, separate):
+    net, x = build(encoder, separate=separate).eval(), scan(4)
     x[1, 0] = x[2, 1] = 0
     x[3] = 0
     with torch.no_grad():
@@ -123,28 +154,28 @@ def test_presence_is_any_voxel_that_is_not_zero():
     assert presence(x).tolist() == [[False, True, False]]
 
 
-def test_absent_modality_costs_nothing_and_changes_nothing():
-    net, x = build().eval(), scan(2)
+def test_absent_modality_costs_nothing_and_changes_nothing(separate):
+    net, x = build(separate=separate).eval(), scan(2)
     x[:, 1] = 0
     ran = []
-    for part in (net.encoders[1], net.decoders[1], net.mia.projections[1], net.mia.attentions[1]):
+    for part in own_parts(net, 1):
         part.register_forward_hook(lambda *_: ran.append(1))
     with torch.no_grad():
         before = net(x)
-        for p in (*net.encoders[1].parameters(), *net.decoders[1].parameters()):
-            p.fill_(torch.nan)
+        for part in own_parts(net, 1):
+            for p in part.parameters():
+                p.fill_(torch.nan)
         assert net(x).equal(before)
     assert not ran
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_what_training_sees_is_of_one_kind_whatever_there_is(encoder, half):
+@of_every_encoder
+def test_what_training_sees_is_of_one_kind_whatever_there_is(encoder, half, separate):
     """Ranks of a distributed training send it to each other, and one of them may have patches of air alone."""
-    network = build(encoder)
+    network = build(encoder, separate=separate)
     network.stacked_on = "cpu"  # encoders of as many samples each are one computation, others are not
-    for decoder in network.decoders:
-        decoder.supervise_deep()
+    SuperviseDeep()(network)
     one, nothing = scan(), torch.zeros(2, 2, 16, 16, 16)
     one[:, 0] = 0
     kinds = []
@@ -170,18 +201,16 @@ def test_what_training_sees_is_of_one_kind_whatever_there_is(encoder, half):
     assert all(requires for _, _, requires in kinds[0])
 
 
-def test_a_modality_on_its_own_cannot_see_the_other():
-    net, x = build(), scan(2)
-    output = net(x, alone(x))
-    output.logits[:, 0].square().sum().backward()
-    assert all(p.grad is None or not p.grad.any() for p in net.encoders[1].parameters())
-    net.zero_grad()
-    net(x, everything(x)).logits[:, 0].square().sum().backward()
-    assert any(p.grad.any() for p in net.encoders[1].parameters())
+def test_a_modality_on_its_own_cannot_see_the_other(separate):
+    net, x = build(separate=separate), scan(2).requires_grad_()
+    for fusion, sees in ((alone(x), False), (everything(x), True)):
+        (gradient,) = torch.autograd.grad(net(x, fusion).logits[:, 0].square().sum(), x)
+        assert gradient[:, 0].any()
+        assert gradient[:, 1].any() == sees
 
 
-def test_decoders_run_only_for_members_of_their_own_set():
-    net, x = build(), scan(2)
+def test_decoders_run_only_for_members_of_their_own_set(separate):
+    net, x = build(separate=separate), scan(2)
     fusion = everything(x).clone()
     fusion[0, 1] = False
     output = net(x, fusion)
@@ -190,9 +219,9 @@ def test_decoders_run_only_for_members_of_their_own_set():
     assert output.features[0, 1].any(), "its encoder still serves fusion and CSC"
 
 
-def test_fusion_sets_of_one_batch_do_not_mix():
+def test_fusion_sets_of_one_batch_do_not_mix(separate):
     """Rows with different sets give what each gives on its own."""
-    net, x = build("residual", 3).eval(), scan(3, 3)
+    net, x = build("plain", 3, separate=separate).eval(), scan(3, 3)
     x[1, 2] = 0
     fusion = everything(x).clone()
     fusion[0] = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]], dtype=torch.bool)
@@ -202,41 +231,106 @@ def test_fusion_sets_of_one_batch_do_not_mix():
             torch.testing.assert_close(net(x[[i, i]], fusion[[i, i]]).logits[0], together[i], atol=1e-5, rtol=1e-4)
 
 
-def test_combination_is_equal_at_the_start_and_follows_reliability():
-    net = build()
+def test_a_set_of_modalities_is_decoded_once():
+    """By the shared decoder, in one call, however many modalities of a sample predict from that set."""
+    net, x = build(modalities=3).eval(), scan(2, 3)
+    rows = []
+    net.decoders[0].register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0][0])))
+    pair = everything(x) & False
+    pair[0, :2, :2] = pair[1, 2, 2] = True
+    with torch.no_grad():
+        for fusion in (everything(x), alone(x), pair, None):
+            net(x, fusion)
+    assert rows == [2, 6, 2, 2]
+    output = net(x, everything(x))
+    for m in range(3):
+        torch.testing.assert_close(output.logits[:, m], net(x))
+
+
+def test_shared_skips_are_the_mean_of_what_is_fused():
+    """And at the start the deepest feature is, too."""
+    torch.manual_seed(0)
+    net, x = CMCNet(3, 2, [16, 16, 16], **ENCODERS["plain"]), scan(1, 3).expand(2, -1, -1, -1, -1)
+    seen = []
+    net.decoders[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    maps = net.encoders[0]({m: x[:, m : m + 1] for m in range(3)})
+    for group in (group for size in (1, 2, 3) for group in combinations(range(3), size)):
+        fusion = torch.zeros(2, 3, 3, dtype=torch.bool)
+        fusion[:, group[0], list(group)] = True
+        net(x, fusion)
+        for level, found in enumerate(seen.pop()):
+            torch.testing.assert_close(found, sum(maps[m][level] for m in group) / len(group))
+
+
+def test_a_combination_of_decoders_is_equal_at_the_start_and_follows_reliability():
+    net = build(separate=True)
+    net.reliability.zero_()
     logits = torch.randn(2, 2, 3, 4, 4, 4)
     present = torch.tensor([[True, True], [True, False]])
     log_p = logits.log_softmax(2)
     torch.testing.assert_close(net.combine(logits, present)[0], log_p[0].mean(0))
     torch.testing.assert_close(net.combine(logits, present)[1], log_p[1, 0])
-    with torch.no_grad():
-        net.reliability[1] = -50.0
+    net.reliability[1] = -50.0
     torch.testing.assert_close(net.combine(logits, present)[0], log_p[0, 0])
 
 
-def test_the_universal_decoder_starts_from_the_mean_of_both_features():
-    decoder = build("universal").decoders[0]
-    maps = [torch.randn(2, c, 16 // s, 16 // s, 16 // s) for c, s in ((4, 1), (4, 2), (8, 4), (8, 8))]
-    fused = torch.randn(2, 8, 2, 2, 2)
-    alone = decoder.unet([*maps[:-1], (fused + maps[-1]) / 2])[-1]
-    torch.testing.assert_close(decoder(fused, maps), [decoder.seg_layers(alone)])
+def test_a_shared_decoder_needs_no_combination():
+    net, logits = build(), torch.randn(2, 2, 3, 4, 4, 4)
+    combined = net.combine(logits, torch.tensor([[True, True], [False, True]]))
+    assert combined.equal(torch.stack([logits[0, 0], logits[1, 1]]))
+
+
+def test_separate_decoders_start_from_the_mean_of_the_fused_and_their_own_feature():
+    net = CMCNet(2, 3, [16, 16, 16], **ENCODERS["universal"])
+    net.separate()
+    fused, own = torch.randn(2, 2, 8, 2, 2, 2)
+    for merge in net.merges:
+        torch.testing.assert_close(merge(torch.cat([fused, own], 1)), (fused + own) / 2)
+
+
+@of_every_encoder
+def test_copies_and_state_dicts_compute_the_same(encoder, separate):
+    """A copy that is made after a forward pass has nothing of the original's batch."""
+    net, x = build(encoder, separate=separate).eval(), scan(3)
+    with torch.no_grad():
+        expected = net(x)
+        copy = deepcopy(net)
+        net(torch.cat([x, torch.zeros_like(x[:, :1])], 1)[:2, [0, 2]])  # other rows
+        assert copy(x).equal(expected)
+        fresh = CMCNet(2, 3, [16, 16, 16], **ENCODERS[encoder]).eval()
+        if separate:
+            fresh.separate()
+            fresh.eval()
+        fresh.load_state_dict(copy.state_dict())
+        assert fresh(x).equal(expected)
+
+
+def test_encoders_and_decoders_have_names():
+    assert list(build().parts(["CT", "MR"])) == ["encoder", "decoder"]
+    net = build(separate=True)
+    assert net.parts(["CT", "MR"]) == {
+        "encoder CT": net.encoders[0],
+        "encoder MR": net.encoders[1],
+        "decoder CT": net.decoders[0],
+        "decoder MR": net.decoders[1],
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"input_channels": 1}, "two modalities or more"),
-        ({"patch_size": [16, 16, 18]}, "not a multiple of the encoder's stride 4"),
+        ({"patch_size": [16, 16, 18]}, "not a multiple of the encoder's strides"),
         ({"encoder": "mystery"}, "encoder 'mystery'"),
-        ({"decoder_channels": [4]}, "decoder_channels has 1 widths"),
+        (ENCODERS["sam_med3d"] | {"decoder_channels": [4]}, "decoder_channels has 1 widths"),
         (
-            {"encoder": "universal", **ENCODERS["universal"], "decoder_channels": [4, 4, 4]},
+            ENCODERS["universal"] | {"decoder_channels": [4, 4, 4]},
             r"decoder_channels are \[4, 4, 4\]; the Universal Model's decoder has \[4, 4, 8\]",
         ),
         ({"deep_supervision": True}, "-tr CMCTrainer"),
     ],
 )
 def test_refuses_what_cannot_be_built(change, sentence):
-    arguments = {"input_channels": 2, "num_classes": 3, "patch_size": [16, 16, 16], "encoder": "residual"}
+    arguments = {"input_channels": 2, "num_classes": 3, "patch_size": [16, 16, 16]}
     with pytest.raises(ValueError, match=sentence):
-        CMCNet(**{**arguments, **ENCODERS["residual"], **change})
+        CMCNet(**{**arguments, **ENCODERS["plain"], **change})

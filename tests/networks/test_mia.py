@@ -1,18 +1,20 @@
+from itertools import product
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_cmc.networks import MIA, CMCNet
+from nnunet_cmc.networks import MIA, CMCNet, MeanFusion
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
 
 
-def build(modalities=2, channels=8) -> MIA:
+def build(modalities=2, channels=8, from_mean=False) -> MIA:
     torch.manual_seed(0)
-    mia = MIA(modalities, channels)
+    mia = MIA(modalities, channels, from_mean)
     torch.nn.init.normal_(mia.bias)
     return mia.eval()
 
@@ -50,20 +52,34 @@ def test_equal_modalities_fuse_to_the_same_whatever_their_number():
     torch.testing.assert_close(mia(features, torch.tensor([[True, False]] * 2)), both, atol=1e-5, rtol=1e-4)
 
 
-PLANNERS = [CMCPlanner, CMCPlannerUniversal, CMCPlannerTiny]
+@pytest.mark.parametrize("modalities", [2, 3, 4])
+def test_it_starts_as_the_mean_of_the_present_and_learns(modalities):
+    mia, features = build(modalities, from_mean=True), torch.randn(2**modalities - 1, modalities, 8, 3, 4, 2)
+    present = torch.tensor(list(product([False, True], repeat=modalities))[1:])  # every subset
+    fused = mia(features, present)
+    torch.testing.assert_close(fused, MeanFusion()(features, present))
+    fused.sin().sum().backward()
+    assert all(attention[-1].weight.grad.any() for attention in mia.attentions)
 
 
-@pytest.mark.parametrize("planner", PLANNERS)
-def test_fusion_has_a_small_share_of_parameters_and_cost(planner, monkeypatch):
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerUniversal, CMCPlannerTiny])
+def test_fusion_has_a_small_share_of_parameters_and_cost(planner, separate, monkeypatch):
     """Cost in floating-point operations of a forward pass, on tensors without data."""
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
     with FakeTensorMode(), torch.no_grad(), FlopCounterMode(display=False) as elsewhere:
         net = CMCNet(2, 5, [planner.patch_size] * 3, planner.encoder, planner.encoder_kwargs, planner.decoder_channels)
-        for encoder, decoder in zip(net.encoders, net.decoders, strict=True):
-            maps = encoder(torch.empty(1, 1, *[planner.patch_size] * 3))
-            decoder(maps[-1], maps)
+        scans = {m: torch.empty(1, 1, *[planner.patch_size] * 3) for m in (0, 1)}
+        if separate:
+            net.separate()
+            maps = {m: net.encoders[m](scan) for m, scan in scans.items()}
+        else:
+            maps = net.encoders[0](scans)
+        for m, decoder in enumerate(net.decoders):
+            decoder(maps[m])
     mia, whole = (sum(p.numel() for p in module.parameters()) for module in (net.mia, net))
-    assert mia < 0.15 * whole
+    assert mia < (0.15 if separate else 0.25) * whole
     # MIA's convolutions visit every voxel of the deepest map
-    cost = 2 * mia * (planner.patch_size // net.stride) ** 3
+    cost = 2 * mia * maps[0][-1][0, 0].numel()
     assert cost < 0.05 * elsewhere.get_total_flops()

@@ -43,11 +43,13 @@ def test_putting_back_is_copying_into_zeros_forward_and_backward(rows):
     assert ours.equal(expected)
 
 
+@pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("fusing", [True, False])
-def test_the_network_never_waits_within_its_layers(fusing):
+def test_the_network_never_waits_within_its_layers(fusing, separate):
     """Which modalities there are is read once, as a list; nothing after it depends on a result."""
-    sizes = {"features_per_stage": [4, 8], "n_blocks_per_stage": [1, 1]}
-    network = CMCNet(2, 2, [8] * 3, "residual", sizes, [4])
+    network = CMCNet(2, 2, [8] * 3, "unet", {"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]})
+    if separate:
+        network.separate()
     x = torch.randn(3, 2, 8, 8, 8)
     x[0, 1] = x[1] = 0
     with Waits() as waits:

@@ -2,17 +2,20 @@ import torch
 from torch.nn.functional import conv3d
 
 from nnunet_cmc.networks import CMCNet, SkipFusion
+from nnunet_cmc.networks.changes import FuseSkips
 
 
 def build(modalities=2) -> CMCNet:
     torch.manual_seed(0)
-    arguments = {"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1]}
-    return CMCNet(modalities, 3, [16, 16, 16], "residual", arguments, [4, 8]).eval()
+    arguments = {"features_per_stage": [4, 8, 8], "blocks_per_stage": [1, 1, 1]}
+    network = CMCNet(modalities, 3, [16, 16, 16], "unet", arguments)
+    network.separate()
+    return network.eval()
 
 
 def taught(network: CMCNet) -> CMCNet:
     """With a skip fusion that has learned something."""
-    network.skip_fusion = SkipFusion(len(network.encoders), network.skip_channels)
+    FuseSkips()(network)
     for parameter in network.skip_fusion.parameters():
         torch.nn.init.normal_(parameter)
     return network
@@ -21,7 +24,7 @@ def taught(network: CMCNet) -> CMCNet:
 def test_at_the_start_nothing_changes():
     network, x = build(), torch.randn(2, 2, 16, 16, 16)
     before = network(x)
-    network.skip_fusion = SkipFusion(2, network.skip_channels)
+    FuseSkips()(network)
     assert network(x).equal(before)
 
 
@@ -39,7 +42,7 @@ def test_a_skip_gets_the_projected_skips_of_those_it_is_fused_with():
         torch.testing.assert_close(found[level], expected)
 
 
-def test_only_the_modalities_of_a_party_are_fused():
+def test_only_the_modalities_of_a_set_are_fused():
     network, x = taught(build(3)), torch.randn(2, 3, 16, 16, 16)
     groups = torch.tensor([[[1, 1, 0], [1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1], [0, 1, 1]]], dtype=torch.bool)
     before = network(x, groups).logits

@@ -65,7 +65,9 @@ def test_maps_are_described_by_channels_and_strides(fixture):
     encoder, _ = load()
     assert encoder.channels == [4, 8, 16, 32]
     x = fixture["input"]
-    described = [(2, c, 16 // s, 24 // s, 32 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)]
+    described = [
+        (2, c, 16 // i, 24 // j, 32 // k) for c, (i, j, k) in zip(encoder.channels, encoder.strides, strict=True)
+    ]
     assert [tuple(m.shape) for m in encoder(x)] == described
 
 

@@ -164,9 +164,8 @@ def test_half_precision(cubes):
         half_precision = torch.bfloat16
 
         def update(self, batch):
-            watch = (
-                self.network.decoders[0].seg_layers[-1].register_forward_hook(lambda *seen: dtypes.add(seen[2].dtype))
-            )
+            layer = self.network.decoders[0].unet.seg_layers[-1]
+            watch = layer.register_forward_hook(lambda *seen: dtypes.add(seen[2].dtype))
             with watch:
                 return super().update(batch)
 

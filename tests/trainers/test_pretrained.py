@@ -36,8 +36,8 @@ def plan(cubes, encoder):
     (cubes.folder / "dataset.json").write_text(json.dumps(cubes.dataset_json))
 
 
-def weights(source, out):
-    assert main(["weights", str(source), "-d", "901", "-p", "CMCTinyPlans", "-o", str(out)]) == 0
+def weights(source, out, recipe):
+    assert main(["weights", str(source), "-d", "901", "-p", "CMCTinyPlans", "-tr", recipe, "-o", str(out)]) == 0
     return out
 
 
@@ -56,6 +56,12 @@ def state_of(trainer) -> dict:
     return {name: value.clone() for name, value in trainer.network.state_dict().items()}
 
 
+@pytest.fixture(params=["CMCTrainer", "CMCTrainerPaper"])
+def recipe(request):
+    """Of each arrangement: a shared network, and an encoder and a decoder of each modality."""
+    return request.param
+
+
 @pytest.fixture(params=SOURCES)
 def planned(request, registered):
     plan(registered, request.param)
@@ -63,9 +69,9 @@ def planned(request, registered):
     return registered
 
 
-def test_it_trains_resumes_and_predicts_from_converted_weights(planned, tmp_path):
-    init = weights(planned.source, tmp_path / "init.pth")
-    trainer = pretrained(planned.trainer(), init)
+def test_it_trains_resumes_and_predicts_from_converted_weights(planned, recipe, tmp_path):
+    init = weights(planned.source, tmp_path / "init.pth", recipe)
+    trainer = pretrained(planned.trainer(short(recipe)), init)
     loaded = torch.load(init, weights_only=True)["network_weights"]
     assert all(
         value.equal(loaded[key]) for key, value in trainer.network.state_dict().items() if ".seg_layers." not in key
@@ -87,7 +93,7 @@ def test_it_trains_resumes_and_predicts_from_converted_weights(planned, tmp_path
     moved = max((value - loaded[key]).abs().max().item() for key, value in state_of(trainer).items() if "enc" in key)
     assert 0 < moved < 1e-4
 
-    resumed = planned.trainer()
+    resumed = planned.trainer(short(recipe))
     resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
     resumed.run_training()
     assert "from pretrained weights: Adam" in log_of(resumed)
@@ -104,36 +110,41 @@ def test_it_trains_resumes_and_predicts_from_converted_weights(planned, tmp_path
         assert net(x).isfinite().all()
 
 
-def test_a_model_of_ours_is_a_source_too(planned, tmp_path):
-    trainer = planned.trainer()
+def test_a_model_of_ours_is_a_source_too(planned, recipe, tmp_path):
+    trainer = planned.trainer(short(recipe))
     trainer.run_training()
     assert "Training from scratch: AdamW at the planned learning rate 0.01" in log_of(trainer)
     final = Path(trainer.output_folder) / "checkpoint_final.pth"
-    init = torch.load(weights(final, tmp_path / "init.pth"), weights_only=True)["network_weights"]
+    init = torch.load(weights(final, tmp_path / "init.pth", recipe), weights_only=True)["network_weights"]
     for name, value in trainer.network.state_dict().items():
         if ".seg_layers." not in name and name not in ("reliability", "pretrained"):
             assert value.equal(init[name]), name
     assert init["pretrained"]
-    assert not init["reliability"].any()
+    assert "reliability" not in init or not init["reliability"].any()
 
 
-def test_skip_fusion_and_deep_supervision_take_the_same_file(registered, tmp_path):
+def test_skip_fusion_and_deep_supervision_take_the_file_of_their_trainer(registered, tmp_path, capsys):
+    recipe = "CMCTrainer_separate"
     plan(registered, "sam_med3d")
-    init = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth")
-    trainer = pretrained(registered.trainer(short("CMCTrainer")), init)
+    init = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth", recipe)
+    trainer = pretrained(registered.trainer(short(recipe)), init)
     skips = trainer.network.skip_fusion.state_dict()
     assert all(value.eq(0).all() for value in skips.values()), "the file teaches them nothing"
     for value in skips.values():
         value.normal_()
     trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
-    again = torch.load(weights(tmp_path / "checkpoint.pth", tmp_path / "again.pth"), weights_only=True)
+    again = torch.load(weights(tmp_path / "checkpoint.pth", tmp_path / "again.pth", recipe), weights_only=True)
     assert all(again["network_weights"][f"skip_fusion.{name}"].equal(value) for name, value in skips.items())
+
+    arguments = [tmp_path / "checkpoint.pth", "-d", "901", "-p", "CMCTinyPlans", "-o", tmp_path / "shared.pth"]
+    assert main(["weights", *map(str, arguments)]) == 1
+    assert "has an encoder and a decoder of each modality, and the network to fill one" in capsys.readouterr().err
 
 
 def test_adapters_train_alone_and_the_rest_costs_no_optimizer_state(registered, tmp_path):
     Adapters = short("CMCTrainerPaper_adapters")
     plan(registered, "sam_med3d")
-    init = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth")
+    init = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth", "CMCTrainerPaper_adapters")
     trainer = pretrained(registered.trainer(Adapters), init)
     before = state_of(trainer)
     trainer.run_training()
