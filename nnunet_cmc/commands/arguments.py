@@ -23,7 +23,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add ``-d -f -p -c -device``, as nnU-Net's own commands have them; each command adds the trainer itself."""
     add_dataset(parser)
     parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
-    parser.add_argument("-p", dest="plans", default="CMCPlans", help="plans of the model (%(default)s)")
+    parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the model (%(default)s)")
     parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="to predict on (%(default)s)")
 

@@ -24,7 +24,9 @@ REMEDIES = {
     errno.EFBIG: "raise the limit of the size of files (ulimit -f), or name another place",
 }
 DESCRIPTION = "Semi-supervised multimodal segmentation as an extension of nnU-Net v2."
-EPILOG = "Planning, training and prediction are nnU-Net's commands, with -pl CMCPlanner and -tr CMCTrainer -p CMCPlans."
+EPILOG = (
+    "Planning, training and prediction are nnU-Net's commands: -pl CMCPlannerNNUNet, -tr CMCTrainer -p CMCNNUNetPlans."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,12 +8,12 @@ HELP = "train on several processes or machines, under torchrun"
 
 USAGE = """\
 What nnUNetv2_train does, with its arguments, in every process that torchrun starts:
-  torchrun --nproc-per-node 2 -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCPlans --c
+  torchrun --nproc-per-node 2 -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCNNUNetPlans --c
 and on several machines that share nnU-Net's folders, the same on each (without the variable,
 restarted workers cannot find each other, since torchrun keeps the addresses of those that died):
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --max-restarts 3 \\
-      -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCPlans --c
+      -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCNNUNetPlans --c
 The processes share the batch of the plans. With --c (which starts anew if there is no checkpoint) a restarted
 training goes on from its last one. A single process needs no torchrun: use nnUNetv2_train.
 """

@@ -26,7 +26,7 @@ def dataset(make_dataset, write_volume, monkeypatch):
             volume = (5.0 + label + rng.normal(0, 0.3, label.shape)).astype(np.float32)
             write_volume(folder / "imagesTs" / f"{case}_{channel:04d}.nii.gz", volume, (2.0, 2.0, 2.0))
         write_volume(folder / "labelsTs" / f"{case}.nii.gz", label, (2.0, 2.0, 2.0))
-    model = folder.parents[1] / "results" / folder.name / "CMCTrainer__CMCPlans__3d_fullres"
+    model = folder.parents[1] / "results" / folder.name / "CMCTrainer__CMCNNUNetPlans__3d_fullres"
     (model / "fold_0").mkdir(parents=True)
     plans = make_plans(spacing=[2.0, 2.0, 2.0])
     (model / "plans.json").write_text(json.dumps(plans))

@@ -27,7 +27,8 @@ def read(file):
 def another(dataset):
     """The same model under another trainer's name."""
     results = dataset.parents[1] / "results" / dataset.name
-    shutil.copytree(results / "CMCTrainer__CMCPlans__3d_fullres", results / "CMCTrainer_noCSC__CMCPlans__3d_fullres")
+    model = "CMCTrainer__CMCNNUNetPlans__3d_fullres"
+    shutil.copytree(results / model, results / model.replace("CMCTrainer_", "CMCTrainer_noCSC_", 1))
     return "CMCTrainer_noCSC"
 
 
@@ -45,7 +46,7 @@ def test_models_side_by_side_with_nnunets_own_prediction(dataset, another, tmp_p
     assert widths[1] - widths[0] == 2 * 450  # the reference and a model, 3 inches each
 
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
+    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCNNUNetPlans__3d_fullres"
     predictor.initialize_from_trained_model_folder(str(model), ["0"])
     inputs = [[str(file) for file in sorted((dataset / "imagesTs").glob(f"{case}_*"))] for case in "xy"]
     predictor.predict_from_files_sequential(inputs, [str(tmp_path / case) for case in "xy"])
@@ -92,7 +93,7 @@ def test_refusals(dataset, tmp_path, capsys):
 
 def test_nothing_in_a_model_is_executed_and_what_is_broken_is_named(dataset, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
+    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCNNUNetPlans__3d_fullres"
     checkpoint = model / "fold_0" / "checkpoint_final.pth"
     torch.save({**torch.load(checkpoint), "extra": Evil()}, checkpoint)
     assert "checkpoint_final.pth holds a Python object" in refusal(dataset, capsys)

@@ -44,7 +44,7 @@ def test_a_model_or_scans_that_have_changed_are_another_test(dataset, tmp_path):
     arguments = argparse.Namespace(
         folds=["0"], images=str(dataset / "imagesTs"), disable_tta=True, seed=0, output=str(tmp_path / "out")
     )
-    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
+    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCNNUNetPlans__3d_fullres"
     _resume(arguments, model)
     _resume(arguments, model)
     for file, what in (
@@ -63,7 +63,7 @@ def test_a_model_or_scans_that_have_changed_are_another_test(dataset, tmp_path):
 @pytest.mark.parametrize("part", ["plans.json", "fold_0/checkpoint_final.pth"])
 def test_nothing_in_a_model_is_executed(dataset, tmp_path, capsys, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
-    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCPlans__3d_fullres"
+    model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCNNUNetPlans__3d_fullres"
     if part == "plans.json":
         evil = make_plans({"name": "executed"})
         evil["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "os.mkdir"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nnunet_cmc.utils.files import is_plain_name, read_json
 
-REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlanner"
+REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlannerNNUNet"
 NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any other name, nnU-Net calls what it leads to
 
 
@@ -95,7 +95,7 @@ def require_ours(plans: Any, name: str, who: str) -> dict[str, Any]:
     if network != NETWORK:
         raise ValueError(
             f"{who} cannot train the plans {title} (their network is {network}): plan with "
-            "-pl CMCPlanner and train with -p CMCPlans."
+            "-pl CMCPlannerNNUNet and train with -p CMCNNUNetPlans."
         )
     kwargs = architecture.get("arch_kwargs")
     # nnU-Net would import what is listed there
