@@ -4,7 +4,7 @@ from nnunet_cmc.planners.cmc_planner import CMCPlanner
 
 
 class CMCPlannerUniversal(CMCPlanner):
-    """Plan with the Universal Model's encoder and decoder for each modality; the deepest of its four maps is fused."""
+    """Plan with the Universal Model's encoder and decoder; the deepest of its four maps is fused."""
 
     plans_name = "CMCUniversalPlans"
     learning_rate = 1e-3
