@@ -1,7 +1,8 @@
 """Planners that leave every decision on the data to nnU-Net's own, with its U-Net or its residual presets M and L."""
 
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy.optimize import brentq
 
 from nnunet_cmc.planners.base import BasePlanner, millimetres
 
+WORKERS = "nnUNet_n_proc_DA"
 ROWS = 4  # patches of a step for each of nnU-Net's: two views of the labelled ones, two of as many unlabelled ones
 
 
@@ -111,7 +113,7 @@ class CMCPlannerNNUNet(BasePlanner):
     @staticmethod
     def static_estimate_VRAM_usage(*arguments):  # noqa: N802 - nnU-Net's name
         """Estimate as nnU-Net does, on networks whose weights take neither memory nor time."""
-        with torch.device("meta"):
+        with torch.device("meta"), _one_thread():
             return ExperimentPlanner.static_estimate_VRAM_usage(*arguments)
 
     def get_plans_for_configuration(self, spacing, median_shape, *arguments) -> dict:
@@ -179,6 +181,19 @@ class CMCPlannerNNUNetSmall(CMCPlannerNNUNet):
     channels = 8
     patch_voxels = 48**3
     batch_size = 2
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let nnU-Net's estimate compute with one thread, where it would take nnUNet_n_proc_DA, which may be 0."""
+    given = os.environ.get(WORKERS)
+    os.environ[WORKERS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[WORKERS]
+        if given is not None:
+            os.environ[WORKERS] = given
 
 
 def target_of_nnunet(gpu_memory_gb: float) -> float:

@@ -1,6 +1,7 @@
 """Plans that are nnU-Net's own, against its planners on the same fingerprints."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -189,6 +190,14 @@ def test_plans(scans, planner, capsys):
     network = configuration.network_arch_init_kwargs
     assert set(network) == {"patch_size", "encoder", "encoder_kwargs", "checkpointing"}
     assert network["checkpointing"] is False
+
+
+def test_plans_where_batches_are_loaded_in_the_training_process(scans, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    ESTIMATES.clear()
+    scans("heart")
+    assert without_files(CMCPlannerNNUNetSmall)["batch_size"] == 2
+    assert os.environ["nnUNet_n_proc_DA"] == "0"
 
 
 def test_says_where_nnunet_leaves_the_median(scans):
