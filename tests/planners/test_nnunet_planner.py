@@ -197,7 +197,7 @@ def test_plans_where_batches_are_loaded_in_the_training_process(scans, monkeypat
     ESTIMATES.clear()
     scans("heart")
     assert without_files(CMCPlannerNNUNetSmall)["batch_size"] == 2
-    assert os.environ["nnUNet_n_proc_DA"] == "0"
+    assert os.environ["nnUNet_n_proc_DA"] == "0"  # noqa: SIM112 - nnU-Net's name
 
 
 def test_says_where_nnunet_leaves_the_median(scans):
