@@ -122,9 +122,7 @@ class CMCPlanner(BasePlanner):
             "resampling_fn_seg_kwargs": seg_kwargs,
             "resampling_fn_probabilities": probabilities.__name__,
             "resampling_fn_probabilities_kwargs": probabilities_kwargs,
-            # over the batch, since a patch of the few labelled scans often lacks a class, and Dice of an absent class
-            # only teaches to be silent about it
-            "batch_dice": True,
+            "batch_dice": False,  # as nnU-Net plans where there is one resolution
             "learning_rate": self.learning_rate,
             "architecture": self.architecture(
                 patch_size=list(patch_size),

@@ -185,7 +185,7 @@ def test_a_recipe_reads_as_a_table():
         "views": "FusePairs",
         "fusion": "FuseOrSplit(split=0.0)",
         "mirrored axes": "2",
-        "Dice": "as planned",
+        "Dice": "over the batch",
         "optimizer": "ConstantAdam(rate=1e-05)",
         "pseudo-labels": "none",
         "combination": "equal weights",
