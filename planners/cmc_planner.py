@@ -22,8 +22,8 @@ class CMCPlanner(BasePlanner):
     batch_size = 4
     coarsest_spacing: float | None = 1.5  # mm: what the encoder was trained at
     learning_rate = 3e-4  # from scratch
-    # GB of each modality: weights, gradients and AdamW's moments; and what a patch leaves for the backward pass in
-    # mixed precision (benchmarks/train_step.py counts both)
+    # GB of each modality's own encoder and decoder, as in the paper (shared ones have their weights once): weights,
+    # gradients and AdamW's moments; and what a patch leaves for the backward pass in mixed precision
     gb_of_weights, gb_per_patch = 1.6, 0.51
     # nnU-Net's scheme for a channel -> the one that the encoder was trained with
     normalization: dict[str, str] = {  # noqa: RUF012

@@ -71,7 +71,13 @@ def test_augmentation_and_oversampling_are_nnunets(trainer):
     assert vars(located.spatial).keys() == vars(spatial).keys()
     assert [described(step) for step in ours] == [described(step) for step in others]
     assert list(loader.patch_size) == list(initial)
-    plain = nnUNetTrainer(trainer.plans_manager.plans, "3d_fullres", 0, trainer.dataset_json, torch.device("cpu"))
+    plain = nnUNetTrainer(
+        {**trainer.plans_manager.plans, "continue_training": False},
+        "3d_fullres",
+        0,
+        trainer.dataset_json,
+        torch.device("cpu"),
+    )
     assert loader.oversample_foreground_percent == plain.oversample_foreground_percent
 
 
