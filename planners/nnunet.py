@@ -39,7 +39,7 @@ class CMCPlannerNNUNet(BasePlanner):
     """
 
     plans_name = "CMCNNUNetPlans"
-    learning_rate = 2e-3  # of AdamW, for trainings much shorter than nnU-Net's
+    learning_rate = 5e-3  # of AdamW at nnU-Net's 32 channels, for trainings much shorter than nnU-Net's
     UNet_base_num_features: int  # of nnU-Net's planner
     UNet_max_features_3d: int
     # None: as nnU-Net decides
@@ -58,6 +58,7 @@ class CMCPlannerNNUNet(BasePlanner):
         self.channels, self.batch_size = channels or self.channels, batch_size or self.batch_size
         self.largest_patch = np.array(sides) if sides else None
         self.UNet_vram_target_GB = target_of_nnunet(self.gpu_memory_target)
+        self.narrower = self.UNet_base_num_features / (self.channels or self.UNet_base_num_features)
         if self.channels:
             self.UNet_max_features_3d = self.UNet_max_features_3d * self.channels // self.UNet_base_num_features
             self.UNet_base_num_features = self.channels
@@ -87,7 +88,8 @@ class CMCPlannerNNUNet(BasePlanner):
         memory = self._memory_reason(patch_size, configuration["batch_size"], network)
         configuration |= {
             "patch_size": patch_size,
-            "learning_rate": self.learning_rate,
+            # narrower networks need a higher rate: its product with the width stays
+            "learning_rate": self.learning_rate * self.narrower,
             "architecture": self.architecture(
                 patch_size=list(patch_size),
                 encoder="unet",
@@ -175,11 +177,11 @@ class CMCPlannerNNUNetResEncL(CMCPlannerNNUNet, nnUNetPlannerResEncL):
 
 
 class CMCPlannerNNUNetSmall(CMCPlannerNNUNet):
-    """Plan for a machine without a GPU: a quarter of nnU-Net's channels, patches of at most 48^3 voxels, two pairs."""
+    """Plan for a machine without a GPU: a quarter of nnU-Net's channels, patches of at most 40^3 voxels, two pairs."""
 
     plans_name = "CMCNNUNetSmallPlans"
     channels = 8
-    patch_voxels = 48**3
+    patch_voxels = 40**3
     batch_size = 2
 
 
