@@ -29,7 +29,7 @@ def predict(run_command):
     def run(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, fails=False) -> str:
         return run_command(
             "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke",
-            "-p", "CMCNNUNetSmallPlans", "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
+            "-p", demo_steps.PLANS, "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
             environment=environment, fails=fails,
         )  # fmt: skip
 
@@ -72,7 +72,7 @@ def test_demo_reports_and_leaves_a_normal_nnunet_model(demo):
 def test_a_finished_training_can_be_continued(demo, run_command):
     """With --c nnU-Net loads the final checkpoint, finds nothing left to train, and validates."""
     output = run_command(
-        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCNNUNetSmallPlans",
+        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS,
         "-device", "cpu", "--c", environment=demo.environment,
     )  # fmt: skip
     assert "Training done." in output
@@ -87,7 +87,7 @@ def test_preprocessing_that_is_killed_with_its_workers_and_started_again_at_once
     labeled = preprocessed / "CMCNNUNetSmallPlans_3d_fullres"
     before = sorted(file.name for file in labeled.iterdir())
     shutil.rmtree(labeled)
-    arguments = ["-d", str(demo_steps.DATASET_ID), "-plans_name", "CMCNNUNetSmallPlans", "-c", "3d_fullres", "-np", "2"]
+    arguments = ["-d", str(demo_steps.DATASET_ID), "-plans_name", demo_steps.PLANS, "-c", "3d_fullres", "-np", "2"]
     command = [Path(sysconfig.get_path("scripts")) / "nnUNetv2_preprocess", *arguments]
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kill_with_workers(killed.pid, 2, lambda: list(labeled.glob("*.b2nd")))
@@ -116,7 +116,7 @@ def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
     command = [
         torchrun, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint",
         f"127.0.0.1:{port}", "--rdzv-id", "test", "--max-restarts", "2", "-m", "nnunet_cmc", "train",
-        str(demo_steps.DATASET_ID), "3d_fullres", "0", "-tr", "CMCTrainer_cmcbudget", "-p", "CMCNNUNetSmallPlans",
+        str(demo_steps.DATASET_ID), "3d_fullres", "0", "-tr", "CMCTrainer_cmcbudget", "-p", demo_steps.PLANS,
         "-device", "cpu", "--c",
     ]  # fmt: skip
     logs = [tmp_path / f"machine{i}.txt" for i in range(2)]
@@ -206,7 +206,7 @@ def test_a_modality_that_the_model_has_not_is_refused(demo, predict, tmp_path):
 def test_training_without_a_folder_for_results(demo, run_command):
     environment = {name: value for name, value in demo.environment.items() if name != "nnUNet_results"}
     output = run_command(
-        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCNNUNetSmallPlans",
+        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS,
         "-device", "cpu", environment=environment, fails=True,
     )  # fmt: skip
     assert "nnUNet_results is not set: set this variable to nnU-Net's folder of that name." in output
@@ -306,7 +306,7 @@ def unpaired(run_command, predict, tmp_path_factory) -> tuple[dict, Path]:
         "-c", "3d_fullres", "-npfp", 1, "-np", 1, environment=environment,
     )  # fmt: skip
     run_command(
-        "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCNNUNetSmallPlans", "-device", "cpu",
+        "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS, "-device", "cpu",
         environment=environment,
     )  # fmt: skip
     predict(root / "nnUNet_raw" / "Dataset998_Unpaired" / "imagesTs", root / "predicted", environment, dataset=998)
@@ -333,7 +333,7 @@ def test_a_modality_without_labels_stops_training(unpaired, run_command):
     poor = {"train": sorted({*fold["train"]} - {*moved}), "val": fold["val"], "unlabeled": moved}
     file.write_text(json.dumps([fold, poor]))
     output = run_command(
-        "nnUNetv2_train", 998, "3d_fullres", 1, "-tr", "CMCTrainer_smoke", "-p", "CMCNNUNetSmallPlans", "-device", "cpu",
+        "nnUNetv2_train", 998, "3d_fullres", 1, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS, "-device", "cpu",
         environment=environment, fails=True,
     )  # fmt: skip
     assert "Modality MR (channel 1) has no labelled case in fold 1" in output

@@ -80,19 +80,17 @@ def test_a_large_volume_is_preprocessed_and_predicted_in_16_gib(measured, tmp_pa
     fold = {"train": ["large", "small0"], "val": ["small1"], "unlabeled": ["small2"]}
     (raw / "splits_final.json").write_text(json.dumps([fold]))
     planning = measured(
-        "nnUNetv2_plan_and_preprocess", "-d", 904, "-pl", "CMCPlannerNNUNetSmall", "-fpe", "CMCFingerprintExtractor",
+        "nnUNetv2_plan_and_preprocess", "-d", 904, "-pl", "CMCPlannerTiny", "-fpe", "CMCFingerprintExtractor",
         "-c", "3d_fullres", "-overwrite_target_spacing", 1.6, 1.6, 1.6, "-npfp", 1, "-np", 1, "--no_pbar",
     )  # fmt: skip
     assert planning.gib < LIMIT
-    measured(
-        "nnUNetv2_train", 904, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCNNUNetSmallPlans", "-device", "cpu"
-    )
+    measured("nnUNetv2_train", 904, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans", "-device", "cpu")
     new = tmp_path / "new"
     new.mkdir()
     for file in sorted((raw / "imagesTr").glob("large_*")):
         (new / file.name).symlink_to(file)
     prediction = measured(
-        "nnUNetv2_predict", "-d", 904, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCNNUNetSmallPlans",
+        "nnUNetv2_predict", "-d", 904, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
         "-i", new, "-o", tmp_path / "out", "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
         "--disable_progress_bar",
     )  # fmt: skip
