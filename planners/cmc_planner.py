@@ -22,8 +22,8 @@ class CMCPlanner(BasePlanner):
     batch_size = 4
     coarsest_spacing: float | None = 1.5  # mm: what the encoder was trained at
     learning_rate = 3e-4  # from scratch
-    # GB of each modality, if it has its own encoder and decoder: weights, gradients and AdamW's moments; and what a
-    # patch leaves for the backward pass in mixed precision (benchmarks/train_step.py counts both)
+    # GB of each modality's own encoder and decoder, as in the paper (shared ones have their weights once): weights,
+    # gradients and AdamW's moments; and what a patch leaves for the backward pass in mixed precision
     gb_of_weights, gb_per_patch = 1.6, 0.51
     # nnU-Net's scheme for a channel -> the one that the encoder was trained with
     normalization: dict[str, str] = {  # noqa: RUF012
@@ -122,9 +122,7 @@ class CMCPlanner(BasePlanner):
             "resampling_fn_seg_kwargs": seg_kwargs,
             "resampling_fn_probabilities": probabilities.__name__,
             "resampling_fn_probabilities_kwargs": probabilities_kwargs,
-            # over the batch, since a patch of the few labelled scans often lacks a class, and Dice of an absent class
-            # only teaches to be silent about it
-            "batch_dice": True,
+            "batch_dice": False,  # as nnU-Net plans where there is one resolution
             "learning_rate": self.learning_rate,
             "architecture": self.architecture(
                 patch_size=list(patch_size),

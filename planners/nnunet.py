@@ -1,7 +1,8 @@
 """Planners that leave every decision on the data to nnU-Net's own, with its U-Net or its residual presets M and L."""
 
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy.optimize import brentq
 
 from nnunet_cmc.planners.base import BasePlanner, millimetres
 
+WORKERS = "nnUNet_n_proc_DA"
 ROWS = 4  # patches of a step for each of nnU-Net's: two views of the labelled ones, two of as many unlabelled ones
 
 
@@ -37,7 +39,7 @@ class CMCPlannerNNUNet(BasePlanner):
     """
 
     plans_name = "CMCNNUNetPlans"
-    learning_rate = 2e-3  # of AdamW, for trainings much shorter than nnU-Net's
+    learning_rate = 5e-3  # of AdamW at nnU-Net's 32 channels, for trainings much shorter than nnU-Net's
     UNet_base_num_features: int  # of nnU-Net's planner
     UNet_max_features_3d: int
     # None: as nnU-Net decides
@@ -56,6 +58,7 @@ class CMCPlannerNNUNet(BasePlanner):
         self.channels, self.batch_size = channels or self.channels, batch_size or self.batch_size
         self.largest_patch = np.array(sides) if sides else None
         self.UNet_vram_target_GB = target_of_nnunet(self.gpu_memory_target)
+        self.narrower = self.UNet_base_num_features / (self.channels or self.UNet_base_num_features)
         if self.channels:
             self.UNet_max_features_3d = self.UNet_max_features_3d * self.channels // self.UNet_base_num_features
             self.UNet_base_num_features = self.channels
@@ -85,7 +88,8 @@ class CMCPlannerNNUNet(BasePlanner):
         memory = self._memory_reason(patch_size, configuration["batch_size"], network)
         configuration |= {
             "patch_size": patch_size,
-            "learning_rate": self.learning_rate,
+            # narrower networks need a higher rate: its product with the width stays
+            "learning_rate": self.learning_rate * self.narrower,
             "architecture": self.architecture(
                 patch_size=list(patch_size),
                 encoder="unet",
@@ -111,7 +115,7 @@ class CMCPlannerNNUNet(BasePlanner):
     @staticmethod
     def static_estimate_VRAM_usage(*arguments):  # noqa: N802 - nnU-Net's name
         """Estimate as nnU-Net does, on networks whose weights take neither memory nor time."""
-        with torch.device("meta"):
+        with torch.device("meta"), _one_thread():
             return ExperimentPlanner.static_estimate_VRAM_usage(*arguments)
 
     def get_plans_for_configuration(self, spacing, median_shape, *arguments) -> dict:
@@ -173,12 +177,25 @@ class CMCPlannerNNUNetResEncL(CMCPlannerNNUNet, nnUNetPlannerResEncL):
 
 
 class CMCPlannerNNUNetSmall(CMCPlannerNNUNet):
-    """Plan for a machine without a GPU: a quarter of nnU-Net's channels, patches of at most 48^3 voxels, two pairs."""
+    """Plan for a machine without a GPU: a quarter of nnU-Net's channels, patches of at most 40^3 voxels, two pairs."""
 
     plans_name = "CMCNNUNetSmallPlans"
     channels = 8
-    patch_voxels = 48**3
+    patch_voxels = 40**3
     batch_size = 2
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let nnU-Net's estimate compute with one thread, where it would take nnUNet_n_proc_DA, which may be 0."""
+    given = os.environ.get(WORKERS)
+    os.environ[WORKERS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[WORKERS]
+        if given is not None:
+            os.environ[WORKERS] = given
 
 
 def target_of_nnunet(gpu_memory_gb: float) -> float:

@@ -29,7 +29,7 @@ def predict(run_command):
     def run(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, fails=False) -> str:
         return run_command(
             "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke",
-            "-p", "CMCTinyPlans", "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
+            "-p", demo_steps.PLANS, "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
             environment=environment, fails=fails,
         )  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_demo_reports_and_leaves_a_normal_nnunet_model(demo):
     assert all(0 <= value <= 1 for value in result["mean_dice"].values())
     assert set(result["dice"]["both"]) == set(phantom.CLASSES)
     assert (demo.output / "demo.png").stat().st_size > 20_000
-    model = demo.output / "results" / demo.dataset.name / "CMCTrainer_smoke__CMCTinyPlans__3d_fullres"
+    model = demo.output / "results" / demo.dataset.name / "CMCTrainer_smoke__CMCNNUNetSmallPlans__3d_fullres"
     assert (model / "plans.json").is_file()
     assert (model / "fold_0" / "checkpoint_final.pth").is_file()
     assert (model / "fold_0" / "progress.png").is_file()
@@ -66,13 +66,13 @@ def test_demo_reports_and_leaves_a_normal_nnunet_model(demo):
     for word in ("CT: 2 labelled and 1 unlabelled", "supervised", "csc", "cac", "alpha", "beta"):
         assert word in log
     preprocessed = demo.output / "preprocessed" / demo.dataset.name
-    assert len(list((preprocessed / "CMCTinyPlans_3d_fullres_unlabeled").glob("*.pkl"))) == 1
+    assert len(list((preprocessed / "CMCNNUNetSmallPlans_3d_fullres_unlabeled").glob("*.pkl"))) == 1
 
 
 def test_a_finished_training_can_be_continued(demo, run_command):
     """With --c nnU-Net loads the final checkpoint, finds nothing left to train, and validates."""
     output = run_command(
-        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
+        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS,
         "-device", "cpu", "--c", environment=demo.environment,
     )  # fmt: skip
     assert "Training done." in output
@@ -84,10 +84,10 @@ def test_preprocessing_that_is_killed_with_its_workers_and_started_again_at_once
     preprocessed = tmp_path / demo.dataset.name
     shutil.copytree(demo.output / "preprocessed" / demo.dataset.name, preprocessed)
     environment = {**demo.environment, "nnUNet_preprocessed": str(tmp_path)}
-    labeled = preprocessed / "CMCTinyPlans_3d_fullres"
+    labeled = preprocessed / "CMCNNUNetSmallPlans_3d_fullres"
     before = sorted(file.name for file in labeled.iterdir())
     shutil.rmtree(labeled)
-    arguments = ["-d", str(demo_steps.DATASET_ID), "-plans_name", "CMCTinyPlans", "-c", "3d_fullres", "-np", "2"]
+    arguments = ["-d", str(demo_steps.DATASET_ID), "-plans_name", demo_steps.PLANS, "-c", "3d_fullres", "-np", "2"]
     command = [Path(sysconfig.get_path("scripts")) / "nnUNetv2_preprocess", *arguments]
     killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kill_with_workers(killed.pid, 2, lambda: list(labeled.glob("*.b2nd")))
@@ -116,7 +116,7 @@ def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
     command = [
         torchrun, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint",
         f"127.0.0.1:{port}", "--rdzv-id", "test", "--max-restarts", "2", "-m", "nnunet_cmc", "train",
-        str(demo_steps.DATASET_ID), "3d_fullres", "0", "-tr", "CMCTrainer_cmcbudget", "-p", "CMCTinyPlans",
+        str(demo_steps.DATASET_ID), "3d_fullres", "0", "-tr", "CMCTrainer_cmcbudget", "-p", demo_steps.PLANS,
         "-device", "cpu", "--c",
     ]  # fmt: skip
     logs = [tmp_path / f"machine{i}.txt" for i in range(2)]
@@ -206,7 +206,7 @@ def test_a_modality_that_the_model_has_not_is_refused(demo, predict, tmp_path):
 def test_training_without_a_folder_for_results(demo, run_command):
     environment = {name: value for name, value in demo.environment.items() if name != "nnUNet_results"}
     output = run_command(
-        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans",
+        "nnUNetv2_train", demo_steps.DATASET_ID, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS,
         "-device", "cpu", environment=environment, fails=True,
     )  # fmt: skip
     assert "nnUNet_results is not set: set this variable to nnU-Net's folder of that name." in output
@@ -225,7 +225,7 @@ def test_region_based_labels_are_refused_before_any_work(demo, run_command, tmp_
     dataset_json |= {"labels": {"background": 0, "all": [1, 2, 3, 4], "liver": 1}, "regions_class_order": [2, 1]}
     (raw / "dataset.json").write_text(json.dumps(dataset_json))
     output = run_command(
-        "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerTiny",
+        "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerNNUNetSmall",
         "-fpe", "CMCFingerprintExtractor", "-c", "3d_fullres", environment=environment, fails=True,
     )  # fmt: skip
     assert "CMCFingerprintExtractor does not support region-based labels, which dataset.json has: use one" in output
@@ -234,7 +234,7 @@ def test_region_based_labels_are_refused_before_any_work(demo, run_command, tmp_
 
 def test_our_trainer_refuses_plans_that_are_not_ours(demo, run_command, tmp_path):
     folder = demo.output / "preprocessed" / demo.dataset.name
-    plans = json.loads((folder / "CMCTinyPlans.json").read_text())
+    plans = json.loads((folder / "CMCNNUNetSmallPlans.json").read_text())
     plans["plans_name"] = "nnUNetPlans"
     plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "somewhere.PlainConvUNet"
     (folder / "foreign.json").write_text(json.dumps(plans))
@@ -277,7 +277,7 @@ def test_bad_scans_stop_planning(demo, run_command, tmp_path, damage, sentence):
     shutil.copy(demo.output / "preprocessed" / demo.dataset.name / "dataset_fingerprint.json", preprocessed)
     damage(raw)
     output = run_command(
-        "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerTiny", "-c", "3d_fullres",
+        "nnUNetv2_plan_and_preprocess", "-d", demo_steps.DATASET_ID, "-pl", "CMCPlannerNNUNetSmall", "-c", "3d_fullres",
         environment=environment, fails=True,
     )  # fmt: skip
     assert sentence in output
@@ -302,11 +302,11 @@ def unpaired(run_command, predict, tmp_path_factory) -> tuple[dict, Path]:
     )
     run_command("nnunet_cmc", "split", "-d", 998, "--labeled", "1.0", "--val", "0.5", environment=environment)
     run_command(
-        "nnUNetv2_plan_and_preprocess", "-d", 998, "-pl", "CMCPlannerTiny", "-fpe", "CMCFingerprintExtractor",
+        "nnUNetv2_plan_and_preprocess", "-d", 998, "-pl", "CMCPlannerNNUNetSmall", "-fpe", "CMCFingerprintExtractor",
         "-c", "3d_fullres", "-npfp", 1, "-np", 1, environment=environment,
     )  # fmt: skip
     run_command(
-        "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans", "-device", "cpu",
+        "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS, "-device", "cpu",
         environment=environment,
     )  # fmt: skip
     predict(root / "nnUNet_raw" / "Dataset998_Unpaired" / "imagesTs", root / "predicted", environment, dataset=998)
@@ -333,7 +333,7 @@ def test_a_modality_without_labels_stops_training(unpaired, run_command):
     poor = {"train": sorted({*fold["train"]} - {*moved}), "val": fold["val"], "unlabeled": moved}
     file.write_text(json.dumps([fold, poor]))
     output = run_command(
-        "nnUNetv2_train", 998, "3d_fullres", 1, "-tr", "CMCTrainer_smoke", "-p", "CMCTinyPlans", "-device", "cpu",
+        "nnUNetv2_train", 998, "3d_fullres", 1, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS, "-device", "cpu",
         environment=environment, fails=True,
     )  # fmt: skip
     assert "Modality MR (channel 1) has no labelled case in fold 1" in output

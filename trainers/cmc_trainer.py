@@ -1,39 +1,33 @@
 """CMCTrainer: the loop that trains a recipe."""
 
 import os
-import shutil
-from math import inf
-from os.path import isdir, join
 from typing import ClassVar, cast
 
 import numpy as np
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor, autocast, nn
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.cases import UNFINISHED
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.changes import SeparateModalities
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
+from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
-from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
 from nnunet_cmc.trainers.shown import pseudo_foreground, shown
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
-from nnunet_cmc.trainers.whole_scan_labels import label_scans
 
 
-class CMCTrainer(ResumableTrainer):
+class CMCTrainer(LabelingTrainer):
     """Train one model for all modalities, as its recipe says: see :class:`Recipe` and the table of recipes.
 
     ``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024) with the recipe's terms and weights.
@@ -147,11 +141,6 @@ class CMCTrainer(ResumableTrainer):
                 f"{type(self).__name__} freezes the encoders, whose weights are random: give it a file of "
                 "nnunet_cmc weights with -pretrained_weights, or train with -tr CMCTrainer."
             )
-        if self.recipe.whole_scan_labels is not None and self._labels_whole_scans_from() > self.current_epoch:
-            shutil.rmtree(self._pseudo_labels_folder, ignore_errors=True)  # of an earlier training
-            shutil.rmtree(self._pseudo_labels_folder + UNFINISHED, ignore_errors=True)
-        elif isdir(self._pseudo_labels_folder):
-            self.pseudo_labels = self._pseudo_labels_folder
         super().on_train_start()
         self.print_to_log_file(f"Recipe of {type(self).__name__}:")
         for what, value in self.recipe.rows().items():
@@ -184,50 +173,6 @@ class CMCTrainer(ResumableTrainer):
         self.gradients = checkpoint["gradients"]
         if self.teacher is not None:
             self.teacher.load_state_dict(checkpoint["teacher_state"])
-
-    # ---- pseudo-labels of whole scans
-
-    @property
-    def _pseudo_labels_folder(self) -> str:
-        return join(self.output_folder, "pseudo_labels")
-
-    def _labels_whole_scans_from(self) -> float:
-        labels = self.recipe.whole_scan_labels
-        return inf if labels is None else labels.epoch(self.num_epochs)
-
-    def on_epoch_start(self) -> None:
-        """As nnU-Net's; where the recipe says so, unlabelled scans are labelled whole before the epoch."""
-        if self.pseudo_labels is None and self._labels_whole_scans_from() <= self.current_epoch:
-            self._label_whole_scans()
-        super().on_epoch_start()
-
-    def _label_whole_scans(self) -> None:
-        cases = self.unlabeled_dataset.identifiers
-        if not cases:
-            return
-        self.print_to_log_file(f"Labelling {len(cases)} unlabelled scans, from which the rest of the training learns.")
-        self.enter_epoch()
-        unfinished = self._pseudo_labels_folder + UNFINISHED
-        os.makedirs(unfinished, exist_ok=True)
-        predictor = nnUNetPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
-        predictor.manual_initialization(
-            self.bare_network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
-            type(self).__name__, None,
-        )  # fmt: skip
-        self.network.eval()
-        if self.is_ddp:  # ranks have unlike numbers of cases, so they cannot tell each other of SIGTERM between them
-            mine, ranks = self.local_rank, torch.distributed.get_world_size()
-            label_scans(predictor, self.unlabeled_dataset, cases[mine::ranks], unfinished, lambda: None)
-            torch.distributed.barrier()
-        else:
-            label_scans(predictor, self.unlabeled_dataset, cases, unfinished, self._exit_if_terminated)
-        if self.local_rank == 0:
-            os.rename(unfinished, self._pseudo_labels_folder)
-        if self.is_ddp:
-            torch.distributed.barrier()
-        self.pseudo_labels = self._pseudo_labels_folder
-        self.close_loaders()
-        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
 
     # ---- one step
 

@@ -30,12 +30,13 @@ RECOMMENDED = Recipe(
     (StrongView(), RandomizeContrast()),
     fusion=FusedAndSingle(),
     mirrored_axes=(0, 1, 2),
-    batch_dice=False,
     optimizer=ByLength(),
     teacher=Teacher(),
 )
 SEPARATE = SeparateModalities()
-PAPER = Recipe("the paper's method, in the form that aligns", (SUPERVISED, WITH_CSC, WITH_CAC), (SEPARATE,))
+PAPER = Recipe(
+    "the paper's method, in the form that aligns", (SUPERVISED, WITH_CSC, WITH_CAC), (SEPARATE,), batch_dice=True
+)
 
 RECIPES: dict[str, Recipe] = {
     "CMCTrainer": RECOMMENDED,

@@ -2,7 +2,7 @@
 
 ``_Nepochs``     N epochs
 ``_smoke``       one epoch of 4 iterations: does everything run?
-``_demo``        10 epochs of 40 iterations: minutes on a CPU with CMCPlannerTiny
+``_demo``        10 epochs of 40 iterations: minutes on a CPU with CMCPlannerNNUNetSmall
 ``_cmcbudget``   epochs and iterations from the environment: see :mod:`~nnunet_cmc.trainers.comparison.budget`
 """
 

@@ -19,7 +19,7 @@ from nnunet_cmc.utils.files import write_json
 
 DATASET_ID = 999
 NAME = "CMCDemo"
-TRAINER, PLANS = "CMCTrainer_demo", "CMCTinyPlans"
+TRAINER, PLANS = "CMCTrainer_demo", "CMCNNUNetSmallPlans"
 SUBJECTS = {"labeled": 6, "unlabeled": 8, "test": 4}
 INPUTS = {"both": MODALITIES, **{modality: (modality,) for modality in MODALITIES}}
 VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
@@ -65,7 +65,7 @@ class Demo:
         self._convert()
         split = f"nnunet_cmc split -d {DATASET_ID} --labeled 1.0 --val 0.34 --seed {self.seed}"
         self._command("split", "Split", split)
-        plan = f"nnUNetv2_plan_and_preprocess -d {DATASET_ID} -pl CMCPlannerTiny -fpe CMCFingerprintExtractor"
+        plan = f"nnUNetv2_plan_and_preprocess -d {DATASET_ID} -pl CMCPlannerNNUNetSmall -fpe CMCFingerprintExtractor"
         self._command("plan_and_preprocess", "Plan and preprocess", f"{plan} -c 3d_fullres -npfp 1 -np 1")
         train = f"nnUNetv2_train {DATASET_ID} 3d_fullres 0 -tr {TRAINER} -p {PLANS} -device cpu"
         self._command("train", "Train", train)

@@ -174,7 +174,7 @@ def gpu() -> Check:
         reason = f"torch {torch.__version__} is built for the CPU; for a GPU install another build of torch"
     else:
         reason = f"torch {torch.__version__} sees none; does nvidia-smi, and is CUDA_VISIBLE_DEVICES unset?"
-    return Check("warning", "GPU", f"none: give nnU-Net -device cpu, with CMCPlannerTiny ({reason})")
+    return Check("warning", "GPU", f"none: give nnU-Net -device cpu, with CMCPlannerNNUNetSmall ({reason})")
 
 
 def torchvision() -> Check:

@@ -55,7 +55,7 @@ def test_plans(dataset, planner, name, patch_size, batch_size, encoder, spacing,
     assert configuration.batch_size == batch_size
     assert configuration.spacing == pytest.approx([spacing] * 3)
     assert configuration.median_image_size_in_voxels == pytest.approx(np.array([230, 196, 196]) / spacing, abs=1)
-    assert configuration.batch_dice
+    assert not configuration.batch_dice
     for resample in (configuration.resampling_fn_data, configuration.resampling_fn_probabilities):
         assert resample(np.ones((1, 4, 4, 4)), (2, 2, 2), (1, 1, 1), (2, 2, 2)).shape == (1, 2, 2, 2)
     assert configuration.configuration["learning_rate"] > 0
@@ -189,13 +189,11 @@ def test_what_planners_say_of_memory_is_what_their_networks_need(planner, monkey
 
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
         encoder = build_encoder(planner.encoder, **planner.encoder_kwargs)
-        decoder = DECODERS.get(planner.encoder, Decoder)(
-            encoder.channels, encoder.strides, list(planner.decoder_channels), 5
-        )
+        decoder = DECODERS.get(planner.encoder, Decoder)(encoder, list(planner.decoder_channels), 5)
         parameters = [p for part in (encoder, decoder) for p in part.parameters()]
         with saved_tensors_hooks(note, lambda tensor: tensor):
             maps = encoder(torch.empty(1, 1, *[planner.patch_size] * 3))
-            decoder(maps[-1], maps)
+            decoder(maps)
         for parameter in parameters:
             saved.pop(parameter.untyped_storage()._cdata, None)
     weights = 16e-9 * sum(p.numel() for p in parameters)

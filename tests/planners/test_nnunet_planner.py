@@ -1,6 +1,7 @@
 """Plans that are nnU-Net's own, against its planners on the same fingerprints."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -163,8 +164,10 @@ def test_what_is_said_of_memory_keeps_to_the_target(scans, planner):
     )
 
 
-@pytest.mark.parametrize("planner", [CMCPlannerNNUNet, CMCPlannerNNUNetResEncM, CMCPlannerNNUNetSmall])
-def test_plans(scans, planner, capsys):
+@pytest.mark.parametrize(
+    ("planner", "rate"), [(CMCPlannerNNUNet, 5e-3), (CMCPlannerNNUNetResEncM, 5e-3), (CMCPlannerNNUNetSmall, 2e-2)]
+)
+def test_plans(scans, planner, rate, capsys):
     preprocessed = scans("heart")
     plans = planner(1).plan_experiment()
     file = preprocessed / f"{planner.plans_name}.json"
@@ -184,11 +187,19 @@ def test_plans(scans, planner, capsys):
     assert configuration.data_identifier == f"{planner.plans_name}_3d_fullres"
     assert configuration.preprocessor_name == "CMCPreprocessor"
     assert configuration.normalization_schemes == ["CTNormalization", "ZScoreNormalization"]
-    assert require_ours(plans, "3d_fullres", "a test")["learning_rate"] == 2e-3
+    assert require_ours(plans, "3d_fullres", "a test")["learning_rate"] == rate
     assert configuration.network_arch_class_name == "nnunet_cmc.networks.CMCNet"
     network = configuration.network_arch_init_kwargs
     assert set(network) == {"patch_size", "encoder", "encoder_kwargs", "checkpointing"}
     assert network["checkpointing"] is False
+
+
+def test_plans_where_batches_are_loaded_in_the_training_process(scans, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    ESTIMATES.clear()
+    scans("heart")
+    assert without_files(CMCPlannerNNUNetSmall)["batch_size"] == 2
+    assert os.environ["nnUNet_n_proc_DA"] == "0"  # noqa: SIM112 - nnU-Net's name
 
 
 def test_says_where_nnunet_leaves_the_median(scans):
@@ -271,17 +282,17 @@ class TestReducedForm:
         scans(name, 1000)
         plan = without_files(CMCPlannerNNUNetSmall)
         assert plan["batch_size"] == 2
-        image = min(np.prod(plan["median_image_size_in_voxels"]), 48**3)
-        assert 0.5 * image < np.prod(plan["patch_size"]) <= max(48**3, image)
+        image = min(np.prod(plan["median_image_size_in_voxels"]), 40**3)
+        assert 0.5 * image < np.prod(plan["patch_size"]) <= max(40**3, image)
         assert not np.any(plan["patch_size"] % strides_of(plan))
         features = plan["architecture"]["arch_kwargs"]["encoder_kwargs"]["features_per_stage"]
         assert features == [min(8 * 2**stage, 80) for stage in range(len(features))]
 
     def test_the_small_patch_of_a_cube_and_of_a_stack(self, scans):
         scans("brain")
-        assert without_files(CMCPlannerNNUNetSmall)["patch_size"] == [48, 48, 48]
+        assert without_files(CMCPlannerNNUNetSmall)["patch_size"] == [40, 40, 40]
         scans("heart")
-        assert without_files(CMCPlannerNNUNetSmall)["patch_size"] == [10, 96, 96]
+        assert without_files(CMCPlannerNNUNetSmall)["patch_size"] == [10, 80, 80]
         assert without_files(CMCPlannerNNUNetSmall, patch_size=(8, 32, 32))["patch_size"] == [8, 32, 32]
 
 

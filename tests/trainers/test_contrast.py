@@ -8,7 +8,8 @@ import torch
 from short_trainers import TAUGHT, short
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.views import RandomizeContrast
+from nnunet_cmc.data.loading.views import RandomizeContrast, StrongView
+from nnunet_cmc.trainers.recipes import RECOMMENDED, SUPERVISED, WITH_PSEUDO
 
 
 def contrasted(**arguments):
@@ -79,3 +80,30 @@ def test_without_strong_views_it_is_refused():
     batch = replace(bare_batch(torch.randn(1, 1, 2, 2, 2)), strong=None)
     with pytest.raises(ValueError, match="put StrongView before it"):
         RandomizeContrast()(batch)
+
+
+def dice_in_another_contrast(cubes, views, seed: int) -> float:
+    recipe = replace(RECOMMENDED, terms=(SUPERVISED, WITH_PSEUDO), views=views)
+    trainer = cubes.trainer(short(recipe, epochs=5, iterations=14, seed=seed))
+    trainer.run_training()
+    network = trainer.network.eval()
+    rng = np.random.default_rng(0)
+    hits = predicted = true = 0
+    for _ in range(8):
+        truth = np.zeros((16, 16, 16), bool)
+        d, h, w = rng.integers(1, 7, 3)
+        truth[d : d + 8, h : h + 8, w : w + 8] = True
+        scan = torch.zeros(1, 2, 16, 16, 16)
+        scan[0, 0] = torch.from_numpy(-1.0 * truth + rng.normal(0, 0.3, truth.shape))  # dark, where all CT was bright
+        with torch.no_grad():
+            found = network(scan)[0].argmax(0).numpy() == 1
+        hits, predicted, true = hits + (found & truth).sum(), predicted + found.sum(), true + truth.sum()
+    return 2 * hits / (predicted + true)
+
+
+def test_the_teacher_with_random_contrasts_teaches_shapes(registered):
+    plain, random = (
+        dice_in_another_contrast(registered, views, 0)
+        for views in ((StrongView(),), (StrongView(), RandomizeContrast()))
+    )
+    assert random > plain + 0.2

@@ -7,10 +7,13 @@ from short_trainers import short
 from torch.nn.functional import cross_entropy
 
 
-@pytest.mark.parametrize(("name", "by_sample"), [("CMCTrainerPaper", False), ("CMCTrainer", True)])
-def test_dice_of_every_sample_or_of_the_batch(registered, name, by_sample):
-    """The plans ask for Dice over the batch, as the planner writes them; the small sample counts alike or does not."""
-    registered.plans["configurations"]["3d_fullres"]["batch_dice"] = True
+@pytest.mark.parametrize(
+    ("name", "planned", "by_sample"),
+    [("CMCTrainerPaper", False, False), ("CMCTrainer", False, True), ("CMCTrainer", True, False)],
+)
+def test_dice_of_every_sample_or_of_the_batch(registered, name, planned, by_sample):
+    """The small sample counts alike or does not, as the recipe says, or else the plans."""
+    registered.plans["configurations"]["3d_fullres"]["batch_dice"] = planned
     trainer = registered.trainer(short(name))
     trainer.initialize()
     logits = torch.randn(2, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))

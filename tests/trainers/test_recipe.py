@@ -20,7 +20,7 @@ from nnunet_cmc.networks.changes import (
     TrainAdapters,
 )
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
+from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
@@ -185,10 +185,10 @@ def test_a_recipe_reads_as_a_table():
         "views": "FusePairs",
         "fusion": "FuseOrSplit(split=0.0)",
         "mirrored axes": "2",
-        "Dice": "as planned",
+        "Dice": "over the batch",
         "optimizer": "ConstantAdam(rate=1e-05)",
         "pseudo-labels": "none",
         "combination": "equal weights",
         "length": "nnU-Net's",
     }
-    assert AdamW() == RECIPES["CMCTrainer"].optimizer
+    assert ByLength() == RECIPES["CMCTrainer"].optimizer

@@ -89,7 +89,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeyp
     whole, cut = trainers
     whole.run_training()
 
-    module = "nnunet_cmc.trainers.cmc_trainer.label_scans"
+    module = "nnunet_cmc.trainers.labeling_trainer.label_scans"
 
     def terminated(predictor, dataset, cases, folder, after_each):
         from nnunet_cmc.trainers.whole_scan_labels import label_scans
