@@ -144,7 +144,11 @@ def _escape(text: str) -> str:
 
 def trainers() -> str:
     """The recipes that have a name of their own, with what each is for."""
-    rows = [f"| `{name}` | {_cell(recipe.purpose)} |" for name, recipe in RECIPES.items() if "_" not in name]
+    rows = [
+        f"| `{name}` | {_cell(recipe.purpose)} |"
+        for name, recipe in RECIPES.items()
+        if "_" not in name or name == "CMCTrainer_lesions"
+    ]
     return "\n".join(["| trainer | |", "|---|---|", *rows])
 
 

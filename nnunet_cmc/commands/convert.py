@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
     help = "any data, as folders of scans or a table"
     folders = _add_source(sources, "folders", help, convert_folders.DESCRIPTION, None)
-    convert_folders.add_arguments(folders)
+    convert_folders.add_folders_arguments(folders)
     _add_common_arguments(folders)
     for name, published in PUBLISHED.items():
         own = _add_source(sources, name, published.help, published.help, published.dataset_id)

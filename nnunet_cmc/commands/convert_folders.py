@@ -24,7 +24,7 @@ A table instead of folders: a CSV file with the columns subject, modality, image
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_folders_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the dataset")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", nargs="+", metavar="NAME=FOLDER", help="scans of each modality, in channel order")
