@@ -76,9 +76,12 @@ def main() -> None:
         for name in args.planners:
             planner = PLANNERS[name]
             side = side_of(planner)
-            network = network_of(planner, args.modalities, CLASSES, side)
-            if args.separate:
-                network.separate()
+            with unset_fake_temporarily(), torch.device("meta"):  # torch crashes on copies of tensors without data
+                network = network_of(planner, args.modalities, CLASSES, side)
+                if args.separate:
+                    network.separate()
+            sizes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+            network.load_state_dict({name: torch.empty(size) for name, size in sizes.items()}, assign=True)
             rows += [(f"{name}, {side}^3", *row) for row in parts(network, args.batch, side)]
         x = torch.empty(args.batch, 2, 96, 96, 96)
         public, stock = PublicSizes(), stock_network(96, CLASSES)
