@@ -1,10 +1,11 @@
 """Operations, traffic and memory of every network, counted on tensors without data: seconds, whatever the size.
 
-    python benchmarks/counts.py [--batch 1] [--modalities 2] [--planners CMCPlanner ...]
+    python benchmarks/counts.py [--batch 1] [--modalities 2] [--planners CMCPlanner ...] [--separate]
 
-One row is a part of a network, forward and backward, for patches of the planner's size that hold every modality. *GB*
-is what operators read and write if none is fused with another; *kept* is what a forward pass leaves for the backward
-pass, in float32. The public model's layer sizes and nnU-Net's PlainConvUNet for a cube of 96 stand beside.
+One row is a part of a network, forward and backward, for patches of the planner's size that hold every modality; the
+modalities share the network, or have an encoder and a decoder each (``--separate``, the paper's arrangement). *GB* is
+what operators read and write if none is fused with another; *kept* is what a forward pass leaves for the backward pass,
+in float32. The public model's layer sizes and nnU-Net's PlainConvUNet for a cube of 96 stand beside.
 """
 
 import argparse
@@ -13,12 +14,12 @@ from unittest.mock import patch
 
 import torch
 from measure import count, print_table
-from prediction import stock_network
+from planned import PLANNERS, network_of, side_of, stock_network
 from public_model import CLASSES, PublicSizes
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
-from train_step import PLANNERS
+from torch.utils._pytree import tree_leaves
 
 from nnunet_cmc.networks import CMCNet
 
@@ -46,15 +47,18 @@ def counted(forward: Callable[[], list], parameters: list[nn.Parameter]) -> tupl
 
 def parts(network: CMCNet, batch: int, side: int) -> Iterator[tuple[str, Callable[[], list], nn.Module]]:
     """Name, forward pass and module of each part of one of our networks."""
-    modalities = len(network.encoders)
+    modalities = network.num_modalities
     x = torch.empty(batch, 1, *[side] * 3)
-    maps = [m.detach().requires_grad_() for m in network.encoders[0](x)]
+    with torch.no_grad():
+        computed = network._encode(dict.fromkeys(range(modalities), x))[0]
+    maps = [level.detach().requires_grad_() for level in computed]
     features = torch.stack([maps[-1]] * modalities, 1).detach().requires_grad_()
     with unset_fake_temporarily():
         present = torch.ones(batch, modalities, dtype=torch.bool)
-    yield "encoders", lambda: [y for encoder in network.encoders for y in encoder(x)], network.encoders
+    rows = dict.fromkeys(range(modalities), x)
+    yield "encoders", lambda: tree_leaves(network._encode(rows)), network.encoders
     yield "MIA and fusion", lambda: [network.mia(features, present)], network.mia
-    yield "decoders", lambda: [y for decoder in network.decoders for y in decoder(maps[-1], maps)], network.decoders
+    yield "decoders", lambda: [y for decoder in network.decoders for y in decoder(maps)], network.decoders
 
 
 def main() -> None:
@@ -62,6 +66,7 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=1)
     arguments.add_argument("--modalities", type=int, default=2)
     arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
+    arguments.add_argument("--separate", action="store_true", help="an encoder and a decoder of each modality")
     args = arguments.parse_args()
     rows = []
     with (
@@ -70,11 +75,13 @@ def main() -> None:
     ):
         for name in args.planners:
             planner = PLANNERS[name]
-            side = planner.patch_size
-            network = CMCNet(
-                args.modalities, CLASSES, [side] * 3, planner.encoder, planner.encoder_kwargs,
-                list(planner.decoder_channels),
-            )  # fmt: skip
+            side = side_of(planner)
+            with unset_fake_temporarily(), torch.device("meta"):  # torch crashes on copies of tensors without data
+                network = network_of(planner, args.modalities, CLASSES, side)
+                if args.separate:
+                    network.separate()
+            sizes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+            network.load_state_dict({name: torch.empty(size) for name, size in sizes.items()}, assign=True)
             rows += [(f"{name}, {side}^3", *row) for row in parts(network, args.batch, side)]
         x = torch.empty(args.batch, 2, 96, 96, 96)
         public, stock = PublicSizes(), stock_network(96, CLASSES)

@@ -8,7 +8,8 @@ is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with ch
 nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before augmentation: at most 1, however
 large the volume is.
 
-Last, what a strong view costs beside nnU-Net's augmentation of the same row, a patch of 64^3 with one channel.
+Last, what a strong view and another contrast cost beside nnU-Net's augmentation of the same row, a patch of 64^3 with
+one channel.
 """
 
 import tempfile
@@ -61,16 +62,16 @@ class SameDecisions:
 
 def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
     """What makes ours from a sampler of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
-    plans = workspace.plan(CMCPlannerTiny, spacing=(144 / side,) * 3, patch_size=side, batch_size=batch)
+    plans = workspace.plan(CMCPlannerTiny, spacing=(144 / side,) * 3, side=side, batch_size=batch)
     folder = workspace.preprocess(plans)
-    trainer = workspace.trainer(plans, torch.device("cpu"))
+    trainer = workspace.trainer(plans, torch.device("cpu"), "CMCTrainerPaper")  # no views: pairs alone
     made = trainer.get_dataloaders()[0].data_loader
     dataset = trainer.dataset_class(str(folder), workspace.cases[:-2])
     common = (batch, made.patch_size, made.final_patch_size, trainer.label_manager, 0.33)
 
     def pairs_of(sampler: CaseSampler) -> PairLoader:
         transforms = SameDecisions(made.transforms, period)
-        return PairLoader(sampler, None, *common, trainer.recipe.modality_dropout, transforms, seed=0)
+        return PairLoader(sampler, None, *common, trainer.recipe.fusion, transforms, transforms, seed=0)
 
     stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(made.transforms, period))
     return pairs_of, pairs_of(CaseSampler(dataset, workspace.description)), stock

@@ -12,27 +12,15 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from measure import begin, interleaved, parser, peak_bytes, print_table, quiet, ratio, spread
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from planned import PLANNERS, side_of, stock_network
 from torch import nn
-from train_step import PLANNERS
 from workspace import CONFIGURATION, Workspace
 
 from nnunet_cmc.inference.windows import WindowPredictor
 from nnunet_cmc.trainers.registry import trainer_class
-
-
-def stock_network(side: int, classes: int) -> nn.Module:
-    """As nnU-Net plans it for a cube of two channels: 32 to 320 wide, halved while 4 voxels are left."""
-    stages = side.bit_length() - 2  # 96: 5
-    widths = [min(32 * 2**stage, 320) for stage in range(stages)]
-    return PlainConvUNet(
-        2, stages, widths, nn.Conv3d, 3, [1] + [2] * (stages - 1), 2, classes, 2,
-        conv_bias=True, norm_op=nn.InstanceNorm3d, norm_op_kwargs={"affine": True},
-        nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
-    )  # fmt: skip
 
 
 def predicts(network: nn.Module, plans: dict, dataset_json: dict, predictor: nnUNetPredictor) -> Callable:
@@ -40,7 +28,7 @@ def predicts(network: nn.Module, plans: dict, dataset_json: dict, predictor: nnU
     manager = PlansManager(plans)
     configuration = manager.get_configuration(CONFIGURATION)
     weights = [network.state_dict()]
-    predictor.manual_initialization(network, manager, configuration, weights, dataset_json, "CMCTrainerPaper", (2,))
+    predictor.manual_initialization(network, manager, configuration, weights, dataset_json, "CMCTrainer", (2,))
     return predictor.predict_logits_from_preprocessed_data
 
 
@@ -48,6 +36,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
     arguments.add_argument("--side", type=int, help="of the patch in voxels; the planner's, if not given")
+    arguments.add_argument("--trainer", default="CMCTrainer", help="whose network it is (%(default)s)")
     arguments.add_argument("--windows", type=int, default=2, help="of a case, in a row")
     arguments.add_argument("--mirroring", action="store_true", help="predict left and right exchanged, too")
     args = arguments.parse_args()
@@ -56,10 +45,12 @@ def main() -> None:
     for name in args.planners:
         with tempfile.TemporaryDirectory() as root, quiet():
             workspace = Workspace(root, seed=args.seed)
-            plans = workspace.plan(PLANNERS[name], **({"patch_size": args.side} if args.side else {}))
+            side = args.side or side_of(PLANNERS[name])
+            # so fine that nnU-Net's planner finds scans that are larger than the cube
+            plans = workspace.plan(PLANNERS[name], spacing=(100 / side,) * 3, side=side)
         manager = PlansManager(plans).get_configuration(CONFIGURATION)
-        classes, side = len(workspace.dataset_json["labels"]), manager.patch_size[0]
-        ours = trainer_class("CMCTrainerPaper").build_network_architecture(None, manager, 2, classes, False)
+        classes = len(workspace.dataset_json["labels"])
+        ours = trainer_class(args.trainer).build_network_architecture(None, manager, 2, classes, False)
         stock = stock_network(side, classes)
         both = torch.randn(2, side, side, side + (args.windows - 1) * side // 2)
         one = both.clone()

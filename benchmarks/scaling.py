@@ -19,12 +19,11 @@ from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 from measure import begin, count, interleaved, parser, print_table, spread
+from planned import PLANNERS, network_of
 from torch.nn.parallel import DistributedDataParallel
-from train_step import PLANNERS
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.loading.cases import CaseSampler
-from nnunet_cmc.networks import CMCNet
 
 AXES = ("patch", "batch", "modalities", "ranks", "cases")
 CLASSES = 5
@@ -34,10 +33,7 @@ class Step:
     """A network of the planner's and its batch; called, it runs forward and backward."""
 
     def __init__(self, args: argparse.Namespace, device: torch.device, *, side: int, batch: int, modalities: int):
-        planner = PLANNERS[args.planner]
-        self.network: torch.nn.Module = CMCNet(
-            modalities, CLASSES, [side] * 3, planner.encoder, planner.encoder_kwargs, list(planner.decoder_channels)
-        ).to(device)
+        self.network: torch.nn.Module = network_of(PLANNERS[args.planner], modalities, CLASSES, side).to(device)
         self.x = torch.randn(batch, modalities, *[side] * 3, device=device)
         self.fusion = torch.ones(batch, modalities, modalities, dtype=torch.bool, device=device)
 

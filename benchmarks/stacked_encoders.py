@@ -10,8 +10,8 @@ from itertools import chain
 
 import torch
 from measure import begin, interleaved, parser, print_table, ratio, spread
+from planned import PLANNERS, encoder_of, side_of
 from torch import Tensor
-from train_step import PLANNERS
 
 from nnunet_cmc.networks import build_encoder
 from nnunet_cmc.networks.stacked import stacked
@@ -25,8 +25,9 @@ def main() -> None:
     args = arguments.parse_args()
     device = begin(args)
     planner = PLANNERS[args.planner]
-    side = args.side or planner.patch_size
-    encoders = [build_encoder(planner.encoder, **planner.encoder_kwargs).to(device) for _ in range(2)]
+    side = args.side or side_of(planner)
+    name, sizes = encoder_of(planner, side)
+    encoders = [build_encoder(name, **sizes).to(device) for _ in range(2)]
     x = torch.randn(2, args.batch, 1, side, side, side, device=device)
 
     def apart() -> list[list[Tensor]]:

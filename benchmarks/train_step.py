@@ -1,6 +1,6 @@
 """Where a training step's time and memory go, part by part, for each planner, beside what the counts allow.
 
-    python benchmarks/train_step.py [--planners CMCPlanner ...] [--batch 1] [--side N] [--device cuda]
+    python benchmarks/train_step.py [--planners CMCPlanner ...] [--trainer CMCTrainer] [--batch 1] [--side N]
 
 Labelled and as many unlabelled registered pairs of generated abdomens go through a trainer as in a training. Every part
 is then run alone on the inputs that it had: forward and backward, time and the peak of memory above what was there. Its
@@ -13,10 +13,12 @@ GPU then makes it wait for. With ``nnUNet_compile=1`` encoders and decoders are 
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
 from measure import Ceilings, begin, busy, ceilings, count, interleaved, parser, peak_bytes, print_table, quiet, spread
+from planned import PLANNERS
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from workspace import Workspace
@@ -24,19 +26,15 @@ from workspace import Workspace
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.stacked import stacked
-from nnunet_cmc.planners.cmc_planner import CMCPlanner
-from nnunet_cmc.planners.resenc import CMCPlannerResEnc
-from nnunet_cmc.planners.tiny import CMCPlannerTiny
-from nnunet_cmc.planners.universal import CMCPlannerUniversal
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
-PLANNERS = {cls.__name__: cls for cls in (CMCPlanner, CMCPlannerUniversal, CMCPlannerResEnc, CMCPlannerTiny)}
 HEADER = ("part", "GFLOP", "GB", "floor (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits")
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
+    arguments.add_argument("--trainer", default="CMCTrainer", help="CMCTrainerPaper, for example (%(default)s)")
     arguments.add_argument("--batch", type=int, default=1, help="labelled pairs, and as many unlabelled")
     arguments.add_argument("--side", type=int, help="of the patch in voxels; the planner's, if not given")
     args = arguments.parse_args()
@@ -47,15 +45,17 @@ def main() -> None:
         with quiet():
             workspace = Workspace(root, seed=args.seed)
         for name in args.planners:
-            changes = {"batch_size": args.batch, **({"patch_size": args.side} if args.side else {})}
             with quiet():
-                plans = workspace.plan(PLANNERS[name], **changes)
+                plans = workspace.plan(PLANNERS[name], side=args.side, batch_size=args.batch)
                 workspace.preprocess(plans)
-                trainer = workspace.trainer(plans, device)
+                trainer = workspace.trainer(plans, device, args.trainer)
                 loader, _ = trainer.get_dataloaders()
-            side = trainer.configuration_manager.patch_size[0]
+            sides = " x ".join(map(str, trainer.configuration_manager.patch_size))
             parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
-            print(f"\n{name}: {args.batch} + {args.batch} pairs of {side}^3, {parameters / 1e6:.1f} M parameters")
+            print(
+                f"\n{name}, {args.trainer}: {args.batch} + {args.batch} pairs of {sides}, "
+                f"{parameters / 1e6:.1f} M parameters"
+            )
             print_table(HEADER, rows(trainer, loader, limits, args.repeats, device))
             if device.type == "cuda":
                 print_memory(trainer, next(loader))
@@ -110,6 +110,10 @@ def update(trainer: CMCTrainer, batch: dict, checkpointing: bool) -> None:
 def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
     """Each part of a step on the inputs that it has in the step."""
     network = trainer.bare_network
+    steps: dict[str, Callable[[], object]] = {}
+    if trainer.teacher is not None:
+        steps["teacher"] = partial(trainer.teacher.teach, batch, trainer.num_classes)
+        batch = steps["teacher"]()
     called: dict[str, list] = {"encoders": [], "MIA and fusion": [], "decoders": []}
     modules = {"encoders": network.encoders, "MIA and fusion": [network.mia], "decoders": network.decoders}
     hooks = [
@@ -134,11 +138,10 @@ def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
             outputs = stacked(modules, inputs)
         _backward(outputs)
 
-    steps: dict[str, Callable[[], object]] = {}
     for name, calls in called.items():
         several = [(module, _detached(inputs)) for module, inputs in calls]
         steps[name] = lambda several=several: module_step(several)
-    if stacked_on == batch.data.device.type:
+    if stacked_on == batch.data.device.type and not network.shared:
         encoders, inputs = zip(*called["encoders"], strict=True)
         steps["encoders, as one computation"] = lambda: stacked_step(encoders, [x for (x,) in inputs])
     seen = CMCOutput(*_detached(tuple(output)))
@@ -148,9 +151,12 @@ def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
             terms = loss()
         _backward(terms)
 
-    supervised, *between = trainer.terms.values()
-    steps["supervised loss"] = lambda: loss_step(lambda: supervised(seen, batch))
-    steps["CSC and CAC"] = lambda: loss_step(lambda: [term(seen, batch) for term in between])
+    between = [term for term in trainer.terms.values() if term.compares]
+    for name, term in trainer.terms.items():
+        if not term.compares:
+            steps[f"{name} loss"] = lambda term=term: loss_step(lambda: term(seen, batch))
+    if between:
+        steps["CSC and CAC"] = lambda: loss_step(lambda: [term(seen, batch) for term in between])
     steps["optimizer"] = lambda: (
         torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), 12),
         trainer.optimizer.step(),

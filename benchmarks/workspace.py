@@ -4,17 +4,19 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import SimpleITK as sitk
 import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from planned import Planner
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 from nnunet_cmc.dataset_conversion.phantom import generate
-from nnunet_cmc.planners.cmc_planner import CMCPlanner
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.registry import trainer_class
 from nnunet_cmc.utils.files import write_json
@@ -55,6 +57,7 @@ class Workspace:
             "spacings": [image.GetSpacing()[::-1] for image in images],
             "shapes_after_crop": [image.GetSize()[::-1] for image in images],
             "median_relative_size_after_cropping": 1.0,
+            "foreground_intensity_properties_per_channel": {},  # ours are taken of the training cases alone
         }
         write_json(self.preprocessed / "dataset_fingerprint.json", fingerprint)
         for folder in (self.raw, self.preprocessed):
@@ -64,9 +67,21 @@ class Workspace:
         """Its channel files."""
         return sorted(str(file) for file in (self.raw / "imagesTr").glob(f"{case}_????.nii.gz"))
 
-    def plan(self, planner: type[CMCPlanner], spacing: tuple[float, ...] | None = None, **changes) -> dict:
-        """Plans of a planner, with some of its attributes changed, at its own or a given spacing (mm)."""
-        changed = type(planner.__name__, (planner,), changes)
+    def plan(
+        self,
+        planner: Planner,
+        spacing: tuple[float, ...] | None = None,
+        side: int | None = None,
+        batch_size: int | None = None,
+    ) -> dict:
+        """Plans of a planner, at its own spacing (mm), patch and batch or the given ones; the patch is a cube."""
+        if issubclass(planner, CMCPlannerNNUNet):
+            patch = None if side is None else [side] * 3
+            made = planner(DATASET, overwrite_target_spacing=spacing, patch_size=patch, batch_size=batch_size)
+            with mock.patch.dict(os.environ, nnUNet_n_proc_DA="1"):  # nnU-Net takes it for its number of threads
+                return made.plan_experiment()
+        sizes = {"patch_size": side, "batch_size": batch_size}
+        changed = type(planner.__name__, (planner,), {name: size for name, size in sizes.items() if size})
         return changed(DATASET, overwrite_target_spacing=spacing).plan_experiment()
 
     def preprocess(self, plans: dict, preprocessor: type[DefaultPreprocessor] = CMCPreprocessor) -> Path:
@@ -82,9 +97,9 @@ class Workspace:
             )
         return folder
 
-    def trainer(self, plans: dict, device: torch.device) -> CMCTrainer:
-        """An initialised trainer of these plans, of the paper's recipe."""
+    def trainer(self, plans: dict, device: torch.device, name: str = "CMCTrainer") -> CMCTrainer:
+        """An initialised trainer of these plans."""
         plans = {**plans, "continue_training": False}
-        trainer = trainer_class("CMCTrainerPaper")(plans, CONFIGURATION, 0, self.dataset_json, device)
+        trainer = trainer_class(name)(plans, CONFIGURATION, 0, self.dataset_json, device)
         trainer.initialize()
         return trainer

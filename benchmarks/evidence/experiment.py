@@ -11,13 +11,18 @@ from pathlib import Path
 from arrangements import Subjects, convert, dataset_name, fold_number, folds, make_scans, put_cases
 from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from sources import Source
-from systems import PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
+from systems import OURS, PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
 
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.results import CaseResult, Statistic
 from nnunet_cmc.utils.files import write_json
 
 CONFIGURATION = "3d_fullres"
+# nnU-Net's command does not pass on the arguments of our planner
+PLAN = (
+    "import json, sys; from nnunet_cmc.planners import nnunet; "
+    "getattr(nnunet, sys.argv[1])(int(sys.argv[2]), **json.loads(sys.argv[3])).plan_experiment()"
+)
 
 
 class Bench:
@@ -58,17 +63,24 @@ class Bench:
             convert(run.dataset, self.scans, self.subjects, self.work, lambda *a: self.command(f"{log}-convert", *a))
         write_json(raw / "splits_final.json", splits)
         number = self._number(run)
-        spacing = [] if self.profile.spacing is None else ["-overwrite_target_spacing", *[self.profile.spacing] * 3]
-        stock = run.planner in STOCK_PLANNERS
-        self.command(
-            f"{log}-plan", "nnUNetv2_plan_and_preprocess", "-d", number, "-pl", run.planner, "--no_pp",
-            *([] if stock else ["-fpe", "CMCFingerprintExtractor"]), "-npfp", 1, *spacing,
-            "-overwrite_plans_name", PLANS[run.planner],
-        )  # fmt: skip
+        stock, reduced = run.planner in STOCK_PLANNERS, self.profile.reduced
+        spacing = None if self.profile.spacing is None else [self.profile.spacing] * 3
+        extractor = [] if stock else ["-fpe", "CMCFingerprintExtractor"]
+        self.command(f"{log}-fingerprint", "nnUNetv2_extract_fingerprint", "-d", number, *extractor, "-np", 1)
+        if run.planner == OURS:
+            sizes = {"channels": reduced.channels, "batch_size": reduced.batch} if reduced else {}
+            arguments = json.dumps({"overwrite_target_spacing": spacing, **sizes})
+            self.command(f"{log}-plan", "python", "-c", PLAN, run.planner, number, arguments)
+        else:
+            self.command(
+                f"{log}-plan", "nnUNetv2_plan_experiment", "-d", number, "-pl", run.planner,
+                *(["-overwrite_target_spacing", *spacing] if spacing else []),
+                "-overwrite_plans_name", PLANS[run.planner],
+            )  # fmt: skip
         preprocessed = self.folders["preprocessed"] / name
         shutil.copy(raw / "splits_final.json", preprocessed)
-        if self.profile.reduced and (stock or run.planner == "CMCPlannerResEnc"):
-            reduce_plans(preprocessed / f"{PLANS[run.planner]}.json", self.profile.reduced)
+        if reduced and stock:
+            reduce_plans(preprocessed / f"{PLANS[run.planner]}.json", reduced)
         self.command(
             f"{log}-preprocess", "nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS[run.planner],
             "-c", CONFIGURATION, "-np", 1,
@@ -120,37 +132,44 @@ class Bench:
         """Predict with the modalities ``given``: test and validation subjects, and unlabelled ones of the training."""
         seen = self.subjects.unlabeled(run.labels, run.seed)[: self.profile.transductive]
         groups = {"test": self.subjects.test, "validation": self.subjects.validation, "transductive": seen}
+        everybody = [subject for group in groups.values() for subject in group]
+        judged = self.judge_subjects(run, given, everybody)
+        by_group = {group: [judged[subject] for subject in members] for group, members in groups.items()}
+        return self.describe(run, given, seconds) | {
+            "dice": mean_dice(by_group["test"]),
+            "assd": mean_assd(by_group["test"]),
+            "dice_by_subject": dice_of(by_group["test"]),
+            "validation_dice": mean_dice(by_group["validation"]),
+            "transductive_dice": mean_dice(by_group["transductive"]) if seen else None,
+            "transductive_by_subject": dice_of(by_group["transductive"]),
+            "selected": False,
+        }
+
+    def describe(self, run: Run, given: str, seconds: float) -> dict:
+        """What a record says of the run itself."""
+        return {
+            "dataset": self.source.name, "arrangement": run.arrangement,
+            "trainer": self.trainer(run), "planner": run.planner,
+            "recipe": run.recipe, "channels": run.channels, "labels": run.labels, "seed": run.seed,
+            "test_input": given, "shift_mm": run.shift if run.arrangement == "misaligned" else 0.0,
+            "iterations": self.profile.total_iterations, "seconds": round(seconds), "profile": self.profile.name,
+            "device": device_name(self.profile.device), "commit": commit(),
+        }  # fmt: skip
+
+    def judge_subjects(self, run: Run, given: str, chosen: list[str]) -> dict[str, CaseResult]:
+        """Predict these subjects with the modalities ``given``, and judge each by its label."""
         cases, references, predictions = (
             self.work / part / run.key / given for part in ("cases", "references", "predictions")
         )
-        everybody = [subject for group in groups.values() for subject in group]
         channels = "stacked" if run.stock and run.channels == "both" else run.channels
-        put_cases(
-            self.source, self.scans, everybody, run.arrangement == "misaligned", given, channels, cases, references
-        )
+        put_cases(self.source, self.scans, chosen, run.arrangement == "misaligned", given, channels, cases, references)
         self.predict(run, cases, predictions, f"{run.key}-predict-{given}")
         dataset_json = json.loads((self.raw(run) / "dataset.json").read_text())
         dataset_json.pop("cmc", None)  # names the training's cases, not these
         judged = evaluate_folder(references, predictions, dataset_json, progress=False).cases
         shutil.rmtree(cases)
         shutil.rmtree(references)
-        by_group = {
-            group: [next(case for case in judged if case.case == subject) for subject in members]
-            for group, members in groups.items()
-        }
-        return {
-            "dataset": self.source.name, "arrangement": run.arrangement,
-            "trainer": self.trainer(run), "planner": run.planner,
-            "recipe": run.recipe, "channels": run.channels, "labels": run.labels, "seed": run.seed,
-            "test_input": given, "shift_mm": run.shift if run.arrangement == "misaligned" else 0.0,
-            "dice": mean_dice(by_group["test"]), "assd": mean_assd(by_group["test"]),
-            "dice_by_subject": dice_of(by_group["test"]),
-            "validation_dice": mean_dice(by_group["validation"]),
-            "transductive_dice": mean_dice(by_group["transductive"]) if seen else None,
-            "transductive_by_subject": dice_of(by_group["transductive"]),
-            "iterations": self.profile.total_iterations, "seconds": round(seconds), "profile": self.profile.name,
-            "device": device_name(self.profile.device), "commit": commit(), "selected": False,
-        }  # fmt: skip
+        return {case.case: case for case in judged}
 
     def predict(self, run: Run, cases: Path, predictions: Path, log: str) -> None:
         """With the final checkpoint, without test-time mirroring."""

@@ -13,6 +13,7 @@ import argparse
 import sys
 import traceback
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -44,8 +45,32 @@ def main() -> None:
         records.save([{**record, "selected": False} for record in before], args.results)
     runs = table_runs(args.table, profile, args.seeds, chosen)
     benches = {run.shift: Bench(args.data, args.work, profile, run.source, run.shift) for run in runs}
+
+    def keep(run: Run, found: list[dict]) -> None:
+        for record in found:
+            record["selected"] = args.table == "headline" or was_selected(record)
+        records.save(found, args.results)
+        print(run.key, ", ".join(f"{record['test_input']} {record['dice']}" for record in found), flush=True)
+
+    def was_selected(record: dict) -> bool:
+        return any(old["selected"] for old in records.load(args.results) if records.key(old) == records.key(record))
+
+    if failed := finish_all(runs, benches, args.jobs, keep):
+        sys.exit(f"{failed} runs failed.")
+
+
+def finish_all(
+    runs: Sequence[Run], benches: Mapping[float, Bench], jobs: int, keep: Callable[[Run, list[dict]], None]
+) -> int:
+    """Prepare and finish runs, some at the same time, and return how many failed.
+
+    Args:
+        benches: by misalignment in mm.
+        jobs: runs at the same time.
+        keep: is given each finished run's records, one run at a time.
+    """
     locks: defaultdict[object, Lock] = defaultdict(Lock)  # of what two runs may share: scans, a dataset, a model
-    writing, failed = Lock(), []
+    keeping, failed = Lock(), []
 
     def work(run: Run) -> None:
         bench = benches[run.shift]
@@ -60,19 +85,12 @@ def main() -> None:
             failed.append(run)
             traceback.print_exc()
             return
-        with writing:
-            for record in found:
-                record["selected"] = args.table == "headline" or was_selected(record)
-            records.save(found, args.results)
-            print(run.key, ", ".join(f"{record['test_input']} {record['dice']}" for record in found), flush=True)
+        with keeping:
+            keep(run, found)
 
-    def was_selected(record: dict) -> bool:
-        return any(old["selected"] for old in records.load(args.results) if records.key(old) == records.key(record))
-
-    with ThreadPoolExecutor(args.jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(work, runs))
-    if failed:
-        sys.exit(f"{len(failed)} runs failed.")
+    return len(failed)
 
 
 if __name__ == "__main__":

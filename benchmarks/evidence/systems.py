@@ -12,63 +12,27 @@ from sources import AMOS, LGG, Source
 from nnunet_cmc.utils.files import write_json
 
 STOCK_TRAINER = "nnUNetTrainer"
+OURS = "CMCPlannerNNUNet"
 Candidate = tuple[str, str]
-# Trainers have the names that they have today; those that are gone are in the history up to commit ae9c352.
-# What was tried when the headline of CMCTrainerPaper missed its target, all on the residual encoder.
-REMEDIES = (
-    "CMCTrainerSkipFusion",
-    "CMCTrainerFusedAndSplit",
-    "CMCTrainerPaper_noModalityDropout",
-    "CMCTrainerDeepSupervision",
-    "CMCTrainerSkipFusionDeepSupervision",
-)
-# Where the unlabelled scans hardly enter the gradient: likewise, on unpaired scans.
-UNPAIRED_REMEDIES = ("CMCTrainerMeanTeacher", "CMCTrainerCorrectedSchedules", "CMCTrainerPaper_noCAC")
-# Tried on both after a first headline of the CPU was run: candidates of that of the GPU,
-PLUS = ("CMCTrainerPlus", "CMCTrainerTeacher")
-# and, later, of that of the CPU.
-FEW_LABELS = ("CMCTrainer", "CMCPlannerResEnc")
-LATER = (*PLUS, FEW_LABELS[0])
-# Of ours, for the headline: trainer and encoder ("" is the profile's). The best of each encoder, by validation Dice of
+# Of ours, for the headline: trainer and planner ("" is the profile's). The best of each planner, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.
-CANDIDATES = (
-    ("CMCTrainerPaper", ""),
-    ("CMCTrainerCorrectedSchedules", ""),
-    ("CMCTrainerOneSided", ""),
-    ("MeanTeacherTrainer", ""),
-    ("CMCTrainerMeanTeacher", ""),
-    ("CMCTrainerPaper", "CMCPlannerResEnc"),
-    ("CMCTrainerMeanTeacher", "CMCPlannerResEnc"),
-    *((trainer, "CMCPlannerResEnc") for trainer in REMEDIES),
-    FEW_LABELS,
-)
-# On a GPU, where trainings are longer, so that a teacher has something to teach.
-GPU_CANDIDATES = tuple((trainer, "") for trainer in ("CMCTrainerSkipFusionDeepSupervision", *PLUS))
-# On a CPU, three times as long, where the labelled scans can be learned by heart: one system, nothing to choose from.
-LONGER_CANDIDATES = (FEW_LABELS,)
+CANDIDATES = (("CMCTrainer", OURS), ("CMCTrainer_lesions", OURS), ("CMCTrainerPaper", ""))
 # What the unlabelled scans are worth to it.
-ABLATIONS = tuple(f"{FEW_LABELS[0]}{without}" for without in ("_noCSC", "_noCAC", "_supervised"))
+ABLATIONS = ("CMCTrainer_noCSC", "CMCTrainer_noCAC", "CMCTrainer_supervised")
 LADDER = ("CMCTrainerPaper_baseline", "CMCTrainerPaper_encoders", "CMCTrainerPaper_noCAC", "CMCTrainerPaper")
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """A network that a CPU trains in minutes.
+    """A network of nnU-Net's plan that a CPU trains in minutes: nnU-Net's own and ours have the same width and batch.
 
     Attributes:
-        stock_width, width: share of the usual channels, of stock networks and of ours.
-        patch: voxels along D, H, W, of ours; nnU-Net plans its own.
+        channels: of the first stage, in place of nnU-Net's 32; all others scale with it.
         batch: of both.
-        stages: of our residual encoder, with one block each.
-        learning_rate: of ours, that of CMCPlannerTiny; the full network's 1e-3 learns nothing in 300 iterations.
     """
 
-    stock_width: float
-    width: float
-    patch: tuple[int, int, int]
+    channels: int
     batch: int = 2
-    stages: int = 4
-    learning_rate: float = 4e-3
 
 
 @dataclass(frozen=True)
@@ -77,13 +41,13 @@ class Profile:
 
     Attributes:
         spacing: of all plans, in mm; None leaves it to the planners.
-        reduced: how stock networks and ours with a residual encoder are made smaller; None leaves them as planned.
+        reduced: how networks of nnU-Net's plan are made smaller; None leaves them as planned.
         transductive: of the unlabelled training subjects, how many are predicted.
         planner: of ours where a system names none: on a CPU, SAM-Med3D's structure from random weights.
         results: under docs/, where its records go.
         candidates: systems of ours, of which the headline's is chosen by validation Dice.
         choosing: the arrangements of scans that choose.
-        choosing_seeds: so many seeds of the best candidate of each encoder choose between these.
+        choosing_seeds: so many seeds of the best candidate of each planner choose between these.
     """
 
     name: str
@@ -104,28 +68,25 @@ class Profile:
         return self.epochs * self.iterations
 
 
-REDUCED = Reduced(0.5, 0.25, (32, 48, 48))
-CPU = Profile("cpu", "cpu", 10, 30, 5.0, REDUCED, 20, "CMCPlannerTiny")
+CPU = Profile("cpu", "cpu", 10, 30, 5.0, Reduced(16), 20, "CMCPlannerTiny")
 PROFILES = {
     "cpu": CPU,
     "gpu": Profile("gpu", "cuda", 100, 250, None, None, 64, "CMCPlanner"),
-    # half an hour of one GPU: a headline, with nnU-Net's own network at full width
-    # (ours is twice as wide as on the CPU, and learns at half the rate)
-    "short": Profile("short", "cuda", 20, 40, 3.5, Reduced(1.0, 0.5, (48, 64, 64), stages=5, learning_rate=2e-3), 8,
-                     "CMCPlannerResEnc", "results_gpu.json", GPU_CANDIDATES, ("registered", "unpaired"), 1),
-    # three times as long: another budget, so another file. Ours learns at its planner's own rate there: at that of 300
-    # iterations it learns the few labelled scans by heart
-    "longer": replace(CPU, name="longer", epochs=30, reduced=replace(REDUCED, learning_rate=1e-3),
-                      results="results_longer.json", candidates=LONGER_CANDIDATES, choosing_seeds=1),
+    # half an hour of one GPU: a headline at nnU-Net's full width
+    "short": Profile("short", "cuda", 20, 40, 3.5, Reduced(32), 8, "CMCPlanner", "results_gpu.json", CANDIDATES[:2],
+                     ("registered", "unpaired"), 1),
+    # three times as long: another budget, so another file, and one system, nothing to choose from
+    "longer": replace(CPU, name="longer", epochs=30, results="results_longer.json", candidates=CANDIDATES[:1],
+                      choosing_seeds=1),
     # whether the scripts work, in minutes: no numbers
-    "smoke": Profile("smoke", "cpu", 1, 2, 12.0, Reduced(0.125, 0.125, (16, 24, 24)), 2, "CMCPlannerTiny",
+    "smoke": Profile("smoke", "cpu", 1, 2, 12.0, Reduced(4), 2, "CMCPlannerTiny",
                      "results_smoke.json"),
 }  # fmt: skip
 PLANS = {
     "ExperimentPlanner": "nnUNetPlans",
     "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
     "CMCPlanner": "CMCPlans",
-    "CMCPlannerResEnc": "CMCResEncPlans",
+    OURS: "CMCNNUNetPlans",
     "CMCPlannerTiny": "CMCTinyPlans",
 }
 RECIPES = ("", "pseudo-labels once", "pseudo-labels twice")
@@ -221,11 +182,10 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
             for run in (ours(chosen[0], arrangement, seed=seed), *stock(arrangement, seed=seed))
         ]
     if table == "ladder":
-        return [ours((trainer, planner)) for planner in ("", "CMCPlannerResEnc") for trainer in LADDER]  # fmt: skip
+        return [ours((trainer, planner)) for planner in ("", OURS) for trainer in LADDER]
     if table == "others":
         return [
             *(ours(candidate) for candidate in (("CMCTrainerAsPrinted", ""), *profile.candidates)),
-            *(ours((trainer, "CMCPlannerResEnc")) for trainer in PLUS),
             *stock("registered", "nnUNetPlannerResEncM"),
             *(replace(run, recipe=recipe) for recipe in RECIPES[1:] for run in stock("registered")),
         ]
@@ -236,13 +196,10 @@ def table_runs(table: str, profile: Profile, seeds: int, chosen: Sequence[Candid
             *stock("registered", "nnUNetPlannerResEncM", labels=1.0),
         ]  # fmt: skip
     if table == "unpaired":
-        return [
-            ours((trainer, "CMCPlannerResEnc"), "unpaired")
-            for trainer in ("CMCTrainerPaper", *UNPAIRED_REMEDIES, *LATER)
-        ]
+        return [ours(candidate, "unpaired") for candidate in profile.candidates]
     if table == "ablations":
-        return [ours((trainer, FEW_LABELS[1]), arrangement) for arrangement in ("registered", "unpaired")
-                for trainer in (FEW_LABELS[0], *ABLATIONS)]  # fmt: skip
+        return [ours((trainer, OURS), arrangement) for arrangement in ("registered", "unpaired")
+                for trainer in ("CMCTrainer", *ABLATIONS)]  # fmt: skip
     if table == "amos":
         return [run for arrangement in ("registered", "unpaired")
                 for run in (ours(chosen[0], arrangement, source=AMOS), *stock(arrangement, source=AMOS))]  # fmt: skip
@@ -258,7 +215,7 @@ TABLES = ("candidates", "finalists", "headline", "unpaired", "ladder", "ablation
 
 
 def finalists(records: Iterable[dict], profile: Profile) -> list[Candidate]:
-    """The best candidate of each encoder by validation Dice, the better one first.
+    """The best candidate of each planner by validation Dice, the better one first.
 
     Raises:
         ValueError: a candidate has not been trained yet.
@@ -306,22 +263,11 @@ def validation_dice(records: Iterable[dict], profile: Profile) -> dict[Candidate
 
 
 def reduce_plans(file: Path, reduced: Reduced) -> None:
-    """Make a stock network, or ours with a residual encoder, smaller in its plans."""
+    """Make a stock network smaller in its plans; our planner takes the same sizes as arguments."""
     plans = json.loads(file.read_text())
     configuration = plans["configurations"]["3d_fullres"]
-    arguments = configuration["architecture"]["arch_kwargs"]
-    if "encoder_kwargs" in arguments:
-        encoder, stages = arguments["encoder_kwargs"], reduced.stages
-        encoder["features_per_stage"] = narrowed(encoder["features_per_stage"][:stages], reduced.width)
-        encoder["n_blocks_per_stage"] = [1] * stages
-        arguments["decoder_channels"] = narrowed(arguments["decoder_channels"][: stages - 1], reduced.width)
-        configuration["patch_size"] = arguments["patch_size"] = list(reduced.patch)
-        configuration["learning_rate"] = reduced.learning_rate
-    else:
-        arguments["features_per_stage"] = narrowed(arguments["features_per_stage"], reduced.stock_width)
+    sizes = configuration["architecture"]["arch_kwargs"]
+    first = sizes["features_per_stage"][0]
+    sizes["features_per_stage"] = [width * reduced.channels // first for width in sizes["features_per_stage"]]
     configuration["batch_size"] = reduced.batch
     write_json(file, plans)
-
-
-def narrowed(channels: list[int], width: float) -> list[int]:
-    return [max(4, int(n * width)) for n in channels]

@@ -43,16 +43,18 @@ def main() -> None:
 
 
 def shares(file: Path, term: str) -> list[list[float]]:
-    """For each encoder, of every epoch, in percent."""
+    """For each encoder, or the one that is shared, of every epoch, in percent."""
     with file.open() as opened:
         epochs = list(csv.DictReader(opened))
+    supervised = "gradient/supervised/"
+    encoders = [name.removeprefix(supervised) for name in epochs[0] if name.startswith(f"{supervised}encoder")]
     return [
         [
-            100 * float(epoch[WEIGHTS[term]]) * float(epoch[f"gradient/{term}/encoder {modality}"])
-            / float(epoch[f"gradient/supervised/encoder {modality}"])
+            100 * float(epoch[WEIGHTS[term]]) * float(epoch[f"gradient/{term}/{encoder}"])
+            / float(epoch[f"{supervised}{encoder}"])
             for epoch in epochs
         ]
-        for modality in LGG.modalities
+        for encoder in encoders
     ]  # fmt: skip
 
 

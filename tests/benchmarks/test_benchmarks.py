@@ -16,21 +16,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnunet_cmc.networks import CMCNet
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-SHARED = {"measure.py", "workspace.py"}  # no scripts
+SHARED = {"measure.py", "planned.py", "workspace.py"}  # no scripts
 QUICK = {
-    "counts": ["--planners", "CMCPlannerTiny"],
+    "counts": ["--planners", "CMCPlannerTiny", "CMCPlannerNNUNet"],
     "public_model": ["--side", "32", "--small", "--repeats", "1"],
-    "train_step": ["--planners", "CMCPlannerTiny", "--side", "16", "--repeats", "1"],
+    "train_step": ["--planners", "CMCPlannerTiny", "CMCPlannerNNUNet", "--side", "16", "--repeats", "1"],
     "loading": ["--side", "16", "--batch", "1", "--draws", "1", "--repeats", "1"],
-    "prediction": ["--planners", "CMCPlannerTiny", "--side", "32", "--repeats", "1"],
+    "prediction": ["--planners", "CMCPlannerTiny", "CMCPlannerNNUNet", "--side", "32", "--repeats", "1"],
     "preprocessing": ["--spacing", "6", "--repeats", "1", "--samples", "1e5"],
     "stacked_encoders": ["--side", "16", "--batch", "1", "--repeats", "1"],
     "scaling": ["--side", "32", "--repeats", "1", "--only", "patch", "cases", "--output", "figure.svg"],
 }
 ROWS = {
-    "counts": ["| CMCPlannerTiny, 48^3 | decoders |", "| PlainConvUNet, 96^3 | all |"],
+    "counts": [
+        "| CMCPlannerTiny, 48^3 | decoders |",
+        "| CMCPlannerNNUNet, 96^3 | encoders |",
+        "| PlainConvUNet, 96^3 | all |",
+    ],
     "public_model": ["| CMCPlanner |"],
-    "train_step": ["| load |", "| encoders |", "| CSC and CAC |", "| whole step |"],
+    "train_step": ["| load |", "| teacher |", "| encoders |", "| pseudo loss |", "| CSC and CAC |", "| whole step |"],
     "loading": ["| registered | pairs |", "| unpaired | pairs, two more channels absent |"],
     "prediction": ["one modality |", "PlainConvUNet |"],
     "preprocessing": ["| intensity statistics |", "| CMCPreprocessor |"],

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import ladder
 import numpy as np
 import overfitting
 import pytest
@@ -15,7 +16,18 @@ from pictures import dice_of_subjects
 from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
 from sources import AMOS, LGG
-from systems import CANDIDATES, PROFILES, TABLES, Run, choose, finalists, table_runs
+from systems import (
+    CANDIDATES,
+    OURS,
+    PLANS,
+    PROFILES,
+    STOCK_PLANNERS,
+    TABLES,
+    Run,
+    choose,
+    finalists,
+    table_runs,
+)
 from table import Results
 from term_shares import shares
 
@@ -155,23 +167,30 @@ def candidate_records(candidate, seed, validation_dice, test_dice):
 
 def test_the_candidate_is_chosen_by_validation_alone():
     profile = PROFILES["cpu"]
-    first = CANDIDATES[4]
+    dice = {CANDIDATES[0]: 40.0, CANDIDATES[1]: 50.0, CANDIDATES[2]: 45.0}
     records = [
         record
-        for number, candidate in enumerate(CANDIDATES)
-        for record in candidate_records(candidate, 0, 50.0 - abs(number - 4) % 5, 90.0 if number == 0 else 10.0)
+        for candidate, validation in dice.items()
+        for record in candidate_records(candidate, 0, validation, 90.0 if validation == 40.0 else 10.0)
     ]
-    with pytest.raises(ValueError, match=f"no validation Dice of {CANDIDATES[-1][0]} with {CANDIDATES[-1][1]}"):
+    with pytest.raises(ValueError, match="no validation Dice of CMCTrainerPaper with CMCPlannerTiny"):
         finalists(records[:-1], profile)
-    found = finalists(records, profile)
-    assert found[0] == first
-    assert {planner for _, planner in found} == {"", "CMCPlannerResEnc"}
+    best, other = finalists(records, profile)
+    assert (best, other) == (CANDIDATES[1], CANDIDATES[2])
     with pytest.raises(ValueError, match="run the table finalists"):
         choose(records, profile)
-    second = found[1]
     for seed in (1, 2):
-        records += candidate_records(first, seed, 20.0, 99.0) + candidate_records(second, seed, 60.0, 1.0)
-    assert choose(records, profile) == [second, first]
+        records += candidate_records(best, seed, 20.0, 99.0) + candidate_records(other, seed, 60.0, 1.0)
+    assert choose(records, profile) == [other, best]
+
+
+@pytest.mark.parametrize("table", sorted(set(TABLES)))
+def test_what_is_offered_can_be_trained(table):
+    for profile in PROFILES.values():
+        for run in table_runs(table, profile, 1, profile.candidates):
+            assert run.planner in PLANS
+            registry.trainer_class(f"{run.trainer}_cmcbudget")
+            assert run.planner in STOCK_PLANNERS or recursive_find_python_class("", run.planner, "")
 
 
 def test_numbers_of_datasets_are_not_shared():
@@ -238,6 +257,9 @@ def test_one_seed_shows_no_difference():
 
 
 def test_shares_of_the_gradient(tmp_path):
+    shared = tmp_path / "shared.csv"
+    shared.write_text("alpha,gradient/supervised/encoder,gradient/csc/encoder\n0.5,2,4\n")
+    assert shares(shared, "csc") == [[100.0]]
     names = ["alpha", "beta", *(f"gradient/{term}/encoder {m}" for term in ("supervised", "csc", "cac")
                                 for m in ("FLAIR", "T1post"))]  # fmt: skip
     epochs = [[0.01, 0.1, 2.0, 4.0, 20.0, 8.0, 5.0, 1.0], [0.1, 0.01, 1.0, 1.0, 1.0, 3.0, 2.0, 5.0]]
@@ -315,3 +337,56 @@ def test_steps_against_overfitting_are_found_by_nnunets_commands(monkeypatch):
     assert [(cls.recipe.mirrored_axes, cls.recipe.batch_dice, cls.rate) for cls in found] == [
         ((2,), None, 4e-3), ((0, 1, 2), None, 4e-3), ((0, 1, 2), False, 4e-3), ((0, 1, 2), False, 1e-3),
     ]  # fmt: skip
+
+
+def test_the_ladder_s_table():
+    """nnU-Net's column is its model of this very input."""
+    records = [
+        a_record(trainer=f"{trainer}_cmcbudget", channels=channels, seed=seed, test_input=given, validation_dice=dice)
+        for seed, plus in ((0, 0.0), (1, 2.0))
+        for trainer, channels, given, dice in (
+            ("CMCTrainer", "both", "FLAIR", 10.0 + plus), ("CMCTrainer", "both", "T1post", 20.0),
+            ("CMCTrainer", "both", "both", 60.0),
+            ("nnUNetTrainer", "both", "FLAIR", 1.0), ("nnUNetTrainer", "both", "both", 50.0),
+            ("nnUNetTrainer", "FLAIR", "FLAIR", 40.0), ("nnUNetTrainer", "T1post", "T1post", 30.0),
+        )
+    ]  # fmt: skip
+    rows = ladder.table(Results(records), ["registered", "unpaired"], ["nnUNetTrainer", "CMCTrainer"]).splitlines()
+    assert rows[2:] == [
+        "| registered | nnUNetTrainer | 2 | 40.0 ± 0.0 | 30.0 ± 0.0 | 50.0 ± 0.0 | 40.0 |",
+        "| registered | CMCTrainer | 2 | 11.0 ± 1.4 | 20.0 ± 0.0 | 60.0 ± 0.0 | 30.3 |",
+    ]
+
+
+@pytest.mark.slow
+def test_the_ladder_runs(data, tmp_path, monkeypatch, capsys):
+    """On the validation subjects alone; nnU-Net's plan and ours have the same width, patch and batch."""
+    arguments = (
+        "--seeds 1 --arrangements unpaired --rungs CMCTrainer nnUNetTrainer --iterations 2 --spacing 1 --channels 4"
+    )
+    results = tmp_path / "ladder.json"
+    monkeypatch.setattr("sys.argv", ["ladder.py", "--data", str(data), "--work", str(tmp_path / "work"),
+                                     "--results", str(results), *arguments.split()])  # fmt: skip
+    ladder.main()
+    assert "| unpaired | CMCTrainer | 1 |" in capsys.readouterr().out
+    found = load(results)
+    assert sorted((record["trainer"], record["channels"], record["test_input"]) for record in found) == [
+        *(("CMCTrainer_cmcbudget", "both", given) for given in ("FLAIR", "T1post", "both")),
+        ("nnUNetTrainer_cmcbudget", "FLAIR", "FLAIR"), ("nnUNetTrainer_cmcbudget", "T1post", "T1post"),
+        *(("nnUNetTrainer_cmcbudget", "both", given) for given in ("FLAIR", "T1post", "both")),
+    ]  # fmt: skip
+    assert all(sorted(record["validation_by_subject"]) == [f"train{n}" for n in range(72, 80)] for record in found)
+    predicted = {file.name[:5] for file in (tmp_path / "work").rglob("predictions/**/*.nii.gz")}
+    assert predicted == {"train"}
+    dataset = {OURS: "unpaired", "ExperimentPlanner": "stock_unpaired"}
+    plans = {
+        planner: json.loads(file.read_text())["configurations"]["3d_fullres"]
+        for planner in dataset
+        for file in (tmp_path / "work").rglob(f"preprocessed/*_LGG_{dataset[planner]}/{PLANS[planner]}.json")
+    }
+    ours, stock = plans[OURS], plans["ExperimentPlanner"]
+    assert ours["patch_size"] == stock["patch_size"]
+    assert ours["batch_size"] == stock["batch_size"] == 2
+    widths = ours["architecture"]["arch_kwargs"]["encoder_kwargs"]["features_per_stage"]
+    assert widths == stock["architecture"]["arch_kwargs"]["features_per_stage"]
+    assert widths[0] == 4

@@ -1,0 +1,105 @@
+"""From separate networks to CMCTrainer, a part at a time, judged by the validation subjects: no test subject is seen.
+
+    python benchmarks/evidence/ladder.py --data FOLDER --work FOLDER [--seeds 3] [--arrangements unpaired registered]
+        [--rungs CMCTrainer_supervised CMCTrainer ...] [--jobs 2] [--iterations 300]
+
+FOLDER of the data is that of run.py. All trainings have nnU-Net's plan at one spacing, and the same width, patch and
+batch; nnU-Net's own trainer trains a model for each input. Every finished run adds its records to docs/ladder.json;
+give the same command again after an interruption. Prints a table in Markdown: Dice in percent, mean and spread over
+seeds.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import records
+from arrangements import ARRANGEMENTS
+from experiment import Bench, dice_of, mean_dice
+from run import finish_all
+from sources import LGG
+from systems import OURS, STOCK_TRAINER, Profile, Reduced, Run, stock
+from table import Results, markdown, mean_and_spread
+
+RUNGS = (
+    "CMCTrainer_separate",
+    "CMCTrainer_supervised",
+    "CMCTrainer_noContrast",
+    "CMCTrainer_teacherOnly",
+    "CMCTrainer",
+    "CMCTrainer_lesions",
+    STOCK_TRAINER,
+)
+EPOCHS = 10
+
+
+class ValidationBench(Bench):
+    """Judges by the validation subjects alone."""
+
+    def judge(self, run: Run, given: str, seconds: float) -> dict:
+        """Predict them with the modalities ``given``."""
+        judged = self.judge_subjects(run, given, self.subjects.validation)
+        cases = [judged[subject] for subject in self.subjects.validation]
+        return self.describe(run, given, seconds) | {
+            "validation_dice": mean_dice(cases),
+            "validation_by_subject": dict(zip(self.subjects.validation, dice_of(cases), strict=True)),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3, help="%(default)s")
+    parser.add_argument("--arrangements", nargs="+", choices=ARRANGEMENTS, default=["unpaired", "registered"])
+    parser.add_argument("--rungs", nargs="+", default=RUNGS, help="trainers (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (%(default)s)")
+    parser.add_argument("--iterations", type=int, default=300, help="of a training (%(default)s)")
+    parser.add_argument("--spacing", type=float, default=5.0, help="mm (%(default)s)")
+    parser.add_argument("--channels", type=int, default=16, help="of the first stage; nnU-Net has 32 (%(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--results", type=Path, default=records.FILE.with_name("ladder.json"))
+    args = parser.parse_args()
+    epochs = min(EPOCHS, args.iterations)
+    name = f"ladder-{args.iterations}x{args.channels}-{args.spacing:g}mm"
+    reduced = Reduced(args.channels)
+    profile = Profile(name, args.device, epochs, args.iterations // epochs, args.spacing, reduced, 0, OURS)
+    runs = [
+        run
+        for seed in range(args.seeds)
+        for rung in args.rungs
+        for arrangement in args.arrangements
+        for run in (
+            stock(arrangement, seed=seed) if rung == STOCK_TRAINER else [Run(arrangement, rung, OURS, seed=seed)]
+        )
+    ]
+    bench = ValidationBench(args.data, args.work, profile, LGG, runs[0].shift)
+
+    def keep(run: Run, found: list[dict]) -> None:
+        records.save(found, args.results)
+        dice = ", ".join(f"{record['test_input']} {record['validation_dice']}" for record in found)
+        print(run.key, dice, file=sys.stderr, flush=True)
+
+    failed = finish_all(runs, {bench.shift: bench}, args.jobs, keep)
+    print(table(Results(records.load(args.results)).where(profile=name), args.arrangements, args.rungs))
+    if failed:
+        sys.exit(f"{failed} runs failed.")
+
+
+def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str]) -> str:
+    """Tabulate the validation Dice of each rung by input; of nnU-Net that of the model of this very input."""
+    rows = []
+    for arrangement in arrangements:
+        for rung in rungs:
+            at = results.where(arrangement=arrangement, trainer=f"{rung}_cmcbudget")
+            if rung == STOCK_TRAINER:
+                at = Results([record for record in at.records if record["channels"] == record["test_input"]])
+            if at.records:
+                cells = [mean_and_spread(at.where(test_input=given), "validation_dice") for given in LGG.inputs]
+                rows.append([arrangement, rung, str(len(at.seeds)), *cells, at.mean_of_inputs("validation_dice")])
+    return markdown(("arrangement", "trainer", "seeds", *LGG.inputs, "mean"), rows)
+
+
+if __name__ == "__main__":
+    main()
