@@ -71,7 +71,9 @@ def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[C
 
     def pairs_of(sampler: CaseSampler) -> PairLoader:
         transforms = SameDecisions(made.transforms, period)
-        return PairLoader(sampler, None, *common, trainer.recipe.fusion, transforms, transforms, seed=0)
+        return PairLoader(
+            sampler, None, batch, batch, *common[1:], trainer.recipe.fusion, transforms, transforms, seed=0
+        )
 
     stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(made.transforms, period))
     return pairs_of, pairs_of(CaseSampler(dataset, workspace.description)), stock

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from nnunet_cmc.planners.base import BasePlanner, millimetres
 
 WORKERS = "nnUNet_n_proc_DA"
-ROWS = 4  # patches of a step for each of nnU-Net's: two views of the labelled ones, two of as many unlabelled ones
+ROWS = 3  # patches of a step for each of nnU-Net's: two views of the labelled ones, two of half as many unlabelled ones
 
 
 class CMCPlannerNNUNet(BasePlanner):
@@ -170,7 +170,7 @@ class CMCPlannerNNUNetResEncM(CMCPlannerNNUNet, nnUNetPlannerResEncM):
 
 
 class CMCPlannerNNUNetResEncL(CMCPlannerNNUNet, nnUNetPlannerResEncL):
-    """Plan as nnU-Net's residual preset L does, for a GPU of 80 GB, as L takes three times the memory of M."""
+    """Plan as nnU-Net's residual preset L does, for a GPU of 80 GB: three times what nnU-Net's preset is for."""
 
     plans_name = "CMCNNUNetResEncLPlans"
     gpu_memory_gb = 72
@@ -202,8 +202,9 @@ def target_of_nnunet(gpu_memory_gb: float) -> float:
     """Compute the target that nnU-Net's planner needs, in GB, for a training of ours to stay within ``gpu_memory_gb``.
 
     nnU-Net estimates the memory of a patch from its network's feature maps and fits its batch b. Our step keeps the
-    activations of 4 b patches: b labelled pairs in two views, and as many unlabelled ones in two. The teacher sees the
-    unlabelled ones without gradients, so each of its feature maps is freed by the next. Thus a quarter.
+    activations of 3 b patches: b labelled pairs in two views, and half as many unlabelled ones in two. The teacher sees
+    the unlabelled ones without gradients, so each of its feature maps is freed by the next. Thus a third, and our
+    targets, three times nnU-Net's, give its own plans.
     """
     return gpu_memory_gb / ROWS
 

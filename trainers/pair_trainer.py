@@ -232,6 +232,7 @@ class PairTrainer(nnUNetTrainer):
             labeled,
             unlabeled,
             self.batch_size,
+            max(1, round(self.recipe.unlabeled_share * self.batch_size)),
             initial_patch_size,
             patch_size,
             self.label_manager,

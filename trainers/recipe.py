@@ -66,6 +66,7 @@ class Recipe:
         network: changes of the plans' network, in this order.
         views: what is done to a batch of pairs, in this order.
         fusion: which modalities of a labelled row are fused with which.
+        unlabeled_share: number of unlabelled pairs for each labelled one in a batch.
         mirrored_axes: of (D, H, W) as read, unless a class has a side; on canonical axes the last is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
@@ -83,6 +84,7 @@ class Recipe:
     network: tuple[NetworkChange, ...] = ()
     views: tuple[View, ...] = ()
     fusion: Fusion = field(default_factory=FuseOrSplit)
+    unlabeled_share: float = 1.0
     mirrored_axes: tuple[int, ...] = (LEFT_RIGHT,)
     batch_dice: bool | None = None
     optimizer: AdamW | StockSGD | ByLength | ConstantAdam = field(default_factory=AdamW)
@@ -159,6 +161,7 @@ class Recipe:
             "network": _listed(self.network) or "as planned",
             "views": _listed(self.views) or "pairs",
             "fusion": _short(self.fusion),
+            "unlabelled pairs": f"{self.unlabeled_share:g} of the labelled",
             "mirrored axes": ", ".join(map(str, self.mirrored_axes)),
             "Dice": dice,
             "optimizer": _short(self.optimizer),

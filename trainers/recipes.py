@@ -29,6 +29,7 @@ RECOMMENDED = Recipe(
     (SuperviseDeep(),),
     (StrongView(), RandomizeContrast()),
     fusion=FusedAndSingle(),
+    unlabeled_share=0.5,
     mirrored_axes=(0, 1, 2),
     optimizer=ByLength(),
     teacher=Teacher(),

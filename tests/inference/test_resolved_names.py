@@ -15,7 +15,10 @@ from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn
 
 from nnunet_cmc.inference import resolved_names
 from nnunet_cmc.inference.resolved_names import OF_CONFIGURATION, check_dataset_names, check_plans_names
+from nnunet_cmc.planners.base import BasePlanner
 from nnunet_cmc.registration.classes import CLASSES
+
+OURS = signature(BasePlanner).parameters["preprocessor_name"]
 
 
 def planners() -> list[type]:
@@ -39,7 +42,7 @@ def test_what_a_planner_writes_is_let_through(planner):
         "resampling_fn_seg_kwargs": seg_kwargs,
         "resampling_fn_probabilities": probabilities.__name__,
         "resampling_fn_probabilities_kwargs": probabilities_kwargs,
-        "preprocessor_name": signature(planner).parameters["preprocessor_name"].default,
+        "preprocessor_name": signature(planner).parameters.get("preprocessor_name", OURS).default,
     }
     check_plans_names({"configurations": {"x": configuration}, "experiment_planner_used": planner.__name__})
 

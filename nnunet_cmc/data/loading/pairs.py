@@ -44,7 +44,8 @@ class PairLoader(SeededLoader):
     Args:
         labeled: the labelled cases.
         unlabeled: the cases without labels, or None.
-        pairs: number of labelled pairs in a batch, and as many unlabelled.
+        pairs: number of labelled pairs in a batch.
+        unlabeled_pairs: number of unlabelled ones.
         initial_patch_size, patch_size: voxels read, and left after augmentation.
         label_manager: nnU-Net's.
         oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
@@ -59,6 +60,7 @@ class PairLoader(SeededLoader):
         labeled: CaseSampler,
         unlabeled: CaseSampler | None,
         pairs: int,
+        unlabeled_pairs: int,
         initial_patch_size,
         patch_size,
         label_manager,
@@ -75,6 +77,7 @@ class PairLoader(SeededLoader):
         )  # fmt: skip
         self.labeled = labeled
         self.unlabeled = unlabeled
+        self.unlabeled_pairs = unlabeled_pairs
         self.fusion = fusion
         self.unlabeled_transforms = unlabeled_transforms
         self.views = views
@@ -93,7 +96,7 @@ class PairLoader(SeededLoader):
         data, rows = self._read_all(pairs, self.transforms)
         n_labeled = len(rows)
         if self.unlabeled is not None:
-            hidden = [self._draw_pair(self.unlabeled, False) for _ in range(self.batch_size)]
+            hidden = [self._draw_pair(self.unlabeled, False) for _ in range(self.unlabeled_pairs)]
             more_data, more_rows = self._read_all(hidden, self.unlabeled_transforms)
             data, rows, pairs = torch.cat([data, more_data]), rows + more_rows, pairs + hidden
         crops = [crop for pair in pairs for crop in pair]

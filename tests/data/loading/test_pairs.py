@@ -83,7 +83,7 @@ def loader(
     chain = chain or transforms(augment)
     arguments = {"oversample_foreground_percent": 0.33, "fusion": FuseOrSplit(), **kwargs}
     return PairLoader(
-        labeled, hidden, pairs, patch, final, LabelManager(json["labels"], None),
+        labeled, hidden, pairs, pairs, patch, final, LabelManager(json["labels"], None),
         transforms=chain, unlabeled_transforms=chain, **arguments,
     )  # fmt: skip
 
