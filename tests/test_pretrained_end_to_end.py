@@ -27,7 +27,11 @@ OWN = "a checkpoint of the same plans"
     ("planner", "file", "sizes", "decoder_channels"),
     [
         (CMCPlanner, "sam_tiny.pth", {**SAM_SIZES, **SAM_BLOCKS}, (4, 4, 8)),
-        (CMCPlannerUniversal, "unet_tiny_base2.pth", {"channels": [4, 8, 16, 32], "stem": 2}, (4, 8, 16)),
+        # within one process, both files train and predict in every run (tests/trainers/test_pretrained.py)
+        pytest.param(
+            *(CMCPlannerUniversal, "unet_tiny_base2.pth", {"channels": [4, 8, 16, 32], "stem": 2}, (4, 8, 16)),
+            marks=pytest.mark.slow,
+        ),
         # what others plan, train and predict with in every run: the tests of inference, and the demo's
         pytest.param(
             *(CMCPlannerTiny, OWN, {"image_size": 16, "depth": 2, "global_blocks": [0, 1]}, (4, 4, 8)),
@@ -68,7 +72,7 @@ def test_from_scans_and_weights_to_a_prediction(
     model = nnunet_folders / "results" / raw.name / f"CMCTrainer_smoke__{name}__3d_fullres" / "fold_0"
     log = next(model.glob("training_log*.txt")).read_text()
     assert "Training from pretrained weights: Adam at the fine-tuning learning rate 1e-05" in log
-    moved = {key: change(model / "checkpoint_final.pth", init, key) for key in ("encoders.0.", "encoders.1.")}
+    moved = {key: change(model / "checkpoint_final.pth", init, key) for key in ("encoders.0.", "mia.")}
     assert all(0 < value < 1e-4 for value in moved.values()), moved  # a few steps of 1e-5 from the converted weights
 
     new = nnunet_folders / "new"

@@ -20,8 +20,8 @@ from nnunet_cmc.utils.files import write_json
 CONFIGURATION = "3d_fullres"
 # nnU-Net's command does not pass on the arguments of our planner
 PLAN = (
-    "import json, sys; from nnunet_cmc.planners import nnunet; "
-    "getattr(nnunet, sys.argv[1])(int(sys.argv[2]), **json.loads(sys.argv[3])).plan_experiment()"
+    "import ast, sys; from nnunet_cmc.planners import nnunet; "
+    "getattr(nnunet, sys.argv[1])(int(sys.argv[2]), **ast.literal_eval(sys.argv[3])).plan_experiment()"
 )
 
 
@@ -69,7 +69,7 @@ class Bench:
         self.command(f"{log}-fingerprint", "nnUNetv2_extract_fingerprint", "-d", number, *extractor, "-np", 1)
         if run.planner == OURS:
             sizes = {"channels": reduced.channels, "batch_size": reduced.batch} if reduced else {}
-            arguments = json.dumps({"overwrite_target_spacing": spacing, **sizes})
+            arguments = {"overwrite_target_spacing": spacing, **sizes}
             self.command(f"{log}-plan", "python", "-c", PLAN, run.planner, number, arguments)
         else:
             self.command(

@@ -184,6 +184,7 @@ def test_a_recipe_reads_as_a_table():
         "network": "SeparateModalities",
         "views": "FusePairs",
         "fusion": "FuseOrSplit(split=0.0)",
+        "unlabelled pairs": "1 of the labelled",
         "mirrored axes": "2",
         "Dice": "over the batch",
         "optimizer": "ConstantAdam(rate=1e-05)",
