@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
-from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
+from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, SMALL_ALPHA, SMALL_BETA
 from nnunet_cmc.networks.changes import (
     FuseByMean,
     FuseSkips,
@@ -21,11 +21,12 @@ from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(Supervised), Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
+SMALL_CSC, SMALL_CAC = Term(CSC, SMALL_ALPHA), Term(CAC, SMALL_BETA)
 
 RECOMMENDED = Recipe(
     "the one to take: modalities share a network; a mean teacher labels the unlabelled scans for a student who sees "
     "them in another contrast",
-    (SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO),
+    (SUPERVISED, SMALL_CSC, SMALL_CAC, WITH_PSEUDO),
     (SuperviseDeep(),),
     (StrongView(), RandomizeContrast()),
     fusion=FusedAndSingle(),
@@ -41,8 +42,12 @@ PAPER = Recipe(
 
 RECIPES: dict[str, Recipe] = {
     "CMCTrainer": RECOMMENDED,
-    "CMCTrainer_noCSC": replace(RECOMMENDED, purpose="the same without CSC", terms=(SUPERVISED, WITH_CAC, WITH_PSEUDO)),
-    "CMCTrainer_noCAC": replace(RECOMMENDED, purpose="the same without CAC", terms=(SUPERVISED, WITH_CSC, WITH_PSEUDO)),
+    "CMCTrainer_noCSC": replace(
+        RECOMMENDED, purpose="the same without CSC", terms=(SUPERVISED, SMALL_CAC, WITH_PSEUDO)
+    ),
+    "CMCTrainer_noCAC": replace(
+        RECOMMENDED, purpose="the same without CAC", terms=(SUPERVISED, SMALL_CSC, WITH_PSEUDO)
+    ),
     "CMCTrainer_teacherOnly": replace(
         RECOMMENDED, purpose="the same without CSC and CAC", terms=(SUPERVISED, WITH_PSEUDO)
     ),

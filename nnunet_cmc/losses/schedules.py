@@ -42,4 +42,7 @@ def gamma(t: float, t_max: float) -> float:
 CONSTANT = Schedule("1", "1", lambda t, t_max: 1.0)
 ALPHA = Schedule("alpha", "0.1 exp(-5 (1 - r)), rising", alpha)
 BETA = Schedule("beta", "0.1 exp(-5 r), falling", beta)
+# a tenth of the paper's weights, for a network whose modalities share what they would have to be taught to share
+SMALL_ALPHA = Schedule("alpha", "0.01 exp(-5 (1 - r)), rising", lambda t, t_max: alpha(t, t_max) / 10)
+SMALL_BETA = Schedule("beta", "0.01 exp(-5 r), falling", lambda t, t_max: beta(t, t_max) / 10)
 GAMMA = Schedule("gamma", "exp(-5 (1 - min(1, (r - 0.2) / 0.25))^2), 0 until r = 0.2", gamma)
