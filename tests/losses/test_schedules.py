@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from nnunet_cmc.losses import alpha, beta
@@ -19,6 +21,6 @@ def test_a_tenth_of_the_papers(small, paper):
 def test_a_teacher_is_silent_for_a_fifth_and_speaks_up_over_a_quarter():
     weights = [GAMMA.at(t, 100) for t in range(101)]
     assert weights[:21] == [0.0] * 21
-    assert all(a < b for a, b in zip(weights[20:45], weights[21:46], strict=True))
+    assert all(a < b for a, b in pairwise(weights[20:46]))
     assert weights[45:] == [1.0] * 56
     assert weights[25] == pytest.approx(2.718281828 ** (-5 * 0.8**2))
