@@ -1,6 +1,7 @@
 """What our planners share: the checks of arguments and data, the intensity statistics, the files."""
 
 import shutil
+from abc import abstractmethod
 from collections.abc import Iterable
 from os.path import isfile, join
 from typing import Any
@@ -80,6 +81,7 @@ class BasePlanner(ExperimentPlanner):
         )
         self.gpu_memory_target = self.gpu_memory_gb if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb
 
+    @abstractmethod
     def decide(self) -> dict[str, Any]:
         """Return what the data decide of the plans.
 
@@ -87,7 +89,6 @@ class BasePlanner(ExperimentPlanner):
             transposition, median shape and spacing, the configuration ``3d_fullres`` under ``configurations``, and a
             sentence each as ``spacing_reason`` and ``memory_reason``.
         """
-        raise NotImplementedError
 
     def determine_reader_writer(self):
         """Choose canonical axes, so that left is left in every modality; predictions return to the input's grid."""

@@ -178,6 +178,16 @@ def test_half_precision(cubes):
         assert trainer.logger.get_value(term, 0) == pytest.approx(whole.logger.get_value(term, 0), rel=0.1)
 
 
+@pytest.mark.parametrize(("name", "share"), [("CMCTrainer", 0.5), ("CMCTrainerPaper", 1)])
+def test_unlabelled_pairs_are_a_share_of_the_labelled_ones(registered, name, share):
+    registered.plans["configurations"]["3d_fullres"]["batch_size"] = 4
+    trainer = registered.trainer(short(name))
+    trainer.initialize()
+    batch = next(trainer.get_dataloaders()[0])
+    assert len(batch["target"]) == 4
+    assert len(batch["data"]) == 4 + 4 * share
+
+
 @pytest.mark.parametrize(("name", "parts"), [("CMCTrainer", 2), ("CMCTrainerPaper", 4)])
 def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monkeypatch, name, parts):
     """Without a compiler behind it, which takes minutes; encoders and decoders are the hot path."""
