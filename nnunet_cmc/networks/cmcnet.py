@@ -97,7 +97,7 @@ class CMCNet(nn.Module):
     ):
         super().__init__()
         if deep_supervision:  # what a stock trainer asks of every network
-            raise ValueError("CMCNet has no deep supervision: train plans of a CMC planner with -tr CMCTrainer.")
+            raise ValueError("nnU-Net's own trainers cannot train plans of a CMC planner: give -tr CMCTrainer.")
         if input_channels < 2:
             raise ValueError(f"CMC needs two modalities or more; dataset.json names {input_channels} channel.")
         self.num_modalities, self.num_classes = input_channels, num_classes

@@ -17,6 +17,9 @@ def _find_class(original, *args, **kwargs):
     if name.startswith(tuple(TRAINERS)):
         require_supported_nnunet()
         return import_module("nnunet_cmc.trainers.registry").trainer_class(name)
+    if name.startswith("CMCPlanner") and name not in CLASSES:  # nnU-Net would call the None that it finds
+        planners = ", ".join(known for known in CLASSES if known.startswith("CMCPlanner"))
+        raise ValueError(f"There is no planner {name}: take one of {planners}.")
     if name not in CLASSES or (name in STOCK_NAMES and unsupported_nnunet()):
         return original(*args, **kwargs)
     require_supported_nnunet()

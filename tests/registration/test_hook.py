@@ -70,6 +70,12 @@ def test_nnunet_is_told_the_names_of_recipes_there_are():
         function(*arguments)
 
 
+def test_nnunet_is_told_the_names_of_planners_there_are():
+    function, folder, _, package = search_for("CMCPlanner")
+    with pytest.raises(ValueError, match=r"There is no planner CMCPlannerResEnc: take one of CMCPlanner, CMCPlannerNN"):
+        function(folder, "CMCPlannerResEnc", package)
+
+
 @pytest.mark.parametrize("name", ["DefaultPreprocessor", "ZScoreNormalization", "ExperimentPlanner", "nnUNetTrainer"])
 def test_nnunet_still_finds_its_own(name):
     function, *arguments = search_for(name)
@@ -81,8 +87,8 @@ def test_a_class_that_nobody_has_is_not_found():
 
     folder = os.path.join(nnunetv2.__path__[0], "preprocessing", "normalization")
     package = "nnunetv2.preprocessing.normalization"
-    assert recursive_find_python_class(folder, "CMCPlanner2", package) is None
-    assert recursive_find_python_class(folder, class_name="CMCPlanner2", current_module=package) is None
+    assert recursive_find_python_class(folder, "CMCNormalization2", package) is None
+    assert recursive_find_python_class(folder, class_name="CMCNormalization2", current_module=package) is None
     found = recursive_find_python_class(folder=folder, class_name="CMCPlanner", current_module=package)
     assert found.__module__ == CLASSES["CMCPlanner"]
 
