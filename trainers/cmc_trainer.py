@@ -13,7 +13,7 @@ from torch import Tensor, autocast, nn
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
-from nnunet_cmc.networks.changes import SeparateModalities
+from nnunet_cmc.networks.combination import ByReliability
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
@@ -57,18 +57,6 @@ class CMCTrainer(LabelingTrainer):
         if self.half_precision is not torch.float16:
             self.grad_scaler = None  # bfloat16 has the range of float32
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration
-        names = self.description.modalities
-        terms = [term.name for term in self.recipe.terms]
-        compared = [term.name for term in self.recipe.terms if term.loss.compares]
-        self.logger.local_logger = SeriesLogger(
-            {
-                "term": [*terms, *self.weights()],
-                "similarity": [f"similarity/{each}" for term in compared for each in (term, f"{term}/others")],
-                "gradient": [f"gradient/{term}/{part}" for term in terms for part in self._part_names()],
-                **({"foreground share": list(map(pseudo_foreground_of, names))} if self.recipe.pseudo_labels else {}),
-            },
-            names,
-        )  # fmt: skip
 
     @classmethod
     def build_network_architecture(
@@ -95,6 +83,18 @@ class CMCTrainer(LabelingTrainer):
     def initialize(self) -> None:
         """Initialize as nnU-Net does, and build the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
         super().initialize()
+        names = self.description.modalities
+        terms = [term.name for term in self.recipe.terms]
+        compared = [term.name for term in self.recipe.terms if term.loss.compares]
+        self.logger.local_logger = SeriesLogger(
+            {
+                "term": [*terms, *self.weights()],
+                "similarity": [f"similarity/{each}" for term in compared for each in (term, f"{term}/others")],
+                "gradient": [f"gradient/{term}/{part}" for term in terms for part in self.bare_network.parts(names)],
+                **({"foreground share": list(map(pseudo_foreground_of, names))} if self.recipe.pseudo_labels else {}),
+            },
+            names,
+        )  # fmt: skip
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
             self.bare_network.stacked_on = None  # a compiled encoder is few operators already
             torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
@@ -111,11 +111,6 @@ class CMCTrainer(LabelingTrainer):
         self.loss = self.terms[Supervised.name].loss  # what nnU-Net validates with
         iterations = self.num_epochs * self.num_iterations_per_epoch
         self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher, iterations) if self.recipe.teacher else None
-
-    def _part_names(self) -> list[str]:
-        separate = any(isinstance(change, SeparateModalities) for change in self.recipe.network)
-        of = [f" {name}" for name in self.description.modalities] if separate else [""]
-        return [f"{kind}{which}" for kind in ("encoder", "decoder") for which in of]
 
     @property
     def num_classes(self) -> int:
@@ -289,12 +284,14 @@ class CMCTrainer(LabelingTrainer):
             self.logger.log(dice_of(name), value, self.current_epoch)
         self.print_to_log_file("Pseudo dice alone", ", ".join(f"{name} {value:.4f}" for name, value in dice.items()))
         self.calibrate(counts)
+        for term in self.terms.values():
+            cast(LossTerm, term).validated(counts)
 
     def calibrate(self, confusion: np.ndarray) -> None:
         """Update the fusion weights of each modality and class from validation Dice: ``confusion (M, K, K)``, alone."""
-        reliability = self.bare_network.reliability
-        if self.recipe.calibrated and reliability is not None:
-            reliability.copy_(updated_reliability(reliability, confusion))
+        combination = self.bare_network.combination
+        if self.recipe.calibrated and isinstance(combination, ByReliability):
+            combination.reliability.copy_(updated_reliability(combination.reliability, confusion))
 
 
 def _mean(values: list[float]) -> float:

@@ -56,7 +56,9 @@ def of_all_ranks(output: CMCOutput, batch: Batch) -> tuple[CMCOutput, Batch]:
         name: gather[counted](x) for name, counted, x in batch.tensors() if name not in ("data", "strong")
     }
     logits, features, present = (all_rows(part) for part in output[:3])
-    return CMCOutput(logits, features, present, tuple(all_rows(part) for part in output.deep)), replace(batch, **whole)
+    deep = tuple(all_rows(part) for part in output.deep)
+    auxiliary = {name: tuple(map(all_rows, parts)) for name, parts in output.auxiliary.items()}
+    return CMCOutput(logits, features, present, deep, auxiliary), replace(batch, **whole)
 
 
 def _renumbered(pairs: Tensor, labeled: int, before: int, hidden_before: int) -> Tensor:

@@ -182,6 +182,12 @@ class PairTrainer(nnUNetTrainer):
                     "it, or move one from val to train in splits_final.json."
                 )
             self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
+        for term in self.recipe.terms:
+            if term.loss.needs_registered and not labeled.any_registered():
+                raise ValueError(
+                    f"{type(self).__name__} needs labelled cases with several modalities on one grid, and fold "
+                    f"{self.fold} has none: {term.loss.needs_registered}; train with -tr CMCTrainer."
+                )
         if not self._uses_unlabeled():
             self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")
         elif not unlabeled.cases:

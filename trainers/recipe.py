@@ -8,8 +8,10 @@ from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import (
+    FuseByMean,
     FuseSkips,
     NetworkChange,
+    PredictAlone,
     SeparateModalities,
     ShareEncoder,
     ShowOnly,
@@ -41,6 +43,9 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
+    (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
+    (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
+    (PredictAlone, FusePairs): "predictions of single modalities fuse nothing",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
     (Teacher, WholeScanLabels): "both label the unlabelled scans",

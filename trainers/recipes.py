@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
+from nnunet_cmc.data.loading.fusion import FuseOrSplit
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, SMALL_ALPHA, SMALL_BETA
 from nnunet_cmc.networks.changes import (
@@ -14,25 +14,23 @@ from nnunet_cmc.networks.changes import (
     SuperviseDeep,
     TrainAdapters,
 )
-from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam
+from nnunet_cmc.trainers.compared import COMPARED
+from nnunet_cmc.trainers.frames import SHARED, SUPERVISED
+from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
-SUPERVISED, WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(Supervised), Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
+WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
 SMALL_CSC, SMALL_CAC = Term(CSC, SMALL_ALPHA), Term(CAC, SMALL_BETA)
 
-RECOMMENDED = Recipe(
-    "the one to take: modalities share a network; a mean teacher labels the unlabelled scans for a student who sees "
-    "them in another contrast",
-    (SUPERVISED, SMALL_CSC, SMALL_CAC, WITH_PSEUDO),
-    (SuperviseDeep(),),
-    (StrongView(), RandomizeContrast()),
-    fusion=FusedAndSingle(),
-    unlabeled_share=0.5,
-    mirrored_axes=(0, 1, 2),
-    optimizer=ByLength(),
+RECOMMENDED = replace(
+    SHARED,
+    purpose="the one to take: modalities share a network; a mean teacher labels the unlabelled scans for a student who "
+    "sees them in another contrast",
+    terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, WITH_PSEUDO),
+    views=(StrongView(), RandomizeContrast()),
     teacher=Teacher(),
 )
 SEPARATE = SeparateModalities()
@@ -51,30 +49,17 @@ RECIPES: dict[str, Recipe] = {
     "CMCTrainer_teacherOnly": replace(
         RECOMMENDED, purpose="the same without CSC and CAC", terms=(SUPERVISED, WITH_PSEUDO)
     ),
-    "CMCTrainer_noContrast": replace(
-        RECOMMENDED,
-        purpose="the teacher alone, without CSC, CAC and other contrasts",
-        terms=(SUPERVISED, WITH_PSEUDO),
-        views=(StrongView(),),
-    ),
-    "CMCTrainer_supervised": replace(
-        RECOMMENDED, purpose="the same from labelled scans alone", terms=(SUPERVISED,), views=(), teacher=None
-    ),
+    "CMCTrainer_supervised": SHARED,
     "CMCTrainer_separate": replace(
-        RECOMMENDED,
+        SHARED,
         purpose="from labelled scans alone, with an encoder and a decoder of each modality, whose skips are fused",
-        terms=(SUPERVISED,),
         network=(SEPARATE, SuperviseDeep(), FuseSkips()),
-        views=(),
-        teacher=None,
     ),
     "CMCTrainer_lesions": replace(
-        RECOMMENDED,
+        SHARED,
         purpose="where classes are told by their contrast, as enhancing tumours are: half way, the unlabelled scans "
         "are labelled whole",
         terms=(SUPERVISED, Term(Pseudo)),
-        views=(),
-        teacher=None,
         whole_scan_labels=WholeScanLabels(),
     ),
     "CMCTrainerPaper": PAPER,
@@ -125,11 +110,5 @@ RECIPES: dict[str, Recipe] = {
         optimizer=ConstantAdam(),
         calibrated=False,
     ),
-    "MeanTeacherTrainer": replace(
-        PAPER,
-        purpose="a mean teacher alone (Tarvainen & Valpola 2017), on the paper's network: no CSC, no CAC",
-        terms=(SUPERVISED, WITH_PSEUDO),
-        views=(StrongView(),),
-        teacher=Teacher(),
-    ),
+    **COMPARED,
 }

@@ -25,7 +25,7 @@ from table import Results, markdown, mean_and_spread
 RUNGS = (
     "CMCTrainer_separate",
     "CMCTrainer_supervised",
-    "CMCTrainer_noContrast",
+    "MeanTeacherTrainer",
     "CMCTrainer_teacherOnly",
     "CMCTrainer",
     "CMCTrainer_lesions",

@@ -47,10 +47,10 @@ def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tupl
     wanted = torch.isin(predicted, predicted.new_tensor(classes))
     if not fused or not wanted.any():
         return torch.zeros_like(combined[0]), combined
-    # (P, K, D, H, W), of the present modalities' decoders, or of the one that they share
-    own = output.logits[0, output.present[0]][: len(network.decoders)]
+    # (P, K, D, H, W), of the present modalities, or the one that they are fused for
+    own = output.logits[0, output.present[0]][: 1 if network.predicts_once else None]
     centred = own - own.mean(1, keepdim=True)  # what is common to all classes changes no prediction
     score = centred.gather(1, predicted.expand(len(own), 1, -1, -1, -1))[:, 0, wanted].sum()
     (gradient,) = torch.autograd.grad(score, fused[0])
-    activation = (gradient * fused[0].detach()).sum(1, keepdim=True).relu()
+    activation = (gradient * fused[0].detach()).sum((0, 1), keepdim=True).relu()
     return F.interpolate(activation, x.shape[2:], mode="trilinear")[0, 0], combined

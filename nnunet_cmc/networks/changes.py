@@ -37,6 +37,15 @@ class SeparateModalities:
 
 
 @dataclass(frozen=True)
+class PredictAlone:
+    """Fuse nothing: predict from each modality by itself, and combine these predictions."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.predict_alone()
+
+
+@dataclass(frozen=True)
 class FuseSkips:
     """Give a decoder the skips of the modalities that its own is fused with: see :class:`SkipFusion`."""
 
@@ -113,4 +122,6 @@ def _require_separate(network: CMCNet, does: str) -> None:
         )
 
 
-NetworkChange = SuperviseDeep | SeparateModalities | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters
+NetworkChange = (
+    SuperviseDeep | SeparateModalities | PredictAlone | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters
+)

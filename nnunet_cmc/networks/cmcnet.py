@@ -1,17 +1,19 @@
 """CMCNet: encoders, MIA fusion over the modalities that a sample has, and decoders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
-from nnunet_cmc.networks.mia import MIA
-from nnunet_cmc.networks.rows import Mask, rows_of, take
+from nnunet_cmc.networks.mia import MIA, MeanFusion
+from nnunet_cmc.networks.rows import Mask, grid, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
@@ -33,12 +35,14 @@ class CMCOutput(NamedTuple):
         under autocast, too.
     present: ``(B, M)`` bool.
     deep: logits at coarser resolutions, finest first, of a training with deep supervision.
+    auxiliary: what the network's auxiliary modules compute, ``(B, ...)`` each, by their names.
     """
 
     logits: Tensor
     features: Tensor
     present: Tensor
     deep: tuple[Tensor, ...] = ()
+    auxiliary: Mapping[str, tuple[Tensor, ...]] = MappingProxyType({})
 
 
 class Encoded(NamedTuple):
@@ -68,6 +72,16 @@ class CMCNet(nn.Module):
     MIA, which starts as the mean, fuses the deepest features of the modalities that are present, and every skip is
     their mean. Arranged by :meth:`separate`, each modality has its own encoder and its own decoder, as in the paper.
 
+    A change of a recipe (`changes.py`) may replace these:
+
+    Attributes:
+        mia: fuses the deepest features; called as :class:`MIA`.
+        fuses: whether modalities are fused at all, or each is decoded by itself.
+        combination: of the modalities' predictions, see `combination.py`.
+        auxiliary: modules of the training alone, by name. Each is called with ``x``, ``fusion``, the :class:`Encoded`
+            maps, the logits ``(B, M, K, D, H, W)`` and ``present (B, M)``, and returns a tuple of tensors
+            ``(B, ...)`` for :class:`CMCOutput`.
+
     Args:
         input_channels: M; a modality is a channel.
         num_classes: K, with background.
@@ -82,7 +96,6 @@ class CMCNet(nn.Module):
     """
 
     pretrained: Tensor
-    reliability: Tensor | None
 
     def __init__(
         self,
@@ -120,33 +133,49 @@ class CMCNet(nn.Module):
         self.mia: nn.Module = MIA(input_channels, self.channels[-1], from_mean=True)
         self.merges = nn.ModuleList()
         self.skip_fusion: SkipFusion | None = None  # a trainer may put a SkipFusion here
-        self.register_buffer("reliability", None)
+        self.fuses = True
+        self.combination: nn.Module = FirstPresent()
+        self.auxiliary = nn.ModuleDict()
         # Set in files of `nnunet_cmc weights`, so that a trainer knows that its network is not random.
         self.register_buffer("pretrained", torch.tensor(False))
 
-    def separate(self) -> None:
-        """Arrange the network anew, with random weights: an encoder and a decoder of each modality.
+    def separate(self, decoders: bool = True) -> None:
+        """Arrange the network anew, with random weights: an encoder and, if asked for, a decoder of each modality.
 
-        A decoder gets its modality's skips and, merged by a 1^3 convolution that is initialised to the mean, the fused
-        and its modality's own deepest features.
+        Such a decoder gets its modality's skips and, merged by a 1^3 convolution that is initialised to the mean, the
+        fused and its modality's own deepest features.
         """
         encoders = [self.build_encoder() for _ in range(self.num_modalities)]
         width = self.channels[-1]
         self.shared = False
         self.encoders = nn.ModuleList(encoders)
+        if not decoders:
+            return
         self.decoders = nn.ModuleList(map(self.build_decoder, encoders))
         self.mia = MIA(self.num_modalities, width)
         self.merges = nn.ModuleList(nn.Conv3d(2 * width, width, 1, bias=False) for _ in encoders)
         for merge in self.merges:
             merge.weight.data = torch.eye(width).repeat(1, 2)[:, :, None, None, None] / 2
-        # Log-weight of each modality for each class when predictions are combined: equal until a trainer sets it.
-        self.register_buffer("reliability", torch.zeros(self.num_modalities, self.num_classes))
+        self.combination = ByReliability(self.num_modalities, self.num_classes)
+
+    def predict_alone(self) -> None:
+        """Predict from each modality by itself, and combine the predictions: nothing is fused."""
+        self.fuses = False
+        self.mia, self.merges = MeanFusion(), nn.ModuleList()  # the mean of one
+        self.combination = ByReliability(self.num_modalities, self.num_classes)
+
+    @property
+    def predicts_once(self) -> bool:
+        """Whether one prediction is made of all that is present, which every modality of it shares."""
+        return self.fuses and len(self.decoders) == 1
 
     def parts(self, modalities: Sequence[str]) -> dict[str, nn.Module]:
         """Return the encoders and decoders by name; ``modalities`` are the names of the channels."""
-        of = [""] if self.shared else [f" {name}" for name in modalities]
-        encoders = {f"encoder{which}": part for which, part in zip(of, self.encoders, strict=True)}
-        return encoders | {f"decoder{which}": part for which, part in zip(of, self.decoders, strict=True)}
+        named: dict[str, nn.Module] = {}
+        for kind, parts in (("encoder", self.encoders), ("decoder", self.decoders)):
+            of = [""] if len(parts) == 1 else [f" {name}" for name in modalities]
+            named |= {f"{kind}{which}": part for which, part in zip(of, parts, strict=True)}
+        return named
 
     def forward(self, x: Tensor, fusion: Tensor | None = None) -> Tensor | CMCOutput:
         """Predict; with ``fusion`` return the predictions of chosen sets of modalities, and features, for training.
@@ -154,7 +183,8 @@ class CMCNet(nn.Module):
         Args:
             x: ``(B, M, D, H, W)``; a channel that is exactly zero is absent, and is not computed with.
             fusion: ``(B, M, M)`` bool; ``fusion[b, m]`` are the modalities fused for the prediction m of sample b,
-                which is made only if m is one of them. Absent modalities are left out of it.
+                which is made only if m is one of them. Absent modalities are left out of it, and all others where the
+                network fuses none.
 
         Returns:
             Without ``fusion`` the prediction from all that is present, logits ``(B, K, D, H, W)``: background where
@@ -165,40 +195,32 @@ class CMCNet(nn.Module):
             return self(x.expand(2, -1, -1, -1, -1))[:1]
         present = presence(x)
         together = present[:, None] & present[:, :, None]
+        if not self.fuses:
+            together = together & torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         if fusion is None:
-            asked = together & _first(present)[:, :, None] if self.shared else together
+            asked = together & first(present)[:, :, None] if self.predicts_once else together
             return self.combine(self._decode(x, present, asked).logits, present)
-        return self._decode(x, present, fusion & together, keep_graph=True)
+        return self._decode(x, present, fusion & together, trains=True)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """Load as torch does. ValueError, one sentence, where weights of other plans or labels do not fit."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            first, *others = (" ".join(line.split()).rstrip(".") for line in str(error).splitlines()[1:])
+            message, *others = (" ".join(line.split()).rstrip(".") for line in str(error).splitlines()[1:])
             raise ValueError(
-                f"The weights do not fit the network of the plans and dataset.json ({first}; and {len(others)} more "
+                f"The weights do not fit the network of the plans and dataset.json ({message}; and {len(others)} more "
                 "such lines): use those that they were trained with."
             ) from error
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Combine the predictions of all that is present: ``(B, M, K, ...)`` -> ``(B, K, ...)``.
+        """Combine the predictions of all that is present: ``(B, M, K, ...)`` -> ``(B, K, ...)``."""
+        combined = self.combination(logits, present)
+        background = combined.new_full((1, self.num_classes, 1, 1, 1), NO_MODALITY_LOGIT)
+        background[:, 0] = 0.0
+        return torch.where(present.any(1)[:, None, None, None, None], combined, background)
 
-        A shared decoder has made one; of separate decoders the log-probabilities are averaged by reliability.
-        """
-        if self.reliability is None:
-            weight = _first(present)[:, :, None].expand(-1, -1, self.num_classes).to(logits.dtype)
-        else:
-            score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
-            weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
-            logits = logits.log_softmax(2)
-        background = torch.full_like(weight[:, 0], NO_MODALITY_LOGIT).index_fill(1, weight.new_zeros(1).long(), 0.0)
-        combined = torch.where(present.any(1, keepdim=True), 0.0, background)[:, :, None, None, None]
-        for m in range(logits.shape[1]):
-            combined = combined + weight[:, m, :, None, None, None] * logits[:, m]
-        return combined
-
-    def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, keep_graph: bool = False) -> CMCOutput:
+    def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, trains: bool = False) -> CMCOutput:
         # which modalities a sample has and fuses decides what is computed: the only synchronisation with the GPU
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
@@ -207,7 +229,7 @@ class CMCNet(nn.Module):
             (b, m): tuple(group) for b, sample in enumerate(asked) for m, group in enumerate(sample[1:]) if group[m]
         }
         if not groups:
-            if keep_graph:
+            if trains:
                 return self._decode_without_modality(x, present, fusion)
             nothing = x.new_zeros(1, 1, 1, 1, 1, 1)
             return CMCOutput(nothing.expand(*x.shape[:2], self.num_classes, *x.shape[2:]), nothing, present)
@@ -215,21 +237,23 @@ class CMCNet(nn.Module):
         rows = rows_of(has)
         maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
         encoded = Encoded(maps, {(b, m): i for m, of_m in rows.items() for i, b in enumerate(of_m)})
-        features = _grid({(b, m): encoded.of(b, m)[-1] for b, m in encoded.row}, present)
+        features = grid({(b, m): encoded.of(b, m)[-1] for b, m in encoded.row}, present)
 
         # One fused feature per sample and distinct set of modalities, however many predictions are made from it.
         wanted = {want: i for i, want in enumerate(sorted({(b, group) for (b, _), group in groups.items()}))}
         members = torch.tensor([group for _, group in wanted])  # on the CPU, where it is read
         fused = self.mia(take(features, [b for b, _ in wanted]), members)
 
-        decode = self._decode_shared if self.shared else self._decode_separate
+        decode = self._decode_shared if len(self.decoders) == 1 else self._decode_separate
         predicted = decode(groups, wanted, fused, encoded)
         scales = [
-            _grid({where: logits[i] for where, logits in predicted.items()}, present)
+            grid({where: logits[i] for where, logits in predicted.items()}, present)
             for i in range(len(next(iter(predicted.values()))))
         ]
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
-        return CMCOutput(scales[0], features, present, tuple(scales[1:]))
+        modules = self.auxiliary.items() if trains else ()
+        auxiliary = {name: module(x, fusion, encoded, scales[0], present) for name, module in modules}
+        return CMCOutput(scales[0], features, present, tuple(scales[1:]), auxiliary)
 
     def _decode_shared(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
         """Decode each wanted set of modalities, whose fused feature is the row ``wanted[b, group]`` of ``fused``."""
@@ -253,8 +277,10 @@ class CMCNet(nn.Module):
                 others = rows_of([[n != m and there for n, there in enumerate(groups[b, m])] for b in of_m])
                 theirs = {n: encoded.take(n, [of_m[i] for i in which])[:-1] for n, which in others.items()}
                 skips = self.skip_fusion(skips, theirs, others)
-            deepest = torch.cat([take(fused, [wanted[b, groups[b, m]] for b in of_m]), own], 1)
-            scales = self._run(decoder, [*skips, self.merges[m](deepest)])
+            deepest = take(fused, [wanted[b, groups[b, m]] for b in of_m])
+            if self.fuses:
+                deepest = self.merges[m](torch.cat([deepest, own], 1))
+            scales = self._run(decoder, [*skips, deepest])
             predicted |= {(b, m): [scale[i] for scale in scales] for i, b in enumerate(of_m)}
         return predicted
 
@@ -263,13 +289,16 @@ class CMCNet(nn.Module):
 
         In a distributed training every rank has to send the same tensors and to take part in the backward pass.
         """
-        first = torch.arange(x.shape[1], device=x.device) == 0
+        one = torch.arange(x.shape[1], device=x.device) == 0
         output = self._decode(
             torch.cat([x, torch.zeros_like(x[:1])]),
-            torch.cat([present, first[None]]),
-            torch.cat([fusion, (first & first[:, None])[None]]),
+            torch.cat([present, one[None]]),
+            torch.cat([fusion, (one & one[:, None])[None]]),
+            trains=True,
         )
-        return CMCOutput(output.logits[:-1], output.features[:-1], present, tuple(part[:-1] for part in output.deep))
+        logits, features, deep = output.logits[:-1], output.features[:-1], tuple(part[:-1] for part in output.deep)
+        auxiliary = {name: tuple(part[:-1] for part in parts) for name, parts in output.auxiliary.items()}
+        return CMCOutput(logits, features, present, deep, auxiliary)
 
     def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """Compute each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
@@ -287,21 +316,5 @@ class CMCNet(nn.Module):
         return part(*inputs)
 
 
-def _first(present: Tensor) -> Tensor:
-    """Mark the first modality of each sample: ``(B, M)`` -> ``(B, M)`` bool."""
-    return present & (present.cumsum(1) == 1)
-
-
 def _mean(maps: list[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)
-
-
-def _grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
-    """Put tensors of one shape where they belong, by sample and modality, in a zero tensor ``(B, M, ...)``.
-
-    Args:
-        like: ``(B, M, ...)``.
-    """
-    zero = torch.zeros_like(next(iter(entries.values())))
-    cells = [entries.get((b, m), zero).to(zero.dtype) for b in range(like.shape[0]) for m in range(like.shape[1])]
-    return torch.stack(cells).unflatten(0, like.shape[:2])

@@ -18,11 +18,6 @@ from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUN
 from nnunet_cmc.utils.checkpoints import require_structure
 
 OUTCOMES = ("used", "resized", "at their start")
-# Keys of a state dict that are a modality's own, with its channel, by whether the modalities share an encoder.
-OWN = {
-    True: re.compile(r"((?:mia\.(?:projections|attentions)|encoders\.0\..+\.copies)\.)(\d+)(\..+)"),
-    False: re.compile(r"((?:(?:mia|skip_fusion)\.(?:projections|attentions)|encoders|decoders|merges)\.)(\d+)(\..+)"),
-}
 # Parts of a CMCNet, and whether a checkpoint of another recipe may lack them.
 PARTS = {"encoders": False, "decoders": False, "merges": False, "mia": True, "skip_fusion": True}
 Counts = dict[str, dict[str, int]]
@@ -62,7 +57,7 @@ def load_pretrained(
     net.pretrained.fill_(True)
     counts: Counts = {}
     for key, shape in sorted(before.items(), key=lambda item: "." not in item[0]):  # modules first
-        part = counts.setdefault(_part(key, modalities, net.shared), dict.fromkeys(OUTCOMES, 0))
+        part = counts.setdefault(_part(net, key, modalities), dict.fromkeys(OUTCOMES, 0))
         part[OUTCOMES[2] if key not in tensors else OUTCOMES[0] if tensors[key].shape == shape else OUTCOMES[1]] += 1
     return what, counts
 
@@ -74,12 +69,22 @@ def _targets(modalities: Sequence[str], only: str | None) -> list[int]:
     return chosen
 
 
-def _part(key: str, modalities: Sequence[str], shared: bool) -> str:
+def _own(net: CMCNet) -> re.Pattern:
+    """Match keys of a state dict that are a modality's own, with its channel as the second group."""
+    prefixes = [
+        r"(?:mia|skip_fusion)\.(?:projections|attentions)",
+        r"encoders\.0\..+\.copies" if net.shared else "encoders",
+        *(["decoders", "merges"] if len(net.decoders) > 1 else []),
+    ]
+    return re.compile(rf"((?:{'|'.join(prefixes)})\.)(\d+)(\..+)")
+
+
+def _part(net: CMCNet, key: str, modalities: Sequence[str]) -> str:
     kind = key.split(".")[0]
     if kind not in ("encoders", "decoders"):
         return {"mia": "fusion", "merges": "fusion", "skip_fusion": "skip fusion"}.get(kind, kind)
     name = "adapters" if ".adapter." in key else "convolutional path" if ".path." in key else kind.removesuffix("s")
-    own = OWN[shared].fullmatch(key)
+    own = _own(net).fullmatch(key)
     return f"{name} of {modalities[int(own[2])]}" if own else name
 
 
@@ -151,7 +156,7 @@ def _universal(
         with torch.device("meta"):
             decoder = UniversalUNetDecoder(sizes["channels"])
         require_structure(decoder.state_dict(), state.decoder, path, what, remedy)
-        decoders = [0] if net.shared else targets
+        decoders = [0] if len(net.decoders) == 1 else targets
         tensors |= {f"decoders.{m}.unet.{key}": tensor for m in decoders for key, tensor in state.decoder.items()}
     return tensors
 
@@ -191,14 +196,14 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
             f"{', '.join(targets.values())}."
         )
     weights = checkpoint["network_weights"]
-    if ("reliability" in weights) == net.shared:  # which combines the predictions of separate decoders
+    if any(str(key).startswith("encoders.1.") for key in weights) == net.shared:
         arrangements = "an encoder and a decoder of each modality", "one encoder and one decoder of all modalities"
         raise ValueError(
             f"{path} has {arrangements[not net.shared]}, and the network to fill {arrangements[net.shared]}: name the "
             f"trainer of the checkpoint, {checkpoint.get('trainer_name', '(unknown)')}, with -tr."
         )
-    mine = _of_channels(net.state_dict(), net.shared, {str(m): m for m in origin})
-    theirs = _of_channels(weights, net.shared, {channel: m for m, channel in origin.items()})
+    mine = _of_channels(net.state_dict(), _own(net), {str(m): m for m in origin})
+    theirs = _of_channels(weights, _own(net), {channel: m for m, channel in origin.items()})
     if len(origin) < net.num_modalities:  # the bias of MIA belongs to the sum over all modalities
         mine.pop("mia.bias", None), theirs.pop("mia.bias", None)
     tensors: dict[str, Tensor] = {}
@@ -212,11 +217,13 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
     return tensors
 
 
-def _of_channels(state: Mapping[str, Tensor], shared: bool, channels: Mapping[str, int]) -> dict[str, Tensor]:
+def _of_channels(
+    state: Mapping[str, Tensor], of_modality: re.Pattern, channels: Mapping[str, int]
+) -> dict[str, Tensor]:
     """Return what is of these channels, renumbered, and what is shared, but for layers that depend on the classes."""
     chosen: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        own = OWN[shared].fullmatch(str(key))
+        own = of_modality.fullmatch(str(key))
         if ".seg_layers." not in str(key) and (own is None or own[2] in channels):
             chosen[f"{own[1]}{channels[own[2]]}{own[3]}" if own else str(key)] = tensor
     return chosen

@@ -24,3 +24,14 @@ def put(part: Tensor, rows: list[int], length: int) -> Tensor:
     zero = part.new_zeros(part.shape[1:])
     place = {row: i for i, row in enumerate(rows)}
     return torch.stack([part[place[row]] if row in place else zero for row in range(length)])
+
+
+def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
+    """Put tensors of one shape where they belong, by sample and modality, in a zero tensor ``(B, M, ...)``.
+
+    Args:
+        like: ``(B, M, ...)``.
+    """
+    zero = torch.zeros_like(next(iter(entries.values())))
+    cells = [entries.get((b, m), zero).to(zero.dtype) for b in range(like.shape[0]) for m in range(like.shape[1])]
+    return torch.stack(cells).unflatten(0, like.shape[:2])

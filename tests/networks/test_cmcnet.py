@@ -6,7 +6,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from nnunet_cmc.networks import CMCNet, presence
-from nnunet_cmc.networks.changes import SuperviseDeep
+from nnunet_cmc.networks.changes import PredictAlone, SuperviseDeep
 from nnunet_cmc.networks.sharing import OwnModule
 from nnunet_cmc.networks.stacked import stacked
 
@@ -265,13 +265,13 @@ def test_shared_skips_are_the_mean_of_what_is_fused():
 
 def test_a_combination_of_decoders_is_equal_at_the_start_and_follows_reliability():
     net = build(separate=True)
-    net.reliability.zero_()
+    net.combination.reliability.zero_()
     logits = torch.randn(2, 2, 3, 4, 4, 4)
     present = torch.tensor([[True, True], [True, False]])
     log_p = logits.log_softmax(2)
     torch.testing.assert_close(net.combine(logits, present)[0], log_p[0].mean(0))
     torch.testing.assert_close(net.combine(logits, present)[1], log_p[1, 0])
-    net.reliability[1] = -50.0
+    net.combination.reliability[1] = -50.0
     torch.testing.assert_close(net.combine(logits, present)[0], log_p[0, 0])
 
 
@@ -335,3 +335,35 @@ def test_refuses_what_cannot_be_built(change, sentence):
     arguments = {"input_channels": 2, "num_classes": 3, "patch_size": [16, 16, 16]}
     with pytest.raises(ValueError, match=sentence):
         CMCNet(**{**arguments, **ENCODERS["plain"], **change})
+
+
+def test_predictions_of_single_modalities_are_made_by_each_alone_and_averaged(separate):
+    """Whatever is asked to be fused."""
+    net, x = build(separate=separate).eval(), scan(2)
+    PredictAlone()(net)
+    net.combination.reliability.normal_()
+    with torch.no_grad():
+        each = [net(x * (torch.arange(2) == m)[:, None, None, None]) for m in range(2)]
+        assert net(x, everything(x)).logits.equal(net(x, alone(x)).logits)
+        together = net(x)
+    weight = net.combination.reliability.softmax(0)[:, None, :, None, None, None]
+    expected = sum(w * one.log_softmax(1) for w, one in zip(weight, each, strict=True))
+    torch.testing.assert_close(together, expected)
+
+
+def test_what_auxiliary_modules_compute_is_in_the_output_of_training_alone():
+    net, x = build(), scan(2)
+    x[1, 0] = 0
+
+    class Deepest(torch.nn.Module):
+        def forward(self, x, fusion, encoded, logits, present):
+            assert fusion.shape == (*present.shape, 2)
+            assert logits.shape[:2] == present.shape
+            return (encoded.take(1, [*range(len(x))])[-1],)
+
+    net.auxiliary["deepest"] = Deepest()
+    output = net(x, everything(x))
+    (deepest,) = output.auxiliary["deepest"]
+    assert deepest.equal(output.features[:, 1])
+    net.auxiliary["deepest"] = torch.nn.Identity()  # would be given too much
+    net.eval()(x)

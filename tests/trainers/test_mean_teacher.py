@@ -35,7 +35,7 @@ def test_it_trains_and_the_network_is_a_cmcnet_like_any_other(cubes, cls):
     trainer = cubes.trainer(cls)
     trainer.run_training()
     checkpoint = checkpoint_of(trainer)
-    plain = cubes.trainer()
+    plain = cubes.trainer(short("CMCTrainer_supervised" if cls is Alone else "CMCTrainerPaper"))
     plain.initialize()
     assert checkpoint["network_weights"].keys() == plain.network.state_dict().keys()
     assert {key.removeprefix("module.") for key in checkpoint["teacher_state"]} > checkpoint["network_weights"].keys()

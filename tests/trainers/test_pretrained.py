@@ -117,10 +117,10 @@ def test_a_model_of_ours_is_a_source_too(planned, recipe, tmp_path):
     final = Path(trainer.output_folder) / "checkpoint_final.pth"
     init = torch.load(weights(final, tmp_path / "init.pth", recipe), weights_only=True)["network_weights"]
     for name, value in trainer.network.state_dict().items():
-        if ".seg_layers." not in name and name not in ("reliability", "pretrained"):
+        if ".seg_layers." not in name and name not in ("combination.reliability", "pretrained"):
             assert value.equal(init[name]), name
     assert init["pretrained"]
-    assert "reliability" not in init or not init["reliability"].any()
+    assert "combination.reliability" not in init or not init["combination.reliability"].any()
 
 
 def test_skip_fusion_and_deep_supervision_take_the_file_of_their_trainer(registered, tmp_path, capsys):

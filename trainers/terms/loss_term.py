@@ -4,6 +4,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 from nnunet_cmc.data.loading.batch import Batch
@@ -28,17 +29,22 @@ class LossTerm(nn.Module):
         name: in logs, tables and checkpoints.
         compares: whether the term compares modalities.
         uses_unlabeled: whether unlabelled rows have a part in it.
+        needs_registered: why it is undefined without a labelled case of several modalities; empty if it is not.
         similarity: of the last call of a term that compares: the mean similarity of partners and of others.
     """
 
     name: ClassVar[str]
     compares: ClassVar[bool] = False
     uses_unlabeled: ClassVar[bool] = True
+    needs_registered: ClassVar[str] = ""
     similarity: Similarity | None = None
 
     @abstractmethod
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term, a scalar with a graph; an exact 0 where the batch has nothing for it."""
+
+    def validated(self, confusion: np.ndarray) -> None:
+        """Take note of what each modality predicted alone at an epoch's end: ``(M, K, K)`` voxels by true class."""
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,10 @@ class CaseSampler:
         """Number of cases that have ``modality``."""
         return len(self._with_modality.get(modality, ()))
 
+    def any_registered(self) -> bool:
+        """Whether some case has several modalities."""
+        return any(len(channels) > 1 for channels in self.present.values())
+
     def draw(self) -> str:
         """A case, the first of a pair or its own pair (numpy's global generator)."""
         return self.cases[np.random.choice(len(self.cases), p=self._shares)]
