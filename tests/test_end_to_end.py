@@ -100,6 +100,38 @@ def is_listening(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
+    """CMCTrainer_smoke is trained already, SupTrainer_smoke is not, the third refuses a network without adapters."""
+    names = ["SupTrainer_smoke", "CMCTrainer_smoke", "CMCTrainerPaper_adapters_smoke"]
+    command = [
+        "nnunet_cmc", "compare", "-d", demo_steps.DATASET_ID, "-p", demo_steps.PLANS, "--folds", 0, "--device", "cpu",
+        "--disable_tta", "-np", 1, "-o", tmp_path / "table", "--trainers",
+    ]  # fmt: skip
+    output = run_command(*command, *names, environment=demo.environment)
+    assert "Judged by the 2 test cases of" in output
+    assert "2 trainings, one at a time; expected for 0 of them" in output
+    assert output.count("$ nnUNetv2_train") == output.count("$ nnUNetv2_predict") == 2
+    assert "CMCTrainerPaper_adapters_smoke has no numbers: (fold 0) The encoder has no adapters to train" in output
+    table = (tmp_path / "table" / "comparison.md").read_text()
+    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:7]]
+    assert header[1:] == [
+        f"{shown}: {name}" for shown in ("CT", "MR", "CT+MR") for name in (*phantom.CLASSES, "average")
+    ]
+    assert [row[0] for row in rows] == names
+    assert all("±" in cell for row in rows[:2] for cell in row[1:])
+    assert set(rows[2][1:]) == {"-"}
+    assert "Difference to SupTrainer_smoke" in table
+    for name in ("comparison.tex", "comparison.csv", "report.html"):
+        assert "CMCTrainer" in (tmp_path / "table" / name).read_text()
+    demo_dice = json.loads((demo.output / "demo.json").read_text())["dice"]["CT"]
+    found = json.loads((tmp_path / "table" / "comparison.json").read_text())["predictions"]["CMCTrainer_smoke"]["CT"]
+    assert {name: found["Dice"][name]["mean"] for name in demo_dice} == pytest.approx(demo_dice), "the demo's own"
+
+    again = run_command(*command, *names[:2], environment=demo.environment)
+    assert "Nothing is left to train." in again
+    assert "$" not in again
+
+
 @pytest.mark.slow
 def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
     """torchrun on two "machines" of this one: killed in its second epoch and started again, one joins the other, and

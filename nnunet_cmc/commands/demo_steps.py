@@ -3,12 +3,10 @@
 import os
 import shlex
 import shutil
-import subprocess
-import sysconfig
 import time
-from collections import deque
 from pathlib import Path
 
+from nnunet_cmc.commands.subcommands import elapsed, run_logged
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
@@ -127,45 +125,19 @@ class Demo:
         """Print a command, of ``words`` and ``arguments``, run it, and show its progress."""
         command = [*words.split(), *map(str, arguments)]
         print(f"\n[{self._elapsed()}] {title}\n  $ {shlex.join(command)}", flush=True)
-        log = self.output / "logs" / f"{step}.txt"
-        last: deque[str] = deque(maxlen=15)
-        with (
-            log.open("w") as file,
-            subprocess.Popen(
-                [_script(command[0]), *command[1:]],
-                env=self.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            ) as process,
-        ):
-            assert process.stdout is not None
-            for line in process.stdout:  # a progress bar ends each of its states with a carriage return: one line too
-                file.write(line)
-                last.append(line)
-                if shown := _progress(line):
-                    print(f"    [{self._elapsed()}] {shown}", flush=True)
-        if process.returncode:
-            tail = "".join(last)
-            raise RuntimeError(f"{command[0]} failed with exit code {process.returncode}; the end of {log}:\n{tail}")
+
+        def show(line: str) -> None:
+            if shown := _progress(line):
+                print(f"    [{self._elapsed()}] {shown}", flush=True)
+
+        run_logged(command, self.output / "logs" / f"{step}.txt", self.environment, show)
 
     def _elapsed(self) -> str:
-        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
-        return f"{minutes}:{seconds:02d}"
+        return elapsed(time.monotonic() - self.started)
 
 
 def _assignments(pairs: dict) -> list[str]:
     return [f"{name}={value}" for name, value in pairs.items()]
-
-
-def _script(name: str) -> str:
-    """Find a command of this environment, which need not be on PATH."""
-    script = Path(sysconfig.get_path("scripts")) / name
-    found = str(script) if script.exists() else shutil.which(name)
-    if found is None:
-        raise RuntimeError(f"The command {name} is not installed beside this Python: install nnunetv2 and nnunet_cmc.")
-    return found
 
 
 def _progress(line: str) -> str | None:

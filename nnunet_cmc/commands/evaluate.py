@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paired_statistics import Comparison
-    from nnunet_cmc.evaluation.paper_table import averages_markdown, save_tables
-    from nnunet_cmc.evaluation.tables import format_table, save_summary, save_summary_csv
+    from nnunet_cmc.evaluation.paper_table import averages_markdown, save_comparison
+    from nnunet_cmc.evaluation.tables import format_table
     from nnunet_cmc.utils.files import require_writable
 
     predictions = _named_folders(args.prediction)
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
     for folder in predictions.values():  # before the evaluation, which takes long
         matched_files(args.reference, folder, description.file_ending)
-    output, written = Path(args.output or first), []
+    output = Path(args.output or first)
     require_writable(output)
     evaluations = {}
     for name, folder in predictions.items():
@@ -72,14 +72,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"{name}: {folder}", flush=True)
         evaluations[name] = evaluate_folder(args.reference, folder, description, processes_of(args), args.tolerance)
     comparison = Comparison(evaluations, {case: description.subject_of(case) for case in references})
-
-    for name, evaluation in evaluations.items():
-        own = output / name if several else output
-        own.mkdir(parents=True, exist_ok=True)
-        save_summary(evaluation, own / "summary.json")
-        save_summary_csv(evaluation, own / "summary.csv")
-        written += [own / "summary.json", own / "summary.csv"]
-    written += save_tables(comparison, output, "comparison" if several else "summary")
+    written = save_comparison(comparison, output)
     if args.report:
         written.append(save_report(output, comparison, scans, stress))
 

@@ -14,7 +14,7 @@ import nnunet_cmc
 from nnunet_cmc.registration.version import require_supported_nnunet
 
 COMMANDS = (
-    "demo", "convert", "inspect", "split", "weights", "train", "evaluate", "stress", "explain", "doctor",
+    "demo", "convert", "inspect", "split", "weights", "train", "evaluate", "compare", "stress", "explain", "doctor",
 )  # fmt: skip
 REMEDIES = {
     errno.EACCES: "change its permissions, or name another place",

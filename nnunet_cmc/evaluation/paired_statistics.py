@@ -1,7 +1,7 @@
 """Paired comparison of several predictions of the same cases: bootstrap intervals and Wilcoxon signed-rank tests."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -47,13 +47,24 @@ class Comparison:
     Args:
         subjects: patient of each case; cases of one patient are not independent, so bootstrap and test draw patients.
         seed: of the bootstrap.
+        missing: name of each row that has no numbers, and why, in a sentence.
+        remarks: sentences below the tables.
     """
 
-    def __init__(self, evaluations: Mapping[str, Evaluation], subjects: Mapping[str, str], seed: int = 0):
+    def __init__(
+        self,
+        evaluations: Mapping[str, Evaluation],
+        subjects: Mapping[str, str],
+        seed: int = 0,
+        missing: Mapping[str, str] | None = None,
+        remarks: Sequence[str] = (),
+    ):
         self.evaluations = dict(evaluations)
         self.names = list(self.evaluations)
         self.subjects = subjects
         self.seed = seed
+        self.missing = dict(missing or {})
+        self.remarks = list(remarks)
         first = next(iter(self.evaluations.values()))
         self.classes = list(first.classes)
         self.groups = first.groups
@@ -85,6 +96,8 @@ class Comparison:
     def as_json(self) -> dict:
         """Return every cell and test: ``[prediction][group][metric][class or average]``."""
         result: dict = {"first": self.names[0], "confidence": CONFIDENCE, "seed": self.seed, "predictions": {}}
+        if self.missing:
+            result["missing"] = self.missing
         for (name, group, metric, column), cell in self.cells.items():
             entry = vars(cell) | {}
             if test := self.tests.get((name, group, metric, column)):

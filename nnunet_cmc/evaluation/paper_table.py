@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
-from nnunet_cmc.evaluation.tables import aligned
+from nnunet_cmc.evaluation.tables import aligned, save_summary, save_summary_csv
 from nnunet_cmc.utils.files import write_json, write_text
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
@@ -46,13 +46,14 @@ class TableCell(NamedTuple):
 
 
 def table_rows(comparison: Comparison, metric: str) -> list[tuple[str, list[TableCell]]]:
-    """Return a row per prediction: its name, and the cells of all columns of all groups."""
+    """Return a row per prediction: its name, and the cells of all columns of all groups; last those without numbers."""
     columns = [(group, metric, column) for group in comparison.groups for column in comparison.columns]
     winners = {column: best(comparison, *column) for column in columns}
-    return [
+    rows = [
         (name, [TableCell(cell_text(metric, comparison.cells[(name, *key)]), name in winners[key]) for key in columns])
         for name in comparison.names
     ]
+    return [*rows, *((name, [TableCell("-", False)] * len(columns)) for name in comparison.missing)]
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -74,7 +75,8 @@ def notes(comparison: Comparison) -> list[str]:
             fewer.append(f"{group} {column} is in {ends} of {every}")
     if fewer:
         lines.append(f"Where neither reference nor prediction has a class, it is not judged: {', '.join(fewer)} cases.")
-    return lines
+    lines += comparison.remarks
+    return lines + [f"{name} has no numbers: {reason}" for name, reason in comparison.missing.items()]
 
 
 class Averages(NamedTuple):
@@ -144,6 +146,18 @@ def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> li
         return files[:2]
     write_json(files[2], comparison.as_json())
     return files
+
+
+def save_comparison(comparison: Comparison, folder: str | PathLike) -> list[Path]:
+    """Write ``summary.json`` and ``.csv`` of each prediction, of several in ``NAME/``, and :func:`save_tables`."""
+    several, files = len(comparison.names) > 1, []
+    for name, evaluation in comparison.evaluations.items():
+        own = Path(folder, name) if several else Path(folder)
+        own.mkdir(parents=True, exist_ok=True)
+        save_summary(evaluation, own / "summary.json")
+        save_summary_csv(evaluation, own / "summary.csv")
+        files += [own / "summary.json", own / "summary.csv"]
+    return files + save_tables(comparison, folder, "comparison" if several else "summary")
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

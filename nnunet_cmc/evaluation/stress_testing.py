@@ -79,11 +79,7 @@ def find_cases(
     files = numbered_cases(folder, ending)
     cases = {}
     for case, images in files.items():
-        by_channel = check_case(images, description)[1]
-        declared = description.present_channels.get(case)
-        if declared is None:
-            declared = tuple(c for c, file in by_channel.items() if sitk.GetArrayFromImage(sitk.ReadImage(file)).any())
-        present = {channel: file for channel, file in by_channel.items() if channel in declared}
+        present = present_files(images, description)
         if len(present) > 1:
             cases[case] = present
     if not cases:
@@ -97,6 +93,18 @@ def find_cases(
             "add them, or remove the scans."
         )
     return cases
+
+
+def present_files(images: Sequence[str], description: DatasetDescription) -> dict[int, str]:
+    """Return the files by channel of the modalities that a case has: those stated, or those that are not all zero.
+
+    ValueError: see :func:`check_case`.
+    """
+    case, by_channel = check_case(images, description)
+    declared = description.present_channels.get(case)
+    if declared is None:
+        declared = tuple(c for c, file in by_channel.items() if sitk.GetArrayFromImage(sitk.ReadImage(file)).any())
+    return {channel: file for channel, file in by_channel.items() if channel in declared}
 
 
 def stress_test(
@@ -136,7 +144,9 @@ def stress_test(
             bar.update(len(concerned) - len(waiting))
             for part in (waiting[i : i + at_once] for i in range(0, len(waiting), at_once)):
                 with hidden_folder(output) as made, hidden_folder(folder) as predicted, redirect_stdout(log):
-                    inputs = [_inputs(condition, case, cases[case], len(names), ending, made, seed) for case in part]
+                    inputs = [
+                        input_files(condition, case, cases[case], len(names), ending, made, seed) for case in part
+                    ]
                     predict(inputs, [str(predicted / case) for case in part])
                     for case in part:  # a file in the folder is complete, even after a kill
                         os.replace(predicted / (case + ending), folder / (case + ending))
@@ -147,8 +157,8 @@ def stress_test(
     return evaluations
 
 
-def _inputs(
-    condition: Condition, case: str, files: Mapping[int, str], channels: int, ending: str, made: Path, seed: int
+def input_files(
+    condition: Condition, case: str, files: Mapping[int, str], channels: int, ending: str, made: Path, seed: int = 0
 ) -> list[str]:
     """Return a file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
     given = set(files if condition.given is None else condition.given)

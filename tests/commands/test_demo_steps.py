@@ -3,14 +3,14 @@ import time
 
 import pytest
 
-from nnunet_cmc.commands import demo_steps
+from nnunet_cmc.commands import demo_steps, subcommands
 
 
 def test_progress_is_shown_while_a_command_runs(tmp_path, monkeypatch):
     """Without PYTHONUNBUFFERED a Python command keeps its first 8 KiB to itself."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     shown = {}
-    monkeypatch.setattr(demo_steps, "_script", lambda name: sys.executable)
+    monkeypatch.setattr(subcommands, "script", lambda name: sys.executable)
     monkeypatch.setattr(demo_steps, "_progress", lambda line: shown.setdefault(line.strip(), time.monotonic()) and None)
     steps = demo_steps.Demo(tmp_path / "demo", seed=0)
     steps._command("wait", "Wait", "python", "-c", "import time; print('first'); time.sleep(1.5); print('last')")
@@ -19,7 +19,7 @@ def test_progress_is_shown_while_a_command_runs(tmp_path, monkeypatch):
 
 
 def test_a_failing_command_is_named_with_the_end_of_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_steps, "_script", lambda name: sys.executable)
+    monkeypatch.setattr(subcommands, "script", lambda name: sys.executable)
     steps = demo_steps.Demo(tmp_path / "demo", seed=0)
     with pytest.raises(RuntimeError, match=r"(?s)exit code 1.*out of luck"):
         steps._command("fail", "Fail", "python", "-c", "raise SystemExit('out of luck')")

@@ -1,0 +1,182 @@
+"""``nnunet_cmc compare``: the paper's Table 1 for one's own data: several systems, trained, predicted and judged."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_cmc.commands.arguments import add_dataset, processes_of, raw_dataset
+
+if TYPE_CHECKING:
+    from nnunet_cmc.commands.compared_systems import System
+    from nnunet_cmc.evaluation.judged_cases import JudgedCases
+    from nnunet_cmc.evaluation.paired_statistics import Comparison
+
+HELP = "train, predict and judge what is missing of a table of several systems on one dataset: tables, tests, report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_dataset(parser)
+    parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the systems (%(default)s)")
+    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+    parser.add_argument(
+        "--trainers",
+        nargs="+",
+        required=True,
+        metavar="TRAINER[:PLANS]",
+        help="a row each, such as SupTrainer CMCTrainer nnUNetTrainer:nnUNetPlans; all are tested against the first",
+    )
+    parser.add_argument("--folds", nargs="+", required=True, metavar="FOLD", help="folds to train, such as 0 1 2")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at the same time (%(default)s)")
+    parser.add_argument(
+        "-device", "--device", choices=("cuda", "cpu", "mps"), default="cuda", help="to compute on (%(default)s)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="for everything but what is trained, which goes to nnUNet_results; one it was interrupted in resumes; "
+        "default: comparison_DATASET, here",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of trainings to do; nnU-Net's trainers have none (0)")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
+    parser.add_argument(
+        "-np", dest="processes", type=int, help="cases judged at the same time; default: nnUNet_def_n_proc or the cores"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from nnunet_cmc.commands.compared_systems import find_systems
+    from nnunet_cmc.commands.comparison_runs import Run, Runner, Settings, plan_text, why
+    from nnunet_cmc.data.format.dataset_json import DatasetDescription
+    from nnunet_cmc.evaluation.paper_table import to_markdown
+    from nnunet_cmc.trainers.checks import require_device
+    from nnunet_cmc.utils.files import require_writable
+
+    folds = _folds(args)
+    raw = raw_dataset(args.dataset)
+    description = DatasetDescription.read(raw / "dataset.json")
+    systems = find_systems(args.trainers, args.plans, raw.name, args.configuration, description)
+    require_device(torch.device(args.device))
+    output = Path(args.output or f"comparison_{raw.name}").resolve()
+    require_writable(output)
+    judged, what = _judged_cases(raw, folds, output)
+    settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
+    _resume(settings, output)
+
+    predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
+    runs = [Run(s, f, judged[f].images, folder) for (s, f), folder in predictions.items()]
+    print(f"{what}\nEverything but the trained models goes to {output}.\n\n{plan_text(runs, args.jobs)}\n", flush=True)
+    runner = Runner(settings, output / "logs", args.jobs)
+    failures = runner.run(runs)
+    missing = why(failures, runner.logs)
+    if len(missing) == len(systems):
+        raise ValueError(
+            f"No system has numbers to compare; {next(iter(missing))} has none: {missing[systems[0].name]}"
+        )
+    comparison = _compare([s for s in systems if s.name not in missing], judged, predictions, args, missing, what)
+    written = _write(comparison, judged, output)
+    print(f"\n{to_markdown(comparison)}\nWritten: {', '.join(map(str, written))}")
+    if crashed := [run for run, error in failures.items() if error.refusal is None]:
+        raise RuntimeError(
+            f"{len(crashed)} runs failed, such as {crashed[0].name}: see {runner.logs}, and run this again when the "
+            "cause is gone; what is done stays done."
+        )
+
+
+def _folds(args: argparse.Namespace) -> list[str]:
+    folds = list(dict.fromkeys(args.folds))
+    if wrong := [fold for fold in folds if fold != "all" and not fold.isdecimal()]:
+        raise ValueError(f"A fold is a number from 0 on, or all, but not {wrong[0]}: correct --folds.")
+    if args.jobs < 1:
+        raise ValueError(f"The number of jobs must be 1 or more, but is {args.jobs}: correct --jobs.")
+    return folds
+
+
+def _judged_cases(raw: Path, folds: Sequence[str], output: Path) -> tuple[dict[str, "JudgedCases"], str]:
+    """Lay out the cases that each fold is judged by, and say which they are."""
+    from nnunet_cmc.data.format.dataset_json import DatasetDescription
+    from nnunet_cmc.evaluation.judged_cases import labeled_test_cases, lay_out, validation_cases
+
+    description = DatasetDescription.read(raw / "dataset.json")
+    modalities = "from each modality alone and from all that the case has"
+    if test := labeled_test_cases(raw, description):
+        judged = dict.fromkeys(folds, lay_out(test, description, output / "cases" / "test"))
+        models = f"{'the model of fold' if len(folds) == 1 else 'each model of the folds'} {', '.join(folds)}"
+        return judged, (
+            f"Judged by the {len(test)} test cases of {raw / 'labelsTs'}, which {models} predicts {modalities}."
+        )
+    of_folds = {fold: validation_cases(raw, fold) for fold in folds}
+    judged = {fold: lay_out(cases, description, output / "cases" / f"fold_{fold}") for fold, cases in of_folds.items()}
+    number = ", ".join(f"fold {fold}: {len(cases)}" for fold, cases in of_folds.items())
+    return judged, (
+        f"Judged by validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "
+        "Trainings of this package weigh the modalities by patches of them: the numbers are slightly optimistic."
+    )
+
+
+def _resume(settings, output: Path) -> None:
+    """Write what all runs have in common to the folder, or refuse one of another comparison."""
+    from nnunet_cmc.utils.files import read_json, write_json
+
+    kept = {key: value for key, value in vars(settings).items() if key != "device"}
+    file = output / "settings.json"
+    if not file.is_file():
+        write_json(file, kept)
+    elif (before := read_json(file, f"remove {output}, or name another folder with -o")) != kept:
+        changed = [key for key in kept if not isinstance(before, dict) or before.get(key) != kept[key]]
+        raise ValueError(
+            f"{output} is of another comparison, with other {', '.join(changed)} ({file}): name another folder with -o."
+        )
+
+
+def _compare(
+    systems: Sequence["System"],
+    judged: Mapping[str, "JudgedCases"],
+    predictions: Mapping[tuple["System", str], Path],
+    args: argparse.Namespace,
+    missing: Mapping[str, str],
+    what: str,
+) -> "Comparison":
+    from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
+    from nnunet_cmc.evaluation.judged_cases import name_in, pool
+    from nnunet_cmc.evaluation.paired_statistics import Comparison
+
+    processes = processes_of(args)
+    evaluations = {}
+    for system in systems:
+        print(f"Evaluating {system.name}", flush=True)
+        of_folds = {
+            fold: evaluate_folder(cases.labels, predictions[system, fold], cases.description, processes, progress=False)
+            for fold, cases in judged.items()
+        }
+        evaluations[system.name] = pool(of_folds)
+    subjects = {
+        name_in(judged, case, fold): subject
+        for fold, cases in judged.items()
+        for case, subject in cases.description.subjects.items()
+    }
+    return Comparison(evaluations, subjects, missing=missing, remarks=[what])
+
+
+def _write(comparison: "Comparison", judged: Mapping[str, "JudgedCases"], output: Path) -> list[Path]:
+    from nnunet_cmc.evaluation.folder_evaluation import label_maps
+    from nnunet_cmc.evaluation.judged_cases import name_in
+    from nnunet_cmc.evaluation.metrics import METRICS
+    from nnunet_cmc.evaluation.paper_table import save_comparison
+    from nnunet_cmc.evaluation.report import find_scans, save_report
+    from nnunet_cmc.evaluation.results import save_csv
+
+    written = save_comparison(comparison, output)
+    table = output / "comparison.csv"
+    save_csv(comparison.table, ["prediction", "subject", "case", "modalities", "class"], METRICS, table)
+    scans = {
+        name_in(judged, case, fold): files
+        for fold, cases in judged.items()
+        for case, files in find_scans(
+            cases.images, cases.description, label_maps(cases.labels, cases.description.file_ending)
+        ).items()
+    }
+    return [*written, table, save_report(output, comparison, scans)]

@@ -1,0 +1,84 @@
+"""Commands of nnU-Net's and ours as processes of their own, with a log."""
+
+import re
+import shutil
+import subprocess
+import sysconfig
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+TAIL = 15  # lines of a log that an error shows
+_ERROR = re.compile(r"(?P<kind>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit))(?:: (?P<message>.*))?\s*")
+
+
+class CommandError(RuntimeError):
+    """A command that ended with an exit code other than 0.
+
+    Attributes:
+        refusal: the sentence of the ValueError that ended it, which says what the user can do; None after anything
+            else.
+    """
+
+    def __init__(self, message: str, refusal: str | None = None):
+        super().__init__(message)
+        self.refusal = refusal
+
+
+def run_logged(
+    command: Sequence[str],
+    log: str | Path,
+    environment: Mapping[str, str],
+    line: Callable[[str], None] = lambda text: None,
+    started: Callable[[subprocess.Popen], None] = lambda process: None,
+) -> None:
+    """Run a command of this environment, whose output goes to ``log``; CommandError, with its end, if it fails.
+
+    Args:
+        line: is called with each line of output as it comes.
+        started: is called with the process.
+    """
+    last: deque[str] = deque(maxlen=TAIL)
+    error = None
+    with (
+        Path(log).open("w", encoding="utf-8") as file,
+        subprocess.Popen(
+            [script(command[0]), *command[1:]],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        started(process)
+        assert process.stdout is not None
+        for text in process.stdout:  # a progress bar ends each of its states with a carriage return: one line too
+            file.write(text)
+            last.append(text)
+            error = _ERROR.fullmatch(text) or error
+            line(text)
+    if process.returncode:
+        tail = "".join(last)
+        refused = error is not None and error["kind"] == "ValueError"
+        raise CommandError(
+            f"{command[0]} failed with exit code {process.returncode}; the end of {log}:\n{tail}",
+            error["message"] if error is not None and refused else None,
+        )
+
+
+def script(name: str) -> str:
+    """Find a command of this environment, which need not be on PATH. RuntimeError if it is not there."""
+    found = Path(sysconfig.get_path("scripts")) / name
+    path = str(found) if found.exists() else shutil.which(name)
+    if path is None:
+        raise RuntimeError(f"The command {name} is not installed beside this Python: install nnunetv2 and nnunet_cmc.")
+    return path
+
+
+def elapsed(seconds: float) -> str:
+    """Format a duration: 0:05 (minutes and seconds), or 2:03:00 with hours."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,51 @@
+"""How long a training of nnU-Net's will take, from the logs of those of the same trainer, plans and configuration."""
+
+import re
+from pathlib import Path
+from statistics import median
+
+from nnunet_cmc.utils.files import read_json
+
+EPOCH = re.compile(r"Epoch (\d+)\s*$", re.MULTILINE)
+EPOCH_TIME = re.compile(r"Epoch time: ([\d.]+) s")
+CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # that --c goes on from
+
+
+def expected_seconds(fold: Path) -> float | None:
+    """Estimate the rest of the training in this folder ``fold_X``; None if no fold of the model has begun to train.
+
+    The epochs left, as far as the logs say where it was interrupted, times the median of all folds' epochs.
+    """
+    epochs = [float(seconds) for log in _logs(fold.parent) for seconds in EPOCH_TIME.findall(_text(log))]
+    left = epochs_left(fold)
+    return None if left is None or not epochs else left * median(epochs)
+
+
+def epochs_left(fold: Path) -> int | None:
+    """Return how many epochs the training in this folder has before it; None if no fold tells how many there are."""
+    if (fold / CHECKPOINTS[0]).is_file():
+        return 0
+    length = next((n for other in (fold, *sorted(fold.parent.glob("fold_*"))) if (n := _length(other))), None)
+    if length is None:
+        return None
+    logs = [log for log in _logs(fold.parent) if log.parent == fold]
+    has_checkpoint = any((fold / name).is_file() for name in CHECKPOINTS)
+    begun = [int(epoch) for log in logs[-1:] for epoch in EPOCH.findall(_text(log))] if has_checkpoint else []
+    return max(0, length - max(begun, default=0))
+
+
+def _length(fold: Path) -> int | None:
+    """Read the number of epochs from what nnU-Net writes when a training begins."""
+    if not (fold / "debug.json").is_file():
+        return None
+    content = read_json(fold / "debug.json", "remove it")
+    length = str(content.get("num_epochs", "")) if isinstance(content, dict) else ""
+    return int(length) if length.isdecimal() else None
+
+
+def _logs(model: Path) -> list[Path]:
+    return sorted(model.glob("fold_*/training_log_*.txt"), key=lambda log: log.stat().st_mtime)
+
+
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,129 @@
+"""The cases that compared systems are judged by: scans with labels, each shown with one modality and with all it has.
+
+What is shown of a case is a case of its own here, ``CASE_CT``, ``CASE_MR`` or ``CASE_CT+MR``: nnU-Net predicts them all
+in one go, and the evaluation finds them by the modalities that were shown.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
+from nnunet_cmc.data.format.scan_folder import numbered_cases
+from nnunet_cmc.data.format.splits import load_fold, splits_in_force
+from nnunet_cmc.evaluation.folder_evaluation import label_maps
+from nnunet_cmc.evaluation.results import Evaluation
+from nnunet_cmc.evaluation.stress_testing import Condition, input_files, present_files
+from nnunet_cmc.utils.files import atomic_write, read_json
+
+Labeled = dict[str, tuple[list[str], Path]]  # case -> files of its scans, and its label map
+
+
+@dataclass(frozen=True)
+class JudgedCases:
+    """A folder of what is shown of labelled cases.
+
+    Attributes:
+        images: links to the scans, and volumes of zeros in place of what is not shown.
+        labels: links to the label map of each.
+        description: the dataset's, with the modalities shown and the subject of each.
+    """
+
+    images: Path
+    labels: Path
+    description: DatasetDescription
+
+
+def labeled_test_cases(raw: Path, description: DatasetDescription) -> Labeled:
+    """Find the cases of ``labelsTs`` with their scans in ``imagesTs``; empty without labels.
+
+    ValueError: a label has no scan there, or a file looks like a scan and would not be read.
+    """
+    labels = label_maps(raw / "labelsTs", description.file_ending) if (raw / "labelsTs").is_dir() else {}
+    scans = numbered_cases(raw / "imagesTs", description.file_ending)
+    if missing := sorted(set(labels) - set(scans)):
+        raise ValueError(
+            f"Case {missing[0]} of {raw / 'labelsTs'} has no scan in {raw / 'imagesTs'} ({len(missing)} such cases): "
+            "add the scans, or remove the labels."
+        )
+    return {case: (scans[case], label) for case, label in labels.items()}
+
+
+def validation_cases(raw: Path, fold: str) -> Labeled:
+    """Find the validation cases of a fold. ValueError: there are no folds, not this one, or not all of its cases."""
+    splits = splits_in_force(raw.name)
+    if fold == "all" or splits is None:
+        raise ValueError(
+            f"{raw} has no labelled test cases (imagesTs and labelsTs), and fold {fold} no validation cases of its "
+            "own to judge by instead: make folds with `nnunet_cmc split`, or add test cases."
+        )
+    cases = load_fold(splits, int(fold)).val
+    content: dict[str, Any] = read_json(raw / "dataset.json", REMEDY)
+    files = get_filenames_of_train_images_and_targets(str(raw), content)
+    if missing := sorted(set(cases) - set(files)):
+        raise ValueError(
+            f"Case {missing[0]} of fold {fold} of {splits} is not in {raw} ({len(missing)} such cases): make the folds "
+            "again with `nnunet_cmc split`."
+        )
+    return {case: (files[case]["images"], Path(files[case]["label"])) for case in cases}
+
+
+def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathLike) -> JudgedCases:
+    """Write what is shown of the cases to ``folder``, unless it is there.
+
+    Raises:
+        ValueError: a case is malformed or empty; two would have one name; ``folder`` has other cases.
+    """
+    folder, names, ending = Path(folder), description.modalities, description.file_ending
+    files = {case: present_files(images, description) for case, (images, _) in cases.items()}
+    shown: dict[str, tuple[str, Condition]] = {}
+    for case, present in files.items():
+        if not present:
+            raise ValueError(f"Case {case} shows no modality: all of its scans are zero.")
+        for channels in dict.fromkeys([*((channel,) for channel in present), tuple(present)]):
+            condition = Condition("+".join(names[channel] for channel in channels), channels)
+            name = f"{case}_{condition.folder}"
+            if name in shown:
+                raise ValueError(
+                    f"What is shown of the cases {shown[name][0]} and {case} would both be named {name}: rename one."
+                )
+            shown[name] = case, condition
+    if folder.is_dir():
+        if set(label_maps(folder / "labels", ending)) != set(shown):
+            raise ValueError(f"{folder} holds other cases than are to be judged now: name another folder with -o.")
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder) as new:
+            for part in (images := new / "images", labels := new / "labels"):
+                part.mkdir(parents=True)
+            for name, (case, condition) in shown.items():
+                inputs = input_files(condition, name, files[case], len(names), ending, images)
+                for channel, file in enumerate(map(Path, inputs)):
+                    if file.parent != images:
+                        (images / f"{name}_{channel:04d}{ending}").symlink_to(file.resolve())
+                (labels / f"{name}{ending}").symlink_to(cases[case][1].resolve())
+    own = replace(
+        description,
+        present_channels={name: condition.given or () for name, (_, condition) in shown.items()},
+        subjects={name: description.subject_of(case) for name, (case, _) in shown.items()},
+        listed_files=None,
+    )
+    return JudgedCases(folder / "images", folder / "labels", own)
+
+
+def pool(of_folds: Mapping[str, Evaluation]) -> Evaluation:
+    """Put the cases of several folds into one evaluation; a case is named with its fold."""
+    first = next(iter(of_folds.values()))
+    cases = [
+        replace(case, case=name_in(of_folds, case.case, fold)) for fold, one in of_folds.items() for case in one.cases
+    ]
+    return replace(first, cases=sorted(cases, key=lambda case: case.case))
+
+
+def name_in(folds: Mapping[str, Any], case: str, fold: str) -> str:
+    """Name a case of one of ``folds``: as it is named, if there is only one."""
+    return case if len(folds) == 1 else f"{case}, fold {fold}"

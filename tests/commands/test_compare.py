@@ -1,0 +1,281 @@
+"""``nnunet_cmc compare`` with stand-ins for nnU-Net's commands, which leave the files that those would leave."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+from plans import make_plans
+
+from nnunet_cmc.commands import comparison_runs
+from nnunet_cmc.commands.main import main
+from nnunet_cmc.commands.subcommands import CommandError
+from nnunet_cmc.evaluation import report
+
+save_report = report.save_report
+SCAN = np.arange(1.0, 1001.0, dtype=np.float32).reshape(10, 10, 10)
+LABEL = np.zeros((10, 10, 10), np.uint8)
+LABEL[2:8, 2:8, 2:8] = 1
+LABEL[8:, :3, :3] = 2
+SUP, CMC, TEACHER = "SupTrainer", "CMCTrainer", "MeanTeacherTrainer"
+STOCK = "nnUNetTrainer:nnUNetPlans"
+
+
+class StandIn:
+    """Trains at once; the worse, the fewer modalities are shown, and CMCTrainer is better than the others.
+
+    Attributes:
+        commands: that were given.
+        failures: trainer -> the error of its training.
+    """
+
+    def __init__(self, results):
+        self.results = results
+        self.commands = []
+        self.failures = {}
+
+    def __call__(self, command, log, environment, line=lambda text: None, started=lambda process: None):
+        self.commands.append(command)
+        assert environment["NNUNET_CMC_SEED"] == "7"
+        word = dict(itertools.pairwise(command))
+        if command[0] == "nnUNetv2_train":
+            fold = self.results / f"{word['-tr']}__{word['-p']}__{command[2]}" / f"fold_{command[3]}"
+            fold.mkdir(parents=True, exist_ok=True)
+            if word["-tr"] in self.failures:
+                raise self.failures[word["-tr"]]
+            (fold / "debug.json").write_text(json.dumps({"num_epochs": "5"}))
+            (fold / "training_log_1.txt").write_text("x: Epoch 0 \nx: Epoch time: 2.0 s\n" * 5)
+            line("2026: Epoch time: 120.0 s\n")
+            (fold / "checkpoint_final.pth").write_text("weights")
+        else:
+            predict(word["-i"], word["-o"], word["-tr"] == CMC)
+
+
+def predict(images, output, better):
+    os.makedirs(output)
+    for case in sorted({name[: -len("_0000.nii.gz")] for name in os.listdir(images)}):
+        files = [os.path.join(images, f"{case}_{channel:04d}.nii.gz") for channel in (0, 1)]
+        shown = sum(bool(sitk.GetArrayFromImage(sitk.ReadImage(file)).any()) for file in files)
+        label = np.roll(LABEL, 3 - shown - better, 0)
+        image = sitk.GetImageFromArray(label)
+        image.CopyInformation(sitk.ReadImage(files[0]))
+        sitk.WriteImage(image, os.path.join(output, f"{case}.nii.gz"))
+
+
+@pytest.fixture
+def nnunet(make_dataset, nnunet_folders, write_volume, monkeypatch):
+    """A dataset of two folds, planned for ours and for nnU-Net's trainers, and a stand-in for nnU-Net's commands."""
+    monkeypatch.setattr("nnunetv2.configuration.default_num_processes", 1)
+    cases = {case: ({0: SCAN, 1: 2 * SCAN}, LABEL) for case in "abcd"}
+    raw = make_dataset({**cases, "only": ({1: SCAN}, LABEL)})
+    splits = [{"train": ["c", "d"], "val": ["a", "b", "only"]}, {"train": ["a", "b", "only"], "val": ["c", "d"]}]
+    (raw / "splits_final.json").write_text(json.dumps(splits))
+    preprocessed = nnunet_folders / "preprocessed" / raw.name
+    for name in ("CMCNNUNetPlans", "nnUNetPlans"):
+        plans = make_plans(plans_name=name)
+        if name == "nnUNetPlans":
+            plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "PlainConvUNet"
+        (preprocessed / f"{name}_3d_fullres").mkdir(parents=True)
+        (preprocessed / f"{name}.json").write_text(json.dumps(plans))
+    stand_in = StandIn(nnunet_folders / "results" / raw.name)
+    monkeypatch.setattr(comparison_runs, "run_logged", stand_in)
+    monkeypatch.setattr(report, "save_report", lambda folder, *_: folder / "report.html")  # takes a second
+    return stand_in
+
+
+def compare(tmp_path, *trainers, folds=("0",), more=()):
+    trained = ["-d", "1", "--device", "cpu", "--seed", "7", "-np", "1", "--trainers", *trainers, "--folds", *folds]
+    return main(["compare", *trained, "-o", str(tmp_path / "out"), *more])
+
+
+def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys):
+    assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "Judged by validation cases (fold 0: 3), since there are no labelled test cases" in printed
+    assert printed.count("not known before its first epoch") == 3
+    assert "3 trainings, one at a time; expected for 0 of them, one after the other: not known." in printed
+    assert "SupTrainer, fold 0: 120.0 s for its first epoch, so about 8:00 to go" in printed
+    train, predicted = (
+        [" ".join(command) for command in nnunet.commands if command[0] == f"nnUNetv2_{what}"]
+        for what in ("train", "predict")
+    )
+    assert train == [
+        f"nnUNetv2_train Dataset001_Test 3d_fullres 0 -tr {trainer} -p {plans} -device cpu"
+        for trainer, plans in ((SUP, "CMCNNUNetPlans"), (CMC, "CMCNNUNetPlans"), STOCK.split(":"))
+    ]
+    assert all("-device cpu --disable_tta -npp 1 -nps 1 -i" in command for command in predicted)
+
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    table = table.set_index(["prediction", "modalities", "class", "case"]).sort_index()
+    overlap = {
+        shift: 2 * ((LABEL == 1) & (np.roll(LABEL, shift, 0) == 1)).sum() / (2 * (LABEL == 1).sum())
+        for shift in range(3)
+    }
+    for better, name in enumerate((SUP, CMC)):
+        assert table.loc[name, "CT", "liver"]["Dice"].tolist() == pytest.approx([overlap[2 - better]] * 2)
+        assert table.loc[name, "MR", "liver"].index.tolist() == ["a_MR", "b_MR", "only_MR"]
+        assert table.loc[name, "CT+MR", "liver"]["Dice"].tolist() == pytest.approx([overlap[1 - better]] * 2)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        *(f"comparison.{ending}" for ending in ("md", "tex", "json", "csv")), "settings.json",
+        "cases", "logs", "predictions", SUP, CMC, "nnUNetTrainer",
+    }  # fmt: skip
+    assert "| SupTrainer " in printed
+    assert "Difference to SupTrainer" in printed
+
+    before, nnunet.commands = (tmp_path / "out" / "comparison.json").read_text(), []
+    assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0
+    assert not nnunet.commands
+    assert (tmp_path / "out" / "comparison.json").read_text() == before
+    assert "Nothing is left to train." in capsys.readouterr().out
+
+
+def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsys):
+    assert compare(tmp_path, SUP, CMC) == 0
+    capsys.readouterr()
+    assert compare(tmp_path, SUP, CMC, folds=("0", "1"), more=("--jobs", "2")) == 0
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"1 +to do +to do +about 0:10", printed)) == 2
+    assert (
+        "2 trainings, 2 at the same time; expected for 2 of them, one after the other: about 0:20, measured" in printed
+    )
+    assert "(fold 0: 3, fold 1: 2)" in printed
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]
+    assert {group: found[group]["Dice"]["liver"]["n"] for group in found} == {"CT": 4, "MR": 5, "CT+MR": 4}
+    assert found["CT"]["Dice"]["average"]["against_first"]["n"] == 4
+
+
+def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volume, nnunet_folders):
+    raw = nnunet_folders / "raw" / "Dataset001_Test"
+    for case in ("x", "y"):
+        write_volume(raw / "imagesTs" / f"{case}_0000.nii.gz", SCAN)
+        write_volume(raw / "labelsTs" / f"{case}.nii.gz", LABEL)
+    assert compare(tmp_path, SUP, CMC, folds=("0", "1")) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "Judged by the 2 test cases of" in printed
+    assert "the models of the folds 0, 1, one by one, predict" in printed
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]["CT"]["Dice"]["liver"]
+    assert (found["n"], found["against_first"]["n"]) == (4, 2), "two predictions of each of two patients"
+
+
+def test_a_system_that_refuses_becomes_a_row_that_says_why(nnunet, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "save_report", save_report)
+    nnunet.failures[SUP] = CommandError("a long traceback", "no labelled case has several modalities: use another.")
+    assert compare(tmp_path, SUP, CMC, TEACHER) == 0
+    printed = capsys.readouterr().out
+    why = "SupTrainer has no numbers: (fold 0) no labelled case has several modalities: use another."
+    rows = [line for line in printed.splitlines() if line.startswith("| SupTrainer")]
+    assert len(rows) == 2, "of Dice and ASSD"
+    assert set(rows[0].replace(" ", "").split("|")[2:-1]) == {"-"}
+    assert "Difference to CMCTrainer" in printed
+    for file in ("comparison.md", "comparison.tex", "report.html"):
+        assert why in (tmp_path / "out" / file).read_text()
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["missing"] == {SUP: why.split(": ", 1)[1]}
+
+
+def test_a_crash_does_not_stop_the_others_but_is_an_error(nnunet, tmp_path, capsys):
+    nnunet.failures[CMC] = CommandError("nnUNetv2_train failed with exit code -9; the end of log.txt:\n")
+    assert compare(tmp_path, SUP, CMC, TEACHER) == 1
+    shown = capsys.readouterr()
+    assert "1 runs failed, such as CMCTrainer, fold 0: see" in shown.err
+    assert "CMCTrainer has no numbers: (fold 0) a command failed, see" in shown.out
+    assert [command[4:6] for command in nnunet.commands if "predict" in command[0]]
+    nnunet.failures, nnunet.commands = {}, []
+    assert compare(tmp_path, SUP, CMC, TEACHER) == 0
+    assert [command[0] for command in nnunet.commands] == ["nnUNetv2_train", "nnUNetv2_predict"]
+
+    nnunet.failures = {trainer: CommandError("", "the scans are flat.") for trainer in ("CSC", "CMCTrainer_noCSC")}
+    assert compare(tmp_path, "CMCTrainer_noCSC") == 1
+    assert (
+        "No system has numbers to compare; CMCTrainer_noCSC has none: (fold 0) the scans are flat."
+        in capsys.readouterr().err
+    )
+
+
+def test_what_is_begun_goes_on_and_what_is_trained_anew_is_predicted_anew(nnunet, tmp_path):
+    fold = nnunet.results / f"{SUP}__CMCNNUNetPlans__3d_fullres" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "checkpoint_latest.pth").touch()
+    assert compare(tmp_path, SUP, CMC) == 0
+    assert [command[-1] == "--c" for command in nnunet.commands if command[0] == "nnUNetv2_train"] == [True, False]
+    nnunet.commands = []
+    later = time.time() + 60
+    os.utime(fold / "checkpoint_final.pth", (later, later))
+    assert compare(tmp_path, SUP, CMC) == 0
+    assert [(command[0], SUP in command) for command in nnunet.commands] == [("nnUNetv2_predict", True)]
+
+
+@pytest.mark.parametrize(
+    ("trainers", "more", "sentence"),
+    [
+        (["CMCTrainer_fast"], (), "There is no trainer CMCTrainer_fast: take one of CMCTrainer, "),
+        (["Supertrainer"], (), "There is no trainer Supertrainer, neither nnU-Net's nor of nnunet_cmc"),
+        ([SUP, CMC, SUP], (), "The row SupTrainer with the plans CMCNNUNetPlans stands twice"),
+        ([SUP], ("-p", "CMCTinyPlans"), "CMCTinyPlans.json, for the trainer SupTrainer: plan and preprocess"),
+        (["nnUNetTrainer"], (), "nnUNetTrainer cannot train the plans CMCNNUNetPlans of a CMC planner: name nnU-Net's"),
+        ([f"{SUP}:nnUNetPlans"], (), "SupTrainer cannot train the plans"),
+        ([SUP], ("-c", "3d_lowres"), "have no configuration 3d_lowres"),
+        ([SUP], ("--folds", "one"), "A fold is a number from 0 on, or all, but not one"),
+        ([SUP], ("--folds", "5"), "has no fold 5"),
+        ([SUP], ("--jobs", "0"), "The number of jobs must be 1 or more, but is 0"),
+        ([SUP], ("-d", "2"), "There is not exactly one dataset 2"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_before_anything_starts(nnunet, tmp_path, capsys, trainers, more, sentence):
+    assert compare(tmp_path, *trainers, more=more) == 1
+    assert sentence in capsys.readouterr().err
+    assert not nnunet.commands
+    assert not nnunet.results.exists()
+
+
+def test_data_that_are_not_preprocessed(nnunet, tmp_path, capsys, nnunet_folders):
+    (nnunet_folders / "preprocessed" / "Dataset001_Test" / "CMCNNUNetPlans_3d_fullres").rmdir()
+    assert compare(tmp_path, SUP) == 1
+    assert "run nnUNetv2_preprocess -d Dataset001_Test -plans_name CMCNNUNetPlans" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_comparison(nnunet, tmp_path, capsys):
+    assert compare(tmp_path, SUP) == 0
+    assert compare(tmp_path, SUP, more=("--disable_tta", "--seed", "8")) == 1
+    assert "out is of another comparison, with other seed, mirroring (" in capsys.readouterr().err
+
+
+def test_a_trainer_with_several_plans_names_them_in_its_rows(nnunet, tmp_path, capsys, nnunet_folders):
+    preprocessed = nnunet_folders / "preprocessed" / "Dataset001_Test"
+    (preprocessed / "Others_3d_fullres").mkdir()
+    (preprocessed / "Others.json").write_text(json.dumps(make_plans(plans_name="Others")))
+    assert compare(tmp_path, SUP, f"{SUP}:Others", CMC) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"]
+    assert list(found) == ["SupTrainer CMCNNUNetPlans", "SupTrainer Others", "CMCTrainer"]
+
+
+def test_sigterm_ends_the_commands_and_starts_no_more(nnunet, tmp_path, monkeypatch):
+    class Sleeping:
+        """Sleeps until it is terminated."""
+
+        def __init__(self):
+            self.over = threading.Event()
+            self.terminate = self.over.set
+
+    begun = []
+
+    def sleep(command, log, environment, line, started):
+        begun.append(command)
+        started(process := Sleeping())
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert process.over.wait(10)
+        raise CommandError("terminated")
+
+    monkeypatch.setattr(comparison_runs, "run_logged", sleep)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"):
+        compare(tmp_path, SUP, CMC)
+    assert len(begun) == 1
+    assert signal.getsignal(signal.SIGTERM) is before

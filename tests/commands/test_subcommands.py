@@ -1,0 +1,54 @@
+import os
+import sys
+
+import pytest
+
+from nnunet_cmc.commands import subcommands
+from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch):
+    """``python(code)`` runs it as a command whose log is ``tmp_path / "log.txt"``."""
+    monkeypatch.setattr(subcommands, "script", lambda name: sys.executable)
+    return lambda code, **more: run_logged(["python", "-c", code], tmp_path / "log.txt", os.environ, **more)
+
+
+def test_output_goes_to_the_log_and_to_the_listener(python, tmp_path):
+    lines, processes = [], []
+    python("import sys; print('über'); print('err', file=sys.stderr)", line=lines.append, started=processes.append)
+    assert sorted(lines) == ["err\n", "über\n"]
+    assert sorted((tmp_path / "log.txt").read_text("utf-8").splitlines()) == ["err", "über"]
+    assert processes[0].returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "refusal"),
+    [
+        ("raise ValueError('Case a: no label: add it.')", "Case a: no label: add it."),
+        ("raise RuntimeError('CUDA out of memory')", None),
+        ("raise KeyError('spacing')", None),
+        ("import sys; print('ValueError: of the past'); sys.exit(3)", "of the past"),
+        ("try: int('x')\nexcept ValueError as error: raise RuntimeError('a worker died') from error", None),
+        ("import os; os.kill(os.getpid(), 9)", None),
+    ],
+)
+def test_only_the_last_error_of_a_user_is_a_refusal(python, code, refusal):
+    with pytest.raises(CommandError, match=r"python failed with exit code -?\d+; the end of .*log.txt:") as caught:
+        python(code)
+    assert caught.value.refusal == refusal
+
+
+def test_a_command_that_is_not_installed():
+    with pytest.raises(RuntimeError, match="The command nnUNetv3_train is not installed beside this Python"):
+        subcommands.script("nnUNetv3_train")
+
+
+def test_durations():
+    assert [elapsed(seconds) for seconds in (5.9, 65, 3599, 3600, 90061)] == [
+        "0:05",
+        "1:05",
+        "59:59",
+        "1:00:00",
+        "25:01:01",
+    ]

@@ -1,0 +1,100 @@
+"""What is shown of the cases that systems are judged by."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.reading.raw_case import read_case, shown_channels
+from nnunet_cmc.evaluation.judged_cases import labeled_test_cases, lay_out, pool, validation_cases
+from nnunet_cmc.evaluation.results import CaseResult, Evaluation
+
+VOLUME = np.arange(1.0, 28.0, dtype=np.float32).reshape(3, 3, 3)
+LABEL = np.eye(3, dtype=np.uint8)[None].repeat(3, 0)
+
+
+@pytest.fixture
+def raw(make_dataset, write_volume):
+    """Labelled cases in both modalities and in MR alone; of the test cases, one has CT and a declared absence of MR."""
+    folder = make_dataset({"a": ({0: VOLUME, 1: 2 * VOLUME}, LABEL), "b": ({1: VOLUME}, LABEL)})
+    write_volume(folder / "imagesTs" / "x_0000.nii.gz", VOLUME)
+    write_volume(folder / "imagesTs" / "x_0001.nii.gz", 0 * VOLUME)  # nothing says so in dataset.json
+    write_volume(folder / "imagesTs" / "unlabelled_0000.nii.gz", VOLUME)
+    return folder
+
+
+def description(raw, **cmc):
+    content = json.loads((raw / "dataset.json").read_text())
+    content["cmc"] |= cmc
+    (raw / "dataset.json").write_text(json.dumps(content))
+    return DatasetDescription.read(raw / "dataset.json")
+
+
+def test_each_modality_alone_and_all_of_a_case(raw, tmp_path, write_volume):
+    (raw / "splits_final.json").write_text(json.dumps([{"train": [], "val": []}, {"train": ["c"], "val": ["a", "b"]}]))
+    dataset = description(raw, subjects={"a": "patient"})
+    judged = lay_out(validation_cases(raw, "1"), dataset, tmp_path / "out")
+    shown = {"a_CT": (0,), "a_MR": (1,), "a_CT+MR": (0, 1), "b_MR": (1,)}
+    assert judged.description.present_channels == shown
+    assert {name: judged.description.subject_of(name) for name in shown} == {
+        "a_CT": "patient", "a_MR": "patient", "a_CT+MR": "patient", "b_MR": "b",
+    }  # fmt: skip
+    files = [judged.images / f"{name}_{channel:04d}.nii.gz" for name in shown for channel in (0, 1)]
+    assert sorted(judged.images.iterdir()) == sorted(files), "stock nnU-Net needs a file of every channel"
+    for name, channels in shown.items():
+        data, _ = read_case([str(file) for file in files if file.name[:-12] == name], dataset)
+        assert shown_channels(data) == list(channels)
+        label = sitk.GetArrayFromImage(sitk.ReadImage(str(judged.labels / f"{name}.nii.gz")))
+        assert np.array_equal(label, LABEL)
+    np.testing.assert_array_equal(read_case([str(file) for file in files[4:6]], dataset)[0], [VOLUME, 2 * VOLUME])
+
+
+def test_test_cases_are_those_with_labels(raw, tmp_path, write_volume):
+    assert labeled_test_cases(raw, description(raw)) == {}
+    write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
+    cases = labeled_test_cases(raw, description(raw))
+    assert list(cases) == ["x"]
+    assert lay_out(cases, description(raw), tmp_path / "out").description.present_channels == {"x_CT": (0,)}
+    write_volume(raw / "labelsTs" / "y.nii.gz", LABEL)
+    with pytest.raises(ValueError, match=r"Case y of .*labelsTs has no scan in .*imagesTs \(1 such cases\): add the"):
+        labeled_test_cases(raw, description(raw))
+
+
+def test_a_folder_is_taken_again_for_the_same_cases_only(raw, tmp_path, write_volume):
+    write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
+    cases = labeled_test_cases(raw, description(raw))
+    judged = lay_out(cases, description(raw), tmp_path / "out")
+    before = {file: file.lstat().st_mtime_ns for file in judged.images.iterdir()}
+    assert lay_out(cases, description(raw), tmp_path / "out") == judged
+    assert {file: file.lstat().st_mtime_ns for file in judged.images.iterdir()} == before
+    more = {**cases, "z": cases["x"]}
+    with pytest.raises(ValueError, match="out holds other cases than are to be judged now: name another folder"):
+        lay_out(more, description(raw), tmp_path / "out")
+
+
+def test_what_cannot_be_judged(raw, tmp_path, write_volume):
+    with pytest.raises(ValueError, match="fold 0 no validation cases of its own to judge by instead: make folds"):
+        validation_cases(raw, "0")
+    (raw / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["gone"]}]))
+    with pytest.raises(ValueError, match="fold all no validation cases"):
+        validation_cases(raw, "all")
+    with pytest.raises(ValueError, match=r"Case gone of fold 0 of .* is not in"):
+        validation_cases(raw, "0")
+    write_volume(raw / "imagesTs" / "x_0000.nii.gz", 0 * VOLUME)
+    write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
+    with pytest.raises(ValueError, match="Case x shows no modality: all of its scans are zero"):
+        lay_out(labeled_test_cases(raw, description(raw)), description(raw), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folds_are_pooled_case_by_case():
+    def evaluation(dice):
+        return Evaluation({"liver": 1}, 2.0, [CaseResult("a_CT", "CT", "", "", {"liver": {"Dice": dice}})], [])
+
+    one = evaluation(0.5)
+    assert pool({"3": one}) == one
+    both = pool({"0": one, "1": evaluation(0.7)})
+    assert [case.case for case in both.cases] == ["a_CT, fold 0", "a_CT, fold 1"]
+    assert both.statistic("liver", "Dice").mean == pytest.approx(0.6)
