@@ -20,6 +20,8 @@ STAGES = {
     "nnunet_cmc.trainers": "trainers",
 }
 
+MONAI = "monai>=1.4"  # of which we take V-Net
+
 # Python runs .pth files in alphabetical order: "__editable__..." (makes an editable package importable), then ours.
 PTH_NAME = "nnunet_cmc_hook.pth"
 # Nothing may break a Python that has nothing to do with us: any failure, such as a package that is gone, is passed
@@ -97,7 +99,10 @@ setup(
         "threadpoolctl",
         "tqdm",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6", "pydicom>=3", "ruff", "mypy", "setuptools>=77"]},
+    extras_require={
+        "vnet": [MONAI],
+        "test": [MONAI, "pytest>=8", "hypothesis>=6", "pydicom>=3", "ruff", "mypy", "setuptools>=77"],
+    },
     entry_points={"console_scripts": ["nnunet_cmc = nnunet_cmc.commands.main:main"]},
     cmdclass={"build_py": BuildPyWithHook, "editable_wheel": EditableWheelWithHook},
 )

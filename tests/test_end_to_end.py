@@ -109,9 +109,12 @@ def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
     ]  # fmt: skip
     output = run_command(*command, *names, environment=demo.environment)
     assert "Judged by the 2 test cases of" in output
-    assert "2 trainings, one at a time; expected for 0 of them" in output
+    assert "2 to train, one at a time; expected time: not known" in output
     assert output.count("$ nnUNetv2_train") == output.count("$ nnUNetv2_predict") == 2
-    assert "CMCTrainerPaper_adapters_smoke has no numbers: (fold 0) The encoder has no adapters to train" in output
+    assert (
+        "CMCTrainerPaper_adapters_smoke has no numbers: (fold 0) Adapters belong to a transformer, which the encoder"
+        in output
+    )
     table = (tmp_path / "table" / "comparison.md").read_text()
     header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:7]]
     assert header[1:] == [

@@ -9,6 +9,7 @@ from nnunet_cmc.networks.blocks import conv_block
 from nnunet_cmc.networks.encoders import Encoder
 from nnunet_cmc.networks.unet import UNetDecoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
+from nnunet_cmc.networks.vnet import ACTIVATION, VNetEncoder, monai_blocks
 
 
 class Predicting(nn.Module):
@@ -90,8 +91,35 @@ class UniversalDecoder(Predicting):
         return self.predict(self.unet(maps)[::-1])
 
 
+class VNetDecoder(Predicting):
+    """V-Net's own decoder. The arguments are those of :class:`Decoder`; its widths are twice the encoder's."""
+
+    def __init__(self, encoder: VNetEncoder, widths: list[int], num_classes: int):
+        own = [2 * channels for channels in encoder.channels[:-1]]
+        if list(widths) != own:
+            raise ValueError(f"decoder_channels are {list(widths)}; V-Net's decoder has {own}.")
+        super().__init__(own)
+        blocks, dropout = monai_blocks(), encoder.dropout
+        c32, c64, c128, c256 = own
+        self.up_tr256 = blocks.UpTransition(3, c256, c256, 2, ACTIVATION, dropout_prob=(dropout, dropout))
+        self.up_tr128 = blocks.UpTransition(3, c256, c128, 2, ACTIVATION, dropout_prob=(dropout, dropout))
+        self.up_tr64 = blocks.UpTransition(3, c128, c64, 1, ACTIVATION, dropout_prob=(None, dropout))
+        self.up_tr32 = blocks.UpTransition(3, c64, c32, 1, ACTIVATION, dropout_prob=(None, dropout))
+        self.seg_layers = blocks.OutputTransition(3, c32, num_classes, ACTIVATION)
+        self.seg_layers.out_channels = num_classes  # as a convolution has it
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Decode as :meth:`Decoder.forward`."""
+        *skips, x = maps
+        decoded: list[Tensor] = []
+        for stage in (self.up_tr256, self.up_tr128, self.up_tr64, self.up_tr32):
+            x = stage(x, skips.pop())
+            decoded.insert(0, x)
+        return self.predict(decoded)
+
+
 # The decoder of an encoder that has one of its own; every other encoder gets a Decoder.
-DECODERS: dict[str, type[nn.Module]] = {"universal": UniversalDecoder, "unet": UNetDecoder}
+DECODERS: dict[str, type[nn.Module]] = {"universal": UniversalDecoder, "unet": UNetDecoder, "vnet": VNetDecoder}
 
 
 def _norm_and_activation(channels: int) -> nn.Module:

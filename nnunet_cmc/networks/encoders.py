@@ -10,6 +10,7 @@ from nnunet_cmc.networks.blocks import conv_block
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.unet import UNetEncoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetEncoder
+from nnunet_cmc.networks.vnet import VNetEncoder
 
 
 class ViTPyramid(nn.Module):
@@ -48,11 +49,12 @@ class ViTPyramid(nn.Module):
         return [*maps, deep]
 
 
-Encoder = ViTPyramid | UNetEncoder | UniversalUNetEncoder
+Encoder = ViTPyramid | UNetEncoder | UniversalUNetEncoder | VNetEncoder
 ENCODERS: dict[str, type[Encoder]] = {
     "sam_med3d": ViTPyramid,
     "unet": UNetEncoder,
     "universal": UniversalUNetEncoder,
+    "vnet": VNetEncoder,
 }
 
 

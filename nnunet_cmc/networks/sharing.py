@@ -59,7 +59,9 @@ class SharedEncoder(nn.Module):
         replaced: dict[nn.Module, OwnModule] = {}  # nnU-Net's blocks hold a module under several names
         for name, module in list(encoder.named_modules(remove_duplicate=False)):
             norm = isinstance(module, nn.InstanceNorm3d)
-            if module in within or not (norm or module in own or isinstance(module, nn.LayerNorm | Adapter)):
+            if module in within or not (
+                norm or module in own or isinstance(module, nn.LayerNorm | nn.BatchNorm3d | Adapter)
+            ):
                 continue
             if module not in replaced:
                 replaced[module] = (OwnInstanceNorm if norm else OwnModule)(module, num_modalities, self.rows)

@@ -11,6 +11,7 @@ CLASSES = {
     "CMCPlannerNNUNetSmall": "nnunet_cmc.planners.nnunet",
     "CMCPlannerTiny": "nnunet_cmc.planners.tiny",
     "CMCPlannerUniversal": "nnunet_cmc.planners.universal",
+    "CMCPlannerVNet": "nnunet_cmc.planners.vnet",
     "CMCPreprocessor": "nnunet_cmc.data.preprocessing.preprocessor",
     "CMCReaderWriter": "nnunet_cmc.data.reading.reader_writer",
     "CTPositiveZScoreNormalization": "nnunet_cmc.data.preprocessing.normalization",

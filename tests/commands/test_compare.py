@@ -17,7 +17,7 @@ from plans import make_plans
 from nnunet_cmc.commands import comparison_runs
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.commands.subcommands import CommandError
-from nnunet_cmc.evaluation import report
+from nnunet_cmc.evaluation import paired_statistics, report
 
 save_report = report.save_report
 SCAN = np.arange(1.0, 1001.0, dtype=np.float32).reshape(10, 10, 10)
@@ -86,6 +86,7 @@ def nnunet(make_dataset, nnunet_folders, write_volume, monkeypatch):
         (preprocessed / f"{name}.json").write_text(json.dumps(plans))
     stand_in = StandIn(nnunet_folders / "results" / raw.name)
     monkeypatch.setattr(comparison_runs, "run_logged", stand_in)
+    monkeypatch.setattr(paired_statistics, "_RESAMPLES", 20)
     monkeypatch.setattr(report, "save_report", lambda folder, *_: folder / "report.html")  # takes a second
     return stand_in
 
@@ -99,8 +100,8 @@ def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys)
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "Judged by validation cases (fold 0: 3), since there are no labelled test cases" in printed
-    assert printed.count("not known before its first epoch") == 3
-    assert "3 trainings, one at a time; expected for 0 of them, one after the other: not known." in printed
+    assert printed.count("not known before the first epoch") == 4
+    assert "3 to train, one at a time; expected time: not known before the first epoch. Predictions come" in printed
     assert "SupTrainer, fold 0: 120.0 s for its first epoch, so about 8:00 to go" in printed
     train, predicted = (
         [" ".join(command) for command in nnunet.commands if command[0] == f"nnUNetv2_{what}"]
@@ -143,9 +144,7 @@ def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsy
     assert compare(tmp_path, SUP, CMC, folds=("0", "1"), more=("--jobs", "2")) == 0
     printed = capsys.readouterr().out
     assert len(re.findall(r"1 +to do +to do +about 0:10", printed)) == 2
-    assert (
-        "2 trainings, 2 at the same time; expected for 2 of them, one after the other: about 0:20, measured" in printed
-    )
+    assert "2 to train, 2 at the same time; expected time: about 0:20 in sum, by the epochs of earlier runs." in printed
     assert "(fold 0: 3, fold 1: 2)" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]
     assert {group: found[group]["Dice"]["liver"]["n"] for group in found} == {"CT": 4, "MR": 5, "CT+MR": 4}
@@ -160,7 +159,7 @@ def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volum
     assert compare(tmp_path, SUP, CMC, folds=("0", "1")) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "Judged by the 2 test cases of" in printed
-    assert "the models of the folds 0, 1, one by one, predict" in printed
+    assert "which each model of the folds 0, 1 predicts from each" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]["CT"]["Dice"]["liver"]
     assert (found["n"], found["against_first"]["n"]) == (4, 2), "two predictions of each of two patients"
 

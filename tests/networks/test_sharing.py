@@ -15,6 +15,7 @@ ENCODERS = {
     "plain": ("unet", UNET),
     "residual": ("unet", UNET | {"architecture": "ResidualEncoderUNet"}),
     "universal": ("universal", {"channels": [4, 4, 8, 8], "stem": 2}),
+    "vnet": ("vnet", {"width": 2, "dropout": 0.0}),
     "sam_med3d": (
         "sam_med3d",
         {
@@ -28,9 +29,10 @@ FIRST = {
     "plain": ["net.stages.0."],
     "residual": ["net.stem.", "net.stages.0."],
     "universal": ["down_tr64."],
+    "vnet": ["in_tr."],
     "sam_med3d": ["vit.patch_embed.", "path.0."],
 }
-NORMS = (nn.InstanceNorm3d, nn.LayerNorm)
+NORMS = (nn.InstanceNorm3d, nn.BatchNorm3d, nn.LayerNorm)
 
 
 def is_own(encoder: nn.Module, name: str, key: str) -> bool:
@@ -41,6 +43,12 @@ def is_own(encoder: nn.Module, name: str, key: str) -> bool:
 @pytest.fixture(params=ENCODERS)
 def name(request):
     return request.param
+
+
+@pytest.fixture
+def side(name) -> int:
+    """Voxels along a side, of which V-Net's batch norm needs more than one at its deepest map."""
+    return 32 if name == "vnet" else 16
 
 
 @pytest.fixture
@@ -68,9 +76,9 @@ def shared(name, alone) -> SharedEncoder:
 
 
 @pytest.mark.parametrize("rows", [{0: 2, 1: 1, 2: 1}, {2: 2, 0: 1}, {1: 1}])
-def test_rows_of_all_modalities_give_what_each_gives_alone(name, shared, alone, rows):
+def test_rows_of_all_modalities_give_what_each_gives_alone(name, side, shared, alone, rows):
     """Maps and gradients; the modalities' order, and which are there, do not matter."""
-    parts = {m: torch.randn(n, 1, 16, 16, 16, dtype=torch.float64) for m, n in rows.items()}
+    parts = {m: torch.randn(n, 1, side, side, side, dtype=torch.float64) for m, n in rows.items()}
     found = shared(parts)
     expected = {m: alone[m](part) for m, part in parts.items()}
     for m in rows:
@@ -127,8 +135,8 @@ def test_own_instance_norm_is_that_of_each_modality():
     assert all(p.grad is None for p in norm.copies[1].parameters())
 
 
-def test_a_copy_has_a_batch_of_its_own(shared):
-    parts = {m: torch.randn(1, 1, 16, 16, 16, dtype=torch.float64) for m in (0, 1)}
+def test_a_copy_has_a_batch_of_its_own(shared, side):
+    parts = {m: torch.randn(1, 1, side, side, side, dtype=torch.float64) for m in (0, 1)}
     expected = shared(parts)
     copy = deepcopy(shared)
     copy({2: parts[0].expand(3, -1, -1, -1, -1)})

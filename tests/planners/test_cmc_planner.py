@@ -18,6 +18,7 @@ from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.fingerprint import CMCFingerprintExtractor
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
+from nnunet_cmc.planners.vnet import CMCPlannerVNet
 
 
 def read(file):
@@ -31,6 +32,7 @@ def read(file):
         (CMCPlanner, "CMCPlans", 96, 4, "sam_med3d", 230 / 192),
         (CMCPlannerTiny, "CMCTinyPlans", 48, 2, "sam_med3d", 230 / 96),
         (CMCPlannerUniversal, "CMCUniversalPlans", 96, 4, "universal", 230 / 192),
+        (CMCPlannerVNet, "CMCVNetPlans", 96, 4, "vnet", 230 / 192),
     ],
 )
 def test_plans(dataset, planner, name, patch_size, batch_size, encoder, spacing, capsys):
@@ -83,6 +85,7 @@ STOCK = (["CTNormalization", "ZScoreNormalization"], [False, True])
         (CMCPlanner, (["CTPositiveZScoreNormalization", "PositiveZScoreNormalization"], [False, False])),
         (CMCPlannerUniversal, (["CTWindowNormalization", "PercentileNormalization"], [False, False])),
         (CMCPlannerTiny, STOCK),
+        (CMCPlannerVNet, STOCK),
     ],
 )
 def test_each_planner_plans_the_intensities_of_its_encoder(dataset, planner, expected):
@@ -177,7 +180,7 @@ def test_a_training_beyond_the_memory_target_computes_activations_twice(dataset,
     assert checkpointing(CMCPlannerUniversal(1).plan_experiment())
 
 
-@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerTiny, CMCPlannerUniversal])
+@pytest.mark.parametrize("planner", [CMCPlanner, CMCPlannerTiny, CMCPlannerUniversal, CMCPlannerVNet])
 def test_what_planners_say_of_memory_is_what_their_networks_need(planner, monkeypatch):
     """Counted in mixed precision on tensors without data, which a dozen GB of them does not matter to."""
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)
