@@ -18,7 +18,7 @@ FLOORS = [
     {"commands"},
 ]
 # what losses and networks may import besides
-PURE = {"torch", "numpy", "dynamic_network_architectures", *sys.stdlib_module_names}
+PURE = {"torch", "numpy", "dynamic_network_architectures", "monai", *sys.stdlib_module_names}
 
 
 def place(module: str) -> tuple[int, str]:

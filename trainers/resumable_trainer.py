@@ -4,18 +4,21 @@ import os
 import signal
 import threading
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
 from nnunet_cmc.data.format.splits import moved_case
+from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.trainers.distributed import any_rank
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import save_tensors
 from nnunet_cmc.utils.parallel import terminate_with_parent
 
+IN_STEP = 1  # beside the entropy of the loaders' batches, which have fewer words
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
 
@@ -78,11 +81,18 @@ class ResumableTrainer(PairTrainer):
         assert outputs is not None
         if self.iteration == len(outputs):
             self._updating = True
-            outputs.append(self.update(batch))
+            with self._seeded_step():
+                outputs.append(self.update(batch))
             self._updating = False
         self.iteration += 1
         self._exit_if_terminated()
         return outputs[self.iteration - 1]
+
+    def _seeded_step(self) -> AbstractContextManager:
+        """Let what a network draws, as dropout does, depend on the iteration, and not on whether it was resumed."""
+        if self.seed is None:
+            return nullcontext()
+        return seeded(self.seed, self.local_rank, self.current_epoch, self.iteration, IN_STEP)
 
     @abstractmethod
     def update(self, batch: dict) -> dict:

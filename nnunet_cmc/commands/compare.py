@@ -73,8 +73,10 @@ def run(args: argparse.Namespace) -> None:
     failures = runner.run(runs)
     missing = why(failures, runner.logs)
     if len(missing) == len(systems):
+        name, reason = next(iter(missing.items()))
         raise ValueError(
-            f"No system has numbers to compare; {next(iter(missing))} has none: {missing[systems[0].name]}"
+            f"No system has numbers to compare, such as {name}, {reason.rstrip('.')}: correct that, or name others in "
+            "--trainers."
         )
     comparison = _compare([s for s in systems if s.name not in missing], judged, predictions, args, missing, what)
     written = _write(comparison, judged, output)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from nnunet_cmc.networks.blocks import conv_block
 from nnunet_cmc.networks.encoders import Encoder
+from nnunet_cmc.networks.monai_vnet import ACTIVATION, VNetEncoder, monai_blocks
 from nnunet_cmc.networks.unet import UNetDecoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
-from nnunet_cmc.networks.vnet import ACTIVATION, VNetEncoder, monai_blocks
 
 
 class Predicting(nn.Module):

@@ -7,10 +7,10 @@ the i-th along D, H, W. ``own`` names the parts of its first stage, which each m
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.blocks import conv_block
+from nnunet_cmc.networks.monai_vnet import VNetEncoder
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.unet import UNetEncoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetEncoder
-from nnunet_cmc.networks.vnet import VNetEncoder
 
 
 class ViTPyramid(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.networks.nets import VNet
 
-from nnunet_cmc.networks import CMCNet, vnet
+from nnunet_cmc.networks import CMCNet, monai_vnet
 from nnunet_cmc.networks.changes import PredictAlone, SeparateModalities, SuperviseDeep
 
 SHOWN = torch.eye(2, dtype=torch.bool)
@@ -110,7 +110,7 @@ def test_widths_of_the_decoder():
 def test_without_monai_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
     with pytest.raises(ValueError, match=r'MONAI\'s, which is not installed: pip install "nnunet_cmc\[vnet\]"'):
-        vnet.VNetEncoder()
+        monai_vnet.VNetEncoder()
 
 
 def test_neither_torchvision_nor_timm_is_imported():
