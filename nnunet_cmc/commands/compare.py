@@ -9,6 +9,8 @@ from nnunet_cmc.commands.arguments import add_dataset, processes_of, raw_dataset
 
 if TYPE_CHECKING:
     from nnunet_cmc.commands.compared_systems import System
+    from nnunet_cmc.commands.comparison_runs import Settings
+    from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.judged_cases import JudgedCases
     from nnunet_cmc.evaluation.paired_statistics import Comparison
 
@@ -62,9 +64,9 @@ def run(args: argparse.Namespace) -> None:
     require_device(torch.device(args.device))
     output = Path(args.output or f"comparison_{raw.name}").resolve()
     require_writable(output)
-    judged, what = _judged_cases(raw, folds, output)
     settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
     _resume(settings, output)
+    judged, what = _judged_cases(raw, folds, description, output)
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
     runs = [Run(s, f, judged[f].images, folder) for (s, f), folder in predictions.items()]
@@ -97,12 +99,12 @@ def _folds(args: argparse.Namespace) -> list[str]:
     return folds
 
 
-def _judged_cases(raw: Path, folds: Sequence[str], output: Path) -> tuple[dict[str, "JudgedCases"], str]:
+def _judged_cases(
+    raw: Path, folds: Sequence[str], description: "DatasetDescription", output: Path
+) -> tuple[dict[str, "JudgedCases"], str]:
     """Lay out the cases that each fold is judged by, and say which they are."""
-    from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.judged_cases import labeled_test_cases, lay_out, validation_cases
 
-    description = DatasetDescription.read(raw / "dataset.json")
     modalities = "from each modality alone and from all that the case has"
     if test := labeled_test_cases(raw, description):
         judged = dict.fromkeys(folds, lay_out(test, description, output / "cases" / "test"))
@@ -119,7 +121,7 @@ def _judged_cases(raw: Path, folds: Sequence[str], output: Path) -> tuple[dict[s
     )
 
 
-def _resume(settings, output: Path) -> None:
+def _resume(settings: "Settings", output: Path) -> None:
     """Write what all runs have in common to the folder, or refuse one of another comparison."""
     from nnunet_cmc.utils.files import read_json, write_json
 

@@ -58,8 +58,15 @@ def find_systems(
 def _check(trainer: str, plans_name: str, dataset: str, configuration: str, description: DatasetDescription) -> None:
     try:
         found = recursive_find_trainer_class_by_name(trainer)
-    except RuntimeError as error:  # nnU-Net's own text is about folders
-        raise ValueError(f"There is no trainer {trainer}, neither nnU-Net's nor of nnunet_cmc: correct it.") from error
+    except RuntimeError as error:
+        if "Could not find" in str(error):  # nnU-Net's own text, which is about folders
+            raise ValueError(
+                f"There is no trainer {trainer}, neither nnU-Net's nor of nnunet_cmc: correct its name."
+            ) from error
+        raise ValueError(
+            f"The search for the trainer {trainer} imports all of nnU-Net's, and one failed ({error}): correct its "
+            "name, or see what `nnunet_cmc doctor` says."
+        ) from error
     file = Path(str(nnUNet_preprocessed), dataset, f"{plans_name}.json")
     if not file.is_file():
         raise ValueError(

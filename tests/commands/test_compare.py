@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from plans import make_plans
 
-from nnunet_cmc.commands import comparison_runs
+from nnunet_cmc.commands import compared_systems, comparison_runs
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.commands.subcommands import CommandError
 from nnunet_cmc.evaluation import paired_statistics, report
@@ -213,7 +213,6 @@ def test_what_is_begun_goes_on_and_what_is_trained_anew_is_predicted_anew(nnunet
     ("trainers", "more", "sentence"),
     [
         (["CMCTrainer_fast"], (), "There is no trainer CMCTrainer_fast: take one of CMCTrainer, "),
-        (["Supertrainer"], (), "There is no trainer Supertrainer, neither nnU-Net's nor of nnunet_cmc"),
         ([SUP, CMC, SUP], (), "The row SupTrainer with the plans CMCNNUNetPlans stands twice"),
         ([SUP], ("-p", "CMCTinyPlans"), "CMCTinyPlans.json, for the trainer SupTrainer: plan and preprocess"),
         (["nnUNetTrainer"], (), "nnUNetTrainer cannot train the plans CMCNNUNetPlans of a CMC planner: name nnU-Net's"),
@@ -230,6 +229,25 @@ def test_what_is_refused_before_anything_starts(nnunet, tmp_path, capsys, traine
     assert sentence in capsys.readouterr().err
     assert not nnunet.commands
     assert not nnunet.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            "Could not find requested nnunet trainer Supertrainer in nnunetv2",
+            "There is no trainer Supertrainer, neither",
+        ),
+        ("operator torchvision::nms does not exist", "all of nnU-Net's, and one failed (operator torchvision::nms"),
+    ],
+)
+def test_a_trainer_that_nnunet_does_not_find(nnunet, tmp_path, capsys, monkeypatch, error, sentence):
+    def find(name):
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(compared_systems, "recursive_find_trainer_class_by_name", find)
+    assert compare(tmp_path, "Supertrainer") == 1
+    assert sentence in capsys.readouterr().err
 
 
 def test_data_that_are_not_preprocessed(nnunet, tmp_path, capsys, nnunet_folders):
