@@ -1,7 +1,7 @@
 """CMCTrainer: the loop that trains a recipe."""
 
 import os
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.combination import ByReliability
+from nnunet_cmc.trainers.choice import choose
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
@@ -33,7 +34,7 @@ class CMCTrainer(LabelingTrainer):
     ``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024) with the recipe's terms and weights.
     """
 
-    recipe: ClassVar[Recipe] = RECIPES["CMCTrainer"]
+    recipe: Recipe = RECIPES["CMCTrainer"]
     half_precision: torch.dtype | None = None  # of autocast; on a GPU bfloat16 or, where it has none, float16
 
     def __init__(
@@ -83,6 +84,10 @@ class CMCTrainer(LabelingTrainer):
     def initialize(self) -> None:
         """Initialize as nnU-Net does, and build the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
         super().initialize()
+        if self.recipe.for_lesions is not None:
+            labelled = self.dataset_class(self.preprocessed_dataset_folder, self.do_split()[0])
+            self.recipe, reason = choose(self.recipe, labelled, self.description.labels)
+            self.print_to_log_file(reason)
         names = self.description.modalities
         terms = [term.name for term in self.recipe.terms]
         compared = [term.name for term in self.recipe.terms if term.loss.compares]

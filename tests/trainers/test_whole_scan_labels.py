@@ -9,10 +9,10 @@ import pytest
 import torch
 from short_trainers import short
 
-from nnunet_cmc.trainers.recipes import RECIPES, RECOMMENDED
+from nnunet_cmc.trainers.recipes import RECIPES, SHAPES
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
-LESIONS = RECIPES["CMCTrainer_lesions"]
+LESIONS = RECIPES["CMCTrainer_wholeScanLabelsOnly"]
 
 
 def labels_of(trainer) -> dict[str, np.ndarray]:
@@ -123,4 +123,4 @@ def test_labels_of_an_earlier_training_are_forgotten(registered):
 
 def test_a_teacher_beside_them_is_refused():
     with pytest.raises(ValueError, match=r"Teacher and WholeScanLabels cannot stand together"):
-        replace(RECOMMENDED, whole_scan_labels=WholeScanLabels())
+        replace(SHAPES, whole_scan_labels=WholeScanLabels())
