@@ -54,19 +54,27 @@ class SwapStyles:
 def restyled(scan: Tensor, style: Tensor, band: float) -> Tensor:
     """Give ``scan`` the amplitudes of ``style`` at low frequencies; its phases and what is exactly 0 stay.
 
-    Intensities may be negative here, so the phase of the frequency 0 is the sign of their mean, which is style.
+    Two things differ from FDA, whose images are positive and fill their frame. The phase of the frequency 0 is the sign
+    of the mean, which is style. And background, which is exactly 0, is taken for the mean of the rest of its scan, or
+    low frequencies would be those of silhouettes.
 
     Args:
         scan, style: ``(D, H, W)`` float32.
         band: highest frequency, cycles per voxel along each axis.
     """
-    spectrum, other = torch.fft.rfftn(scan), torch.fft.rfftn(style)
+    spectrum, other = (torch.fft.rfftn(_filled(x)) for x in (scan, style))
     *along, last = scan.shape
     frequencies = [*map(torch.fft.fftfreq, along), torch.fft.rfftfreq(last)]
     low = torch.stack(torch.meshgrid(*frequencies, indexing="ij")).abs().amax(0) <= band
     spectrum[low] = torch.polar(other[low].abs(), spectrum[low].angle())
     spectrum[0, 0, 0] = other[0, 0, 0]
     return torch.fft.irfftn(spectrum, s=scan.shape) * (scan != 0)
+
+
+def _filled(x: Tensor) -> Tensor:
+    """``x`` with the mean of what is not 0 where it is."""
+    there = x != 0
+    return torch.where(there, x, x.sum() / there.sum().clamp(min=1))
 
 
 def _with_restyled(

@@ -48,6 +48,15 @@ def test_its_own_style_changes_nothing_and_zeros_stay():
     assert not restyled(torch.zeros(9, 8, 7), style, 0.2).any()
 
 
+def test_a_silhouette_is_no_style():
+    """Flat tissue gets the intensity of the style's tissue, however much background lies about either."""
+    scan, style = torch.zeros(2, 12, 12, 12)
+    scan[:5, 2:9] = 5
+    style[3:, :, 6:] = -2
+    expected = torch.where(scan != 0, -2.0, 0.0)
+    torch.testing.assert_close(restyled(scan, style, 0.2), expected, rtol=0, atol=1e-4)
+
+
 def batch_of(present: np.ndarray, labeled: int, seed: int) -> Batch:
     """Rows of random scans, whose labels and names are their numbers; each row is its own pair."""
     rows, modalities = present.shape
@@ -83,8 +92,8 @@ def test_every_scan_is_shown_once_in_the_style_of_another_modality(modalities, r
 
     copies = set()
     for swap in found.swaps:
-        ((scan, m),), ((copy, other),) = ((part >= 0).nonzero().tolist() and [(int(part.max()), int(part.argmax()))]
-                                          for part in swap)  # fmt: skip
+        assert (swap >= 0).sum(1).tolist() == [1, 1]
+        (scan, copy), (m, other) = swap.amax(1).tolist(), swap.argmax(1).tolist()
         assert m != other
         assert of[scan] == of[copy]
         assert found.data[scan].equal(batch.data[of[scan]])

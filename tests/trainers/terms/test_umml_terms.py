@@ -168,6 +168,7 @@ def test_the_terms_of_two_ranks_are_those_of_all_rows(monkeypatch):
         thread.join()
     term = SemanticConsistency(SETTING)
     alone = [term(output, batch) * len(batch.swaps) for output, batch in zip(outputs, batches, strict=True)]
+    assert gathered.keys() == {0, 1}
     for output, batch in gathered.values():
         assert len(batch.swaps) == 5 + 6
         torch.testing.assert_close(term(output, batch), sum(alone) / 11)
