@@ -200,6 +200,8 @@ class CMCTrainer(LabelingTrainer):
 
     def loss_terms(self, output: CMCOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute every term of the loss, a scalar each, unweighted."""
+        for term in self.terms.values():
+            cast(LossTerm, term).progress = self.current_epoch / self.num_epochs
         return {term.name: self.terms[term.name](output, batch) for term in self.recipe.terms}
 
     def weights(self) -> dict[str, float]:

@@ -6,12 +6,13 @@ and the optimizer of ``CMCTrainer``. So a comparison is one of methods.
 
 from dataclasses import replace
 
+from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import StrongView
-from nnunet_cmc.losses.schedules import GAMMA
+from nnunet_cmc.losses.schedules import GAMMA, RAMP
 from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import Pseudo, Term
+from nnunet_cmc.trainers.terms import ClassBalanced, Pseudo, SemanticConsistency, Term
 
 COMPARED: dict[str, Recipe] = {
     "SupTrainer": APART,
@@ -21,5 +22,17 @@ COMPARED: dict[str, Recipe] = {
         terms=(SUPERVISED, Term(Pseudo, GAMMA)),
         views=(StrongView(),),
         teacher=Teacher(),
+    ),
+    # From the paper: a network of each modality, Dice + CE of scans and of their translations, KL between the two,
+    # class-balanced pseudo-labels. Simplified: swapped amplitudes in place of learned translators, see SwapStyles.
+    # Ours: the ramp w(t), the mean over modalities and directions in place of the sum, and half as many unlabelled
+    # pairs as labelled ones, since restyled rows double the batch.
+    "UMMLTrainer": replace(
+        APART,
+        purpose="UMML (Zhu et al. 2021): a network of each modality; a scan means the same in the style of another "
+        "modality, and confident voxels of each class teach",
+        terms=(SUPERVISED, Term(SemanticConsistency, RAMP), Term(ClassBalanced, RAMP)),
+        views=(SwapStyles(),),
+        unlabeled_share=0.5,
     ),
 }

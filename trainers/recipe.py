@@ -6,6 +6,7 @@ from itertools import combinations
 
 from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
+from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import (
     FuseByMean,
@@ -19,7 +20,7 @@ from nnunet_cmc.networks.changes import (
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, SemanticConsistency, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
@@ -43,11 +44,15 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
+    (ShowOnly, SwapStyles): "with one modality shown there is no other whose style a scan could take",
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
     (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
     (PredictAlone, FusePairs): "predictions of single modalities fuse nothing",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
+    (SwapStyles, FusePairs): "the styles of scans are swapped, and fused pairs are rows of two",
+    (SwapStyles, StrongView): "the strong views are of scans, and restyled rows have none",
+    (SwapStyles, RandomizeContrast): "the contrast is that of strong views, and restyled rows have none",
     (Teacher, WholeScanLabels): "both label the unlabelled scans",
     (TrainAdapters, ConstantAdam): "adapters are new, and do not learn at the paper's rate for pretrained weights",
 }
@@ -56,6 +61,7 @@ NEEDS: dict[type, tuple[type, str]] = {
     Teacher: (StrongView, "a teacher labels what its student sees in a strong view"),
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
+    SemanticConsistency: (SwapStyles, "it compares scans with their restyled copies"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }

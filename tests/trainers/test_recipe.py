@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks import MeanFusion
@@ -25,7 +26,7 @@ from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, SemanticConsistency, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 PLAIN = Recipe("supervised alone", (Term(Supervised),))
@@ -53,6 +54,7 @@ PARTS = {
     RandomizeContrast: lambda r: taught(r, RandomizeContrast()),
     WholeScanLabels: lambda r: replace(r, terms=(*r.terms, Term(Pseudo)), whole_scan_labels=WholeScanLabels()),
     FusePairs: lambda r: replace(r, views=(FusePairs(), *r.views)),
+    SwapStyles: lambda r: replace(r, views=(*r.views, SwapStyles())),
     SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
     SeparateModalities: separate,
     FuseSkips: lambda r: replace(separate(r), network=(*separate(r).network, FuseSkips())),
@@ -66,7 +68,7 @@ REFUSED = {
     *map(frozenset, CONFLICTS),
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
-    frozenset((Pseudo, FusePairs)),
+    *(frozenset((Pseudo, view)) for view in (FusePairs, SwapStyles)),  # it brings a strong view
 }
 
 
@@ -93,6 +95,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
             RandomizeContrast: is_taught and contrast,
             WholeScanLabels: trainer.recipe.whole_scan_labels is not None and "pseudo" in trainer.terms,
             FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
+            SwapStyles: "swaps" in batch and len(batch["swaps"]) > 0,
             SuperviseDeep: len(output.deep) > 0,
             FuseSkips: network.skip_fusion is not None,
             PredictAlone: not network.fuses,
@@ -141,6 +144,7 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
+        ({"terms": (Term(Supervised), Term(SemanticConsistency))}, "SemanticConsistency needs SwapStyles, since it"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
