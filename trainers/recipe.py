@@ -11,6 +11,7 @@ from nnunet_cmc.networks.changes import (
     FuseByMean,
     FuseSkips,
     NetworkChange,
+    OwnDecoderNorms,
     PredictAlone,
     SeparateModalities,
     ShareEncoder,
@@ -19,7 +20,16 @@ from nnunet_cmc.networks.changes import (
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import (
+    CAC,
+    CSC,
+    AreaSimilarity,
+    Distillation,
+    Pseudo,
+    Relearning,
+    Supervised,
+    Term,
+)
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
@@ -42,10 +52,15 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, FuseSkips): "with one modality shown there is no other whose skips could be fused",
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, AreaSimilarity): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, Relearning): "with one modality shown there is no other to teach it",
+    (ShowOnly, Distillation): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
     (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
     (PredictAlone, FusePairs): "predictions of single modalities fuse nothing",
+    (FusePairs, Relearning): "scans of two patients cannot teach each other voxel by voxel",
+    (OwnDecoderNorms, SeparateModalities): "separate modalities have decoders of their own already",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
     (Teacher, WholeScanLabels): "both label the unlabelled scans",
@@ -57,6 +72,9 @@ NEEDS: dict[type, tuple[type, str]] = {
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    OwnDecoderNorms: (PredictAlone, "what is decoded from several modalities is of none of them"),
+    AreaSimilarity: (PredictAlone, "two predictions of one fused feature agree without having learned anything"),
+    Distillation: (PredictAlone, "a prediction of several modalities teaches none of them"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
