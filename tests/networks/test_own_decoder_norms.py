@@ -8,6 +8,7 @@ from torch import nn
 
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import OwnDecoderNorms, PredictAlone, SeparateModalities, SuperviseDeep
+from nnunet_cmc.networks.pretrained import load_pretrained
 
 ENCODERS = {
     "unet": ("unet", {"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]}, None),
@@ -86,3 +87,22 @@ def test_saved_weights_predict_the_same_from_any_subset(shown):
 def test_separate_decoders_are_refused():
     with pytest.raises(ValueError, match="of a shared decoder, and this network has one of each modality already"):
         network_of("unet", SeparateModalities(), OwnDecoderNorms())
+
+
+def test_weights_of_the_same_arrangement_are_loaded_and_others_refused():
+    changes = OwnDecoderNorms(), PredictAlone()
+    names = ("CT", "MR", "T2")
+    theirs, mine = network_of("unet", *changes), network_of("unet", *changes)
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter)
+    init_args = {"dataset_json": {"channel_names": dict(zip("012", names, strict=True))}}
+    load_pretrained(mine, {"network_weights": theirs.state_dict(), "init_args": init_args}, "net.pth", names)
+    expected, found = theirs.state_dict(), mine.state_dict()
+    assert all(found[key].equal(expected[key]) for key in found if "seg_layers" not in key and key != "pretrained")
+
+    plain = {"network_weights": network_of("unet").state_dict(), "init_args": init_args}
+    sentence = (
+        "has one encoder and one decoder of all .* and the network to fill one encoder of all .* decoder of each:"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        load_pretrained(mine, plain, "net.pth", names)

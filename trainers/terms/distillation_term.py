@@ -20,7 +20,8 @@ class Distillation(LossTerm):
     From Dou et al., "Unpaired multi-modal segmentation via knowledge distillation", IEEE TMI 39(7), 2020: for class k
     of modality m the mean of the logits over the voxels that are labelled k, softmax at T = 2; between two modalities
     ``(KL(a | b) + KL(b | a)) / 2``, and the mean over the classes, background included. It needs no correspondence of
-    voxels. Ours: classes that a batch shows in one of the two only are left out; the mean over pairs of modalities.
+    voxels. Re-implemented from the description; the half and the background are as in the authors' public code. Ours:
+    classes that a batch shows in one of the two only are left out; the mean over pairs of modalities.
     """
 
     name, uses_unlabeled = "distillation", False
