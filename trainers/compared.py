@@ -6,13 +6,23 @@ and the optimizer of ``CMCTrainer``. So a comparison is one of methods.
 
 from dataclasses import replace
 
+from nnunet_cmc.data.loading.fusion import Alone
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import StrongView
-from nnunet_cmc.losses.schedules import GAMMA, RAMP
+from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, OMEGA, RAMP
+from nnunet_cmc.networks.changes import OwnDecoderNorms, PredictAlone
 from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import ClassBalanced, Pseudo, SemanticConsistency, Term
+from nnunet_cmc.trainers.terms import (
+    AreaSimilarity,
+    ClassBalanced,
+    Distillation,
+    Pseudo,
+    Relearning,
+    SemanticConsistency,
+    Term,
+)
 
 COMPARED: dict[str, Recipe] = {
     "SupTrainer": APART,
@@ -34,5 +44,22 @@ COMPARED: dict[str, Recipe] = {
         terms=(SUPERVISED, Term(SemanticConsistency, RAMP), Term(ClassBalanced, RAMP)),
         views=(SwapStyles(),),
         unlabeled_share=0.5,
+    ),
+    # Ours: the weights, constant and rising; see the terms.
+    "CMLTrainer": replace(
+        APART,
+        purpose="CML (Zhang et al. 2023): a network of each modality, whose predictions are contrasted; in the second "
+        "half the better modality teaches the others on registered unlabelled scans",
+        terms=(SUPERVISED, Term(AreaSimilarity, DELTA), Term(Relearning, OMEGA)),
+    ),
+    # The paper shares all convolutions and has batch norms of each modality. Here the first stage, too, is a modality's
+    # own, and norms are the plans' instance norms, of which each modality has scale and shift, in the decoder as well.
+    "UMMKDTrainer": replace(
+        SHARED,
+        purpose="UMMKD (Dou et al. 2020): shared convolutions, first stage and norms of each modality, distillation "
+        "between modalities by class, from labelled scans alone",
+        terms=(SUPERVISED, Term(Distillation, KAPPA)),
+        network=(*SHARED.network, OwnDecoderNorms(), PredictAlone()),
+        fusion=Alone(),
     ),
 }

@@ -12,6 +12,7 @@ from nnunet_cmc.networks.changes import (
     FuseByMean,
     FuseSkips,
     NetworkChange,
+    OwnDecoderNorms,
     PredictAlone,
     SeparateModalities,
     ShareEncoder,
@@ -20,7 +21,17 @@ from nnunet_cmc.networks.changes import (
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, SemanticConsistency, Supervised, Term
+from nnunet_cmc.trainers.terms import (
+    CAC,
+    CSC,
+    AreaSimilarity,
+    Distillation,
+    Pseudo,
+    Relearning,
+    SemanticConsistency,
+    Supervised,
+    Term,
+)
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
@@ -43,11 +54,16 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, FuseSkips): "with one modality shown there is no other whose skips could be fused",
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, AreaSimilarity): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, Relearning): "with one modality shown there is no other to teach it",
+    (ShowOnly, Distillation): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
     (ShowOnly, SwapStyles): "with one modality shown there is no other whose style a scan could take",
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
     (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
     (PredictAlone, FusePairs): "predictions of single modalities fuse nothing",
+    (FusePairs, Relearning): "scans of two patients cannot teach each other voxel by voxel",
+    (OwnDecoderNorms, SeparateModalities): "separate modalities have decoders of their own already",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
     (SwapStyles, FusePairs): "the styles of scans are swapped, and fused pairs are rows of two",
@@ -63,6 +79,9 @@ NEEDS: dict[type, tuple[type, str]] = {
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
     SemanticConsistency: (SwapStyles, "it compares scans with their restyled copies"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    OwnDecoderNorms: (PredictAlone, "what is decoded from several modalities is of none of them"),
+    AreaSimilarity: (PredictAlone, "two predictions of one fused feature agree without having learned anything"),
+    Distillation: (PredictAlone, "a prediction of several modalities teaches none of them"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 

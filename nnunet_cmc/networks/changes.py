@@ -3,6 +3,7 @@
 Training and prediction build the network alike, so its weights fit wherever the recipe is the same.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
 
@@ -43,6 +44,21 @@ class PredictAlone:
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place."""
         network.predict_alone()
+
+
+@dataclass(frozen=True)
+class OwnDecoderNorms:
+    """Give the shared decoder norms of each modality, for predictions of single modalities."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place. ValueError: its modalities have decoders of their own."""
+        if len(network.decoders) > 1:
+            raise ValueError("The change is of a shared decoder, and this network has one of each modality already.")
+        (decoder,) = network.decoders
+        modules = [module for module in decoder.modules() if not isinstance(module, nn.InstanceNorm3d)]
+        shared = {id(tensor): tensor for module in modules for tensor in module.parameters(recurse=False)}
+        copies = (deepcopy(decoder, dict(shared)) for _ in range(network.num_modalities - 1))
+        network.decoders = nn.ModuleList([decoder, *copies])
 
 
 @dataclass(frozen=True)
@@ -123,5 +139,13 @@ def _require_separate(network: CMCNet, does: str) -> None:
 
 
 NetworkChange = (
-    SuperviseDeep | SeparateModalities | PredictAlone | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters
+    SuperviseDeep
+    | SeparateModalities
+    | PredictAlone
+    | OwnDecoderNorms
+    | FuseSkips
+    | FuseByMean
+    | ShareEncoder
+    | ShowOnly
+    | TrainAdapters
 )

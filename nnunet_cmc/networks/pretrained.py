@@ -196,11 +196,11 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
             f"{', '.join(targets.values())}."
         )
     weights = checkpoint["network_weights"]
-    if any(str(key).startswith("encoders.1.") for key in weights) == net.shared:
-        arrangements = "an encoder and a decoder of each modality", "one encoder and one decoder of all modalities"
+    has, wants = map(_arrangement, (weights, net.state_dict()))
+    if has != wants:
         raise ValueError(
-            f"{path} has {arrangements[not net.shared]}, and the network to fill {arrangements[net.shared]}: name the "
-            f"trainer of the checkpoint, {checkpoint.get('trainer_name', '(unknown)')}, with -tr."
+            f"{path} has {has}, and the network to fill {wants}: name the trainer of the checkpoint, "
+            f"{checkpoint.get('trainer_name', '(unknown)')}, with -tr."
         )
     mine = _of_channels(net.state_dict(), _own(net), {str(m): m for m in origin})
     theirs = _of_channels(weights, _own(net), {channel: m for m, channel in origin.items()})
@@ -215,6 +215,19 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
         require_structure(own, found, path, f"{part} of these plans", remedy)
         tensors |= found
     return tensors
+
+
+def _arrangement(weights: Mapping[str, Any]) -> str:
+    """Say which parts each modality has for itself, of a network with these weights."""
+    encoders, decoders = (
+        any(str(key).startswith(f"{part}.1.") for key in weights) for part in ("encoders", "decoders")
+    )
+    return {
+        (True, True): "an encoder and a decoder of each modality",
+        (True, False): "an encoder of each modality and one decoder of all",
+        (False, True): "one encoder of all modalities and a decoder of each",
+        (False, False): "one encoder and one decoder of all modalities",
+    }[encoders, decoders]
 
 
 def _of_channels(

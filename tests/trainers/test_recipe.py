@@ -14,6 +14,7 @@ from nnunet_cmc.networks import MeanFusion
 from nnunet_cmc.networks.changes import (
     FuseByMean,
     FuseSkips,
+    OwnDecoderNorms,
     PredictAlone,
     SeparateModalities,
     ShareEncoder,
@@ -46,6 +47,11 @@ def separate(recipe: Recipe) -> Recipe:
     return replace(recipe, network=(SeparateModalities(), *recipe.network))
 
 
+def alone(recipe: Recipe) -> Recipe:
+    """With predictions of single modalities, which some changes need."""
+    return replace(recipe, network=tuple(dict.fromkeys((*recipe.network, PredictAlone()))))
+
+
 # every kind of part, and how a recipe is given it
 PARTS = {
     CSC: lambda r: replace(r, terms=(*r.terms, Term(CSC, ALPHA))),
@@ -58,14 +64,18 @@ PARTS = {
     SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
     SeparateModalities: separate,
     FuseSkips: lambda r: replace(separate(r), network=(*separate(r).network, FuseSkips())),
-    PredictAlone: lambda r: replace(r, network=(*r.network, PredictAlone())),
+    PredictAlone: alone,
+    OwnDecoderNorms: lambda r: replace(alone(r), network=(*alone(r).network, OwnDecoderNorms())),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
     ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
     ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
     ConstantAdam: lambda r: replace(r, optimizer=ConstantAdam()),
 }
+# what comes with a part that needs it
+IMPLIED = {FuseSkips: SeparateModalities, ShareEncoder: SeparateModalities, OwnDecoderNorms: PredictAlone}
 REFUSED = {
     *map(frozenset, CONFLICTS),
+    *(frozenset((OwnDecoderNorms, other)) for other in (FuseSkips, FuseByMean, FusePairs, ShareEncoder)),
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
     *(frozenset((Pseudo, view)) for view in (FusePairs, SwapStyles)),  # it brings a strong view
@@ -99,6 +109,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
             SuperviseDeep: len(output.deep) > 0,
             FuseSkips: network.skip_fusion is not None,
             PredictAlone: not network.fuses,
+            OwnDecoderNorms: network.shared and len(network.decoders) > 1,
             FuseByMean: isinstance(network.mia, MeanFusion) and network.fuses,
             SeparateModalities: not network.shared,
             ShareEncoder: len({*network.encoders}) < len(network.encoders),
@@ -116,7 +127,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
 )  # fmt: skip
 def test_both_of_a_pair_of_parts_are_in_the_trainer(unpaired, pair):
     recipes = [PARTS[b](PARTS[a](PLAIN)) for a, b in (pair, pair[::-1])]
-    implied = {SeparateModalities} if {FuseSkips, ShareEncoder} & {*pair} else set()
+    implied = {IMPLIED[part] for part in pair if part in IMPLIED}
     assert found_in(trainer_of(unpaired, recipes[0])) == {*pair} | implied
     networks = [trainer_of(unpaired, recipe).network.state_dict().keys() for recipe in recipes]
     assert networks[0] == networks[1], "the order of these two does not matter"
