@@ -8,13 +8,21 @@ from dataclasses import replace
 
 from nnunet_cmc.data.loading.views import StrongView
 from nnunet_cmc.losses.schedules import GAMMA
+from nnunet_cmc.networks.changes import Evidential
 from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import Pseudo, Term
+from nnunet_cmc.trainers.terms import Discounted, Pseudo, Term
 
 COMPARED: dict[str, Recipe] = {
     "SupTrainer": APART,
+    "EFCDTrainer": replace(
+        APART,
+        purpose="EFCD (Huang et al. 2022), from labelled registered scans: the evidence of each modality, discounted "
+        "by its learned reliability for each class, is combined by Dempster's rule",
+        terms=(SUPERVISED, Term(Discounted)),
+        network=(*APART.network, Evidential()),
+    ),
     "MeanTeacherTrainer": replace(
         SHARED,
         purpose="a mean teacher (Tarvainen & Valpola 2017): CMCTrainer without CSC, CAC and random contrasts",

@@ -8,6 +8,7 @@ from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import (
+    Evidential,
     FuseByMean,
     FuseSkips,
     NetworkChange,
@@ -19,7 +20,7 @@ from nnunet_cmc.networks.changes import (
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, Discounted, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
@@ -42,6 +43,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, FuseSkips): "with one modality shown there is no other whose skips could be fused",
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, Discounted): "with one modality shown there is no other to combine its evidence with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
     (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
@@ -56,6 +58,8 @@ NEEDS: dict[type, tuple[type, str]] = {
     Teacher: (StrongView, "a teacher labels what its student sees in a strong view"),
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
+    Evidential: (PredictAlone, "Dempster's rule combines the evidence of single modalities"),
+    Discounted: (Evidential, "it is the loss of combined evidence"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
@@ -157,6 +161,9 @@ class Recipe:
         """What the recipe says, in words, for tables, logs and checkpoints."""
         dice = {None: "as planned", True: "over the batch", False: "of every sample"}[self.batch_dice]
         length = {"epochs": self.length.epochs, "iterations": self.length.iterations}
+        combination = "weighted by validation Dice" if self.calibrated else "equal weights"
+        if any(isinstance(change, Evidential) for change in self.network):
+            combination = "Dempster's rule"
         terms = []
         for term in self.terms:
             weight = "" if term.weight.symbol == "1" else f"{term.weight.symbol} = {term.weight.formula}: "
@@ -171,7 +178,7 @@ class Recipe:
             "Dice": dice,
             "optimizer": _short(self.optimizer),
             "pseudo-labels": _listed(tuple(filter(None, (self.teacher, self.whole_scan_labels)))) or "none",
-            "combination": "weighted by validation Dice" if self.calibrated else "equal weights",
+            "combination": combination,
             "length": ", ".join(f"{n} {what}" for what, n in length.items() if n) or "nnU-Net's",
         }
 

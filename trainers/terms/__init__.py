@@ -2,8 +2,9 @@
 
 from nnunet_cmc.trainers.terms.cac_term import CAC
 from nnunet_cmc.trainers.terms.csc_term import CSC
+from nnunet_cmc.trainers.terms.discounted_term import Discounted
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting, Term
 from nnunet_cmc.trainers.terms.pseudo_term import Pseudo
 from nnunet_cmc.trainers.terms.supervised_term import Supervised
 
-__all__ = ["CAC", "CSC", "LossTerm", "Pseudo", "Setting", "Supervised", "Term"]
+__all__ = ["CAC", "CSC", "Discounted", "LossTerm", "Pseudo", "Setting", "Supervised", "Term"]
