@@ -53,8 +53,8 @@ def plausibility(mass: Mass) -> np.ndarray:
 def mass_of(head: EvidentialHead, f: np.ndarray) -> Mass:
     """What the prototypes of a head say together about a voxel of features f."""
     total: Mass = {OMEGA: 1.0}
-    weights = {name: value.detach().numpy() for name, value in head.named_parameters()}
-    for pi, logits, xi, eta in zip(*(weights[n] for n in ("prototypes", "memberships", "supports", "widths"))):
+    weights = (head.prototypes, head.memberships, head.supports, head.widths)
+    for pi, logits, xi, eta in zip(*(weight.detach().numpy() for weight in weights), strict=True):
         u = np.exp(logits) / np.exp(logits).sum()
         s = 1 / (1 + exp(-xi)) * exp(-(eta**2) * ((f - pi) ** 2).sum())
         total = dempster(total, {**{frozenset([k]): u[k] * s for k in range(K)}, OMEGA: 1 - s})

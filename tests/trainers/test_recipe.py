@@ -11,6 +11,7 @@ from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongVi
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks import MeanFusion
 from nnunet_cmc.networks.changes import (
+    Evidential,
     FuseByMean,
     FuseSkips,
     PredictAlone,
@@ -20,12 +21,13 @@ from nnunet_cmc.networks.changes import (
     SuperviseDeep,
     TrainAdapters,
 )
+from nnunet_cmc.networks.combination import Discounting
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, Discounted, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 PLAIN = Recipe("supervised alone", (Term(Supervised),))
@@ -45,6 +47,11 @@ def separate(recipe: Recipe) -> Recipe:
     return replace(recipe, network=(SeparateModalities(), *recipe.network))
 
 
+def alone(recipe: Recipe) -> Recipe:
+    """With predictions of single modalities, which some changes need."""
+    return recipe if PredictAlone() in recipe.network else replace(recipe, network=(*recipe.network, PredictAlone()))
+
+
 # every kind of part, and how a recipe is given it
 PARTS = {
     CSC: lambda r: replace(r, terms=(*r.terms, Term(CSC, ALPHA))),
@@ -56,7 +63,8 @@ PARTS = {
     SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
     SeparateModalities: separate,
     FuseSkips: lambda r: replace(separate(r), network=(*separate(r).network, FuseSkips())),
-    PredictAlone: lambda r: replace(r, network=(*r.network, PredictAlone())),
+    PredictAlone: alone,
+    Evidential: lambda r: replace(alone(r), network=(*alone(r).network, Evidential(2))),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
     ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
     ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
@@ -67,6 +75,7 @@ REFUSED = {
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
     frozenset((Pseudo, FusePairs)),
+    *(frozenset((Evidential, part)) for part in (FuseSkips, FuseByMean, FusePairs)),  # as PredictAlone
 }
 
 
@@ -96,6 +105,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
             SuperviseDeep: len(output.deep) > 0,
             FuseSkips: network.skip_fusion is not None,
             PredictAlone: not network.fuses,
+            Evidential: isinstance(network.combination, Discounting) and "combined" in output.auxiliary,
             FuseByMean: isinstance(network.mia, MeanFusion) and network.fuses,
             SeparateModalities: not network.shared,
             ShareEncoder: len({*network.encoders}) < len(network.encoders),
@@ -114,6 +124,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
 def test_both_of_a_pair_of_parts_are_in_the_trainer(unpaired, pair):
     recipes = [PARTS[b](PARTS[a](PLAIN)) for a, b in (pair, pair[::-1])]
     implied = {SeparateModalities} if {FuseSkips, ShareEncoder} & {*pair} else set()
+    implied |= {PredictAlone} if Evidential in pair else set()
     assert found_in(trainer_of(unpaired, recipes[0])) == {*pair} | implied
     networks = [trainer_of(unpaired, recipe).network.state_dict().keys() for recipe in recipes]
     assert networks[0] == networks[1], "the order of these two does not matter"
@@ -141,6 +152,10 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
+        ({"network": (Evidential(),)}, "Evidential needs PredictAlone, since Dempster's rule"),
+        ({"terms": (Term(Supervised), Term(Discounted))}, "Discounted needs Evidential, since it is the loss"),
+        ({"network": (PredictAlone(), Evidential(), ShowOnly(0)), "terms": (Term(Supervised), Term(Discounted))},
+         "ShowOnly and Discounted cannot stand together, since with one modality"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
@@ -158,6 +173,12 @@ def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
     recipe = replace(RECIPES[name], length=Length(1, 2, 1))
     trainer = trainer_of(cubes, recipe)
     trainer.logger.local_logger.plot_progress_png = lambda folder: None
+    if cubes.unpaired and (
+        reasons := [term.loss.needs_registered for term in recipe.terms if term.loss.needs_registered]
+    ):
+        with pytest.raises(ValueError, match=reasons[0]):
+            trainer.run_training()
+        return
     trainer.run_training()
     assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
     again = type(trainer).build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 2, False)
