@@ -155,7 +155,7 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"network": (Evidential(),)}, "Evidential needs PredictAlone, since Dempster's rule"),
         ({"terms": (Term(Supervised), Term(Discounted))}, "Discounted needs Evidential, since it is the loss"),
         ({"network": (PredictAlone(), Evidential(), ShowOnly(0)), "terms": (Term(Supervised), Term(Discounted))},
-         "ShowOnly and Discounted cannot stand together, since with one modality"),
+         "Discounted and ShowOnly cannot stand together, since with one modality"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
