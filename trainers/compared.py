@@ -10,13 +10,14 @@ from nnunet_cmc.data.loading.fusion import Alone
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import StrongView
 from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, OMEGA, RAMP
-from nnunet_cmc.networks.changes import OwnDecoderNorms, PredictAlone
+from nnunet_cmc.networks.changes import Evidential, OwnDecoderNorms, PredictAlone
 from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import (
     AreaSimilarity,
     ClassBalanced,
+    Discounted,
     Distillation,
     Pseudo,
     Relearning,
@@ -26,9 +27,16 @@ from nnunet_cmc.trainers.terms import (
 
 COMPARED: dict[str, Recipe] = {
     "SupTrainer": APART,
+    "EFCDTrainer": replace(
+        APART,
+        purpose="EFCD (Huang et al. 2022), from labelled registered scans: the evidence of each modality, discounted "
+        "by its learned reliability for each class, is combined by Dempster's rule",
+        terms=(SUPERVISED, Term(Discounted)),
+        network=(*APART.network, Evidential()),
+    ),
     "MeanTeacherTrainer": replace(
         SHARED,
-        purpose="a mean teacher (Tarvainen & Valpola 2017): CMCTrainer without CSC, CAC and random contrasts",
+        purpose="a mean teacher (Tarvainen & Valpola 2017): CMCTrainer_shapes without CSC, CAC and random contrasts",
         terms=(SUPERVISED, Term(Pseudo, GAMMA)),
         views=(StrongView(),),
         teacher=Teacher(),

@@ -9,6 +9,7 @@ from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import (
+    Evidential,
     FuseByMean,
     FuseSkips,
     NetworkChange,
@@ -25,6 +26,7 @@ from nnunet_cmc.trainers.terms import (
     CAC,
     CSC,
     AreaSimilarity,
+    Discounted,
     Distillation,
     Pseudo,
     Relearning,
@@ -57,6 +59,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, AreaSimilarity): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, Relearning): "with one modality shown there is no other to teach it",
     (ShowOnly, Distillation): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, Discounted): "with one modality shown there is no other to combine its evidence with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
     (ShowOnly, SwapStyles): "with one modality shown there is no other whose style a scan could take",
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
@@ -78,6 +81,8 @@ NEEDS: dict[type, tuple[type, str]] = {
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
     SemanticConsistency: (SwapStyles, "it compares scans with their restyled copies"),
+    Evidential: (PredictAlone, "Dempster's rule combines the evidence of single modalities"),
+    Discounted: (Evidential, "it is the loss of combined evidence"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
     OwnDecoderNorms: (PredictAlone, "what is decoded from several modalities is of none of them"),
     AreaSimilarity: (PredictAlone, "two predictions of one fused feature agree without having learned anything"),
@@ -186,6 +191,9 @@ class Recipe:
         """What the recipe says, in words, for tables, logs and checkpoints."""
         dice = {None: "as planned", True: "over the batch", False: "of every sample"}[self.batch_dice]
         length = {"epochs": self.length.epochs, "iterations": self.length.iterations}
+        combination = "weighted by validation Dice" if self.calibrated else "equal weights"
+        if any(isinstance(change, Evidential) for change in self.network):
+            combination = "Dempster's rule"
         terms = []
         for term in self.terms:
             weight = "" if term.weight.symbol == "1" else f"{term.weight.symbol} = {term.weight.formula}: "
@@ -200,7 +208,7 @@ class Recipe:
             "Dice": dice,
             "optimizer": _short(self.optimizer),
             "pseudo-labels": _listed(tuple(filter(None, (self.teacher, self.whole_scan_labels)))) or "none",
-            "combination": "weighted by validation Dice" if self.calibrated else "equal weights",
+            "combination": combination,
             "length": ", ".join(f"{n} {what}" for what, n in length.items() if n) or "nnU-Net's",
             "for lesions": self.for_lesions.purpose if self.for_lesions else "the same",
         }

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from nnunet_cmc.networks.adapter import freeze_all_but_adapters
 from nnunet_cmc.networks.cmcnet import CMCNet
+from nnunet_cmc.networks.combination import CombinedInTraining, Discounting
 from nnunet_cmc.networks.decoder import Predicting
+from nnunet_cmc.networks.evidence import EvidentialHead
 from nnunet_cmc.networks.mia import MeanFusion
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
@@ -59,6 +61,33 @@ class OwnDecoderNorms:
         shared = {id(tensor): tensor for module in modules for tensor in module.parameters(recurse=False)}
         copies = (deepcopy(decoder, dict(shared)) for _ in range(network.num_modalities - 1))
         network.decoders = nn.ModuleList([decoder, *copies])
+
+
+@dataclass(frozen=True)
+class Evidential:
+    """Predict the plausibility of each class by the evidence of prototypes, and combine modalities by Dempster's rule.
+
+    Each decoder gets an :class:`EvidentialHead`; the predictions of single modalities are combined by
+    :class:`Discounting`, in training as ``output.auxiliary["combined"]``, too. Predictions at coarser resolutions stay
+    plain logits: they help the decoder to learn, and nothing combines them.
+
+    Args:
+        prototypes: number I of each head.
+    """
+
+    prototypes: int = 20
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place. ValueError: it fuses modalities before it predicts."""
+        if network.fuses:
+            raise ValueError(
+                "Dempster's rule combines the evidence of single modalities, and this network fuses them: put "
+                "PredictAlone before Evidential."
+            )
+        for decoder in network.decoders:
+            cast(Predicting, decoder).add_head(EvidentialHead(network.num_classes, self.prototypes))
+        network.combination = Discounting(network.num_modalities, network.num_classes)
+        network.auxiliary["combined"] = CombinedInTraining(network.combination)
 
 
 @dataclass(frozen=True)
@@ -143,6 +172,7 @@ NetworkChange = (
     | SeparateModalities
     | PredictAlone
     | OwnDecoderNorms
+    | Evidential
     | FuseSkips
     | FuseByMean
     | ShareEncoder

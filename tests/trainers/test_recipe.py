@@ -12,6 +12,7 @@ from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongVi
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
 from nnunet_cmc.networks import MeanFusion
 from nnunet_cmc.networks.changes import (
+    Evidential,
     FuseByMean,
     FuseSkips,
     OwnDecoderNorms,
@@ -22,12 +23,13 @@ from nnunet_cmc.networks.changes import (
     SuperviseDeep,
     TrainAdapters,
 )
+from nnunet_cmc.networks.combination import Discounting
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, SemanticConsistency, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, Discounted, Pseudo, SemanticConsistency, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 PLAIN = Recipe("supervised alone", (Term(Supervised),))
@@ -66,19 +68,26 @@ PARTS = {
     FuseSkips: lambda r: replace(separate(r), network=(*separate(r).network, FuseSkips())),
     PredictAlone: alone,
     OwnDecoderNorms: lambda r: replace(alone(r), network=(*alone(r).network, OwnDecoderNorms())),
+    Evidential: lambda r: replace(alone(r), network=(*alone(r).network, Evidential(2))),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
     ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
     ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
     ConstantAdam: lambda r: replace(r, optimizer=ConstantAdam()),
 }
 # what comes with a part that needs it
-IMPLIED = {FuseSkips: SeparateModalities, ShareEncoder: SeparateModalities, OwnDecoderNorms: PredictAlone}
+IMPLIED = {
+    FuseSkips: SeparateModalities,
+    ShareEncoder: SeparateModalities,
+    OwnDecoderNorms: PredictAlone,
+    Evidential: PredictAlone,
+}
 REFUSED = {
     *map(frozenset, CONFLICTS),
     *(frozenset((OwnDecoderNorms, other)) for other in (FuseSkips, FuseByMean, FusePairs, ShareEncoder)),
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
     *(frozenset((Pseudo, view)) for view in (FusePairs, SwapStyles)),  # it brings a strong view
+    *(frozenset((Evidential, part)) for part in (FuseSkips, FuseByMean, FusePairs)),  # as PredictAlone
 }
 
 
@@ -110,6 +119,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
             FuseSkips: network.skip_fusion is not None,
             PredictAlone: not network.fuses,
             OwnDecoderNorms: network.shared and len(network.decoders) > 1,
+            Evidential: isinstance(network.combination, Discounting) and "combined" in output.auxiliary,
             FuseByMean: isinstance(network.mia, MeanFusion) and network.fuses,
             SeparateModalities: not network.shared,
             ShareEncoder: len({*network.encoders}) < len(network.encoders),
@@ -156,6 +166,10 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
         ({"terms": (Term(Supervised), Term(SemanticConsistency))}, "SemanticConsistency needs SwapStyles, since it"),
+        ({"network": (Evidential(),)}, "Evidential needs PredictAlone, since Dempster's rule"),
+        ({"terms": (Term(Supervised), Term(Discounted))}, "Discounted needs Evidential, since it is the loss"),
+        ({"network": (PredictAlone(), Evidential(), ShowOnly(0)), "terms": (Term(Supervised), Term(Discounted))},
+         "Discounted and ShowOnly cannot stand together, since with one modality"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
@@ -173,6 +187,12 @@ def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
     recipe = replace(RECIPES[name], length=Length(1, 2, 1))
     trainer = trainer_of(cubes, recipe)
     trainer.logger.local_logger.plot_progress_png = lambda folder: None
+    if cubes.unpaired and (
+        reasons := [term.loss.needs_registered for term in recipe.terms if term.loss.needs_registered]
+    ):
+        with pytest.raises(ValueError, match=reasons[0]):
+            trainer.run_training()
+        return
     trainer.run_training()
     assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
     again = type(trainer).build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 2, False)

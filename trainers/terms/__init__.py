@@ -4,6 +4,7 @@ from nnunet_cmc.trainers.terms.area_similarity_term import AreaSimilarity
 from nnunet_cmc.trainers.terms.cac_term import CAC
 from nnunet_cmc.trainers.terms.class_balanced_term import ClassBalanced
 from nnunet_cmc.trainers.terms.csc_term import CSC
+from nnunet_cmc.trainers.terms.discounted_term import Discounted
 from nnunet_cmc.trainers.terms.distillation_term import Distillation
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting, Term
 from nnunet_cmc.trainers.terms.pseudo_term import Pseudo
@@ -16,6 +17,7 @@ __all__ = [
     "CSC",
     "AreaSimilarity",
     "ClassBalanced",
+    "Discounted",
     "Distillation",
     "LossTerm",
     "Pseudo",
