@@ -16,10 +16,11 @@ from nnunet_cmc.networks.changes import (
     ShareEncoder,
     ShowOnly,
     TrainAdapters,
+    WithPeer,
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CPS, CSC, PeerSupervised, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
@@ -49,6 +50,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
     (Teacher, WholeScanLabels): "both label the unlabelled scans",
+    (FusePairs, WholeScanLabels): "the labels are of scans, and fused pairs are rows of two",
     (TrainAdapters, ConstantAdam): "adapters are new, and do not learn at the paper's rate for pretrained weights",
 }
 # a part of one kind -> the kind it needs, and why
@@ -57,6 +59,9 @@ NEEDS: dict[type, tuple[type, str]] = {
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    CPS: (PeerSupervised, "two networks that learn no label would teach each other nothing"),
+    PeerSupervised: (WithPeer, "it is the loss of a second network"),
+    WithPeer: (CPS, "a second network is there to teach the first one"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
@@ -76,7 +81,7 @@ class Recipe:
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
         teacher: of the unlabelled rows, if any.
-        whole_scan_labels: of the unlabelled scans in the rest of the training, if any.
+        whole_scan_labels: of the unlabelled scans, made in rounds of the training, if any.
         calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or alike.
         length: of the training.
 

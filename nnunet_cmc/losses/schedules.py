@@ -39,6 +39,11 @@ def gamma(t: float, t_max: float) -> float:
     return exp(-5 * (1 - min(1.0, q)) ** 2) if q > 0 else 0.0
 
 
+def ramp_up(t: float, t_max: float) -> float:
+    """Compute 0.1 exp(-5 (1 - t / t_max)^2), the weight of consistency of Laine & Aila 2017, as SSL4MIS scales it."""
+    return 0.1 * exp(-5 * (1 - t / t_max) ** 2)
+
+
 CONSTANT = Schedule("1", "1", lambda t, t_max: 1.0)
 ALPHA = Schedule("alpha", "0.1 exp(-5 (1 - r)), rising", alpha)
 BETA = Schedule("beta", "0.1 exp(-5 r), falling", beta)
@@ -46,3 +51,4 @@ BETA = Schedule("beta", "0.1 exp(-5 r), falling", beta)
 SMALL_ALPHA = Schedule("alpha", "0.01 exp(-5 (1 - r)), rising", lambda t, t_max: alpha(t, t_max) / 10)
 SMALL_BETA = Schedule("beta", "0.01 exp(-5 r), falling", lambda t, t_max: beta(t, t_max) / 10)
 GAMMA = Schedule("gamma", "exp(-5 (1 - min(1, (r - 0.2) / 0.25))^2), 0 until r = 0.2", gamma)
+RAMP_UP = Schedule("lambda", "0.1 exp(-5 (1 - r)^2), rising", ramp_up)

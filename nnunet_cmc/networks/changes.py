@@ -3,6 +3,7 @@
 Training and prediction build the network alike, so its weights fit wherever the recipe is the same.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +14,7 @@ from nnunet_cmc.networks.adapter import freeze_all_but_adapters
 from nnunet_cmc.networks.cmcnet import CMCNet
 from nnunet_cmc.networks.decoder import Predicting
 from nnunet_cmc.networks.mia import MeanFusion
+from nnunet_cmc.networks.peer import NAME, Peer
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 
@@ -115,6 +117,15 @@ class TrainAdapters:
             freeze_all_but_adapters(transformer)
 
 
+@dataclass(frozen=True)
+class WithPeer:
+    """Train a second network beside the first, with the same changes and other random weights: see :class:`Peer`."""
+
+    def __call__(self, network: CMCNet, peer: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.auxiliary[NAME] = Peer(peer)
+
+
 def _require_separate(network: CMCNet, does: str) -> None:
     if network.shared:
         raise ValueError(
@@ -123,5 +134,23 @@ def _require_separate(network: CMCNet, does: str) -> None:
 
 
 NetworkChange = (
-    SuperviseDeep | SeparateModalities | PredictAlone | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters
+    SuperviseDeep
+    | SeparateModalities
+    | PredictAlone
+    | FuseSkips
+    | FuseByMean
+    | ShareEncoder
+    | ShowOnly
+    | TrainAdapters
+    | WithPeer
 )
+
+
+def build_changed(build: Callable[[], CMCNet], changes: Sequence[NetworkChange]) -> CMCNet:
+    """Build a network with ``changes``, made in their order, and last its peer, if one says so, with all others."""
+    network, others = build(), [change for change in changes if not isinstance(change, WithPeer)]
+    for change in others:
+        change(network)
+    for with_peer in (change for change in changes if isinstance(change, WithPeer)):
+        with_peer(network, build_changed(build, others))
+    return network

@@ -188,7 +188,7 @@ def test_unlabelled_pairs_are_a_share_of_the_labelled_ones(registered, name, sha
     assert len(batch["data"]) == 4 + 4 * share
 
 
-@pytest.mark.parametrize(("name", "parts"), [("CMCTrainer", 2), ("CMCTrainerPaper", 4)])
+@pytest.mark.parametrize(("name", "parts"), [("CMCTrainer", 2), ("CMCTrainerPaper", 4), ("CPSTrainer", 4)])
 def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monkeypatch, name, parts):
     """Without a compiler behind it, which takes minutes; encoders and decoders are the hot path."""
     compile_ = torch.nn.Module.compile

@@ -12,7 +12,7 @@ ALL, LABELED, UNLABELED, PAIRS = "rows", "labelled rows", "unlabelled rows", "pa
 COUNTED = {
     **dict.fromkeys(("data", "fusion", "positions"), ALL),
     "target": LABELED,
-    **dict.fromkeys(("strong", "pseudo_targets"), UNLABELED),
+    **dict.fromkeys(("strong", "pseudo_targets", "pseudo_weights"), UNLABELED),
     "pairs": PAIRS,
 }
 
@@ -32,6 +32,7 @@ class Batch:
         keys: the cases, row by row.
         strong: ``(N_unlabeled, M, D, H, W)`` float32, the view of the unlabelled rows that a teacher's student sees.
         pseudo_targets: ``(N_unlabeled, 1, D, H, W)`` int16, what the student learns there.
+        pseudo_weights: ``(N_unlabeled)`` float32, how much each of these rows counts; 1, if there are none.
     """
 
     data: Tensor
@@ -42,6 +43,7 @@ class Batch:
     keys: list | None = None
     strong: Tensor | None = None
     pseudo_targets: Tensor | None = None
+    pseudo_weights: Tensor | None = None
 
     @property
     def n_labeled(self) -> int:
