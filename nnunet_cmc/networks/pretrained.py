@@ -83,7 +83,9 @@ def _own(net: CMCNet) -> re.Pattern:
 
 
 def _part(net: CMCNet, key: str, modalities: Sequence[str]) -> str:
-    kind = key.split(".")[0]
+    kind, *within = key.split(".")
+    if kind == "auxiliary":
+        return within[0]
     if kind not in ("encoders", "decoders"):
         return {"mia": "fusion", "merges": "fusion", "skip_fusion": "skip fusion"}.get(kind, kind)
     name = "adapters" if ".adapter." in key else "convolutional path" if ".path." in key else kind.removesuffix("s")

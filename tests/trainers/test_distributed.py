@@ -15,9 +15,11 @@ QUIET = """
 import torch
 from dataclasses import replace
 from short_trainers import TAUGHT, short
-from nnunet_cmc.networks.changes import SuperviseDeep
+from nnunet_cmc.networks.changes import SuperviseDeep, WithPeer
 from nnunet_cmc.trainers.optimizers import WarmUpPolyLR
-class Quiet(short(replace(TAUGHT, network=(SuperviseDeep(),)))):
+from nnunet_cmc.trainers.terms import CPS, PeerSupervised, Term
+terms = (*TAUGHT.terms, Term(PeerSupervised), Term(CPS))
+class Quiet(short(replace(TAUGHT, terms=terms, network=(SuperviseDeep(), WithPeer())))):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.network.parameters(), self.initial_lr)
         return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)

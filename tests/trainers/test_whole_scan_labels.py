@@ -98,9 +98,10 @@ def test_rows_learn_the_labels_at_their_own_voxels(registered):
     assert image[label > 0].mean() > image[label == 0].mean() + 0.5
 
 
-@pytest.mark.parametrize("moment", ["before", "within"])
-@pytest.mark.parametrize(("recipe", "number"), [(LESIONS, 1), (ROUNDS, 2)])
-def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeypatch, moment, recipe, number):
+@pytest.mark.parametrize(
+    ("recipe", "number", "moment"), [(LESIONS, 1, "before"), (LESIONS, 1, "within"), (ROUNDS, 2, "within")]
+)
+def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeypatch, recipe, number, moment):
     """Stopped while it makes the labels of the last round."""
     trainers = []
     for name in ("whole", "cut"):
