@@ -32,8 +32,8 @@ COMPARED: dict[str, Recipe] = {
     ),
     "PseudoLabelTrainer": replace(
         SHARED,
-        purpose="two rounds of pseudo-labels of whole scans, in the second of which unstable scans weigh less (after "
-        "FLARE22's winner, Huang et al. 2022, and ST++, Yang et al. 2022)",
+        purpose="pseudo-labels of whole scans in two rounds; scans of unstable labels weigh less (after ST++, Yang et "
+        "al. 2022)",
         terms=(SUPERVISED, Term(Pseudo)),
         whole_scan_labels=WholeScanLabels((1 / 3, 2 / 3)),
     ),

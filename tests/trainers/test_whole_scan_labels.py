@@ -218,7 +218,7 @@ def test_stability_of_empty_classes():
 
 @pytest.mark.parametrize("at", [(), (0.5, 0.5), (0.6, 0.3), (0.0,), (1.0,), (0.5, 1.2)])
 def test_rounds_rise_within_the_training(at):
-    with pytest.raises(ValueError, match="Rounds are made at rising shares between 0 and 1"):
+    with pytest.raises(ValueError, match="are no rising shares of a training: name"):
         WholeScanLabels(at)
 
 
