@@ -1,6 +1,7 @@
 """CMCTrainer: the loop that trains a recipe."""
 
 import os
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, autocast, nn
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
+from nnunet_cmc.networks.changes import build_changed
 from nnunet_cmc.networks.combination import ByReliability
 from nnunet_cmc.trainers.choice import choose
 from nnunet_cmc.trainers.distributed import of_all_ranks
@@ -64,16 +66,15 @@ class CMCTrainer(LabelingTrainer):
         cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
     ) -> CMCNet:
         """Build the plans' CMCNet with the recipe's changes, for training and prediction alike."""
-        network = get_network_from_plans(
+        build = partial(
+            get_network_from_plans,
             configuration_manager.network_arch_class_name,
             configuration_manager.network_arch_init_kwargs,
             configuration_manager.network_arch_init_kwargs_req_import,
             num_input_channels,
             num_output_channels,
         )
-        for change in cls.recipe.network:
-            change(network)
-        return network
+        return build_changed(build, cls.recipe.network)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Do nothing: CMCNet supervises deep while it trains, if a recipe says so."""
@@ -101,10 +102,11 @@ class CMCTrainer(LabelingTrainer):
             names,
         )  # fmt: skip
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
-            self.bare_network.stacked_on = None  # a compiled encoder is few operators already
             torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
-            for part in self.bare_network.parts(self.description.modalities).values():
-                part.compile(fullgraph=True)
+            for network in (module for module in self.bare_network.modules() if isinstance(module, CMCNet)):  # and peer
+                network.stacked_on = None  # a compiled encoder is few operators already
+                for part in network.parts(names).values():
+                    part.compile(fullgraph=True)
         planned, wanted = self.configuration_manager.batch_dice, self.recipe.batch_dice
         setting = Setting(
             self.num_input_channels,

@@ -9,21 +9,24 @@ from dataclasses import replace
 from nnunet_cmc.data.loading.fusion import Alone
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import StrongView
-from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, OMEGA, RAMP
-from nnunet_cmc.networks.changes import Evidential, OwnDecoderNorms, PredictAlone
+from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, OMEGA, RAMP, RAMP_UP
+from nnunet_cmc.networks.changes import Evidential, OwnDecoderNorms, PredictAlone, WithPeer
 from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import (
+    CPS,
     AreaSimilarity,
     ClassBalanced,
     Discounted,
     Distillation,
+    PeerSupervised,
     Pseudo,
     Relearning,
     SemanticConsistency,
     Term,
 )
+from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 COMPARED: dict[str, Recipe] = {
     "SupTrainer": APART,
@@ -69,5 +72,18 @@ COMPARED: dict[str, Recipe] = {
         terms=(SUPERVISED, Term(Distillation, KAPPA)),
         network=(*SHARED.network, OwnDecoderNorms(), PredictAlone()),
         fusion=Alone(),
+    ),
+    "CPSTrainer": replace(
+        SHARED,
+        purpose="cross pseudo supervision (Chen et al. 2021): two networks teach each other, and the first predicts",
+        terms=(SUPERVISED, Term(PeerSupervised), Term(CPS, RAMP_UP)),
+        network=(*SHARED.network, WithPeer()),
+    ),
+    "PseudoLabelTrainer": replace(
+        SHARED,
+        purpose="pseudo-labels of whole scans in two rounds; scans of unstable labels weigh less (after ST++, Yang et "
+        "al. 2022)",
+        terms=(SUPERVISED, Term(Pseudo)),
+        whole_scan_labels=WholeScanLabels((1 / 3, 2 / 3)),
     ),
 }

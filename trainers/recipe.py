@@ -19,15 +19,18 @@ from nnunet_cmc.networks.changes import (
     ShareEncoder,
     ShowOnly,
     TrainAdapters,
+    WithPeer,
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import (
     CAC,
+    CPS,
     CSC,
     AreaSimilarity,
     Discounted,
     Distillation,
+    PeerSupervised,
     Pseudo,
     Relearning,
     SemanticConsistency,
@@ -73,6 +76,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (SwapStyles, StrongView): "the strong views are of scans, and restyled rows have none",
     (SwapStyles, RandomizeContrast): "the contrast is that of strong views, and restyled rows have none",
     (Teacher, WholeScanLabels): "both label the unlabelled scans",
+    (FusePairs, WholeScanLabels): "the labels are of scans, and fused pairs are rows of two",
     (TrainAdapters, ConstantAdam): "adapters are new, and do not learn at the paper's rate for pretrained weights",
 }
 # a part of one kind -> the kind it needs, and why
@@ -87,6 +91,9 @@ NEEDS: dict[type, tuple[type, str]] = {
     OwnDecoderNorms: (PredictAlone, "what is decoded from several modalities is of none of them"),
     AreaSimilarity: (PredictAlone, "two predictions of one fused feature agree without having learned anything"),
     Distillation: (PredictAlone, "a prediction of several modalities teaches none of them"),
+    CPS: (PeerSupervised, "two networks that learn no label would teach each other nothing"),
+    PeerSupervised: (WithPeer, "it is the loss of a second network"),
+    WithPeer: (CPS, "a second network is there to teach the first one"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
@@ -106,7 +113,7 @@ class Recipe:
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
         teacher: of the unlabelled rows, if any.
-        whole_scan_labels: of the unlabelled scans in the rest of the training, if any.
+        whole_scan_labels: of the unlabelled scans, made in rounds of the training, if any.
         calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or alike.
         length: of the training.
         for_lesions: the recipe that is taken instead where classes keep no place in the body: see `choice.py`.

@@ -3,6 +3,7 @@
 Training and prediction build the network alike, so its weights fit wherever the recipe is the same.
 """
 
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
@@ -16,6 +17,7 @@ from nnunet_cmc.networks.combination import CombinedInTraining, Discounting
 from nnunet_cmc.networks.decoder import Predicting
 from nnunet_cmc.networks.evidence import EvidentialHead
 from nnunet_cmc.networks.mia import MeanFusion
+from nnunet_cmc.networks.peer import NAME, Peer
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 
@@ -160,6 +162,15 @@ class TrainAdapters:
             freeze_all_but_adapters(transformer)
 
 
+@dataclass(frozen=True)
+class WithPeer:
+    """Train a second network beside the first, with the same changes and other random weights: see :class:`Peer`."""
+
+    def __call__(self, network: CMCNet, peer: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.auxiliary[NAME] = Peer(peer)
+
+
 def _require_separate(network: CMCNet, does: str) -> None:
     if network.shared:
         raise ValueError(
@@ -178,4 +189,15 @@ NetworkChange = (
     | ShareEncoder
     | ShowOnly
     | TrainAdapters
+    | WithPeer
 )
+
+
+def build_changed(build: Callable[[], CMCNet], changes: Sequence[NetworkChange]) -> CMCNet:
+    """Build a network with ``changes``, made in their order, and last its peer, if one says so, with all others."""
+    network, others = build(), [change for change in changes if not isinstance(change, WithPeer)]
+    for change in others:
+        change(network)
+    for with_peer in (change for change in changes if isinstance(change, WithPeer)):
+        with_peer(network, build_changed(build, others))
+    return network

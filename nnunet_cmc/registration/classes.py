@@ -23,7 +23,16 @@ STOCK_NAMES = ("DatasetFingerprintExtractor",)  # that nnU-Net has, too, so that
 TRAINERS = {
     "CMCTrainer": "nnunet_cmc.trainers.cmc_trainer",
     **dict.fromkeys(
-        ("CMLTrainer", "EFCDTrainer", "MeanTeacherTrainer", "SupTrainer", "UMMKDTrainer", "UMMLTrainer"),
+        (
+            "CMLTrainer",
+            "CPSTrainer",
+            "EFCDTrainer",
+            "MeanTeacherTrainer",
+            "PseudoLabelTrainer",
+            "SupTrainer",
+            "UMMKDTrainer",
+            "UMMLTrainer",
+        ),
         "nnunet_cmc.trainers.registry",
     ),
     "nnUNetTrainer_cmcbudget": "nnunet_cmc.trainers.comparison.budget",

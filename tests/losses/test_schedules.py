@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from nnunet_cmc.losses import alpha, beta
-from nnunet_cmc.losses.schedules import ALPHA, BETA, DELTA, GAMMA, KAPPA, OMEGA, SMALL_ALPHA, SMALL_BETA
+from nnunet_cmc.losses.schedules import ALPHA, BETA, DELTA, GAMMA, KAPPA, OMEGA, RAMP_UP, SMALL_ALPHA, SMALL_BETA
 
 
 def test_numbers_of_the_paper():
@@ -34,3 +34,7 @@ def test_relearning_begins_at_half_time_and_rises_as_a_teacher_does():
 @pytest.mark.parametrize("weight", [DELTA, KAPPA])
 def test_a_constant_weight_is_what_its_formula_says(weight):
     assert [weight.at(t, 9) for t in range(10)] == [float(weight.formula)] * 10
+
+
+def test_a_consistency_rises_as_a_gaussian():
+    assert [RAMP_UP.at(t, 10) for t in (0, 5, 10)] == pytest.approx([0.1 * 0.0067379, 0.1 * 0.2865048, 0.1], rel=1e-5)

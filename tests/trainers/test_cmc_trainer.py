@@ -196,6 +196,7 @@ def test_unlabelled_pairs_are_a_share_of_the_labelled_ones(registered, name, sha
     [
         ("CMCTrainer", 2),
         ("CMCTrainerPaper", 4),
+        ("CPSTrainer", 4),
         pytest.param(replace(APART, network=(*APART.network, Evidential(2))), 4, id="evidential-4"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
-from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
+from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, RAMP_UP
 from nnunet_cmc.networks import MeanFusion
 from nnunet_cmc.networks.changes import (
     Evidential,
@@ -22,6 +22,7 @@ from nnunet_cmc.networks.changes import (
     ShowOnly,
     SuperviseDeep,
     TrainAdapters,
+    WithPeer,
 )
 from nnunet_cmc.networks.combination import Discounting
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
@@ -29,7 +30,17 @@ from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Discounted, Pseudo, SemanticConsistency, Supervised, Term
+from nnunet_cmc.trainers.terms import (
+    CAC,
+    CPS,
+    CSC,
+    Discounted,
+    PeerSupervised,
+    Pseudo,
+    SemanticConsistency,
+    Supervised,
+    Term,
+)
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 PLAIN = Recipe("supervised alone", (Term(Supervised),))
@@ -54,10 +65,17 @@ def alone(recipe: Recipe) -> Recipe:
     return replace(recipe, network=tuple(dict.fromkeys((*recipe.network, PredictAlone()))))
 
 
+def with_peer(recipe: Recipe) -> Recipe:
+    """With a second network, and what it learns and teaches."""
+    terms = (*recipe.terms, Term(PeerSupervised), Term(CPS, RAMP_UP))
+    return replace(recipe, terms=terms, network=(*recipe.network, WithPeer()))
+
+
 # every kind of part, and how a recipe is given it
 PARTS = {
     CSC: lambda r: replace(r, terms=(*r.terms, Term(CSC, ALPHA))),
     CAC: lambda r: replace(r, terms=(*r.terms, Term(CAC, BETA))),
+    CPS: with_peer,
     Pseudo: taught,
     RandomizeContrast: lambda r: taught(r, RandomizeContrast()),
     WholeScanLabels: lambda r: replace(r, terms=(*r.terms, Term(Pseudo)), whole_scan_labels=WholeScanLabels()),
@@ -110,6 +128,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
         for kind, there in {
             CSC: "csc" in trainer.terms,
             CAC: "cac" in trainer.terms,
+            CPS: {"cps", "peer"} <= {*trainer.terms} and len(output.auxiliary["peer"]) == 1 + len(output.deep),
             Pseudo: is_taught and not contrast,
             RandomizeContrast: is_taught and contrast,
             WholeScanLabels: trainer.recipe.whole_scan_labels is not None and "pseudo" in trainer.terms,
@@ -172,6 +191,7 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
          "Discounted and ShowOnly cannot stand together, since with one modality"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
+        ({"network": (WithPeer(),)}, "WithPeer needs CPS, since"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
         ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),
     ],

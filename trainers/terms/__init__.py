@@ -3,6 +3,7 @@
 from nnunet_cmc.trainers.terms.area_similarity_term import AreaSimilarity
 from nnunet_cmc.trainers.terms.cac_term import CAC
 from nnunet_cmc.trainers.terms.class_balanced_term import ClassBalanced
+from nnunet_cmc.trainers.terms.cps_term import CPS, PeerSupervised
 from nnunet_cmc.trainers.terms.csc_term import CSC
 from nnunet_cmc.trainers.terms.discounted_term import Discounted
 from nnunet_cmc.trainers.terms.distillation_term import Distillation
@@ -14,12 +15,14 @@ from nnunet_cmc.trainers.terms.supervised_term import Supervised
 
 __all__ = [
     "CAC",
+    "CPS",
     "CSC",
     "AreaSimilarity",
     "ClassBalanced",
     "Discounted",
     "Distillation",
     "LossTerm",
+    "PeerSupervised",
     "Pseudo",
     "Relearning",
     "SemanticConsistency",

@@ -12,7 +12,7 @@ ALL, LABELED, UNLABELED, PAIRS, SWAPS = "rows", "labelled rows", "unlabelled row
 COUNTED = {
     **dict.fromkeys(("data", "fusion", "positions"), ALL),
     "target": LABELED,
-    **dict.fromkeys(("strong", "pseudo_targets"), UNLABELED),
+    **dict.fromkeys(("strong", "pseudo_targets", "pseudo_weights"), UNLABELED),
     "pairs": PAIRS,
     "swaps": SWAPS,
 }
@@ -36,6 +36,7 @@ class Batch:
         pseudo_targets: ``(N_unlabeled, 1, D, H, W)`` int16, what the student learns there.
         swaps: ``(S, 2, M)`` int64, what :class:`SwapStyles` has restyled: the row of a scan at its modality, and the
             row of its copy at the modality that this looks like, else -1; on the CPU.
+        pseudo_weights: ``(N_unlabeled)`` float32, how much each of these rows counts; 1, if there are none.
     """
 
     data: Tensor
@@ -47,6 +48,7 @@ class Batch:
     strong: Tensor | None = None
     pseudo_targets: Tensor | None = None
     swaps: Tensor | None = None
+    pseudo_weights: Tensor | None = None
 
     @property
     def n_labeled(self) -> int:

@@ -96,8 +96,12 @@ def _with_restyled(
     table = torch.full((len(swaps), 2, data.shape[1]), -1)
     for swap, (row, m, new, other) in zip(table, swaps, strict=True):
         swap[0, m], swap[1, other] = moved(row), added(new)
-    labels, pseudo, keys = batch.target, batch.pseudo_targets, batch.keys
+    labels, keys = batch.target, batch.keys
     hidden = [row - labeled for row in rows[first:]]
+
+    def with_copies(x: Tensor | None) -> Tensor | None:  # of unlabelled rows
+        return None if x is None else torch.cat([x, x[hidden]])
+
     return replace(
         batch,
         data=joined(batch.data, data),
@@ -106,6 +110,7 @@ def _with_restyled(
         pairs=torch.where(batch.pairs < labeled, batch.pairs, batch.pairs + first),
         positions=joined(batch.positions, torch.full((len(rows), *batch.positions.shape[1:]), torch.nan)),
         keys=keys and [keys[i] for i in (*range(labeled), *rows[:first], *range(labeled, n), *rows[first:])],
-        pseudo_targets=None if pseudo is None else torch.cat([pseudo, pseudo[hidden]]),
+        pseudo_targets=with_copies(batch.pseudo_targets),
+        pseudo_weights=with_copies(batch.pseudo_weights),
         swaps=table,
     )
