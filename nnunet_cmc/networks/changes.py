@@ -59,7 +59,7 @@ class OwnDecoderNorms:
         if len(network.decoders) > 1:
             raise ValueError("The change is of a shared decoder, and this network has one of each modality already.")
         (decoder,) = network.decoders
-        modules = [module for module in decoder.modules() if not isinstance(module, nn.InstanceNorm3d)]
+        modules = [module for module in decoder.modules() if not isinstance(module, nn.InstanceNorm3d | nn.BatchNorm3d)]
         shared = {id(tensor): tensor for module in modules for tensor in module.parameters(recurse=False)}
         copies = (deepcopy(decoder, dict(shared)) for _ in range(network.num_modalities - 1))
         network.decoders = nn.ModuleList([decoder, *copies])

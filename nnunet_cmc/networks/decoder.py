@@ -102,7 +102,7 @@ class VNetDecoder(Predicting):
         own = [2 * channels for channels in encoder.channels[:-1]]
         if list(widths) != own:
             raise ValueError(f"decoder_channels are {list(widths)}; V-Net's decoder has {own}.")
-        super().__init__(own)
+        super().__init__(own, num_classes)
         blocks, dropout = monai_blocks(), encoder.dropout
         c32, c64, c128, c256 = own
         self.up_tr256 = blocks.UpTransition(3, c256, c256, 2, ACTIVATION, dropout_prob=(dropout, dropout))
@@ -110,7 +110,6 @@ class VNetDecoder(Predicting):
         self.up_tr64 = blocks.UpTransition(3, c128, c64, 1, ACTIVATION, dropout_prob=(None, dropout))
         self.up_tr32 = blocks.UpTransition(3, c64, c32, 1, ACTIVATION, dropout_prob=(None, dropout))
         self.seg_layers = blocks.OutputTransition(3, c32, num_classes, ACTIVATION)
-        self.seg_layers.out_channels = num_classes  # as a convolution has it
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Decode as :meth:`Decoder.forward`."""

@@ -8,7 +8,7 @@ import torch
 from monai.networks.nets import VNet
 
 from nnunet_cmc.networks import CMCNet, monai_vnet
-from nnunet_cmc.networks.changes import PredictAlone, SeparateModalities, SuperviseDeep
+from nnunet_cmc.networks.changes import OwnDecoderNorms, PredictAlone, SeparateModalities, SuperviseDeep
 
 SHOWN = torch.eye(2, dtype=torch.bool)
 
@@ -85,6 +85,16 @@ def test_a_modality_that_is_absent_leaves_the_batch_norm_of_the_other_as_it_is()
         after = net.state_dict()
         assert torch.equal(after[own.format(0)], before[own.format(0)])
         assert not torch.equal(after[own.format(1)], before[own.format(1)])
+
+
+def test_a_shared_decoder_with_norms_of_each_modality_has_batch_norms_of_each():
+    torch.manual_seed(0)
+    net = small(PredictAlone(), OwnDecoderNorms())
+    net(torch.cat([scan(1), scan(1)]), SHOWN.expand(2, -1, -1))
+    mine, others = (decoder.up_tr64.bn1.running_mean for decoder in net.decoders)
+    assert not mine.any()
+    assert others.any()
+    assert net.decoders[0].up_tr64.up_conv.weight is net.decoders[1].up_tr64.up_conv.weight
 
 
 def test_all_parameters_learn_and_prediction_leaves_nothing_out():
