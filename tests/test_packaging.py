@@ -21,7 +21,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from source_files import FOLDERS, ROOT, imports, modules
+from source_files import BUILD_FILES, FOLDERS, ROOT, imports, modules
 
 import nnunet_cmc
 
@@ -60,7 +60,7 @@ def wheels(tmp_path_factory) -> dict[str, Path]:
     project = folder / "project"
     for name in FOLDERS:
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt"):
+    for name in BUILD_FILES:
         shutil.copy(ROOT / name, project)
     sdist = build(project, "sdist")
     shutil.unpack_archive(sdist, folder, filter="data")
