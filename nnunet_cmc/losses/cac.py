@@ -32,7 +32,7 @@ class CACLoss(ConsistencyLoss):
     Args:
         form: ``printed``, ``paired`` or ``unpaired``.
         temperature: divides the similarities; ``printed`` has none.
-        num_modalities, num_classes (with background): the bank's size, for ``unpaired`` only.
+        num_modalities, num_classes: the bank's size, background a class; for ``unpaired`` only.
         momentum: the bank's.
 
     Raises:

@@ -30,12 +30,13 @@ NO_MODALITY_LOGIT = -20.0
 class CMCOutput(NamedTuple):
     """The network's output for training. Entries of modalities that are absent, or not decoded, are zero.
 
-    logits: ``(B, M, K, D, H, W)``, decoded from the modalities that m is fused with.
-    features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts; float32
-        under autocast, too.
-    present: ``(B, M)`` bool.
-    deep: logits at coarser resolutions, finest first, of a training with deep supervision.
-    auxiliary: what the network's auxiliary modules compute, ``(B, ...)`` each, by their names.
+    Attributes:
+        logits: ``(B, M, K, D, H, W)``, decoded from the modalities that m is fused with.
+        features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts;
+            float32 under autocast, too.
+        present: ``(B, M)`` bool.
+        deep: logits at coarser resolutions, finest first, of a training with deep supervision.
+        auxiliary: what the network's auxiliary modules compute, ``(B, ...)`` each, by their names.
     """
 
     logits: Tensor
@@ -75,10 +76,10 @@ class CMCNet(nn.Module):
     A change of a recipe (`changes.py`) may replace these:
 
     Attributes:
-        mia: fuses the deepest features; called as :class:`MIA`.
+        mia: fuses the deepest features; called as ``MIA``.
         fuses: whether modalities are fused at all, or each is decoded by itself.
         combination: of the modalities' predictions, see `combination.py`.
-        auxiliary: modules of the training alone, by name. Each is called with ``x``, ``fusion``, the :class:`Encoded`
+        auxiliary: modules of the training alone, by name. Each is called with ``x``, ``fusion``, the ``Encoded``
             maps, the logits ``(B, M, K, D, H, W)`` and ``present (B, M)``, and returns a tuple of tensors
             ``(B, ...)`` for :class:`CMCOutput`.
 
@@ -86,7 +87,7 @@ class CMCNet(nn.Module):
         input_channels: M; a modality is a channel.
         num_classes: K, with background.
         patch_size: (D, H, W) in voxels, a multiple of the encoder's strides.
-        encoder, encoder_kwargs: a name in :data:`ENCODERS` and its arguments.
+        encoder, encoder_kwargs: a name in ``nnunet_cmc.networks.encoders.ENCODERS`` and its arguments.
         decoder_channels: widths of the decoders, at stride 1, 2, 4, ..., but for an encoder that has its own decoder.
         checkpointing: whether training recomputes the activations of encoders and decoders in the backward pass,
             which costs a second forward pass and saves most of the memory.
