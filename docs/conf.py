@@ -44,7 +44,7 @@ def navigation(index: str) -> dict[str, list[str]]:
             groups[caption] = []
         pages = re.findall(r"\]\(([\w./]+)\.md\)", line)
         groups[caption] += [posixpath.normpath(posixpath.join("docs", page)) for page in pages]
-    return groups
+    return {caption: pages for caption, pages in groups.items() if pages}
 
 
 def add_navigation(app: "Sphinx", page: str, source: list[str]) -> None:

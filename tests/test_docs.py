@@ -92,7 +92,7 @@ def test_ci_builds_the_site_as_contributors_are_told_to():
 
 def test_lines_fit():
     """Rows of tables and the addresses of links may be longer, and so may results.md, which is made elsewhere."""
-    folders = (*FOLDERS, "tests", "benchmarks", "docs")
+    folders = (*FOLDERS, "tests", "benchmarks", "docs", "examples")
     for file in [*PAGES, *PROJECT, *(file for name in folders for file in (ROOT / name).rglob("*.py"))]:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             shown = re.sub(r"\]\([^)]*\)", "]", line)
