@@ -8,8 +8,10 @@ from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import (
+    DecodeAlone,
     FuseByMean,
     FuseSkips,
+    MMFormer,
     NetworkChange,
     PredictAlone,
     SeparateModalities,
@@ -19,7 +21,7 @@ from nnunet_cmc.networks.changes import (
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, AuxiliarySupervised, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
@@ -46,6 +48,9 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
     (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
     (PredictAlone, FusePairs): "predictions of single modalities fuse nothing",
+    (MMFormer, SeparateModalities): "both arrange the network",
+    (MMFormer, PredictAlone): "predictions of single modalities fuse nothing",
+    (MMFormer, FuseByMean): "both replace the fusion",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
     (Teacher, WholeScanLabels): "both label the unlabelled scans",
@@ -57,6 +62,8 @@ NEEDS: dict[type, tuple[type, str]] = {
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    DecodeAlone: (AuxiliarySupervised, "nothing else trains the decoder of single modalities"),
+    AuxiliarySupervised: (DecodeAlone, "it supervises a decoder of single modalities"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
@@ -122,8 +129,10 @@ class Recipe:
             raise ValueError(
                 "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
             )
-        if SeparateModalities() in self.network[1:]:
-            raise ValueError("SeparateModalities builds the network anew: put it before all other changes.")
+        for change in self.network[1:]:
+            if isinstance(change, SeparateModalities | MMFormer):
+                name = type(change).__name__
+                raise ValueError(f"{name} builds the network anew: put it before all other changes.")
         order = [type(view) for view in self.views]
         if RandomizeContrast in order and order.index(RandomizeContrast) < order.index(StrongView):
             raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")

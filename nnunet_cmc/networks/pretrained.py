@@ -72,7 +72,7 @@ def _targets(modalities: Sequence[str], only: str | None) -> list[int]:
 def _own(net: CMCNet) -> re.Pattern:
     """Match keys of a state dict that are a modality's own, with its channel as the second group."""
     prefixes = [
-        r"(?:mia|skip_fusion)\.(?:projections|attentions)",
+        r"(?:mia|skip_fusion)\.(?:\w+\.)??(?:projections|attentions|intra)",
         r"encoders\.0\..+\.copies" if net.shared else "encoders",
         *(["decoders", "merges"] if len(net.decoders) > 1 else []),
     ]
@@ -196,11 +196,11 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
             f"{', '.join(targets.values())}."
         )
     weights = checkpoint["network_weights"]
-    if any(str(key).startswith("encoders.1.") for key in weights) == net.shared:
-        arrangements = "an encoder and a decoder of each modality", "one encoder and one decoder of all modalities"
+    has, wants = _arrangement(weights), _arrangement(net.state_dict())
+    if has != wants:
         raise ValueError(
-            f"{path} has {arrangements[not net.shared]}, and the network to fill {arrangements[net.shared]}: name the "
-            f"trainer of the checkpoint, {checkpoint.get('trainer_name', '(unknown)')}, with -tr."
+            f"{path} has {has}, and the network to fill {wants}: name the trainer of the checkpoint, "
+            f"{checkpoint.get('trainer_name', '(unknown)')}, with -tr."
         )
     mine = _of_channels(net.state_dict(), _own(net), {str(m): m for m in origin})
     theirs = _of_channels(weights, _own(net), {channel: m for m, channel in origin.items()})
@@ -215,6 +215,16 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
         require_structure(own, found, path, f"{part} of these plans", remedy)
         tensors |= found
     return tensors
+
+
+def _arrangement(weights: Mapping[str, Tensor]) -> str:
+    """Say of which modalities a CMCNet with this state has encoders and decoders."""
+    encoders, decoders = (
+        any(str(key).startswith(f"{part}.1.") for key in weights) for part in ("encoders", "decoders")
+    )
+    if encoders and not decoders:
+        return "an encoder of each modality and one decoder"
+    return "an encoder and a decoder of each modality" if encoders else "one encoder and one decoder of all modalities"
 
 
 def _of_channels(

@@ -9,10 +9,12 @@ import torch
 
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
-from nnunet_cmc.networks import MeanFusion
+from nnunet_cmc.networks import MeanFusion, SkipFusion
 from nnunet_cmc.networks.changes import (
+    DecodeAlone,
     FuseByMean,
     FuseSkips,
+    MMFormer,
     PredictAlone,
     SeparateModalities,
     ShareEncoder,
@@ -20,12 +22,13 @@ from nnunet_cmc.networks.changes import (
     SuperviseDeep,
     TrainAdapters,
 )
+from nnunet_cmc.networks.mmformer import MMFormerFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import CAC, CSC, AuxiliarySupervised, Pseudo, Supervised, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 PLAIN = Recipe("supervised alone", (Term(Supervised),))
@@ -59,6 +62,10 @@ PARTS = {
     PredictAlone: lambda r: replace(r, network=(*r.network, PredictAlone())),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
     ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
+    MMFormer: lambda r: replace(r, network=(MMFormer(), *r.network)),
+    AuxiliarySupervised: lambda r: replace(
+        r, terms=(*r.terms, Term(AuxiliarySupervised)), network=(*r.network, DecodeAlone())
+    ),
     ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
     ConstantAdam: lambda r: replace(r, optimizer=ConstantAdam()),
 }
@@ -67,6 +74,7 @@ REFUSED = {
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
     frozenset((Pseudo, FusePairs)),
+    *(frozenset((MMFormer, kind)) for kind in (FuseSkips, ShareEncoder)),  # these need SeparateModalities
 }
 
 
@@ -94,10 +102,12 @@ def found_in(trainer: CMCTrainer) -> set[type]:
             WholeScanLabels: trainer.recipe.whole_scan_labels is not None and "pseudo" in trainer.terms,
             FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
             SuperviseDeep: len(output.deep) > 0,
-            FuseSkips: network.skip_fusion is not None,
+            FuseSkips: isinstance(network.skip_fusion, SkipFusion),
             PredictAlone: not network.fuses,
             FuseByMean: isinstance(network.mia, MeanFusion) and network.fuses,
-            SeparateModalities: not network.shared,
+            SeparateModalities: not network.shared and len(network.decoders) > 1,
+            MMFormer: isinstance(network.mia, MMFormerFusion),
+            AuxiliarySupervised: "auxiliary" in trainer.terms and "alone" in output.auxiliary,
             ShareEncoder: len({*network.encoders}) < len(network.encoders),
             ShowOnly: not output.present[:, 1].any(),
             ConstantAdam: isinstance(trainer.recipe.optimizer, ConstantAdam)
@@ -143,6 +153,9 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
+        ({"network": (SuperviseDeep(), MMFormer())}, "MMFormer builds the network anew: put it before all other"),
+        ({"network": (DecodeAlone(),)}, "DecodeAlone needs AuxiliarySupervised, since nothing else trains"),
+        ({"terms": (Term(Supervised), Term(AuxiliarySupervised))}, "AuxiliarySupervised needs DecodeAlone, since"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
         ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),
     ],
