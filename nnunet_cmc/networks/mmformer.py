@@ -1,12 +1,14 @@
-"""mmFormer (Zhang et al., MICCAI 2022), re-implemented from its description: transformers that fuse modalities.
+"""mmFormer (Zhang et al., MICCAI 2022, arXiv 2206.02425): transformers that fuse modalities.
 
-From the paper: a convolutional encoder of each modality; tokens of each modality's deepest map with learned positions;
-a transformer within each modality, and one over the tokens of all that are present; one decoder of masked
-concatenations; a second decoder, which all modalities share, that predicts from each modality alone.
+Re-implemented from its description. From the paper: a convolutional encoder of each modality; tokens of each modality's
+deepest map with learned positions; a transformer within each modality, and one over the tokens of all that are present;
+one decoder of masked concatenations, supervised at several resolutions; a second decoder, which all modalities share,
+that predicts from each modality alone; training on random subsets of the modalities.
 
-Ours: encoders and decoders are those of the plans; what is absent is left out of the attention by a key mask (the
-authors' tokens of it are zeros); a masked concatenation is followed by one :math:`1^3` convolution, in place of modules
-that weight each class's region; there is no dropout, so that a training is reproducible.
+Ours: encoders and decoders are those of the plans; what is absent is left out of the attention by a key mask (tokens of
+zeros in the authors' code). Simplified: a 1^3 convolution of each masked concatenation, in place of modules that weight
+the regions of classes; classes weigh alike in the loss, and resolutions as in nnU-Net; there is no dropout, so that a
+training that is continued is the same to the bit.
 """
 
 from collections.abc import Mapping, Sequence
