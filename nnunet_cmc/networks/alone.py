@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.cmcnet import Encoded
 from nnunet_cmc.networks.rows import grid
@@ -12,15 +13,17 @@ class AloneDecoder(nn.Module):
 
     Args:
         decoder: maps of all resolutions -> logits, finest first.
+        checkpointing: whether its activations are computed again in the backward pass, as in :class:`CMCNet`.
     """
 
-    def __init__(self, decoder: nn.Module):
+    def __init__(self, decoder: nn.Module, checkpointing: bool = False):
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.checkpointing = decoder, checkpointing
 
     def forward(self, x: Tensor, fusion: Tensor, encoded: Encoded, logits: Tensor, present: Tensor) -> tuple[Tensor]:
         """Compute logits ``(B, M, K, D, H, W)``, zero where a modality is absent."""
         places = sorted(encoded.row)
         maps = [torch.stack(level) for level in zip(*(encoded.of(b, m) for b, m in places), strict=True)]
-        alone = self.decoder(maps)[0]
+        again = self.checkpointing and torch.is_grad_enabled()
+        alone = (checkpoint(self.decoder, maps, use_reentrant=False) if again else self.decoder(maps))[0]
         return (grid(dict(zip(places, alone, strict=True)), present),)

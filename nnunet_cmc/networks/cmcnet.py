@@ -83,7 +83,7 @@ class CMCNet(nn.Module):
             :class:`SkipFusion`; a shared one gets the mean of the present ones, or a :class:`ConcatenatedSkips`.
         auxiliary: modules of the training alone, by name. Each is called with ``x``, ``fusion``, the :class:`Encoded`
             maps, the logits ``(B, M, K, D, H, W)`` and ``present (B, M)``, and returns a tuple of tensors
-            ``(B, ...)`` for :class:`CMCOutput`. Under checkpointing it is called twice.
+            ``(B, ...)`` for :class:`CMCOutput`.
         deepest_grid: (d, h, w), size of the deepest features at the planned patch.
 
     Args:
@@ -256,8 +256,8 @@ class CMCNet(nn.Module):
             for i in range(len(next(iter(predicted.values()))))
         ]
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
-        modules = self.auxiliary.items() if trains else ()
-        auxiliary = {name: self._run(module, x, fusion, encoded, scales[0], present) for name, module in modules}
+        modules = self.auxiliary.items() if trains and self.training else ()
+        auxiliary = {name: module(x, fusion, encoded, scales[0], present) for name, module in modules}
         return CMCOutput(scales[0], features, present, tuple(scales[1:]), auxiliary)
 
     def _decode_shared(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:

@@ -25,9 +25,9 @@ def fusion() -> MMFormerFusion:
     return module
 
 
-def mmformer(encoder="plain", modalities=2, classes=3, seed=0) -> CMCNet:
+def mmformer(encoder="plain", modalities=2, classes=3, seed=0, checkpointing=False) -> CMCNet:
     torch.manual_seed(seed)
-    net = CMCNet(modalities, classes, [16, 16, 16], **ENCODERS[encoder])
+    net = CMCNet(modalities, classes, [16, 16, 16], **ENCODERS[encoder], checkpointing=checkpointing)
     for change in (MMFormer(), SuperviseDeep(), DecodeAlone()):
         change(net)
     for parameter in net.parameters():
@@ -217,8 +217,7 @@ def test_checkpointing_changes_memory_and_nothing_else():
     x, kept, gradients = scan(2), {}, []
     x[1, 0] = 0
     for checkpointing in (False, True):
-        net = mmformer()
-        net.checkpointing = checkpointing
+        net = mmformer(checkpointing=checkpointing)
 
         def note(tensor, checkpointing=checkpointing):
             kept[checkpointing] = kept.get(checkpointing, 0) + tensor.nbytes
@@ -254,7 +253,7 @@ def test_weights_of_modalities_go_where_their_names_are():
 def test_weights_of_another_arrangement_are_refused(separate):
     other = build(separate=separate)
     has = "an encoder and a decoder of each modality" if separate else "one encoder and one decoder of all modalities"
-    mine = "an encoder of each modality and one decoder"
+    mine = "an encoder of each modality and one decoder of all"
     for net, source, sentence in (
         (mmformer(), other, f"net.pth has {has}, and the network to fill {mine}"),
         (other, mmformer(), f"net.pth has {mine}, and the network to fill {has}"),
