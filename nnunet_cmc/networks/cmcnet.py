@@ -256,7 +256,7 @@ class CMCNet(nn.Module):
             for i in range(len(next(iter(predicted.values()))))
         ]
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
-        modules = self.auxiliary.items() if trains and self.training else ()
+        modules = self.auxiliary.items() if trains else ()
         auxiliary = {name: module(x, fusion, encoded, scales[0], present) for name, module in modules}
         return CMCOutput(scales[0], features, present, tuple(scales[1:]), auxiliary)
 

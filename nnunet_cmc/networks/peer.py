@@ -21,7 +21,12 @@ class Peer(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, fusion: Tensor, encoded: Encoded, logits: Tensor, present: Tensor) -> tuple:
-        """Predict the rows of the first network: logits ``(B, M, K, D, H, W)``, finest resolution first."""
+        """Predict the rows of the first network: logits ``(B, M, K, D, H, W)``, finest resolution first.
+
+        Outside of training mode, as in validation, there is nobody to teach, and nothing is computed.
+        """
+        if not self.training:
+            return ()
         output = cast(CMCOutput, self.network(x, fusion))
         return (output.logits, *output.deep)
 
