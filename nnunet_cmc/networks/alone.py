@@ -20,8 +20,10 @@ class AloneDecoder(nn.Module):
         super().__init__()
         self.decoder, self.checkpointing = decoder, checkpointing
 
-    def forward(self, x: Tensor, fusion: Tensor, encoded: Encoded, logits: Tensor, present: Tensor) -> tuple[Tensor]:
-        """Compute logits ``(B, M, K, D, H, W)``, zero where a modality is absent."""
+    def forward(self, x: Tensor, fusion: Tensor, encoded: Encoded, logits: Tensor, present: Tensor) -> tuple:
+        """Compute logits ``(B, M, K, D, H, W)``, zero where a modality is absent; nothing in validation."""
+        if not self.training:
+            return ()
         places = sorted(encoded.row)
         maps = [torch.stack(level) for level in zip(*(encoded.of(b, m) for b, m in places), strict=True)]
         again = self.checkpointing and torch.is_grad_enabled()

@@ -188,6 +188,7 @@ def test_the_auxiliary_decoder_sees_each_modality_alone(encoder):
         for m, rows in ((0, [0]), (1, [0, 1])):
             expected = net.auxiliary["alone"].decoder([level[rows] for level in maps[m]])[0]
             torch.testing.assert_close(found[rows, m], expected, atol=2e-5, rtol=1e-4)
+        assert net.eval()(x, everything(x)).auxiliary["alone"] == (), "nobody asks for it in validation"
 
 
 @pytest.mark.parametrize("half", [False, True])
