@@ -1,4 +1,4 @@
-"""Write what follows from the code: ``commands.md``, ``messages.md``, and the tables of trainers in two other pages.
+"""Write what follows from the code: ``commands.md``, ``messages.md``, and the tables of trainers in ``trainers.md``.
 
     python docs/generate.py
 
@@ -147,7 +147,7 @@ def trainers() -> str:
     rows = [
         f"| `{name}` | {_cell(recipe.purpose)} |"
         for name, recipe in RECIPES.items()
-        if "_" not in name or name == "CMCTrainer_lesions"
+        if "_" not in name or name in ("CMCTrainer_shapes", "CMCTrainer_lesions")
     ]
     return "\n".join(["| trainer | |", "|---|---|", *rows])
 
@@ -176,18 +176,19 @@ def _differences(recipe: Recipe, plain: Mapping[str, str]) -> str:
     return "; ".join(f"{what}: {value}" for what, value in recipe.rows().items() if value != plain[what])
 
 
-def with_table(page: Path, name: str, table: str) -> str:
-    """The text of ``page`` with ``table`` between its two marks of this name."""
+def with_table(text: str, name: str, table: str) -> str:
+    """``text`` with ``table`` between its two marks of this name."""
     start, end = f"<!-- {name}: made by docs/generate.py -->", f"<!-- end of {name} -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(start)
+    before, _, rest = text.partition(start)
     return f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
 
 
 PAGES = {
     DOCS / "commands.md": commands,
     DOCS / "messages.md": messages,
-    DOCS.parent / "README.md": lambda: with_table(DOCS.parent / "README.md", "trainers", trainers()),
-    DOCS / "method.md": lambda: with_table(DOCS / "method.md", "recipes", recipes()),
+    DOCS / "trainers.md": lambda: with_table(
+        with_table((DOCS / "trainers.md").read_text(encoding="utf-8"), "trainers", trainers()), "recipes", recipes()
+    ),
 }
 
 if __name__ == "__main__":

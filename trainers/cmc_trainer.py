@@ -1,7 +1,8 @@
 """CMCTrainer: the loop that trains a recipe."""
 
 import os
-from typing import ClassVar, cast
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, autocast, nn
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
+from nnunet_cmc.networks.changes import build_changed
 from nnunet_cmc.networks.combination import ByReliability
+from nnunet_cmc.trainers.choice import choose
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
@@ -33,7 +36,7 @@ class CMCTrainer(LabelingTrainer):
     ``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024) with the recipe's terms and weights.
     """
 
-    recipe: ClassVar[Recipe] = RECIPES["CMCTrainer"]
+    recipe: Recipe = RECIPES["CMCTrainer"]
     half_precision: torch.dtype | None = None  # of autocast; on a GPU bfloat16 or, where it has none, float16
 
     def __init__(
@@ -63,16 +66,15 @@ class CMCTrainer(LabelingTrainer):
         cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
     ) -> CMCNet:
         """Build the plans' CMCNet with the recipe's changes, for training and prediction alike."""
-        network = get_network_from_plans(
+        build = partial(
+            get_network_from_plans,
             configuration_manager.network_arch_class_name,
             configuration_manager.network_arch_init_kwargs,
             configuration_manager.network_arch_init_kwargs_req_import,
             num_input_channels,
             num_output_channels,
         )
-        for change in cls.recipe.network:
-            change(network)
-        return network
+        return build_changed(build, cls.recipe.network)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Do nothing: CMCNet supervises deep while it trains, if a recipe says so."""
@@ -83,6 +85,10 @@ class CMCTrainer(LabelingTrainer):
     def initialize(self) -> None:
         """Initialize as nnU-Net does, and build the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
         super().initialize()
+        if self.recipe.for_lesions is not None:
+            labelled = self.dataset_class(self.preprocessed_dataset_folder, self.do_split()[0])
+            self.recipe, reason = choose(self.recipe, labelled, self.description.labels)
+            self.print_to_log_file(reason)
         names = self.description.modalities
         terms = [term.name for term in self.recipe.terms]
         compared = [term.name for term in self.recipe.terms if term.loss.compares]
@@ -96,10 +102,11 @@ class CMCTrainer(LabelingTrainer):
             names,
         )  # fmt: skip
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
-            self.bare_network.stacked_on = None  # a compiled encoder is few operators already
             torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
-            for part in self.bare_network.parts(self.description.modalities).values():
-                part.compile(fullgraph=True)
+            for network in (module for module in self.bare_network.modules() if isinstance(module, CMCNet)):  # and peer
+                network.stacked_on = None  # a compiled encoder is few operators already
+                for part in network.parts(names).values():
+                    part.compile(fullgraph=True)
         planned, wanted = self.configuration_manager.batch_dice, self.recipe.batch_dice
         setting = Setting(
             self.num_input_channels,
@@ -195,6 +202,8 @@ class CMCTrainer(LabelingTrainer):
 
     def loss_terms(self, output: CMCOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute every term of the loss, a scalar each, unweighted."""
+        for term in self.terms.values():
+            cast(LossTerm, term).progress = self.current_epoch / self.num_epochs
         return {term.name: self.terms[term.name](output, batch) for term in self.recipe.terms}
 
     def weights(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from nnunet_cmc.data.loading.batch import ALL, LABELED, PAIRS, UNLABELED, Batch
+from nnunet_cmc.data.loading.batch import ALL, LABELED, PAIRS, SWAPS, UNLABELED, Batch
 from nnunet_cmc.networks import CMCOutput
 
 TRANSPORT = {torch.bool: torch.uint8, torch.int16: torch.int32}  # what the backends can send
@@ -24,12 +24,14 @@ def of_all_ranks(output: CMCOutput, batch: Batch) -> tuple[CMCOutput, Batch]:
 
     Args:
         output: of this rank's rows, with gradient.
-        batch: of this rank, on the device but for ``pairs``; its images stay this rank's own, as no term reads them.
+        batch: of this rank, on the device but for numbers of rows; its images stay this rank's own, as no term reads
+            them.
     """
     device = output.present.device
-    mine = torch.tensor([len(output.present), batch.n_labeled, len(batch.pairs)], device=device)
+    n_swaps = 0 if batch.swaps is None else len(batch.swaps)
+    mine = torch.tensor([len(output.present), batch.n_labeled, len(batch.pairs), n_swaps], device=device)
     sizes = [size.tolist() for size in _gathered(mine[None], [1] * dist.get_world_size())]
-    rows, labeled, pairs = zip(*(size[0] for size in sizes), strict=True)
+    rows, labeled, pairs, swaps = zip(*(size[0] for size in sizes), strict=True)
     hidden = [n - k for n, k in zip(rows, labeled, strict=True)]
 
     def all_rows(x: Tensor) -> Tensor:
@@ -37,8 +39,8 @@ def of_all_ranks(output: CMCOutput, batch: Batch) -> tuple[CMCOutput, Batch]:
         first = [part[:k] for part, k in zip(parts, labeled, strict=True)]
         return torch.cat([*first, *(part[k:] for part, k in zip(parts, labeled, strict=True))])
 
-    def all_pairs(x: Tensor) -> Tensor:
-        parts = _gathered(x.to(device), pairs)
+    def all_numbers(x: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        parts = _gathered(x.to(device), lengths)
         return torch.cat(
             [
                 _renumbered(part, labeled[rank], sum(labeled[:rank]), sum(labeled) + sum(hidden[:rank]))
@@ -50,7 +52,8 @@ def of_all_ranks(output: CMCOutput, batch: Batch) -> tuple[CMCOutput, Batch]:
         ALL: all_rows,
         LABELED: lambda x: torch.cat(_gathered(x, labeled)),
         UNLABELED: lambda x: torch.cat(_gathered(x, hidden)),
-        PAIRS: all_pairs,
+        PAIRS: lambda x: all_numbers(x, pairs),
+        SWAPS: lambda x: all_numbers(x, swaps),
     }
     whole: dict[str, Any] = {
         name: gather[counted](x) for name, counted, x in batch.tensors() if name not in ("data", "strong")
@@ -61,10 +64,10 @@ def of_all_ranks(output: CMCOutput, batch: Batch) -> tuple[CMCOutput, Batch]:
     return CMCOutput(logits, features, present, deep, auxiliary), replace(batch, **whole)
 
 
-def _renumbered(pairs: Tensor, labeled: int, before: int, hidden_before: int) -> Tensor:
+def _renumbered(rows: Tensor, labeled: int, before: int, hidden_before: int) -> Tensor:
     """Rows of one rank, -1 for none, as rows of all."""
-    moved = torch.where(pairs < labeled, pairs + before, pairs - labeled + hidden_before)
-    return torch.where(pairs < 0, pairs, moved)
+    moved = torch.where(rows < labeled, rows + before, rows - labeled + hidden_before)
+    return torch.where(rows < 0, rows, moved)
 
 
 def _gathered(x: Tensor, lengths) -> list[Tensor]:

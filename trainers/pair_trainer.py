@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -35,7 +34,7 @@ class PairTrainer(nnUNetTrainer):
     """nnU-Net's trainer, which draws its training batches from a labelled and an unlabelled sampler of pairs."""
 
     seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
-    recipe: ClassVar[Recipe]
+    recipe: Recipe
     pseudo_labels: str | None = None  # folder of the labels of whole scans, when they are made
     unlabeled_dataset: UnlabeledDataset
     is_ddp: bool

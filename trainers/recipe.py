@@ -6,20 +6,40 @@ from itertools import combinations
 
 from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
+from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import (
+    DecodeAlone,
+    Evidential,
     FuseByMean,
     FuseSkips,
+    MMFormer,
     NetworkChange,
+    OwnDecoderNorms,
     PredictAlone,
     SeparateModalities,
     ShareEncoder,
     ShowOnly,
     TrainAdapters,
+    WithPeer,
 )
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import (
+    CAC,
+    CPS,
+    CSC,
+    AreaSimilarity,
+    AuxiliarySupervised,
+    Discounted,
+    Distillation,
+    PeerSupervised,
+    Pseudo,
+    Relearning,
+    SemanticConsistency,
+    Supervised,
+    Term,
+)
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 
@@ -42,13 +62,27 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, FuseSkips): "with one modality shown there is no other whose skips could be fused",
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, AreaSimilarity): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, Relearning): "with one modality shown there is no other to teach it",
+    (ShowOnly, Distillation): "with one modality shown there is no other to compare its predictions with",
+    (ShowOnly, Discounted): "with one modality shown there is no other to combine its evidence with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
+    (ShowOnly, SwapStyles): "with one modality shown there is no other whose style a scan could take",
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
     (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
     (PredictAlone, FusePairs): "predictions of single modalities fuse nothing",
+    (MMFormer, SeparateModalities): "both arrange the network",
+    (MMFormer, PredictAlone): "predictions of single modalities fuse nothing",
+    (MMFormer, FuseByMean): "both replace the fusion",
+    (FusePairs, Relearning): "scans of two patients cannot teach each other voxel by voxel",
+    (OwnDecoderNorms, SeparateModalities): "separate modalities have decoders of their own already",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
+    (SwapStyles, FusePairs): "the styles of scans are swapped, and fused pairs are rows of two",
+    (SwapStyles, StrongView): "the strong views are of scans, and restyled rows have none",
+    (SwapStyles, RandomizeContrast): "the contrast is that of strong views, and restyled rows have none",
     (Teacher, WholeScanLabels): "both label the unlabelled scans",
+    (FusePairs, WholeScanLabels): "the labels are of scans, and fused pairs are rows of two",
     (TrainAdapters, ConstantAdam): "adapters are new, and do not learn at the paper's rate for pretrained weights",
 }
 # a part of one kind -> the kind it needs, and why
@@ -56,7 +90,18 @@ NEEDS: dict[type, tuple[type, str]] = {
     Teacher: (StrongView, "a teacher labels what its student sees in a strong view"),
     StrongView: (Teacher, "a strong view is for the student of a teacher"),
     RandomizeContrast: (StrongView, "the contrast of strong views is randomised"),
+    SemanticConsistency: (SwapStyles, "it compares scans with their restyled copies"),
+    Evidential: (PredictAlone, "Dempster's rule combines the evidence of single modalities"),
+    Discounted: (Evidential, "it is the loss of combined evidence"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    DecodeAlone: (AuxiliarySupervised, "nothing else trains the decoder of single modalities"),
+    AuxiliarySupervised: (DecodeAlone, "it supervises a decoder of single modalities"),
+    OwnDecoderNorms: (PredictAlone, "what is decoded from several modalities is of none of them"),
+    AreaSimilarity: (PredictAlone, "two predictions of one fused feature agree without having learned anything"),
+    Distillation: (PredictAlone, "a prediction of several modalities teaches none of them"),
+    CPS: (PeerSupervised, "two networks that learn no label would teach each other nothing"),
+    PeerSupervised: (WithPeer, "it is the loss of a second network"),
+    WithPeer: (CPS, "a second network is there to teach the first one"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
@@ -76,9 +121,10 @@ class Recipe:
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
         teacher: of the unlabelled rows, if any.
-        whole_scan_labels: of the unlabelled scans in the rest of the training, if any.
+        whole_scan_labels: of the unlabelled scans, made in rounds of the training, if any.
         calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or alike.
         length: of the training.
+        for_lesions: the recipe that is taken instead where classes keep no place in the body: see `choice.py`.
 
     Raises:
         ValueError: parts that cannot stand together, that lack another, or that are named twice.
@@ -97,6 +143,7 @@ class Recipe:
     whole_scan_labels: WholeScanLabels | None = None
     calibrated: bool = True
     length: Length = field(default_factory=Length)
+    for_lesions: "Recipe | None" = None
 
     def __post_init__(self):
         kinds = [*(term.loss for term in self.terms), *map(type, (*self.network, *self.views, self.optimizer))]
@@ -116,14 +163,18 @@ class Recipe:
                 "Pseudo, the term of the pseudo-labels, and Teacher or WholeScanLabels, which make them, need each "
                 "other: add what is missing."
             )
+        if self.for_lesions and self.for_lesions.network != self.network:
+            raise ValueError("A recipe and the one for lesions must have one network: name the same changes in both.")
         if Supervised not in kinds:
             raise ValueError("A recipe needs Supervised, the term of the labelled scans: add it.")
         if "printed" in [term.form for term in self.terms] and FusePairs not in kinds:
             raise ValueError(
                 "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
             )
-        if SeparateModalities() in self.network[1:]:
-            raise ValueError("SeparateModalities builds the network anew: put it before all other changes.")
+        for change in self.network[1:]:
+            if isinstance(change, SeparateModalities | MMFormer):
+                name = type(change).__name__
+                raise ValueError(f"{name} builds the network anew: put it before all other changes.")
         order = [type(view) for view in self.views]
         if RandomizeContrast in order and order.index(RandomizeContrast) < order.index(StrongView):
             raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")
@@ -157,6 +208,9 @@ class Recipe:
         """What the recipe says, in words, for tables, logs and checkpoints."""
         dice = {None: "as planned", True: "over the batch", False: "of every sample"}[self.batch_dice]
         length = {"epochs": self.length.epochs, "iterations": self.length.iterations}
+        combination = "weighted by validation Dice" if self.calibrated else "equal weights"
+        if any(isinstance(change, Evidential) for change in self.network):
+            combination = "Dempster's rule"
         terms = []
         for term in self.terms:
             weight = "" if term.weight.symbol == "1" else f"{term.weight.symbol} = {term.weight.formula}: "
@@ -171,8 +225,9 @@ class Recipe:
             "Dice": dice,
             "optimizer": _short(self.optimizer),
             "pseudo-labels": _listed(tuple(filter(None, (self.teacher, self.whole_scan_labels)))) or "none",
-            "combination": "weighted by validation Dice" if self.calibrated else "equal weights",
+            "combination": combination,
             "length": ", ".join(f"{n} {what}" for what, n in length.items() if n) or "nnU-Net's",
+            "for lesions": self.for_lesions.purpose if self.for_lesions else "the same",
         }
 
 

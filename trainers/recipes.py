@@ -25,13 +25,25 @@ from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
 SMALL_CSC, SMALL_CAC = Term(CSC, SMALL_ALPHA), Term(CAC, SMALL_BETA)
 
-RECOMMENDED = replace(
+SHAPES = replace(
     SHARED,
-    purpose="the one to take: modalities share a network; a mean teacher labels the unlabelled scans for a student who "
-    "sees them in another contrast",
+    purpose="for classes that are shapes, as organs are: modalities share a network; a mean teacher labels the "
+    "unlabelled scans for a student who sees them in another contrast",
     terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, WITH_PSEUDO),
     views=(StrongView(), RandomizeContrast()),
     teacher=Teacher(),
+)
+LESIONS = replace(
+    SHARED,
+    purpose="for classes that are told by their contrast, as lesions are: modalities share a network, which labels the "
+    "unlabelled scans itself, whole and once, at half time",
+    terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, Term(Pseudo)),
+    whole_scan_labels=WholeScanLabels(),
+)
+RECOMMENDED = replace(
+    SHAPES,
+    purpose="the one to take: CMCTrainer_shapes where classes keep their places in the body, else CMCTrainer_lesions",
+    for_lesions=LESIONS,
 )
 SEPARATE = SeparateModalities()
 PAPER = Recipe(
@@ -40,14 +52,16 @@ PAPER = Recipe(
 
 RECIPES: dict[str, Recipe] = {
     "CMCTrainer": RECOMMENDED,
+    "CMCTrainer_shapes": SHAPES,
+    "CMCTrainer_lesions": LESIONS,
     "CMCTrainer_noCSC": replace(
-        RECOMMENDED, purpose="the same without CSC", terms=(SUPERVISED, SMALL_CAC, WITH_PSEUDO)
+        SHAPES, purpose="CMCTrainer_shapes without CSC", terms=(SUPERVISED, SMALL_CAC, WITH_PSEUDO)
     ),
     "CMCTrainer_noCAC": replace(
-        RECOMMENDED, purpose="the same without CAC", terms=(SUPERVISED, SMALL_CSC, WITH_PSEUDO)
+        SHAPES, purpose="CMCTrainer_shapes without CAC", terms=(SUPERVISED, SMALL_CSC, WITH_PSEUDO)
     ),
     "CMCTrainer_teacherOnly": replace(
-        RECOMMENDED, purpose="the same without CSC and CAC", terms=(SUPERVISED, WITH_PSEUDO)
+        SHAPES, purpose="CMCTrainer_shapes without CSC and CAC", terms=(SUPERVISED, WITH_PSEUDO)
     ),
     "CMCTrainer_supervised": SHARED,
     "CMCTrainer_separate": replace(
@@ -55,12 +69,8 @@ RECIPES: dict[str, Recipe] = {
         purpose="from labelled scans alone, with an encoder and a decoder of each modality, whose skips are fused",
         network=(SEPARATE, SuperviseDeep(), FuseSkips()),
     ),
-    "CMCTrainer_lesions": replace(
-        SHARED,
-        purpose="where classes are told by their contrast, as enhancing tumours are: half way, the unlabelled scans "
-        "are labelled whole",
-        terms=(SUPERVISED, Term(Pseudo)),
-        whole_scan_labels=WholeScanLabels(),
+    "CMCTrainer_wholeScanLabelsOnly": replace(
+        LESIONS, purpose="CMCTrainer_lesions without CSC and CAC", terms=(SUPERVISED, Term(Pseudo))
     ),
     "CMCTrainerPaper": PAPER,
     "CMCTrainerPaper_noCAC": replace(

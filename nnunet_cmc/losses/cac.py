@@ -32,6 +32,7 @@ class CACLoss(ConsistencyLoss):
     Args:
         form: ``printed``, ``paired`` or ``unpaired``.
         temperature: divides the similarities; ``printed`` has none.
+        dice: whether ``paired`` has its second part, one minus the mean Dice, or the cross-entropy alone.
         num_modalities, num_classes: the bank's size, background a class; for ``unpaired`` only.
         momentum: the bank's.
 
@@ -44,11 +45,13 @@ class CACLoss(ConsistencyLoss):
         form: str,
         temperature: float = 0.1,
         *,
+        dice: bool = True,
         num_modalities: int | None = None,
         num_classes: int | None = None,
         momentum: float = 0.99,
     ):
         super().__init__(form, temperature)
+        self.dice = dice
         if form == "unpaired":
             if num_modalities is None or num_classes is None:
                 raise ValueError("The bank of unpaired CACLoss needs num_modalities and num_classes.")
@@ -96,7 +99,8 @@ class CACLoss(ConsistencyLoss):
             if self.form == "printed":
                 terms.append(printed(partners))
             else:
-                terms.append(self._cross_entropy(similarity) + 1 - partners.mean())
+                disagreement = 1 - partners.mean() if self.dice else 0
+                terms.append(self._cross_entropy(similarity) + disagreement)
         return terms, matrices
 
     def _compare_occupancy(

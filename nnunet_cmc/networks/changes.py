@@ -3,6 +3,8 @@
 Training and prediction build the network alike, so its weights fit wherever the recipe is the same.
 """
 
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,9 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.adapter import freeze_all_but_adapters
+from nnunet_cmc.networks.alone import AloneDecoder
 from nnunet_cmc.networks.cmcnet import CMCNet
+from nnunet_cmc.networks.combination import CombinedInTraining, Discounting
 from nnunet_cmc.networks.decoder import Predicting
+from nnunet_cmc.networks.evidence import EvidentialHead
 from nnunet_cmc.networks.mia import MeanFusion
+from nnunet_cmc.networks.mmformer import ConcatenatedSkips, MMFormerFusion
+from nnunet_cmc.networks.peer import NAME, Peer
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 
@@ -46,6 +53,48 @@ class PredictAlone:
 
 
 @dataclass(frozen=True)
+class OwnDecoderNorms:
+    """Give the shared decoder norms of each modality, for predictions of single modalities."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place. ValueError: its modalities have decoders of their own."""
+        if len(network.decoders) > 1:
+            raise ValueError("The change is of a shared decoder, and this network has one of each modality already.")
+        (decoder,) = network.decoders
+        modules = [module for module in decoder.modules() if not isinstance(module, nn.InstanceNorm3d)]
+        shared = {id(tensor): tensor for module in modules for tensor in module.parameters(recurse=False)}
+        copies = (deepcopy(decoder, dict(shared)) for _ in range(network.num_modalities - 1))
+        network.decoders = nn.ModuleList([decoder, *copies])
+
+
+@dataclass(frozen=True)
+class Evidential:
+    """Predict the plausibility of each class by the evidence of prototypes, and combine modalities by Dempster's rule.
+
+    Each decoder gets an :class:`EvidentialHead`; the predictions of single modalities are combined by
+    :class:`Discounting`, in training as ``output.auxiliary["combined"]``, too. Predictions at coarser resolutions stay
+    plain logits: they help the decoder to learn, and nothing combines them.
+
+    Args:
+        prototypes: number I of each head.
+    """
+
+    prototypes: int = 20
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place. ValueError: it fuses modalities before it predicts."""
+        if network.fuses:
+            raise ValueError(
+                "Dempster's rule combines the evidence of single modalities, and this network fuses them: put "
+                "PredictAlone before Evidential."
+            )
+        for decoder in network.decoders:
+            cast(Predicting, decoder).add_head(EvidentialHead(network.num_classes, self.prototypes))
+        network.combination = Discounting(network.num_modalities, network.num_classes)
+        network.auxiliary["combined"] = CombinedInTraining(network.combination)
+
+
+@dataclass(frozen=True)
 class FuseSkips:
     """Give a decoder the skips of the modalities that its own is fused with: see :class:`SkipFusion`."""
 
@@ -72,6 +121,41 @@ class ShareEncoder:
         """Change ``network`` in place. ValueError: its modalities share one already."""
         _require_separate(network, "shares")
         network.encoders = nn.ModuleList([network.encoders[0]] * network.num_modalities)
+
+
+@dataclass(frozen=True)
+class MMFormer:
+    """Make the network mmFormer's: an encoder of each modality, transformers that fuse, and one decoder.
+
+    See :mod:`~nnunet_cmc.networks.mmformer`; the numbers are those of the paper, whose deepest maps have 128 channels.
+
+    Args:
+        width: of a token, but at most four times the channels of the deepest map.
+        heads: of the attention.
+        mlp_ratio: hidden width of the transformers' MLP, of that of a token.
+    """
+
+    width: int = 512
+    heads: int = 8
+    mlp_ratio: int = 8
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.separate(decoders=False)
+        *skips, deepest = network.channels
+        width = min(self.width, 4 * deepest)
+        sizes = network.deepest_grid, width, self.heads, self.mlp_ratio * width
+        network.mia = MMFormerFusion(network.num_modalities, deepest, *sizes)
+        network.skip_fusion = ConcatenatedSkips(network.num_modalities, skips)
+
+
+@dataclass(frozen=True)
+class DecodeAlone:
+    """Predict from each modality alone, too, while training, by one more decoder: see :class:`AloneDecoder`."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.auxiliary["alone"] = AloneDecoder(network.build_decoder(network.build_encoder()), network.checkpointing)
 
 
 @dataclass(frozen=True)
@@ -115,6 +199,15 @@ class TrainAdapters:
             freeze_all_but_adapters(transformer)
 
 
+@dataclass(frozen=True)
+class WithPeer:
+    """Train a second network beside the first, with the same changes and other random weights: see :class:`Peer`."""
+
+    def __call__(self, network: CMCNet, peer: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.auxiliary[NAME] = Peer(peer)
+
+
 def _require_separate(network: CMCNet, does: str) -> None:
     if network.shared:
         raise ValueError(
@@ -123,5 +216,27 @@ def _require_separate(network: CMCNet, does: str) -> None:
 
 
 NetworkChange = (
-    SuperviseDeep | SeparateModalities | PredictAlone | FuseSkips | FuseByMean | ShareEncoder | ShowOnly | TrainAdapters
+    SuperviseDeep
+    | SeparateModalities
+    | PredictAlone
+    | OwnDecoderNorms
+    | Evidential
+    | FuseSkips
+    | FuseByMean
+    | ShareEncoder
+    | MMFormer
+    | DecodeAlone
+    | ShowOnly
+    | TrainAdapters
+    | WithPeer
 )
+
+
+def build_changed(build: Callable[[], CMCNet], changes: Sequence[NetworkChange]) -> CMCNet:
+    """Build a network with ``changes``, made in their order, and last its peer, if one says so, with all others."""
+    network, others = build(), [change for change in changes if not isinstance(change, WithPeer)]
+    for change in others:
+        change(network)
+    for with_peer in (change for change in changes if isinstance(change, WithPeer)):
+        with_peer(network, build_changed(build, others))
+    return network

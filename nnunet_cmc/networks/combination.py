@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nnunet_cmc.networks.evidence import LARGEST_DOUBT
+
 
 class FirstPresent(nn.Module):
     """Take that of the first present modality, where all are the same: one decoder has decoded what was fused."""
@@ -34,6 +36,48 @@ class ByReliability(nn.Module):
         score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
         weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
         return _weighted_sum(weight, logits.log_softmax(2))
+
+
+class Discounting(nn.Module):
+    """Combine the evidence of modalities by Dempster's rule, each discounted by its learned reliability for each class.
+
+    Contextual discounting as in Huang et al. (MICCAI 2022, arXiv 2206.11739): modality m says that class k is plausible
+    to the degree ``1 - beta_mk + beta_mk pl_m(k)``, and the probability of k is proportional to the product of these
+    over the modalities that are present. The paper needs all of them; leaving out those that are absent is ours.
+
+    Attributes:
+        reliability: logit ``(M, K)`` of beta: 0.5 at the start.
+    """
+
+    def __init__(self, num_modalities: int, num_classes: int):
+        super().__init__()
+        self.reliability = nn.Parameter(torch.zeros(num_modalities, num_classes))
+
+    def forward(self, logits: Tensor, present: Tensor) -> Tensor:
+        """Combine as :meth:`FirstPresent.forward`, from log-plausibilities into logits of the probability."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        beta = self.reliability.sigmoid() * present[:, :, None]  # (B, M, K); with 0, a modality is a factor of 1
+        total = torch.zeros_like(logits[:, 0])
+        for m, log_plausibility in enumerate(logits.unbind(1)):
+            doubt = beta[:, m, :, None, None, None] * log_plausibility.expm1()
+            total = total + doubt.clamp(min=-LARGEST_DOUBT).log1p()
+        return total
+
+
+class CombinedInTraining(nn.Module):
+    """An auxiliary output of a network's training: the combination of the predictions that are made.
+
+    Args:
+        combination: the network's own, whose weights, if it has any, learn from this.
+    """
+
+    def __init__(self, combination: nn.Module):
+        super().__init__()
+        self.combination = combination
+
+    def forward(self, x: Tensor, fusion: Tensor, encoded: object, logits: Tensor, present: Tensor) -> tuple[Tensor]:
+        """Combine ``logits (B, M, K, D, H, W)``, of those of ``fusion (B, M, M)``, into ``(B, K, D, H, W)``."""
+        return (self.combination(logits, fusion.diagonal(dim1=1, dim2=2)),)
 
 
 def first(present: Tensor) -> Tensor:

@@ -14,17 +14,21 @@ from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
 class Predicting(nn.Module):
     """Base of the decoders: maps of ``widths`` channels at stride 1, 2, 4, ..., and the layers that give logits."""
 
-    seg_layers: nn.Conv3d  # nnU-Net's name for what depends on the classes: `-pretrained_weights` leaves it out
+    seg_layers: nn.Module  # nnU-Net's name for what depends on the classes: `-pretrained_weights` leaves it out
 
-    def __init__(self, widths: list[int]):
+    def __init__(self, widths: list[int], num_classes: int):
         super().__init__()
-        self.widths = widths
+        self.widths, self.num_classes = widths, num_classes
         self.deep = nn.ModuleDict({"seg_layers": nn.ModuleList()})  # the same name, for the same reason
 
     def supervise_deep(self) -> None:
         """Add layers that predict from the coarser maps, too, in training mode."""
-        layers = (nn.Conv3d(width, self.seg_layers.out_channels, 1) for width in self.widths[1:])
+        layers = (nn.Conv3d(width, self.num_classes, 1) for width in self.widths[1:])
         self.deep["seg_layers"] = nn.ModuleList(layers)
+
+    def add_head(self, head: nn.Module) -> None:
+        """Let ``head`` map what is predicted at the finest resolution, ``(B, K, D, H, W)``, to the logits."""
+        self.seg_layers = nn.Sequential(self.seg_layers, head)
 
     def predict(self, maps: list[Tensor]) -> list[Tensor]:
         """Compute logits ``(B, K, D, H, W)`` of the finest map, and of all, finest first, under deep supervision."""
@@ -51,7 +55,7 @@ class Decoder(Predicting):
                 f"decoder_channels has {len(widths)} widths; an encoder of stride {deepest} needs "
                 f"one for every power of two below it."
             )
-        super().__init__(widths)
+        super().__init__(widths, num_classes)
         skips = dict(zip(finer, encoder.channels[:-1], strict=True))
         self.has_skip = [2**i in skips for i in range(len(widths))]
         inputs = [*widths[1:], encoder.channels[-1]]
@@ -81,7 +85,7 @@ class UniversalDecoder(Predicting):
         skips = encoder.channels[:-1]
         if list(widths) != skips:
             raise ValueError(f"decoder_channels are {list(widths)}; the Universal Model's decoder has {skips}.")
-        super().__init__(widths)
+        super().__init__(widths, num_classes)
         self.unet = UniversalUNetDecoder(encoder.channels)
         self.seg_layers = nn.Conv3d(widths[0], num_classes, 1)
 

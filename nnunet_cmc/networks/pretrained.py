@@ -11,6 +11,7 @@ from torch import Tensor
 from nnunet_cmc.networks import universal_unet
 from nnunet_cmc.networks.cmcnet import CMCNet
 from nnunet_cmc.networks.encoders import Encoder, ViTPyramid
+from nnunet_cmc.networks.peer import NAME
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
 from nnunet_cmc.networks.sharing import SharedEncoder
@@ -52,6 +53,8 @@ def load_pretrained(
             f"{path} is none of the checkpoints that can be used: SAM-Med3D's (sam_med3d_turbo.pth), the Universal "
             "Model's with the U-Net (clip_driven_universal_unet.pth), or one that CMCTrainer saved."
         )
+    if NAME in net.auxiliary:  # which differs by what the file lacks, the layers that depend on the classes among it
+        tensors |= {f"auxiliary.{NAME}.network.{key}": tensor for key, tensor in tensors.items()}
     before = {key: parameter.shape for key, parameter in net.named_parameters()}
     net.load_state_dict(tensors, strict=False)
     net.pretrained.fill_(True)
@@ -72,7 +75,7 @@ def _targets(modalities: Sequence[str], only: str | None) -> list[int]:
 def _own(net: CMCNet) -> re.Pattern:
     """Match keys of a state dict that are a modality's own, with its channel as the second group."""
     prefixes = [
-        r"(?:mia|skip_fusion)\.(?:projections|attentions)",
+        r"(?:mia|skip_fusion)\.(?:\w+\.)??(?:projections|attentions|intra)",
         r"encoders\.0\..+\.copies" if net.shared else "encoders",
         *(["decoders", "merges"] if len(net.decoders) > 1 else []),
     ]
@@ -80,7 +83,9 @@ def _own(net: CMCNet) -> re.Pattern:
 
 
 def _part(net: CMCNet, key: str, modalities: Sequence[str]) -> str:
-    kind = key.split(".")[0]
+    kind, *within = key.split(".")
+    if kind == "auxiliary":
+        return within[0]
     if kind not in ("encoders", "decoders"):
         return {"mia": "fusion", "merges": "fusion", "skip_fusion": "skip fusion"}.get(kind, kind)
     name = "adapters" if ".adapter." in key else "convolutional path" if ".path." in key else kind.removesuffix("s")
@@ -196,11 +201,11 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
             f"{', '.join(targets.values())}."
         )
     weights = checkpoint["network_weights"]
-    if any(str(key).startswith("encoders.1.") for key in weights) == net.shared:
-        arrangements = "an encoder and a decoder of each modality", "one encoder and one decoder of all modalities"
+    has, wants = map(_arrangement, (weights, net.state_dict()))
+    if has != wants:
         raise ValueError(
-            f"{path} has {arrangements[not net.shared]}, and the network to fill {arrangements[net.shared]}: name the "
-            f"trainer of the checkpoint, {checkpoint.get('trainer_name', '(unknown)')}, with -tr."
+            f"{path} has {has}, and the network to fill {wants}: name the trainer of the checkpoint, "
+            f"{checkpoint.get('trainer_name', '(unknown)')}, with -tr."
         )
     mine = _of_channels(net.state_dict(), _own(net), {str(m): m for m in origin})
     theirs = _of_channels(weights, _own(net), {channel: m for m, channel in origin.items()})
@@ -215,6 +220,19 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
         require_structure(own, found, path, f"{part} of these plans", remedy)
         tensors |= found
     return tensors
+
+
+def _arrangement(weights: Mapping[str, Any]) -> str:
+    """Say which parts each modality has for itself, of a network with these weights."""
+    encoders, decoders = (
+        any(str(key).startswith(f"{part}.1.") for key in weights) for part in ("encoders", "decoders")
+    )
+    return {
+        (True, True): "an encoder and a decoder of each modality",
+        (True, False): "an encoder of each modality and one decoder of all",
+        (False, True): "one encoder of all modalities and a decoder of each",
+        (False, False): "one encoder and one decoder of all modalities",
+    }[encoders, decoders]
 
 
 def _of_channels(

@@ -83,6 +83,10 @@ class UNetDecoder(nn.Module):
         """Predict at coarser resolutions, too, in training mode."""
         self.supervised_deep = True
 
+    def add_head(self, head: nn.Module) -> None:
+        """Let ``head`` map what is predicted at the finest resolution, ``(B, K, D, H, W)``, to the logits."""
+        self.unet.seg_layers[-1] = nn.Sequential(self.unet.seg_layers[-1], head)
+
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Decode maps, shallow to deep, into logits ``(B, K, D, H, W)``, finest first."""
         self.unet.deep_supervision = self.supervised_deep and self.training

@@ -22,6 +22,19 @@ STOCK_NAMES = ("DatasetFingerprintExtractor",)  # that nnU-Net has, too, so that
 # Names that begin so are made into trainers by nnunet_cmc.trainers.registry; the name itself -> its module.
 TRAINERS = {
     "CMCTrainer": "nnunet_cmc.trainers.cmc_trainer",
-    **dict.fromkeys(("MeanTeacherTrainer", "SupTrainer"), "nnunet_cmc.trainers.registry"),
+    **dict.fromkeys(
+        (
+            "CMLTrainer",
+            "CPSTrainer",
+            "EFCDTrainer",
+            "MMFormerTrainer",
+            "MeanTeacherTrainer",
+            "PseudoLabelTrainer",
+            "SupTrainer",
+            "UMMKDTrainer",
+            "UMMLTrainer",
+        ),
+        "nnunet_cmc.trainers.registry",
+    ),
     "nnUNetTrainer_cmcbudget": "nnunet_cmc.trainers.comparison.budget",
 }

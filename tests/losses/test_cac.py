@@ -4,7 +4,7 @@ import torch
 from cac_inputs import call, cell_centres, make, one_hot, random_probabilities
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import GRID, cac_occupancy, cac_paired, cac_printed, cac_unpaired, case_dice
+from references import GRID, cac_occupancy, cac_paired, cac_printed, cac_unpaired, case_dice, cross_entropies
 
 from nnunet_cmc.losses import CACLoss
 
@@ -29,6 +29,14 @@ def test_paired_matches_numpy():
     p = probabilities_with_an_empty_class()
     expected = cac_paired(p.numpy(), PRESENT.numpy(), 0.2)
     assert CACLoss("paired", temperature=0.2)(p, PRESENT).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_paired_without_the_dice_is_the_cross_entropy_alone():
+    p = random_probabilities(shape=(4, 3, 4, 2, 3, 2))
+    s = np.array([[[case_dice(x[a], y[b]) for y in p.numpy()] for x in p.numpy()] for a, b in ((0, 1), (0, 2), (1, 2))])
+    expected = np.mean([cross_entropies(each, 0.5) for each in s])
+    found = CACLoss("paired", temperature=0.5, dice=False)(p, torch.ones(4, 3, dtype=torch.bool))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_unpaired_matches_numpy_with_rows_of_one_modality():

@@ -59,6 +59,7 @@ class Cubes:
 
     def __init__(self, root: Path, present: dict[str, list[int]], contrast: tuple[float, ...] = (1.0, -1.0)):
         self.preprocessed, self.results = root / "preprocessed", root / "results"
+        self.unpaired = all(len(channels) == 1 for channels in present.values())
         self.folder = self.preprocessed / DATASET
         self.images = self.folder / "CMCTinyPlans_3d_fullres"
         self.images.mkdir(parents=True)
@@ -122,6 +123,12 @@ def three(paths) -> Cubes:
 @pytest.fixture
 def unpaired(paths) -> Cubes:
     return Cubes(paths, UNPAIRED)
+
+
+@pytest.fixture
+def mixed(paths) -> Cubes:
+    """Scans of one modality, and a case of both, which is labelled."""
+    return Cubes(paths, {**UNPAIRED, "case0": [0, 1]})
 
 
 @pytest.fixture(params=["registered", "unpaired"])

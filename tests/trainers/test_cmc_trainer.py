@@ -3,6 +3,7 @@ import json
 import os
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,9 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle, wr
 from short_trainers import short
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.networks.changes import Evidential
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.trainers.frames import APART
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
 
 TERMS = ("supervised", "csc", "cac", "alpha", "beta")
@@ -188,7 +191,15 @@ def test_unlabelled_pairs_are_a_share_of_the_labelled_ones(registered, name, sha
     assert len(batch["data"]) == 4 + 4 * share
 
 
-@pytest.mark.parametrize(("name", "parts"), [("CMCTrainer", 2), ("CMCTrainerPaper", 4)])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("CMCTrainer", 2),
+        ("CMCTrainerPaper", 4),
+        ("CPSTrainer", 4),
+        pytest.param(replace(APART, network=(*APART.network, Evidential(2))), 4, id="evidential-4"),
+    ],
+)
 def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monkeypatch, name, parts):
     """Without a compiler behind it, which takes minutes; encoders and decoders are the hot path."""
     compile_ = torch.nn.Module.compile

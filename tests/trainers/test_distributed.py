@@ -15,12 +15,19 @@ QUIET = """
 import torch
 from dataclasses import replace
 from short_trainers import TAUGHT, short
-from nnunet_cmc.networks.changes import SuperviseDeep
+from nnunet_cmc.networks.changes import SuperviseDeep, WithPeer
 from nnunet_cmc.trainers.optimizers import WarmUpPolyLR
-class Quiet(short(replace(TAUGHT, network=(SuperviseDeep(),)))):
+from nnunet_cmc.trainers.terms import CPS, PeerSupervised, Term
+terms = (*TAUGHT.terms, Term(PeerSupervised), Term(CPS))
+class Quiet(short(replace(TAUGHT, terms=terms, network=(SuperviseDeep(), WithPeer())))):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.network.parameters(), self.initial_lr)
         return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)
+"""
+# Labels the unlabelled scans before the second and before the third epoch.
+ROUNDS = """
+from short_trainers import short
+Quiet = short("PseudoLabelTrainer", epochs=3)
 """
 # What every rank runs: `work` is a folder with this rank's batches, in which it leaves its result.
 RANK = """
@@ -41,7 +48,7 @@ else:
     terms = [trainer.train_step(batch) for batch in torch.load(f"{work}/batches{rank}.pt")]
 torch.save({
     "terms": terms, "gradients": trainer.gradients, "network": trainer.bare_network.state_dict(),
-    "teacher": trainer.teacher.state_dict(), "banks": trainer.terms.state_dict(),
+    "teacher": trainer.teacher and trainer.teacher.state_dict(), "banks": trainer.terms.state_dict(),
     "batch_size": trainer.batch_size, "log": trainer.logger.get_checkpoint()["train_losses"],
 }, f"{work}/result{rank}.pt")
 dist.destroy_process_group()
@@ -76,9 +83,9 @@ run_training.run_ddp(rank, "901", "3d_fullres", 0, "Long", "CMCTinyPlans", False
 """
 
 
-def two_ranks(cubes, work: Path, whole_run: bool = False) -> list[dict]:
+def two_ranks(cubes, work: Path, whole_run: bool = False, quiet: str = QUIET) -> list[dict]:
     values = {"plans": cubes.plans, "dataset_json": cubes.dataset_json, "whole_run": whole_run}
-    ranks = [clean_process(RANK, work=str(work), rank=rank, quiet=QUIET, **values) for rank in range(2)]
+    ranks = [clean_process(RANK, work=str(work), rank=rank, quiet=quiet, **values) for rank in range(2)]
     for rank in ranks:
         rank.join(300)
         rank.kill()
@@ -170,3 +177,12 @@ def test_a_whole_training_on_two_ranks_leaves_both_with_the_same(unpaired, tmp_p
     saved = torch.load(checkpoint, weights_only=False)
     torch.testing.assert_close(saved["network_weights"], first["network"], rtol=0, atol=0)
     assert saved["current_epoch"] == 2
+
+
+def test_two_ranks_label_the_unlabelled_scans_between_them(registered, tmp_path):
+    first, second = two_ranks(registered, tmp_path, whole_run=True, quiet=ROUNDS)
+    torch.testing.assert_close(first["network"], second["network"], rtol=0, atol=0)
+    for number in (1, 2):
+        (folder,) = registered.results.rglob(f"pseudo_labels/round_{number}")
+        assert {file.name.removesuffix("_seg.b2nd") for file in folder.iterdir()} == {*registered.hidden()}
+    assert not list(registered.results.rglob("*.unfinished"))

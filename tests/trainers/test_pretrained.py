@@ -13,6 +13,7 @@ from short_trainers import short
 
 from nnunet_cmc.commands.main import main
 
+PEER = "auxiliary.peer.network."
 FIXTURES = Path(__file__).parents[1] / "networks" / "fixtures"
 SOURCES = {
     "sam_med3d": (
@@ -121,6 +122,20 @@ def test_a_model_of_ours_is_a_source_too(planned, recipe, tmp_path):
             assert value.equal(init[name]), name
     assert init["pretrained"]
     assert "combination.reliability" not in init or not init["combination.reliability"].any()
+
+
+def test_a_peer_starts_from_the_file_as_well_with_a_decoder_of_its_own(registered, tmp_path, capsys):
+    plan(registered, "sam_med3d")
+    file = weights(SOURCES["sam_med3d"][0], tmp_path / "init.pth", "CPSTrainer")
+    init = torch.load(file, weights_only=True)["network_weights"]
+    peer = {name.removeprefix(PEER): value for name, value in init.items() if name.startswith(PEER)}
+    assert sorted([*peer, *(PEER + name for name in peer)]) == sorted(init)
+    from_file = [name for name in peer if ".attn.qkv.weight" in name]
+    assert from_file
+    assert all(init[name].equal(peer[name]) for name in from_file)
+    assert not any(init[name].equal(value) for name, value in peer.items() if name.endswith("ups.0.weight"))
+    assert re.search(r"^peer +84 +7 +129$", capsys.readouterr().out, re.MULTILINE)
+    pretrained(registered.trainer(short("CPSTrainer")), file)
 
 
 def test_skip_fusion_and_deep_supervision_take_the_file_of_their_trainer(registered, tmp_path, capsys):

@@ -7,25 +7,44 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
-from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA
-from nnunet_cmc.networks import MeanFusion
+from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, RAMP_UP
+from nnunet_cmc.networks import MeanFusion, SkipFusion
 from nnunet_cmc.networks.changes import (
+    DecodeAlone,
+    Evidential,
     FuseByMean,
     FuseSkips,
+    MMFormer,
+    OwnDecoderNorms,
     PredictAlone,
     SeparateModalities,
     ShareEncoder,
     ShowOnly,
     SuperviseDeep,
     TrainAdapters,
+    WithPeer,
 )
+from nnunet_cmc.networks.combination import Discounting
+from nnunet_cmc.networks.mmformer import MMFormerFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
-from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Supervised, Term
+from nnunet_cmc.trainers.terms import (
+    CAC,
+    CPS,
+    CSC,
+    AuxiliarySupervised,
+    Discounted,
+    PeerSupervised,
+    Pseudo,
+    SemanticConsistency,
+    Supervised,
+    Term,
+)
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 PLAIN = Recipe("supervised alone", (Term(Supervised),))
@@ -45,28 +64,58 @@ def separate(recipe: Recipe) -> Recipe:
     return replace(recipe, network=(SeparateModalities(), *recipe.network))
 
 
+def alone(recipe: Recipe) -> Recipe:
+    """With predictions of single modalities, which some changes need."""
+    return replace(recipe, network=tuple(dict.fromkeys((*recipe.network, PredictAlone()))))
+
+
+def with_peer(recipe: Recipe) -> Recipe:
+    """With a second network, and what it learns and teaches."""
+    terms = (*recipe.terms, Term(PeerSupervised), Term(CPS, RAMP_UP))
+    return replace(recipe, terms=terms, network=(*recipe.network, WithPeer()))
+
+
 # every kind of part, and how a recipe is given it
 PARTS = {
     CSC: lambda r: replace(r, terms=(*r.terms, Term(CSC, ALPHA))),
     CAC: lambda r: replace(r, terms=(*r.terms, Term(CAC, BETA))),
+    CPS: with_peer,
     Pseudo: taught,
     RandomizeContrast: lambda r: taught(r, RandomizeContrast()),
     WholeScanLabels: lambda r: replace(r, terms=(*r.terms, Term(Pseudo)), whole_scan_labels=WholeScanLabels()),
     FusePairs: lambda r: replace(r, views=(FusePairs(), *r.views)),
+    SwapStyles: lambda r: replace(r, views=(*r.views, SwapStyles())),
     SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
     SeparateModalities: separate,
     FuseSkips: lambda r: replace(separate(r), network=(*separate(r).network, FuseSkips())),
-    PredictAlone: lambda r: replace(r, network=(*r.network, PredictAlone())),
+    PredictAlone: alone,
+    OwnDecoderNorms: lambda r: replace(alone(r), network=(*alone(r).network, OwnDecoderNorms())),
+    Evidential: lambda r: replace(alone(r), network=(*alone(r).network, Evidential(2))),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
     ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
+    MMFormer: lambda r: replace(r, network=(MMFormer(), *r.network)),
+    AuxiliarySupervised: lambda r: replace(
+        r, terms=(*r.terms, Term(AuxiliarySupervised)), network=(*r.network, DecodeAlone())
+    ),
     ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
     ConstantAdam: lambda r: replace(r, optimizer=ConstantAdam()),
 }
+# what comes with a part that needs it
+IMPLIED = {
+    FuseSkips: SeparateModalities,
+    ShareEncoder: SeparateModalities,
+    OwnDecoderNorms: PredictAlone,
+    Evidential: PredictAlone,
+}
 REFUSED = {
     *map(frozenset, CONFLICTS),
+    *(frozenset((OwnDecoderNorms, other)) for other in (FuseSkips, FuseByMean, FusePairs, ShareEncoder)),
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
-    frozenset((Pseudo, FusePairs)),
+    # these need SeparateModalities or PredictAlone
+    *(frozenset((MMFormer, part)) for part in (FuseSkips, ShareEncoder, OwnDecoderNorms, Evidential)),
+    *(frozenset((Pseudo, view)) for view in (FusePairs, SwapStyles)),  # it brings a strong view
+    *(frozenset((Evidential, part)) for part in (FuseSkips, FuseByMean, FusePairs)),  # as PredictAlone
 }
 
 
@@ -89,15 +138,21 @@ def found_in(trainer: CMCTrainer) -> set[type]:
         for kind, there in {
             CSC: "csc" in trainer.terms,
             CAC: "cac" in trainer.terms,
+            CPS: {"cps", "peer"} <= {*trainer.terms} and len(output.auxiliary["peer"]) == 1 + len(output.deep),
             Pseudo: is_taught and not contrast,
             RandomizeContrast: is_taught and contrast,
             WholeScanLabels: trainer.recipe.whole_scan_labels is not None and "pseudo" in trainer.terms,
             FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
+            SwapStyles: "swaps" in batch and len(batch["swaps"]) > 0,
             SuperviseDeep: len(output.deep) > 0,
-            FuseSkips: network.skip_fusion is not None,
+            FuseSkips: isinstance(network.skip_fusion, SkipFusion),
             PredictAlone: not network.fuses,
+            OwnDecoderNorms: network.shared and len(network.decoders) > 1,
+            Evidential: isinstance(network.combination, Discounting) and "combined" in output.auxiliary,
             FuseByMean: isinstance(network.mia, MeanFusion) and network.fuses,
-            SeparateModalities: not network.shared,
+            SeparateModalities: not network.shared and len(network.decoders) > 1,
+            MMFormer: isinstance(network.mia, MMFormerFusion),
+            AuxiliarySupervised: "auxiliary" in trainer.terms and "alone" in output.auxiliary,
             ShareEncoder: len({*network.encoders}) < len(network.encoders),
             ShowOnly: not output.present[:, 1].any(),
             ConstantAdam: isinstance(trainer.recipe.optimizer, ConstantAdam)
@@ -113,7 +168,7 @@ def found_in(trainer: CMCTrainer) -> set[type]:
 )  # fmt: skip
 def test_both_of_a_pair_of_parts_are_in_the_trainer(unpaired, pair):
     recipes = [PARTS[b](PARTS[a](PLAIN)) for a, b in (pair, pair[::-1])]
-    implied = {SeparateModalities} if {FuseSkips, ShareEncoder} & {*pair} else set()
+    implied = {IMPLIED[part] for part in pair if part in IMPLIED}
     assert found_in(trainer_of(unpaired, recipes[0])) == {*pair} | implied
     networks = [trainer_of(unpaired, recipe).network.state_dict().keys() for recipe in recipes]
     assert networks[0] == networks[1], "the order of these two does not matter"
@@ -141,8 +196,17 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
+        ({"terms": (Term(Supervised), Term(SemanticConsistency))}, "SemanticConsistency needs SwapStyles, since it"),
+        ({"network": (Evidential(),)}, "Evidential needs PredictAlone, since Dempster's rule"),
+        ({"terms": (Term(Supervised), Term(Discounted))}, "Discounted needs Evidential, since it is the loss"),
+        ({"network": (PredictAlone(), Evidential(), ShowOnly(0)), "terms": (Term(Supervised), Term(Discounted))},
+         "Discounted and ShowOnly cannot stand together, since with one modality"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
+        ({"network": (SuperviseDeep(), MMFormer())}, "MMFormer builds the network anew: put it before all other"),
+        ({"network": (DecodeAlone(),)}, "DecodeAlone needs AuxiliarySupervised, since nothing else trains"),
+        ({"terms": (Term(Supervised), Term(AuxiliarySupervised))}, "AuxiliarySupervised needs DecodeAlone, since"),
+        ({"network": (WithPeer(),)}, "WithPeer needs CPS, since"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
         ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),
     ],
@@ -158,6 +222,12 @@ def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
     recipe = replace(RECIPES[name], length=Length(1, 2, 1))
     trainer = trainer_of(cubes, recipe)
     trainer.logger.local_logger.plot_progress_png = lambda folder: None
+    if cubes.unpaired and (
+        reasons := [term.loss.needs_registered for term in recipe.terms if term.loss.needs_registered]
+    ):
+        with pytest.raises(ValueError, match=reasons[0]):
+            trainer.run_training()
+        return
     trainer.run_training()
     assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
     again = type(trainer).build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 2, False)
@@ -166,9 +236,11 @@ def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
     with torch.no_grad():
         assert again.eval()(x).equal(trainer.network.eval()(x))
     saved = torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)
-    assert saved["recipe"] == recipe.rows()
+    rows = trainer.recipe.rows()  # of the one that was chosen, where there is a choice
+    assert rows == recipe.rows() or recipe.for_lesions
+    assert saved["recipe"] == rows
     log = Path(trainer.log_file).read_text()
-    assert all(f"{what}: {value}" in log for what, value in recipe.rows().items())
+    assert all(f"{what}: {value}" in log for what, value in rows.items())
 
 
 def test_a_checkpoint_of_another_recipe_is_not_continued(registered, tmp_path):
@@ -194,5 +266,6 @@ def test_a_recipe_reads_as_a_table():
         "pseudo-labels": "none",
         "combination": "equal weights",
         "length": "nnU-Net's",
+        "for lesions": "the same",
     }
     assert ByLength() == RECIPES["CMCTrainer"].optimizer

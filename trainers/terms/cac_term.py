@@ -1,5 +1,7 @@
 """CAC, contrastive anatomical consistency, over the unlabelled pairs of a batch."""
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
@@ -10,14 +12,20 @@ from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
 
 
 class CAC(PairTerm):
-    """CAC of unlabelled pairs: see :class:`CACLoss`."""
+    """CAC of unlabelled pairs: see :class:`CACLoss`.
+
+    Attributes:
+        labeled: whether labelled pairs are compared, too.
+    """
 
     name, loss, bank = "cac", CACLoss, ("num_modalities", "num_classes")
+    labeled: ClassVar[bool] = False
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
-        """Compute the mean over the unlabelled pairs; an exact 0 with a graph where there is none."""
+        """Compute the mean over the pairs; an exact 0 with a graph where there is none."""
         registered, others = rows_by_form(batch.pairs)
-        registered, others = registered[registered >= batch.n_labeled], others[others >= batch.n_labeled]
+        if not self.labeled:
+            registered, others = registered[registered >= batch.n_labeled], others[others >= batch.n_labeled]
         return self.mean(
             output.logits,
             len(registered),

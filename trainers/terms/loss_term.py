@@ -30,6 +30,7 @@ class LossTerm(nn.Module):
         compares: whether the term compares modalities.
         uses_unlabeled: whether unlabelled rows have a part in it.
         needs_registered: why it is undefined without a labelled case of several modalities; empty if it is not.
+        progress: the share of the training that is over, at the epoch's start.
         similarity: of the last call of a term that compares: the mean similarity of partners and of others.
     """
 
@@ -37,6 +38,7 @@ class LossTerm(nn.Module):
     compares: ClassVar[bool] = False
     uses_unlabeled: ClassVar[bool] = True
     needs_registered: ClassVar[str] = ""
+    progress: float = 0.0
     similarity: Similarity | None = None
 
     @abstractmethod

@@ -1,7 +1,8 @@
 """Terms between modalities: which form of a consistency loss each pair of a batch gets."""
 
-from collections.abc import Callable
-from typing import ClassVar, cast
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -23,21 +24,25 @@ class PairTerm(LossTerm):
 
     Attributes:
         loss: compares the modalities.
+        options: of the loss, in all forms.
         bank: names of the sizes of its bank.
         forms: the losses by form.
     """
 
     compares = True
     loss: ClassVar[type[CACLoss | CSCLoss]]
+    options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     bank: ClassVar[tuple[str, ...]]
 
     def __init__(self, setting: Setting, form: str = "aligning"):
         super().__init__()
         if form == "printed":
-            self.forms = nn.ModuleDict({"paired": self.loss("printed")})
+            self.forms = nn.ModuleDict({"paired": self.loss("printed", **self.options)})
             return
         sizes = {size: getattr(setting, size) for size in self.bank}
-        self.forms = nn.ModuleDict({"paired": self.loss("paired"), "unpaired": self.loss("unpaired", **sizes)})
+        self.forms = nn.ModuleDict(
+            {"paired": self.loss("paired", **self.options), "unpaired": self.loss("unpaired", **sizes, **self.options)}
+        )
 
     def mean(self, inputs: Tensor, n_paired: float, paired: Callable, n_unpaired: float, unpaired: Callable) -> Tensor:
         """Compute the mean over the pairs of both forms; a form of no pair is called only where ranks share banks.

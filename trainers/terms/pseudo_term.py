@@ -1,28 +1,33 @@
 """What the unlabelled rows teach by their pseudo-labels."""
 
+import torch
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, over_resolutions
+from nnunet_cmc.trainers.terms.supervised_term import over_resolutions
+from nnunet_cmc.trainers.terms.weighted_loss import WeightedDiceAndCE
 
 
 class Pseudo(LossTerm):
     """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``, where these are not K.
 
-    Supervised at every resolution, as :class:`Supervised`.
+    Supervised at every resolution, as :class:`Supervised`; a row counts as much as its pseudo-label weighs.
     """
 
     name = "pseudo"
 
     def __init__(self, setting: Setting):
         super().__init__()
-        self.loss = dice_and_ce(setting.batch_dice, ignore_label=setting.num_classes)
+        self.loss = WeightedDiceAndCE(setting.batch_dice, ignore_label=setting.num_classes)
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term over the unlabelled rows."""
         if batch.pseudo_targets is None:  # whole scans are not labelled yet
             return output.logits[:0].sum()
         hidden = slice(batch.n_labeled, None)
-        return over_resolutions(self.loss, output, hidden, output.present[hidden], batch.pseudo_targets)
+        weights = batch.pseudo_weights
+        if weights is None:
+            weights = torch.ones(len(batch.pseudo_targets), device=output.logits.device)
+        return over_resolutions(self.loss, output, hidden, output.present[hidden], batch.pseudo_targets, weights)

@@ -32,13 +32,16 @@ class Supervised(LossTerm):
         return over_resolutions(self.loss, output, labeled, decoded, batch.target)
 
 
-def over_resolutions(loss: nn.Module, output: CMCOutput, rows: slice, decoded: Tensor, target: Tensor) -> Tensor:
+def over_resolutions(
+    loss: nn.Module, output: CMCOutput, rows: slice, decoded: Tensor, target: Tensor, row_weights: Tensor | None = None
+) -> Tensor:
     """Compute :func:`per_modality` at every resolution that ``rows`` were predicted at, weighted as in nnU-Net.
 
     Each resolution weighs half as much as the one before, and the coarsest of several nothing.
 
     Args:
         target: ``(N, 1 or M, D, H, W)``.
+        row_weights: ``(N)``, of the rows, for a ``loss`` that takes them.
     """
     scales = (output.logits, *output.deep)
     scales = scales[: max(1, len(scales) - 1)]
@@ -46,7 +49,7 @@ def over_resolutions(loss: nn.Module, output: CMCOutput, rows: slice, decoded: T
     total = torch.zeros((), device=output.logits.device)
     for weight, logits in zip(weights, scales, strict=True):
         coarse = interpolate(target.float(), logits.shape[3:], mode="nearest-exact")
-        total = total + weight * per_modality(loss, logits[rows], decoded, coarse)
+        total = total + weight * per_modality(loss, logits[rows], decoded, coarse, row_weights)
     return total / sum(weights)
 
 
@@ -61,17 +64,24 @@ def dice_and_ce(batch_dice: bool, ignore_label: int | None = None) -> DC_and_CE_
     return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
 
 
-def per_modality(loss: nn.Module, logits: Tensor, decoded: Tensor, target: Tensor) -> Tensor:
+def per_modality(
+    loss: nn.Module, logits: Tensor, decoded: Tensor, target: Tensor, row_weights: Tensor | None = None
+) -> Tensor:
     """Compute ``loss`` of each modality over the rows that decoded it, and their mean: none hides another's failure.
 
     Args:
-        loss: of logits ``(n, K, D, H, W)`` and labels ``(n, 1, D, H, W)``.
+        loss: of logits ``(n, K, D, H, W)`` and labels ``(n, 1, D, H, W)``, and of weights ``(n)`` if there are any.
         logits: ``(N, M, K, D, H, W)``.
         decoded: ``(N, M)`` bool.
         target: ``(N, 1 or M, D, H, W)``, for all modalities or for each.
+        row_weights: ``(N)``, of the rows.
     """
     target = target.expand(-1, decoded.shape[1], -1, -1, -1)
     rows = rows_of(decoded.tolist())
     if not rows:
         return logits[:0].sum()
-    return torch.stack([loss(logits[of_m, m], target[of_m, m : m + 1]) for m, of_m in rows.items()]).mean()
+    losses = []
+    for m, of_m in rows.items():
+        weighted = () if row_weights is None else (row_weights[of_m],)
+        losses.append(loss(logits[of_m, m], target[of_m, m : m + 1], *weighted))
+    return torch.stack(losses).mean()

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 # what the first axis of each tensor counts
-ALL, LABELED, UNLABELED, PAIRS = "rows", "labelled rows", "unlabelled rows", "pairs"
+ALL, LABELED, UNLABELED, PAIRS, SWAPS = "rows", "labelled rows", "unlabelled rows", "pairs", "swaps"
 COUNTED = {
     **dict.fromkeys(("data", "fusion", "positions"), ALL),
     "target": LABELED,
-    **dict.fromkeys(("strong", "pseudo_targets"), UNLABELED),
+    **dict.fromkeys(("strong", "pseudo_targets", "pseudo_weights"), UNLABELED),
     "pairs": PAIRS,
+    "swaps": SWAPS,
 }
+# numbers of rows, which are read on the CPU: the host would wait for the GPU
+NUMBERS = (PAIRS, SWAPS)
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,15 @@ class Batch:
         data: ``(N, M, D, H, W)`` float32; a modality that a row lacks is exactly zero.
         target: ``(N_labeled, 1, D, H, W)`` int16, or one label map for each modality: ``(N_labeled, M, D, H, W)``.
         fusion: ``(N, M, M)`` bool, for :class:`CMCNet`.
-        pairs: ``(P, M)`` int64, the row that shows modality m of pair p, or -1; on the CPU, or the host would wait for
-            the GPU.
+        pairs: ``(P, M)`` int64, the row that shows modality m of pair p, or -1; on the CPU.
         positions: ``(N, 3, d, h, w)`` float32, relative position in the body box along D, H, W from before
             augmentation, of cells of ``position_stride`` voxels; inside is [0, 1], and NaN is unknown.
         keys: the cases, row by row.
         strong: ``(N_unlabeled, M, D, H, W)`` float32, the view of the unlabelled rows that a teacher's student sees.
         pseudo_targets: ``(N_unlabeled, 1, D, H, W)`` int16, what the student learns there.
+        swaps: ``(S, 2, M)`` int64, what :class:`SwapStyles` has restyled: the row of a scan at its modality, and the
+            row of its copy at the modality that this looks like, else -1; on the CPU.
+        pseudo_weights: ``(N_unlabeled)`` float32, how much each of these rows counts; 1, if there are none.
     """
 
     data: Tensor
@@ -42,6 +47,8 @@ class Batch:
     keys: list | None = None
     strong: Tensor | None = None
     pseudo_targets: Tensor | None = None
+    swaps: Tensor | None = None
+    pseudo_weights: Tensor | None = None
 
     @property
     def n_labeled(self) -> int:
@@ -52,6 +59,14 @@ class Batch:
     def present(self) -> Tensor:
         """Which modalities each row shows, ``(N, M)`` bool."""
         return self.fusion.diagonal(dim1=1, dim2=2)
+
+    @property
+    def scans(self) -> Tensor:
+        """Which modalities each row shows as they were scanned, not as restyled copies: ``(N, M)`` bool."""
+        scans = self.present.clone()
+        if self.swaps is not None:
+            scans[self.swaps[:, 1].amax(1)] = False
+        return scans
 
     @property
     def position_stride(self) -> tuple[int, ...]:
@@ -70,8 +85,8 @@ class Batch:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on ``device``, but for ``pairs``."""
+        """The batch on ``device``, but for numbers of rows."""
         moved: dict[str, Any] = {
-            name: x.to(device, non_blocking=True) for name, counted, x in self.tensors() if counted != PAIRS
+            name: x.to(device, non_blocking=True) for name, counted, x in self.tensors() if counted not in NUMBERS
         }
         return replace(self, **moved)

@@ -14,6 +14,7 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.utils.pickles import IN_PROPERTIES, RestrictedUnpickler
 
 UNFINISHED = ".unfinished"  # ending of a folder that is being filled
+WEIGHT = "weight"  # entry of the metadata of a pseudo-label's file: how much its scan counts
 OURS = ("present_channels", "body_box")  # what CMCPreprocessor adds to the properties of a case
 
 
@@ -192,6 +193,11 @@ class _PartnerPlan:
             mine = self.of_subject[subject]
             return mine[np.random.randint(len(mine))]
         return self.partners[np.random.choice(len(self.partners), p=self.others)]
+
+
+def weight_of(label: blosc2.NDArray) -> float:
+    """Return how much a case counts that has this pseudo-label: 1, if the file does not say."""
+    return float(label.schunk.meta.get(WEIGHT, 1.0))
 
 
 def channels_of(dataset: nnUNetBaseDataset, case: str, description: DatasetDescription) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.cases import CaseSampler
+from nnunet_cmc.data.loading.cases import CaseSampler, weight_of
 from nnunet_cmc.data.loading.fusion import Alone, Fusion
 from nnunet_cmc.data.loading.locating import nowhere, position_stride
 from nnunet_cmc.data.loading.seeding import SeededLoader
@@ -113,6 +113,7 @@ class PairLoader(SeededLoader):
             pairs=_row_of_each_modality(pairs, num_modalities),
             positions=torch.stack([row["positions"] for row in rows]),
             pseudo_targets=_stacked_labels(rows[n_labeled:]),
+            pseudo_weights=_weights(crops[n_labeled:]),
             keys=[crop.case for crop in crops],
         )
 
@@ -172,6 +173,12 @@ class PairLoader(SeededLoader):
 def _stacked_labels(rows: list[dict[str, Tensor]]) -> Tensor | None:
     """Stack the labels of rows that have them."""
     return torch.stack([row["segmentation"] for row in rows]) if rows and "segmentation" in rows[0] else None
+
+
+def _weights(crops: list[Crop]) -> Tensor | None:
+    """Return how much crops count that have pseudo-labels."""
+    weights = [weight_of(crop.seg) for crop in crops if crop.seg is not None]
+    return torch.tensor(weights) if weights else None
 
 
 def _positions(places: Tensor, corner: list[int], body_box: np.ndarray) -> Tensor:

@@ -15,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.gin import GINTransform
+from nnunet_cmc.data.loading.style import SwapStyles
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class FusePairs:
         )
 
 
-View = StrongView | RandomizeContrast | FusePairs
+View = StrongView | RandomizeContrast | FusePairs | SwapStyles
 
 
 def is_intensity(transform: BasicTransform) -> bool:

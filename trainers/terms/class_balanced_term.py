@@ -1,0 +1,66 @@
+"""Class-balanced pseudo-labels of UMML: the most confident voxels of each class teach."""
+
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.networks.rows import rows_of
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
+from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, over_resolutions
+
+FIRST, LAST = 0.2, 0.5  # share of each class's voxels that teach, when the training begins and ends
+
+
+class ClassBalanced(LossTerm):
+    """Dice + CE of each modality of the unlabelled scans against the most confident of what it predicts itself.
+
+    Of the voxels that are predicted to be of a class, in all unlabelled scans of the modality in the batch, the most
+    confident q % are labels, and the others do not count. q rises linearly from 20 to 50 over the training (UMML, Zhu
+    et al., MICCAI 2021, after CBST, Zou et al., ECCV 2018). So rare and difficult classes teach as large a share of
+    themselves as easy ones. Labels have no gradient. Ours are Dice beside CE, as in the supervised term, and that
+    confidences are ranked within a batch instead of the whole dataset. Restyled rows have no part.
+    """
+
+    name = "class_balanced"
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.num_classes = setting.num_classes
+        self.loss = dice_and_ce(setting.batch_dice, ignore_label=setting.num_classes)
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the term over the unlabelled scans; an exact 0 with a graph where there is none."""
+        share = FIRST + (LAST - FIRST) * self.progress
+        hidden = slice(batch.n_labeled, None)
+        logits, scans = output.logits[hidden], (batch.scans & output.present)[hidden]
+        if not len(logits):
+            return logits.sum()
+        labels = torch.full_like(logits[:, :, 0], self.num_classes, dtype=torch.int16)
+        for m, rows in rows_of(scans.tolist()).items():
+            labels[rows, m] = confident_labels(logits[rows, m].detach(), share)
+        return over_resolutions(self.loss, output, hidden, scans, labels)
+
+
+def confident_labels(logits: Tensor, share: float) -> Tensor:
+    """Label the most confident ``share`` of the voxels predicted to be of each class, and others that are as confident.
+
+    Args:
+        logits: ``(n, K, D, H, W)``.
+        share: of the voxels, rounded up.
+
+    Returns:
+        ``(n, D, H, W)`` int16, K where a voxel is not labelled.
+    """
+    num_classes = logits.shape[1]
+    confidence, label = logits.float().softmax(1).max(1)
+    sure = torch.zeros_like(label, dtype=torch.bool)
+    for k in range(num_classes):
+        of_class = label == k
+        values = confidence[of_class]
+        if n := len(values):
+            lowest = values.kthvalue(n - ceil(share * n) + 1).values
+            sure |= of_class & (confidence >= lowest)
+    return torch.where(sure, label, num_classes).to(torch.int16)

@@ -1,0 +1,47 @@
+"""Cross pseudo supervision: the two terms of a training of two networks, which teach each other."""
+
+import torch
+from torch import Tensor
+
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.networks.peer import of_peer
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
+from nnunet_cmc.trainers.terms.supervised_term import Supervised, dice_and_ce, over_resolutions
+
+
+class PeerSupervised(Supervised):
+    """:class:`Supervised` of the peer, the second network."""
+
+    name = "peer"
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the term over the labelled rows."""
+        return super().forward(of_peer(output), batch)
+
+
+class CPS(LossTerm):
+    """What each of two networks learns from the classes that the other one predicts.
+
+    As in the paper (Chen et al., "Semi-supervised semantic segmentation with cross pseudo supervision", CVPR 2021) the
+    loss of the first network against the argmax of the second, and of the second against that of the first, of all
+    voxels, however unsure; and the mean over the unlabelled rows plus the mean over the labelled ones. Re-implemented
+    from this description. Ours: Dice + CE in place of CE, of each modality's prediction and at every resolution as
+    :class:`Supervised`; the classes are those of the finest.
+    """
+
+    name = "cps"
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.loss = dice_and_ce(setting.batch_dice)
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the term; no gradient flows through the classes."""
+        decoded, peer, n = batch.present & output.present, of_peer(output), batch.n_labeled
+        losses = [
+            over_resolutions(self.loss, student, rows, decoded[rows], teacher.logits[rows].argmax(2))
+            for student, teacher in ((output, peer), (peer, output))
+            for rows in (slice(n), slice(n, None))
+        ]
+        return torch.stack(losses).sum()

@@ -1,0 +1,34 @@
+"""EFCD's loss of the modalities' combined evidence."""
+
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.utilities.helpers import softmax_helper_dim1
+from torch import Tensor
+
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.networks.rows import take
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
+
+
+class Discounted(LossTerm):
+    """Compute 1 - Dice of what :class:`Discounting` combines, over the labelled rows with several modalities.
+
+    The discounted Dice loss of Huang et al. (MICCAI 2022, arXiv 2206.11739), from which the reliability of modalities
+    is learned. Ours: Dice is nnU-Net's, of the foreground classes.
+    """
+
+    name, uses_unlabeled = "discounted", False
+    needs_registered = "the evidence of modalities is combined voxel by voxel"
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.dice = MemoryEfficientSoftDiceLoss(softmax_helper_dim1, setting.batch_dice, False, 1e-5, ddp=False)
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the term; 0 where no labelled row has several modalities."""
+        (combined,) = output.auxiliary["combined"]
+        decoded = batch.present[: batch.n_labeled] & output.present[: batch.n_labeled]
+        rows = [row for row, modalities in enumerate(decoded.sum(1).tolist()) if modalities > 1]
+        if not rows:
+            return combined[:0].sum()
+        return 1 + self.dice(take(combined, rows), take(batch.target, rows))

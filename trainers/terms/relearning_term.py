@@ -1,0 +1,58 @@
+"""CML's pseudo-label re-learning: what the best modality of a registered scan teaches the others."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.losses.cac import case_similarity
+from nnunet_cmc.losses.contrast import full_precision
+from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
+from nnunet_cmc.trainers.validation import MEMORY, mean_dice
+
+
+class Relearning(LossTerm):
+    """Soft CE + soft Dice against the prediction of the row's best modality, over registered unlabelled rows.
+
+    From CML (Zhang et al., Medical Image Analysis 83, 102656, 2023), re-implemented from the description: one modality
+    segments better than the other, and its soft predictions, which get no gradient, are the labels of the other. Ours:
+    the better one has the higher mean Dice of the foreground classes on validation patches, a moving average over
+    epochs; of more than two modalities the best that a row has teaches all others of the row; both networks go on
+    learning from labels meanwhile; full resolution alone, under deep supervision, too.
+
+    A row of one modality has no teacher, nor has any row before the first validation.
+
+    Attributes:
+        dice: ``(M)``, of each modality alone; 0 where nothing is known.
+    """
+
+    name = "relearning"
+    dice: Tensor
+
+    def __init__(self, setting: Setting):
+        super().__init__()
+        self.register_buffer("dice", torch.zeros(setting.num_modalities))
+
+    def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
+        """Compute the mean over what is taught: modalities of rows; an exact 0 with a graph where there is nothing."""
+        hidden = slice(batch.n_labeled, None)
+        logits, present = output.logits[hidden], output.present[hidden]
+        best, teacher = (self.dice * present).max(1)
+        learns = (present & (best > 0)[:, None]).scatter(1, teacher[:, None], False)
+        rows, students = learns.nonzero(as_tuple=True)
+        if not len(rows):
+            return logits[:0].sum()
+        with torch.autocast(logits.device.type, enabled=False):
+            learned = full_precision(logits[rows, students])
+            taught = full_precision(logits[rows, teacher[rows]].detach()).softmax(1)
+            similarity, shown = case_similarity(learned.softmax(1).flatten(2), taught.flatten(2))
+            disagreement = 1 - similarity.diagonal()[shown]  # rows that show a class
+            return cross_entropy(learned, taught) + disagreement.sum() / shown.sum().clamp(min=1)
+
+    def validated(self, confusion: np.ndarray) -> None:
+        """Update the Dice of the modalities that had something to find."""
+        new = torch.tensor([mean_dice(each) for each in confusion]).to(self.dice)
+        moved = torch.where(self.dice > 0, torch.lerp(new, self.dice, MEMORY), new)
+        self.dice.copy_(torch.where(new.isnan(), self.dice, moved))
