@@ -97,7 +97,9 @@ setup(
         "threadpoolctl",
         "tqdm",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6", "pydicom>=3", "ruff", "mypy", "setuptools>=77"]},
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6", "pydicom>=3", "ruff", "mypy", "setuptools>=77"]
+    },
     entry_points={"console_scripts": ["nnunet_cmc = nnunet_cmc.commands.main:main"]},
     cmdclass={"build_py": BuildPyWithHook, "editable_wheel": EditableWheelWithHook},
 )
