@@ -98,7 +98,7 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6", "pydicom>=3", "ruff", "mypy", "setuptools>=77"]
+        "test": ["pytest>=8", "pytest-xdist>=3.8", "hypothesis>=6", "pydicom>=3", "ruff", "mypy", "setuptools>=77"]
     },
     entry_points={"console_scripts": ["nnunet_cmc = nnunet_cmc.commands.main:main"]},
     cmdclass={"build_py": BuildPyWithHook, "editable_wheel": EditableWheelWithHook},

@@ -46,13 +46,14 @@ def clean_process(source: str, environment: dict[str, str] = os.environ, **value
 def finish_command(name: str, arguments: list[str], environment: dict[str, str], output: Path) -> int:
     """Run a command that a package installs, all of whose output goes to a file; return its exit code.
 
-    Its process has nnU-Net imported when it starts, which takes a new one as long as the rest of a tiny case. Processes
-    that it starts are of its own making, as ever.
+    Its process has nnU-Net imported when it starts, which takes a new one longer than most tests; those that it starts
+    itself are new. A TimeoutError after 500 s.
     """
     process = clean_process(COMMAND, environment, name=name, arguments=arguments, output=str(output))
     process.join(500)
-    process.kill()
-    process.join()
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"{name} runs for more than 500 s: {output.read_text()[-3000:]}")
     return process.exitcode
 
 
