@@ -1,4 +1,4 @@
-"""Packaging: the three stage folders of the root are sub-packages of ``nnunet_cmc``, and a ``.pth`` file is shipped.
+"""What ``pyproject.toml`` cannot say: the stage folders of the root are sub-packages, and a ``.pth`` file is shipped.
 
 The ``.pth`` file puts the hook of ``nnunet_cmc/registration/hook.py`` in place at every start of Python; a wheel gets
 it from ``build_py``, an editable install from ``editable_wheel``.
@@ -6,7 +6,6 @@ it from ``build_py``, an editable install from ``editable_wheel``.
 
 import base64
 import hashlib
-import re
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -19,8 +18,6 @@ STAGES = {
     "nnunet_cmc.planners": "planners",
     "nnunet_cmc.trainers": "trainers",
 }
-
-MONAI = "monai>=1.4"  # of which we take V-Net
 
 # Python runs .pth files in alphabetical order: "__editable__..." (makes an editable package importable), then ours.
 PTH_NAME = "nnunet_cmc_hook.pth"
@@ -61,48 +58,12 @@ def add_hook(wheel: Path) -> None:
             archive.writestr(name, content)
 
 
-def version() -> str:
-    (found,) = re.findall(r'^__version__ = "(.+)"$', Path("nnunet_cmc/__init__.py").read_text(), re.MULTILINE)
-    return found
-
-
 setup(
-    name="nnunet_cmc",
-    version=version(),
-    description="Semi-supervised multimodal segmentation (CMC) as an extension of nnU-Net v2",
-    license="Apache-2.0",
-    python_requires=">=3.10",
     packages=[
         *find_packages(include=["nnunet_cmc", "nnunet_cmc.*"]),
         *STAGES,
         *(f"{stage}.{package}" for stage, folder in STAGES.items() for package in find_packages(folder)),
     ],
     package_dir=STAGES,
-    package_data={"nnunet_cmc": ["py.typed"], "nnunet_cmc.evaluation": ["templates/*.html.j2"]},
-    install_requires=[
-        "torch>=2.6",
-        "nnunetv2>=2.8,<2.9",
-        "SimpleITK>=2.3",
-        "batchgenerators>=0.25",
-        "numpy>=1.26",
-        "scipy>=1.11",
-        # what nnunetv2 and they bring along, in the versions that they ask for; we import it, too
-        "acvl-utils",
-        "batchgeneratorsv2",
-        "blosc2",
-        "dynamic-network-architectures",
-        "jinja2",
-        "matplotlib",
-        "nibabel",
-        "packaging",
-        "pandas",
-        "threadpoolctl",
-        "tqdm",
-    ],
-    extras_require={
-        "vnet": [MONAI],
-        "test": [MONAI, "pytest>=8", "hypothesis>=6", "pydicom>=3", "ruff", "mypy", "setuptools>=77"],
-    },
-    entry_points={"console_scripts": ["nnunet_cmc = nnunet_cmc.commands.main:main"]},
     cmdclass={"build_py": BuildPyWithHook, "editable_wheel": EditableWheelWithHook},
 )

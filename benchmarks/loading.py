@@ -108,7 +108,7 @@ def draw(loader, batches: int) -> None:
         next(loader)
 
 
-def augmentation_table(repeats: int, rows: int = 100, side: int = 64) -> list[tuple[str, str, str]]:
+def augmentation_table(repeats: int, rows: int, side: int = 64) -> list[tuple[str, str, str]]:
     """Milliseconds of nnU-Net's augmentation and of both parts of a strong view, and their shares of the former."""
     patch_size, rotation = (side,) * 3, (-np.pi / 6, np.pi / 6)
     read = get_patch_size(patch_size, rotation, rotation, rotation, (0.85, 1.25))
@@ -162,7 +162,8 @@ def main() -> None:
                 table.append((layout, name, spread(rate), spread(ratio(seconds["nnU-Net"], taken)), read))
     print_table(("layout", "loader", "patches or pairs / s", "nnU-Net = 1", "read"), table)
     print()
-    print_table(("augmentation of a row", "ms", "share of nnU-Net's"), augmentation_table(args.repeats))
+    augmentation = augmentation_table(args.repeats, rows=min(100, 10 * args.draws))
+    print_table(("augmentation of a row", "ms", "share of nnU-Net's"), augmentation)
 
 
 if __name__ == "__main__":

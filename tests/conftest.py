@@ -4,9 +4,9 @@ import ctypes
 import json
 import os
 import resource
-import subprocess
-import sysconfig
+import sys
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", nnUNet_def_n_proc="1")  # before torch and nnU-Net read them
@@ -14,8 +14,17 @@ os.environ.update(OMP_NUM_THREADS="1", nnUNet_def_n_proc="1")  # before torch an
 import numpy as np
 import pytest
 import SimpleITK
+from processes import finish_command
 
 CANONICAL = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # our plans read such a volume as it is, without flipping axes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_listed_by_threads():
+    """Where nnU-Net forks twelve processes to list the files of a few cases, which takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -28,19 +37,17 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def run_command():
+def run_command(tmp_path_factory):
     """``run_command(name, *arguments, environment, fails=False)`` -> output of a command of this environment.
 
     Its exit code must be 0, or anything else if it is to fail.
     """
 
     def run(name: str, *arguments, environment: dict, fails: bool = False) -> str:
-        script = Path(sysconfig.get_path("scripts")) / name
-        done = subprocess.run(
-            [script, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=500, check=False
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, output[-3000:]
+        log = tmp_path_factory.mktemp("command") / "output.txt"
+        code = finish_command(name, [*map(str, arguments)], environment, log)
+        output = log.read_text()
+        assert (code != 0) == fails, output[-3000:]
         return output
 
     return run
@@ -58,6 +65,11 @@ def nnunet_folders(tmp_path, monkeypatch):
 @pytest.fixture
 def ordinary_user():
     """Permissions of files hold for root, too: it lays down CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (Linux)."""
+    if os.geteuid() != 0:
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("root cannot lay down its capabilities on this system")
     libc = ctypes.CDLL(None)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
     data = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable capabilities, twice

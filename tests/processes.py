@@ -13,18 +13,48 @@ import pytest
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
-    ["nnunet_cmc.inference.predictor", "nnunet_cmc.commands.evaluate", "nnunet_cmc.trainers.registry"]
+    [
+        "nnunet_cmc.inference.predictor",
+        "nnunet_cmc.commands.evaluate",
+        "nnunet_cmc.trainers.cmc_trainer",
+        "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints",
+        "nnunetv2.run.run_training",
+    ]
 )
+COMMAND = """
+import os, sys
+from importlib.metadata import entry_points
+with open(output, "wb") as file:
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+sys.argv = [name, *arguments]
+(command,) = entry_points(group="console_scripts", name=name)
+sys.exit(command.load()())
+"""
 
 
-def clean_process(source: str, **values) -> multiprocessing.Process:
+def clean_process(source: str, environment: dict[str, str] = os.environ, **values) -> multiprocessing.Process:
     """A process that executes ``source``, in which ``values`` (which can be pickled) have their names, has begun.
 
     It is no fork of this process, whose libraries have threads: for a lock of one of them it might wait for ever.
     """
-    process = FORKSERVER.Process(target=_execute, args=(source, values, dict(os.environ)))
+    process = FORKSERVER.Process(target=_execute, args=(source, values, dict(environment)))
     process.start()
     return process
+
+
+def finish_command(name: str, arguments: list[str], environment: dict[str, str], output: Path) -> int:
+    """Run a command that a package installs, all of whose output goes to a file; return its exit code.
+
+    Its process has nnU-Net imported when it starts, which takes a new one longer than most tests; those that it starts
+    itself are new. A TimeoutError after 500 s.
+    """
+    process = clean_process(COMMAND, environment, name=name, arguments=arguments, output=str(output))
+    process.join(500)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"{name} runs for more than 500 s: {output.read_text()[-3000:]}")
+    return process.exitcode
 
 
 def execute_rank(rank: int, source: str, values: dict) -> None:
@@ -54,6 +84,8 @@ def wait_for(condition, seconds: float = 300) -> None:
 
 def children(process: int) -> list[int]:
     """Processes that were started by this one."""
+    if not Path("/proc/self").exists():
+        pytest.skip("this system does not list processes in /proc")
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return [pid for pid in pids if (_state(pid) or "Z 0").split()[1] == str(process)]
 

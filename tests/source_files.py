@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("nnunet_cmc", "dataset_conversion", "planners", "trainers")
+BUILD_FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "constraints.txt")
+"""What builds the package, besides the folders of its sources."""
 
 
 @cache

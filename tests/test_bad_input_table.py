@@ -53,9 +53,14 @@ def test_every_command_has_rows_and_every_row_a_test():
     assert len({(*row.commands, row.wrong) for row in table}) == len(table)
 
 
-def test_the_tests_are_there():
-    tests = sorted({f"tests/{test}" for row in rows() for test in row.tests})
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *tests]
+def test_the_tests_are_there(request):
+    """Those that this very run has not collected, since it is of some files only, are collected in one of their own."""
+    collected = {item.nodeid for item in request.session.items}
+    collected |= {node.partition("[")[0] for node in collected}
+    tests = sorted({f"tests/{test}" for row in rows() for test in row.tests} - collected)
+    if not tests:
+        return
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "deselected" not in done.stdout, "a slow test does not run in CI"

@@ -8,14 +8,24 @@ from pathlib import Path
 import pytest
 from source_files import FOLDERS
 
+import nnunet_cmc
 from nnunet_cmc.commands.main import COMMANDS, command_parser
 
 ROOT = Path(__file__).parents[1]
+INDEX = ROOT / "docs" / "README.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = [ROOT / name for name in ("SECURITY.md", "CODE_OF_CONDUCT.md", "setup.py")]
 
-spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-generate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(generate)
+
+def module(name: str):
+    """A Python file of docs/."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+generate, conf = module("generate"), module("conf")
 
 
 @pytest.mark.parametrize("page", generate.PAGES, ids=lambda page: page.name)
@@ -55,15 +65,35 @@ def test_links_and_pictures_are_there(page):
 
 
 def test_every_page_is_in_the_index():
-    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    index = INDEX.read_text(encoding="utf-8")
     missing = [page.name for page in PAGES[1:] if page.name != "README.md" and f"({page.name})" not in index]
     assert not missing, f"docs/README.md does not name {missing}"
 
 
+def test_the_navigation_of_the_site_is_that_of_the_index():
+    groups = conf.navigation(INDEX.read_text(encoding="utf-8"))
+    assert list(groups) == ["", "Tutorials", "How-to guides", "Reference", "Explanation", "Development"]
+    assert groups[""] == ["README"]
+    pages = [page for group in groups.values() for page in group]
+    assert len(pages) == len(set(pages))
+    assert {ROOT / f"{page}.md" for page in pages} == {*PAGES, ROOT / "benchmarks" / "NOTES.md"} - {INDEX}
+
+
+def test_the_page_of_the_programming_interface_has_every_name():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\.\. auto\w+:: nnunet_cmc\.(\w+)$", text, re.MULTILINE)) == sorted(nnunet_cmc.__all__)
+
+
+def test_ci_builds_the_site_as_contributors_are_told_to():
+    (command,) = re.findall(r"^sphinx-build .*$", (ROOT / "docs" / "contributing.md").read_text(), re.MULTILINE)
+    assert " -W -n " in command
+    assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
+
+
 def test_lines_fit():
     """Rows of tables and the addresses of links may be longer, and so may results.md, which is made elsewhere."""
-    folders = (*FOLDERS, "tests", "benchmarks", "docs")
-    for file in [*PAGES, ROOT / "setup.py", *(file for name in folders for file in (ROOT / name).rglob("*.py"))]:
+    folders = (*FOLDERS, "tests", "benchmarks", "docs", "examples")
+    for file in [*PAGES, *PROJECT, *(file for name in folders for file in (ROOT / name).rglob("*.py"))]:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             shown = re.sub(r"\]\([^)]*\)", "]", line)
             is_free = file.name == "results.md" or (file.suffix == ".md" and line.startswith("|"))

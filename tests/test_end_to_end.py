@@ -24,13 +24,16 @@ ON_THE_CPU = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_NUM_THREAD
 
 @pytest.fixture(scope="session")
 def predict(run_command):
-    """``predict(cases, output, environment)`` -> output of nnUNetv2_predict with the demo's model, or another one's."""
+    """``predict(cases, output, environment)`` -> output of nnUNetv2_predict with the demo's model, or another one's.
 
-    def run(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, fails=False) -> str:
+    ``workers`` read cases, and as many write predictions; with 0, the command does so itself.
+    """
+
+    def run(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, workers=1, fails=False) -> str:
         return run_command(
             "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke",
-            "-p", demo_steps.PLANS, "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
-            environment=environment, fails=fails,
+            "-p", demo_steps.PLANS, "-i", cases, "-o", output, "-device", "cpu", "-npp", workers, "-nps", workers,
+            "--disable_tta", environment=environment, fails=fails,
         )  # fmt: skip
 
     return run
@@ -344,7 +347,8 @@ def unpaired(run_command, predict, tmp_path_factory) -> tuple[dict, Path]:
         "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS, "-device", "cpu",
         environment=environment,
     )  # fmt: skip
-    predict(root / "nnUNet_raw" / "Dataset998_Unpaired" / "imagesTs", root / "predicted", environment, dataset=998)
+    cases = root / "nnUNet_raw" / "Dataset998_Unpaired" / "imagesTs"
+    predict(cases, root / "predicted", environment, dataset=998, workers=0)
     return environment, root
 
 

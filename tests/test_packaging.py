@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 from zipfile import ZipFile
@@ -20,11 +21,16 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from source_files import FOLDERS, ROOT, imports, modules
+from source_files import BUILD_FILES, FOLDERS, ROOT, imports, modules
 
 import nnunet_cmc
 
 HOOK = "nnunet_cmc_hook.pth"
+PYTHONS = [  # those of the classifiers, "3.11" first
+    found
+    for line in importlib.metadata.metadata("nnunet_cmc").get_all("Classifier") or []
+    if (found := line.removeprefix("Programming Language :: Python :: ")).startswith("3.")
+]
 # an nnU-Net small enough to be installed here: the one module that the hook is about
 NNUNET_SETUP = "from setuptools import setup; setup(name='nnunetv2', version='2.8.1', packages=['nnunetv2.utilities'])"
 NNUNET_MODULE = "def recursive_find_python_class(folder, class_name, current_module): return 'stock'"
@@ -38,24 +44,29 @@ FIND = (  # the true CMCPlanner needs torch
 
 
 def build(project: Path, kind: str) -> Path:
-    """A wheel of ``project``, ``kind`` "wheel" or "editable", through the interface that pip uses as well."""
+    """A "wheel", "editable" wheel or "sdist" of ``project``, through the interface that pip uses as well."""
     folder = project / "dist" / kind
     folder.mkdir(parents=True)
     code = f"from setuptools.build_meta import build_{kind} as build; build({str(folder)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=project, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    (built,) = folder.iterdir()
+    return built
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> dict[str, Path]:
-    """kind -> our wheel, built from a copy, since a build leaves files beside the sources."""
-    project = tmp_path_factory.mktemp("nnunet_cmc")
+    """kind -> our wheel, built from the sdist of a copy, since a build leaves files beside the sources."""
+    folder = tmp_path_factory.mktemp("nnunet_cmc")
+    project = folder / "project"
     for name in FOLDERS:
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+    for name in BUILD_FILES:
         shutil.copy(ROOT / name, project)
-    return {kind: build(project, kind) for kind in ("wheel", "editable")}
+    sdist = build(project, "sdist")
+    shutil.unpack_archive(sdist, folder, filter="data")
+    unpacked = folder / sdist.name.removesuffix(".tar.gz")
+    assert (unpacked / "constraints.txt").is_file()
+    return {kind: build(unpacked, kind) for kind in ("wheel", "editable")}
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +169,43 @@ def pinned() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
 
+def documentation() -> set[str]:
+    """What builds the documentation, which the tests do without."""
+    requirements = [Requirement(text) for text in importlib.metadata.requires("nnunet_cmc") or []]
+    return {canonicalize_name(r.name) for r in requirements if r.marker and r.marker.evaluate({"extra": "docs"})}
+
+
 def test_the_constraints_pin_everything_required_within_its_range():
     requirements = [Requirement(text) for text in importlib.metadata.requires("nnunet_cmc") or []]
     assert len(requirements) > 6
     for requirement in requirements:
         assert requirement.specifier.contains(pinned()[canonicalize_name(requirement.name)]), requirement
+
+
+def test_what_an_index_shows_is_in_the_metadata_and_the_licence_beside_it(wheels):
+    with ZipFile(wheels["wheel"]) as archive:
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+        assert any(name.endswith("/licenses/LICENSE") for name in archive.namelist())
+    fields, _, description = metadata.partition("\n\n")
+    for field in (
+        "Name: nnunet_cmc",
+        f"Version: {nnunet_cmc.__version__}",
+        "Author: nnunet_cmc contributors",
+        "License-Expression: Apache-2.0",
+        "Requires-Python: >=3.11",
+        "Description-Content-Type: text/markdown",
+        "Provides-Extra: docs",
+    ):
+        assert field in fields.splitlines()
+    assert description == (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_one_lowest_version_of_python():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lowest = pyproject["project"]["requires-python"].removeprefix(">=")
+    assert "target-version" not in pyproject["tool"]["ruff"]  # ruff takes that of requires-python
+    assert pyproject["tool"]["mypy"]["python_version"] == lowest
+    assert PYTHONS[0] == lowest
 
 
 def test_every_package_that_is_imported_is_required():
@@ -174,11 +217,12 @@ def test_every_package_that_is_imported_is_required():
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
-def test_the_pinned_versions_install_on_the_python_that_readers_are_told(page):
-    (lowest,) = re.findall(r"Python (3\.\d+) or newer", (ROOT / page).read_text())
-    for name in pinned():
-        accepted = importlib.metadata.metadata(name)["Requires-Python"]
-        assert SpecifierSet(accepted or "").contains(lowest), f"{name} needs Python {accepted}"
+def test_the_pinned_versions_install_on_the_pythons_that_readers_are_told(page):
+    (lowest,) = re.findall(r"Python (3\.\d+)", (ROOT / page).read_text(encoding="utf-8"))[:1]
+    assert lowest == PYTHONS[0]
+    for name in pinned().keys() - documentation():
+        accepted = SpecifierSet(importlib.metadata.metadata(name).get("Requires-Python", ""))
+        assert all(python in accepted for python in PYTHONS), f"{name} needs Python {accepted}"
 
 
 def test_one_version():

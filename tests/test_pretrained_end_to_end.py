@@ -80,7 +80,7 @@ def test_from_scans_and_weights_to_a_prediction(
     shutil.copy(raw / "imagesTr" / "mr1_0001.nii.gz", new)  # the file of the other modality is just not given
     run_command(
         "nnUNetv2_predict", "-d", 1, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke", "-p", name, "-i", new,
-        "-o", nnunet_folders / "out", "-device", "cpu", "-npp", 1, "-nps", 1, environment=environment,
+        "-o", nnunet_folders / "out", "-device", "cpu", "-npp", 0, "-nps", 0, environment=environment,
     )  # fmt: skip
     prediction = SimpleITK.ReadImage(str(nnunet_folders / "out" / "mr1.nii.gz"))
     assert prediction.GetSize() == (24, 24, 24)

@@ -6,17 +6,27 @@ and the optimizer of ``CMCTrainer``. So a comparison is one of methods.
 
 from dataclasses import replace
 
-from nnunet_cmc.data.loading.fusion import Alone
+from nnunet_cmc.data.loading.fusion import Alone, RandomSubset
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import StrongView
 from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, OMEGA, RAMP, RAMP_UP
-from nnunet_cmc.networks.changes import Evidential, OwnDecoderNorms, PredictAlone, WithPeer
+from nnunet_cmc.networks.changes import (
+    DecodeAlone,
+    Evidential,
+    MMFormer,
+    OwnDecoderNorms,
+    PredictAlone,
+    SuperviseDeep,
+    WithPeer,
+)
 from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
+from nnunet_cmc.trainers.optimizers import AdamW
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import (
     CPS,
     AreaSimilarity,
+    AuxiliarySupervised,
     ClassBalanced,
     Discounted,
     Distillation,
@@ -43,6 +53,15 @@ COMPARED: dict[str, Recipe] = {
         terms=(SUPERVISED, Term(Pseudo, GAMMA)),
         views=(StrongView(),),
         teacher=Teacher(),
+    ),
+    "MMFormerTrainer": replace(
+        SHARED,
+        purpose="mmFormer (Zhang et al. 2022): transformers fuse random subsets of the modalities, from labelled scans "
+        "alone",
+        terms=(SUPERVISED, Term(AuxiliarySupervised)),
+        network=(MMFormer(), SuperviseDeep(), DecodeAlone()),
+        fusion=RandomSubset(),
+        optimizer=AdamW(),  # the authors' is Adam
     ),
     # From the paper: a network of each modality, Dice + CE of scans and of their translations, KL between the two,
     # class-balanced pseudo-labels. Simplified: swapped amplitudes in place of learned translators, see SwapStyles.

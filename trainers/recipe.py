@@ -9,9 +9,11 @@ from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
 from nnunet_cmc.networks.changes import (
+    DecodeAlone,
     Evidential,
     FuseByMean,
     FuseSkips,
+    MMFormer,
     NetworkChange,
     OwnDecoderNorms,
     PredictAlone,
@@ -28,6 +30,7 @@ from nnunet_cmc.trainers.terms import (
     CPS,
     CSC,
     AreaSimilarity,
+    AuxiliarySupervised,
     Discounted,
     Distillation,
     PeerSupervised,
@@ -68,6 +71,9 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
     (PredictAlone, FuseByMean): "predictions of single modalities fuse nothing",
     (PredictAlone, FusePairs): "predictions of single modalities fuse nothing",
+    (MMFormer, SeparateModalities): "both arrange the network",
+    (MMFormer, PredictAlone): "predictions of single modalities fuse nothing",
+    (MMFormer, FuseByMean): "both replace the fusion",
     (FusePairs, Relearning): "scans of two patients cannot teach each other voxel by voxel",
     (OwnDecoderNorms, SeparateModalities): "separate modalities have decoders of their own already",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
@@ -88,6 +94,8 @@ NEEDS: dict[type, tuple[type, str]] = {
     Evidential: (PredictAlone, "Dempster's rule combines the evidence of single modalities"),
     Discounted: (Evidential, "it is the loss of combined evidence"),
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
+    DecodeAlone: (AuxiliarySupervised, "nothing else trains the decoder of single modalities"),
+    AuxiliarySupervised: (DecodeAlone, "it supervises a decoder of single modalities"),
     OwnDecoderNorms: (PredictAlone, "what is decoded from several modalities is of none of them"),
     AreaSimilarity: (PredictAlone, "two predictions of one fused feature agree without having learned anything"),
     Distillation: (PredictAlone, "a prediction of several modalities teaches none of them"),
@@ -163,8 +171,10 @@ class Recipe:
             raise ValueError(
                 "The printed form is of registered pairs, which FusePairs makes of all: add it to the views."
             )
-        if SeparateModalities() in self.network[1:]:
-            raise ValueError("SeparateModalities builds the network anew: put it before all other changes.")
+        for change in self.network[1:]:
+            if isinstance(change, SeparateModalities | MMFormer):
+                name = type(change).__name__
+                raise ValueError(f"{name} builds the network anew: put it before all other changes.")
         order = [type(view) for view in self.views]
         if RandomizeContrast in order and order.index(RandomizeContrast) < order.index(StrongView):
             raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")

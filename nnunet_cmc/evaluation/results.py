@@ -63,7 +63,7 @@ class Evaluation:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The long table: a row per case, class and metric; ``undefined``: NaN, though one of the two has the class."""
+        """List a row per case, class and metric; ``undefined`` is a NaN where one of the two has the class."""
         rows = [
             (case.case, case.modalities, name, metric, value, np.isnan(value) and one["n_ref"] + one["n_pred"] > 0)
             for case in self.cases
@@ -77,12 +77,12 @@ class Evaluation:
 
     @cached_property
     def statistics(self) -> pd.DataFrame:
-        """:func:`describe` of all cases by ``class`` and ``metric``."""
+        """Compute ``mean``, ``std``, ``n`` and ``undefined`` of all cases by ``class`` and ``metric``."""
         return describe(self.table, ["class", "metric"])
 
     @cached_property
     def statistics_of_groups(self) -> pd.DataFrame:
-        """:func:`describe` by ``modalities``, ``class`` and ``metric``."""
+        """Compute ``mean``, ``std``, ``n`` and ``undefined`` by ``modalities``, ``class`` and ``metric``."""
         return describe(self.table, ["modalities", "class", "metric"])
 
     @property

@@ -91,8 +91,8 @@ class Predictor:
             output: file to write the label map to, too, atomically.
 
         Raises:
-            ValueError: see :func:`~nnunet_cmc.data.reading.raw_case.read_case`; the files are of several cases;
-                ``output`` has no folder or no known ending.
+            ValueError: a file is unreadable, on another grid, not finite or of a channel that the model has not; all
+                voxels are zero; the files are of several cases; ``output`` has no folder or no known ending.
             OSError: ``output`` cannot be written.
         """
         if output is not None:

@@ -33,7 +33,7 @@ class CACLoss(ConsistencyLoss):
         form: ``printed``, ``paired`` or ``unpaired``.
         temperature: divides the similarities; ``printed`` has none.
         dice: whether ``paired`` has its second part, one minus the mean Dice, or the cross-entropy alone.
-        num_modalities, num_classes (with background): the bank's size, for ``unpaired`` only.
+        num_modalities, num_classes: the bank's size, background a class; for ``unpaired`` only.
         momentum: the bank's.
 
     Raises:

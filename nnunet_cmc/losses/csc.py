@@ -28,7 +28,7 @@ class CSCLoss(ConsistencyLoss):
     Args:
         form: ``printed``, ``paired`` or ``unpaired``.
         temperature: divides the similarities; ``printed`` has none.
-        num_modalities, num_classes (with background), num_channels: the bank's size, for ``unpaired`` only.
+        num_modalities, num_classes, num_channels: the bank's size, background a class; for ``unpaired`` only.
         momentum: the bank's.
 
     Raises:

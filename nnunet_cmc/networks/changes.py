@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.adapter import freeze_all_but_adapters
+from nnunet_cmc.networks.alone import AloneDecoder
 from nnunet_cmc.networks.cmcnet import CMCNet
 from nnunet_cmc.networks.combination import CombinedInTraining, Discounting
 from nnunet_cmc.networks.decoder import Predicting
 from nnunet_cmc.networks.evidence import EvidentialHead
 from nnunet_cmc.networks.mia import MeanFusion
+from nnunet_cmc.networks.mmformer import ConcatenatedSkips, MMFormerFusion
 from nnunet_cmc.networks.peer import NAME, Peer
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
@@ -122,6 +124,41 @@ class ShareEncoder:
 
 
 @dataclass(frozen=True)
+class MMFormer:
+    """Make the network mmFormer's: an encoder of each modality, transformers that fuse, and one decoder.
+
+    See :mod:`~nnunet_cmc.networks.mmformer`; the numbers are those of the paper, whose deepest maps have 128 channels.
+
+    Args:
+        width: of a token, but at most four times the channels of the deepest map.
+        heads: of the attention.
+        mlp_ratio: hidden width of the transformers' MLP, of that of a token.
+    """
+
+    width: int = 512
+    heads: int = 8
+    mlp_ratio: int = 8
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.separate(decoders=False)
+        *skips, deepest = network.channels
+        width = min(self.width, 4 * deepest)
+        sizes = network.deepest_grid, width, self.heads, self.mlp_ratio * width
+        network.mia = MMFormerFusion(network.num_modalities, deepest, *sizes)
+        network.skip_fusion = ConcatenatedSkips(network.num_modalities, skips)
+
+
+@dataclass(frozen=True)
+class DecodeAlone:
+    """Predict from each modality alone, too, while training, by one more decoder: see :class:`AloneDecoder`."""
+
+    def __call__(self, network: CMCNet) -> None:
+        """Change ``network`` in place."""
+        network.auxiliary["alone"] = AloneDecoder(network.build_decoder(network.build_encoder()), network.checkpointing)
+
+
+@dataclass(frozen=True)
 class ShowOnly:
     """Take all modalities but one for absent, in training and prediction alike.
 
@@ -187,6 +224,8 @@ NetworkChange = (
     | FuseSkips
     | FuseByMean
     | ShareEncoder
+    | MMFormer
+    | DecodeAlone
     | ShowOnly
     | TrainAdapters
     | WithPeer

@@ -13,6 +13,7 @@ from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA, MeanFusion
+from nnunet_cmc.networks.mmformer import ConcatenatedSkips
 from nnunet_cmc.networks.rows import Mask, grid, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
@@ -30,12 +31,13 @@ NO_MODALITY_LOGIT = -20.0
 class CMCOutput(NamedTuple):
     """The network's output for training. Entries of modalities that are absent, or not decoded, are zero.
 
-    logits: ``(B, M, K, D, H, W)``, decoded from the modalities that m is fused with.
-    features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts; float32
-        under autocast, too.
-    present: ``(B, M)`` bool.
-    deep: logits at coarser resolutions, finest first, of a training with deep supervision.
-    auxiliary: what the network's auxiliary modules compute, ``(B, ...)`` each, by their names.
+    Attributes:
+        logits: ``(B, M, K, D, H, W)``, decoded from the modalities that m is fused with.
+        features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts;
+            float32 under autocast, too.
+        present: ``(B, M)`` bool.
+        deep: logits at coarser resolutions, finest first, of a training with deep supervision.
+        auxiliary: what the network's auxiliary modules compute, ``(B, ...)`` each, by their names.
     """
 
     logits: Tensor
@@ -75,18 +77,21 @@ class CMCNet(nn.Module):
     A change of a recipe (`changes.py`) may replace these:
 
     Attributes:
-        mia: fuses the deepest features; called as :class:`MIA`.
+        mia: fuses the deepest features; called as ``MIA``.
         fuses: whether modalities are fused at all, or each is decoded by itself.
         combination: of the modalities' predictions, see `combination.py`.
-        auxiliary: modules of the training alone, by name. Each is called with ``x``, ``fusion``, the :class:`Encoded`
+        skip_fusion: of the skips, or None. Separate decoders may get those of other modalities by a
+            ``SkipFusion``; a shared one gets the mean of the present ones, or ``ConcatenatedSkips``.
+        auxiliary: modules of the training alone, by name. Each is called with ``x``, ``fusion``, the ``Encoded``
             maps, the logits ``(B, M, K, D, H, W)`` and ``present (B, M)``, and returns a tuple of tensors
             ``(B, ...)`` for :class:`CMCOutput`.
+        deepest_grid: (d, h, w), size of the deepest features at the planned patch.
 
     Args:
         input_channels: M; a modality is a channel.
         num_classes: K, with background.
         patch_size: (D, H, W) in voxels, a multiple of the encoder's strides.
-        encoder, encoder_kwargs: a name in :data:`ENCODERS` and its arguments.
+        encoder, encoder_kwargs: a name in ``nnunet_cmc.networks.encoders.ENCODERS`` and its arguments.
         decoder_channels: widths of the decoders, at stride 1, 2, 4, ..., but for an encoder that has its own decoder.
         checkpointing: whether training recomputes the activations of encoders and decoders in the backward pass,
             which costs a second forward pass and saves most of the memory.
@@ -126,13 +131,14 @@ class CMCNet(nn.Module):
         self.channels, stride = one.channels, one.strides[-1]
         if any(side % step for side, step in zip(patch_size, stride, strict=True)):
             raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's strides {list(stride)}.")
+        self.deepest_grid = [side // step for side, step in zip(patch_size, stride, strict=True)]
         self.shared = True
         decoder = self.build_decoder(one)
         self.encoders = nn.ModuleList([SharedEncoder(one, input_channels)])
         self.decoders = nn.ModuleList([decoder])
         self.mia: nn.Module = MIA(input_channels, self.channels[-1], from_mean=True)
         self.merges = nn.ModuleList()
-        self.skip_fusion: SkipFusion | None = None  # a trainer may put a SkipFusion here
+        self.skip_fusion: SkipFusion | ConcatenatedSkips | None = None
         self.fuses = True
         self.combination: nn.Module = FirstPresent()
         self.auxiliary = nn.ModuleDict()
@@ -257,13 +263,21 @@ class CMCNet(nn.Module):
 
     def _decode_shared(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
         """Decode each wanted set of modalities, whose fused feature is the row ``wanted[b, group]`` of ``fused``."""
+        scales = self._run(self.decoders[0], [*self._shared_skips(wanted, encoded), fused])
+        return {(b, m): [scale[wanted[b, group]] for scale in scales] for (b, m), group in groups.items()}
+
+    def _shared_skips(self, wanted: Wanted, encoded: Encoded) -> list[Tensor]:
+        """Fuse the skips of each wanted set of modalities."""
+        if isinstance(self.skip_fusion, ConcatenatedSkips):
+            rows = rows_of([list(group) for _, group in wanted])
+            samples = [b for b, _ in wanted]
+            theirs = {m: encoded.take(m, [samples[i] for i in of_m])[:-1] for m, of_m in rows.items()}
+            return self.skip_fusion(theirs, rows, len(samples))
         of_each = [[encoded.of(b, m)[:-1] for m, there in enumerate(group) if there] for b, group in wanted]
-        skips = [
+        return [
             torch.stack([_mean([skips[level] for skips in members]) for members in of_each])
             for level in range(len(self.channels) - 1)
         ]
-        scales = self._run(self.decoders[0], [*skips, fused])
-        return {(b, m): [scale[wanted[b, group]] for scale in scales] for (b, m), group in groups.items()}
 
     def _decode_separate(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
         """Decode as :meth:`_decode_shared`, with the decoder of each modality."""
@@ -273,7 +287,7 @@ class CMCNet(nn.Module):
             if not of_m:
                 continue
             *skips, own = encoded.take(m, of_m)
-            if self.skip_fusion is not None:
+            if isinstance(self.skip_fusion, SkipFusion):
                 others = rows_of([[n != m and there for n, there in enumerate(groups[b, m])] for b in of_m])
                 theirs = {n: encoded.take(n, [of_m[i] for i in which])[:-1] for n, which in others.items()}
                 skips = self.skip_fusion(skips, theirs, others)

@@ -75,7 +75,7 @@ def _targets(modalities: Sequence[str], only: str | None) -> list[int]:
 def _own(net: CMCNet) -> re.Pattern:
     """Match keys of a state dict that are a modality's own, with its channel as the second group."""
     prefixes = [
-        r"(?:mia|skip_fusion)\.(?:projections|attentions)",
+        r"(?:mia|skip_fusion)\.(?:\w+\.)??(?:projections|attentions|intra)",
         r"encoders\.0\..+\.copies" if net.shared else "encoders",
         *(["decoders", "merges"] if len(net.decoders) > 1 else []),
     ]

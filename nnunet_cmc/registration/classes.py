@@ -28,6 +28,7 @@ TRAINERS = {
             "CMLTrainer",
             "CPSTrainer",
             "EFCDTrainer",
+            "MMFormerTrainer",
             "MeanTeacherTrainer",
             "PseudoLabelTrainer",
             "SupTrainer",

@@ -2,7 +2,7 @@
 
 from importlib import metadata
 
-SUPPORTED = ((2, 8), (2, 9))  # nnunetv2 from the first version to below the second, as setup.py says
+SUPPORTED = ((2, 8), (2, 9))  # nnunetv2 from the first version to below the second, as pyproject.toml says
 
 
 def unsupported_nnunet() -> str | None:

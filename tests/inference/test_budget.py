@@ -57,7 +57,7 @@ def test_the_stock_trainer_at_a_budget_trains_and_predicts(tiny, tmp_path, run_c
     assert (file.parent / "validation" / "summary.json").is_file()
     run_command(
         "nnUNetv2_predict", "-d", 903, "-c", "3d_fullres", "-f", 0, *model, "-i", cases, "-o", tmp_path / "out",
-        "-npp", 1, "-nps", 1, "--disable_tta", environment=environment,
+        "-npp", 0, "-nps", 0, "--disable_tta", environment=environment,
     )  # fmt: skip
     prediction = sitk.ReadImage(str(tmp_path / "out" / "both.nii.gz"))
     assert prediction.GetSize() == sitk.ReadImage(str(cases / "both_0000.nii.gz")).GetSize()

@@ -10,11 +10,13 @@ import torch
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
 from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, RAMP_UP
-from nnunet_cmc.networks import MeanFusion
+from nnunet_cmc.networks import MeanFusion, SkipFusion
 from nnunet_cmc.networks.changes import (
+    DecodeAlone,
     Evidential,
     FuseByMean,
     FuseSkips,
+    MMFormer,
     OwnDecoderNorms,
     PredictAlone,
     SeparateModalities,
@@ -25,6 +27,7 @@ from nnunet_cmc.networks.changes import (
     WithPeer,
 )
 from nnunet_cmc.networks.combination import Discounting
+from nnunet_cmc.networks.mmformer import MMFormerFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
 from nnunet_cmc.trainers.recipe import CONFLICTS, Length, Recipe
@@ -34,6 +37,7 @@ from nnunet_cmc.trainers.terms import (
     CAC,
     CPS,
     CSC,
+    AuxiliarySupervised,
     Discounted,
     PeerSupervised,
     Pseudo,
@@ -89,6 +93,10 @@ PARTS = {
     Evidential: lambda r: replace(alone(r), network=(*alone(r).network, Evidential(2))),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
     ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
+    MMFormer: lambda r: replace(r, network=(MMFormer(), *r.network)),
+    AuxiliarySupervised: lambda r: replace(
+        r, terms=(*r.terms, Term(AuxiliarySupervised)), network=(*r.network, DecodeAlone())
+    ),
     ShowOnly: lambda r: replace(r, network=(*r.network, ShowOnly(0))),
     ConstantAdam: lambda r: replace(r, optimizer=ConstantAdam()),
 }
@@ -104,6 +112,8 @@ REFUSED = {
     *(frozenset((OwnDecoderNorms, other)) for other in (FuseSkips, FuseByMean, FusePairs, ShareEncoder)),
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),
+    # these need SeparateModalities or PredictAlone
+    *(frozenset((MMFormer, part)) for part in (FuseSkips, ShareEncoder, OwnDecoderNorms, Evidential)),
     *(frozenset((Pseudo, view)) for view in (FusePairs, SwapStyles)),  # it brings a strong view
     *(frozenset((Evidential, part)) for part in (FuseSkips, FuseByMean, FusePairs)),  # as PredictAlone
 }
@@ -135,12 +145,14 @@ def found_in(trainer: CMCTrainer) -> set[type]:
             FusePairs: bool((batch["pairs"] >= 0).all() and (batch["pairs"] == batch["pairs"][:, :1]).all()),
             SwapStyles: "swaps" in batch and len(batch["swaps"]) > 0,
             SuperviseDeep: len(output.deep) > 0,
-            FuseSkips: network.skip_fusion is not None,
+            FuseSkips: isinstance(network.skip_fusion, SkipFusion),
             PredictAlone: not network.fuses,
             OwnDecoderNorms: network.shared and len(network.decoders) > 1,
             Evidential: isinstance(network.combination, Discounting) and "combined" in output.auxiliary,
             FuseByMean: isinstance(network.mia, MeanFusion) and network.fuses,
-            SeparateModalities: not network.shared,
+            SeparateModalities: not network.shared and len(network.decoders) > 1,
+            MMFormer: isinstance(network.mia, MMFormerFusion),
+            AuxiliarySupervised: "auxiliary" in trainer.terms and "alone" in output.auxiliary,
             ShareEncoder: len({*network.encoders}) < len(network.encoders),
             ShowOnly: not output.present[:, 1].any(),
             ConstantAdam: isinstance(trainer.recipe.optimizer, ConstantAdam)
@@ -191,6 +203,9 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
          "Discounted and ShowOnly cannot stand together, since with one modality"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
+        ({"network": (SuperviseDeep(), MMFormer())}, "MMFormer builds the network anew: put it before all other"),
+        ({"network": (DecodeAlone(),)}, "DecodeAlone needs AuxiliarySupervised, since nothing else trains"),
+        ({"terms": (Term(Supervised), Term(AuxiliarySupervised))}, "AuxiliarySupervised needs DecodeAlone, since"),
         ({"network": (WithPeer(),)}, "WithPeer needs CPS, since"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
         ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),

@@ -19,6 +19,7 @@ from nnunet_cmc.trainers import cmc_trainer
 from nnunet_cmc.trainers.resumable_trainer import TERMINATED
 
 EPOCHS, ITERATIONS = 3, (3, 2)
+UNINTERRUPTED: dict = {}
 
 
 class Quiet(short(TAUGHT, EPOCHS, *ITERATIONS)):
@@ -52,12 +53,14 @@ def latest(trainer) -> str:
 
 @pytest.fixture
 def uninterrupted(unpaired) -> dict:
-    trainer = unpaired.trainer(Quiet)
-    started = time.monotonic()
-    trainer.run_training()
-    expected = {**state(trainer), "seconds": time.monotonic() - started}
-    shutil.rmtree(unpaired.results)
-    return expected
+    """Trained once, since every test's dataset has the same cases."""
+    if not UNINTERRUPTED:
+        trainer = unpaired.trainer(Quiet)
+        started = time.monotonic()
+        trainer.run_training()
+        UNINTERRUPTED.update(state(trainer), seconds=time.monotonic() - started)
+        shutil.rmtree(unpaired.results)
+    return UNINTERRUPTED
 
 
 @pytest.mark.parametrize(

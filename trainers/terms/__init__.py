@@ -1,6 +1,7 @@
 """The terms of the loss, one a file; a recipe names them with their weights."""
 
 from nnunet_cmc.trainers.terms.area_similarity_term import AreaSimilarity
+from nnunet_cmc.trainers.terms.auxiliary_term import AuxiliarySupervised
 from nnunet_cmc.trainers.terms.cac_term import CAC
 from nnunet_cmc.trainers.terms.class_balanced_term import ClassBalanced
 from nnunet_cmc.trainers.terms.cps_term import CPS, PeerSupervised
@@ -18,6 +19,7 @@ __all__ = [
     "CPS",
     "CSC",
     "AreaSimilarity",
+    "AuxiliarySupervised",
     "ClassBalanced",
     "Discounted",
     "Distillation",

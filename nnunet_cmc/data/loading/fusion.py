@@ -53,7 +53,18 @@ class Alone:
         return _together(np.arange(num_modalities), channels)
 
 
-Fusion = FuseOrSplit | FusedAndSingle | Alone
+@dataclass(frozen=True)
+class RandomSubset:
+    """Fuse a random subset of a row's modalities, every one but the empty one alike, and show no other."""
+
+    def __call__(self, channels: tuple[int, ...], num_modalities: int) -> Tensor:
+        """Draw a row as :meth:`FuseOrSplit.__call__`."""
+        drawn = np.random.randint(1, 2 ** len(channels))  # one bit a modality
+        shown = tuple(channel for bit, channel in enumerate(channels) if drawn >> bit & 1)
+        return _together(np.zeros(num_modalities, dtype=int), shown)
+
+
+Fusion = FuseOrSplit | FusedAndSingle | Alone | RandomSubset
 
 
 def _together(group: np.ndarray, channels: tuple[int, ...]) -> Tensor:

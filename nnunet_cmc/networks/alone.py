@@ -1,0 +1,31 @@
+"""An auxiliary decoder, which predicts from each modality's own maps while a network trains."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nnunet_cmc.networks.cmcnet import Encoded
+from nnunet_cmc.networks.rows import grid
+
+
+class AloneDecoder(nn.Module):
+    """Decode each present modality by itself, all of them with the same weights; see ``CMCNet.auxiliary``.
+
+    Args:
+        decoder: maps of all resolutions -> logits, finest first.
+        checkpointing: whether its activations are computed again in the backward pass, as in :class:`CMCNet`.
+    """
+
+    def __init__(self, decoder: nn.Module, checkpointing: bool = False):
+        super().__init__()
+        self.decoder, self.checkpointing = decoder, checkpointing
+
+    def forward(self, x: Tensor, fusion: Tensor, encoded: Encoded, logits: Tensor, present: Tensor) -> tuple:
+        """Compute logits ``(B, M, K, D, H, W)``, zero where a modality is absent; nothing in validation."""
+        if not self.training:
+            return ()
+        places = sorted(encoded.row)
+        maps = [torch.stack(level) for level in zip(*(encoded.of(b, m) for b, m in places), strict=True)]
+        again = self.checkpointing and torch.is_grad_enabled()
+        alone = (checkpoint(self.decoder, maps, use_reentrant=False) if again else self.decoder(maps))[0]
+        return (grid(dict(zip(places, alone, strict=True)), present),)

@@ -1,0 +1,123 @@
+"""Files for the platform that hosts the project: they are well-formed, and name what is there."""
+
+import os
+import re
+import shlex
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from source_files import BUILD_FILES, FOLDERS, ROOT
+
+import nnunet_cmc
+
+GITHUB = ROOT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PYTHONS = re.findall(r"Python :: (3\.\d+)", "\n".join(PYPROJECT["project"]["classifiers"]))
+
+
+def read(file: Path) -> dict:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def jobs(workflow: Path) -> list[dict]:
+    return list(read(workflow)["jobs"].values())
+
+
+def commands(job: dict) -> str:
+    return "\n".join(step["run"] for step in job["steps"] if "run" in step)
+
+
+def images() -> list[tuple[str, str]]:
+    """Instructions of the Dockerfile in their order: name, and what follows it."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return [(name, arguments.strip()) for name, _, arguments in (line.partition(" ") for line in lines) if name]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda file: file.stem)
+def test_a_workflow_is_complete_and_its_files_are_there(workflow):
+    content = read(workflow)
+    assert content["name"]
+    assert content[True], "YAML reads the key on as true"
+    for job in jobs(workflow):
+        assert job["runs-on"]
+        assert job["timeout-minutes"] <= 360
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step)
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/checkout@v4"))
+        words = [word for line in commands(job).splitlines() for word in shlex.split(line, comments=True)]
+        for word in words:
+            if word.startswith(".ci/"):
+                assert os.access(ROOT / word, os.X_OK), word
+        for option, file in pairwise(words):
+            assert option != "-c" or (ROOT / file).is_file(), file
+
+
+def test_the_tests_run_on_every_python_and_on_a_mac():
+    (job,) = jobs(GITHUB / "workflows" / "tests.yml")
+    matrix = job["strategy"]["matrix"]
+    assert matrix["python"] == PYTHONS
+    assert "macos-latest" in [entry["system"] for entry in matrix["include"]]
+    assert commands(job) == ".ci/run"
+
+
+def test_nnunets_main_branch_is_tested_as_readers_are_told_to_test():
+    (job,) = jobs(GITHUB / "workflows" / "nnunet_main.yml")
+    install, nnunet, test = commands(job).splitlines()
+    assert f"{install} && {test}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert nnunet.endswith("git+https://github.com/MIC-DKFZ/nnUNet")
+
+
+@pytest.mark.parametrize("form", sorted((GITHUB / "ISSUE_TEMPLATE").iterdir()), ids=lambda file: file.stem)
+def test_a_form_for_issues_asks_something(form):
+    content = read(form)
+    assert {"name", "description", "body"} <= content.keys()
+    fields = [field for field in content["body"] if field["type"] != "markdown"]
+    assert any(field.get("validations", {}).get("required") for field in fields)
+    assert len({field["id"] for field in fields}) == len({field["attributes"]["label"] for field in fields})
+    for page in re.findall(r"docs/\w+\.md", form.read_text(encoding="utf-8")):
+        assert (ROOT / page).is_file()
+
+
+def test_the_hooks_before_a_commit_are_the_linters_of_ci():
+    (repository,) = read(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert repository["repo"] == "local"
+    entries = [hook["entry"] for hook in repository["hooks"]]
+    assert len(entries) == 3
+    assert all(f"\n{entry}" in CI for entry in entries)
+
+
+def test_the_citation_names_this_version_and_both_papers():
+    citation = read(ROOT / "CITATION.cff")
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == nnunet_cmc.__version__
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert [author["name"] for author in citation["authors"]] == [a["name"] for a in PYPROJECT["project"]["authors"]]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split()).replace("{", "").replace("}", "")
+    assert len(citation["references"]) == 2
+    for reference in citation["references"]:
+        assert {"type", "title", "authors", "year", "doi"} <= reference.keys()
+        authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in reference["authors"])
+        assert f"title = {reference['title']}, author = {authors}," in readme
+
+
+def test_the_image_is_given_what_a_build_needs_and_installs_what_was_tested():
+    (base,) = (arguments for name, arguments in images() if name == "FROM")
+    assert base in {f"python:{python}-slim" for python in PYTHONS}
+    sources = [word for name, arguments in images() if name == "COPY" for word in arguments.split()[:-1]]
+    assert all((ROOT / source).exists() for source in sources)
+    assert sorted(sources) == sorted([*FOLDERS, *BUILD_FILES])
+    installs = [arguments for name, arguments in images() if name == "RUN" and "pip install" in arguments]
+    assert installs[-1].endswith(" .")
+    assert all("-c constraints.txt" in arguments for arguments in installs)
+
+
+def test_the_image_says_where_nnunets_folders_are():
+    environment = " ".join(arguments for name, arguments in images() if name == "ENV")
+    for folder in ("raw", "preprocessed", "results"):
+        assert f"nnUNet_{folder}=/data/{folder}" in environment.split()

@@ -1,0 +1,71 @@
+"""MMFormerTrainer trains, is interrupted and goes on, and predicts from any subset of the modalities."""
+
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from short_trainers import short
+
+from nnunet_cmc.data.loading.batch import Batch
+
+Short = short("MMFormerTrainer", iterations=1)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(cubes):
+    whole = cubes.trainer(Short)
+    whole.run_training()
+    expected = whole.network.state_dict()
+    shutil.rmtree(cubes.results)
+    cut = cubes.trainer(Short)
+    update = cut.update
+
+    def terminated(batch):
+        cut._terminated = cut.current_epoch == 1
+        return update(batch)
+
+    cut.update = terminated
+    with pytest.raises(SystemExit):
+        cut.run_training()
+    resumed = cubes.trainer(Short)
+    resumed.load_checkpoint(str(Path(cut.output_folder) / "checkpoint_latest.pth"))
+    resumed.run_training()
+    found = resumed.network.state_dict()
+    assert all(value.equal(found[name]) for name, value in expected.items())
+
+
+def test_every_part_trains_on_registered_and_unpaired_scans_and_any_subset_predicts(cubes):
+    trainer = cubes.trainer(Short)
+    trainer.initialize()
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    trainer.run_training()
+    still = [name for name, value in trainer.network.named_parameters() if value.equal(before[name])]
+    assert all(".seg_layers.0." in name for name in still), still  # of the coarsest resolution, which does not count
+    assert trainer.unlabeled_dataset.identifiers, "there are, and nothing is learned from them"
+    subsets = torch.tensor(list(product([False, True], repeat=2))[1:])
+    x = torch.randn(3, 2, 16, 16, 16) * subsets[:, :, None, None, None]
+    with torch.no_grad():
+        logits = trainer.network.eval()(x)
+    assert logits.isfinite().all()
+    assert not logits[0].allclose(logits[2])
+
+
+def test_subsets_of_registered_scans_are_shown_and_every_modality_is_predicted_alone(three):
+    trainer = three.trainer(Short)
+    trainer.initialize()
+    loader, _ = trainer.get_dataloaders()
+    shown = set()
+    for _ in range(20):
+        batch = Batch(**next(loader))
+        shown |= {tuple(row) for row in batch.present.tolist()}
+    assert shown == {*product([False, True], repeat=3)} - {(False,) * 3}
+    output = trainer.network(batch.data, batch.fusion)
+    predicted = output.logits.flatten(2).any(2)
+    assert predicted.equal(batch.present)
+    assert output.auxiliary["alone"][0].flatten(2).any(2).all()
+    values = trainer.loss_terms(output, batch)
+    assert values.keys() == {"supervised", "auxiliary"}
+    for value in values.values():
+        gradients = torch.autograd.grad(value, list(trainer.network.encoders[0].parameters()), retain_graph=True)
+        assert any(gradient.any() for gradient in gradients)
