@@ -6,7 +6,7 @@
 FOLDER of the data is that of run.py. All trainings have nnU-Net's plan at one spacing, and the same width, patch and
 batch; nnU-Net's own trainer trains a model for each input. Every finished run adds its records to docs/ladder.json;
 give the same command again after an interruption. Prints a table in Markdown: Dice in percent, mean and spread over
-seeds.
+seeds. docs/comparison.md gets the table of all records that there are.
 """
 
 import argparse
@@ -22,15 +22,21 @@ from sources import LGG
 from systems import OURS, STOCK_TRAINER, Profile, Reduced, Run, stock
 from table import Results, markdown, mean_and_spread
 
+from nnunet_cmc.trainers.compared import COMPARED
+from nnunet_cmc.trainers.recipes import RECIPES
+
 RUNGS = (
     "CMCTrainer_separate",
     "CMCTrainer_supervised",
-    "MeanTeacherTrainer",
     "CMCTrainer_teacherOnly",
-    "CMCTrainer",
-    "CMCTrainer_lesions",
+    "CMCTrainer_shapes",
+    "CMCTrainer_wholeScanLabelsOnly",
+    "CMCTrainer",  # which is CMCTrainer_lesions here
+    *COMPARED,
     STOCK_TRAINER,
 )
+PAGE = records.FILE.with_name("comparison.md")
+START, END = "<!-- measured: made by benchmarks/evidence/ladder.py -->\n", "<!-- end of measured -->"
 EPOCHS = 10
 
 
@@ -60,6 +66,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=16, help="of the first stage; nnU-Net has 32 (%(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--results", type=Path, default=records.FILE.with_name("ladder.json"))
+    parser.add_argument("--page", type=Path, default=PAGE, help="whose table is written (%(default)s)")
     args = parser.parse_args()
     epochs = min(EPOCHS, args.iterations)
     name = f"ladder-{args.iterations}x{args.channels}-{args.spacing:g}mm"
@@ -70,6 +77,7 @@ def main() -> None:
         for seed in range(args.seeds)
         for rung in args.rungs
         for arrangement in args.arrangements
+        if arrangement != "unpaired" or not needs_registered(rung)
         for run in (
             stock(arrangement, seed=seed) if rung == STOCK_TRAINER else [Run(arrangement, rung, OURS, seed=seed)]
         )
@@ -82,9 +90,16 @@ def main() -> None:
         print(run.key, dice, file=sys.stderr, flush=True)
 
     failed = finish_all(runs, {bench.shift: bench}, args.jobs, keep)
-    print(table(Results(records.load(args.results)).where(profile=name), args.arrangements, args.rungs))
+    measured = Results(records.load(args.results)).where(profile=name)
+    print(table(measured, args.arrangements, args.rungs))
+    args.page.write_text(with_measured(args.page.read_text(encoding="utf-8"), measured), encoding="utf-8")
     if failed:
         sys.exit(f"{failed} runs failed.")
+
+
+def needs_registered(trainer: str) -> bool:
+    """Whether a trainer of ours refuses unpaired scans."""
+    return trainer in RECIPES and any(term.loss.needs_registered for term in RECIPES[trainer].terms)
 
 
 def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str]) -> str:
@@ -99,6 +114,12 @@ def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str]) -
                 cells = [mean_and_spread(at.where(test_input=given), "validation_dice") for given in LGG.inputs]
                 rows.append([arrangement, rung, str(len(at.seeds)), *cells, at.mean_of_inputs("validation_dice")])
     return markdown(("arrangement", "trainer", "seeds", *LGG.inputs, "mean"), rows)
+
+
+def with_measured(page: str, results: Results) -> str:
+    """The text of ``page`` with the table of all results between its marks."""
+    before, _, rest = page.partition(START)
+    return f"{before}{START}{table(results, list(ARRANGEMENTS), RUNGS)}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":
