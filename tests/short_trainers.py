@@ -1,6 +1,9 @@
 """Trainers of recipes that take a second, for tests."""
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from nnunet_cmc.data.loading.views import StrongView
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
@@ -25,3 +28,25 @@ class WithoutPictures(CMCTrainer):
     def initialize(self):
         super().initialize()
         self.logger.local_logger.plot_progress_png = lambda folder: None
+
+
+def resumed(cubes, cls: type, stopped_after: int = 1) -> CMCTrainer:
+    """Train anew, stop after so many epochs, and go on from the checkpoint to the end."""
+    cubes.results = cubes.results.with_name("again")
+    first = cubes.trainer(cls)
+    first.save_every = 1
+    end = first.on_epoch_end
+
+    def stop():
+        end()
+        if first.current_epoch == stopped_after:
+            raise KeyboardInterrupt
+
+    first.on_epoch_end = stop
+    with pytest.raises(KeyboardInterrupt):
+        first.run_training()
+    second = cubes.trainer(cls)
+    second.load_checkpoint(str(Path(first.output_folder) / "checkpoint_latest.pth"))
+    assert second.current_epoch == stopped_after
+    second.run_training()
+    return second

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
-from short_trainers import short
+from short_trainers import resumed, short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks.changes import Evidential
@@ -252,24 +252,10 @@ def test_another_seed_is_another_run(registered):
 
 def test_resumed_training_equals_uninterrupted_training(cubes):
     whole = train(cubes.trainer())
-    interrupted = cubes.trainer()
-    interrupted.save_every = 1
-    stop = interrupted.on_epoch_end
-
-    def stop_after_first_epoch():
-        stop()
-        raise KeyboardInterrupt
-
-    interrupted.on_epoch_end = stop_after_first_epoch
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.run_training()
-    resumed = cubes.trainer()
-    resumed.load_checkpoint(str(Path(interrupted.output_folder) / "checkpoint_latest.pth"))
-    assert resumed.current_epoch == 1
-    train(resumed)
-    assert same(weights(resumed), weights(whole))
-    assert same(resumed.terms.state_dict(), whole.terms.state_dict())
-    assert resumed.logger.get_value("supervised", None) == whole.logger.get_value("supervised", None)
+    again = resumed(cubes, type(whole))
+    assert same(weights(again), weights(whole))
+    assert same(again.terms.state_dict(), whole.terms.state_dict())
+    assert again.logger.get_value("supervised", None) == whole.logger.get_value("supervised", None)
 
 
 def test_without_unlabelled_cases_it_trains_supervised_and_says_so(registered):

@@ -1,12 +1,11 @@
 """EFCD: the loss of combined evidence, and trainings with it."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from short_trainers import short
+from short_trainers import resumed, short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
@@ -122,33 +121,14 @@ def test_it_trains_in_half_precision(registered):
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(registered):
-    def trainer():
-        trainer = registered.trainer(short("EFCDTrainer"))
-        trainer.save_every = 1
-        return trainer
-
     def state(trainer):
         return {"network": trainer.network.state_dict(), "optimizer": trainer.optimizer.state_dict()["state"]}
 
-    whole = trainer()
+    whole = registered.trainer(short("EFCDTrainer"))
     whole.run_training()
-    registered.results = registered.results.with_name("again")
-    first = trainer()
-    end = first.on_epoch_end
-
-    def stop():
-        end()
-        raise KeyboardInterrupt
-
-    first.on_epoch_end = stop
-    with pytest.raises(KeyboardInterrupt):
-        first.run_training()
-    resumed = trainer()
-    resumed.load_checkpoint(str(Path(first.output_folder) / "checkpoint_latest.pth"))
-    assert resumed.current_epoch == 1
-    resumed.run_training()
-    torch.testing.assert_close(state(resumed), state(whole), rtol=0, atol=0)
-    logged = [each.logger.get_checkpoint()["discounted"] for each in (resumed, whole)]
+    again = resumed(registered, short("EFCDTrainer"))
+    torch.testing.assert_close(state(again), state(whole), rtol=0, atol=0)
+    logged = [each.logger.get_checkpoint()["discounted"] for each in (again, whole)]
     assert logged[0] == logged[1]
 
 
