@@ -47,12 +47,12 @@ def network_of(planner: Planner, modalities: int, classes: int, side: int) -> CM
     return CMCNet(modalities, classes, [side] * 3, *encoder_of(planner, side), decoder)
 
 
-def stock_network(side: int, classes: int) -> nn.Module:
-    """Build nnU-Net's own for a cube of two channels."""
+def stock_network(side: int, classes: int, channels: int = 2, deep_supervision: bool = False) -> nn.Module:
+    """Build nnU-Net's own for a cube."""
     widths = widths_of_nnunet(side)
     stages = len(widths)
     return PlainConvUNet(
-        2, stages, widths, nn.Conv3d, 3, [1] + [2] * (stages - 1), 2, classes, 2,
+        channels, stages, widths, nn.Conv3d, 3, [1] + [2] * (stages - 1), 2, classes, 2,
         conv_bias=True, norm_op=nn.InstanceNorm3d, norm_op_kwargs={"affine": True},
-        nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
+        nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=deep_supervision,
     )  # fmt: skip

@@ -25,6 +25,7 @@ QUICK = {
     "prediction": ["--planners", "CMCPlannerTiny", "CMCPlannerNNUNet", "--side", "32", "--repeats", "1"],
     "preprocessing": ["--spacing", "6", "--repeats", "1", "--samples", "1e5"],
     "stacked_encoders": ["--side", "16", "--batch", "1", "--repeats", "1"],
+    "shared_network": ["--side", "16", "--rows", "2", "--repeats", "1"],
     "scaling": ["--side", "32", "--repeats", "1", "--only", "patch", "cases", "--output", "figure.svg"],
 }
 ROWS = {
@@ -39,6 +40,7 @@ ROWS = {
     "prediction": ["one modality |", "PlainConvUNet |"],
     "preprocessing": ["| intensity statistics |", "| CMCPreprocessor |"],
     "stacked_encoders": ["| stacked |"],
+    "shared_network": ["| unpaired scans |", "| both modalities, fused |"],
     "scaling": ["| patch | 48 |", "| cases | 1000 |"],
 }
 
