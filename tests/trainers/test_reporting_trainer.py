@@ -116,7 +116,7 @@ def test_the_screen_tells_why_a_training_ends_within_an_epoch(registered, capsys
 def test_a_modality_that_is_never_trained_is_not_reported(registered, capsys, monkeypatch):
     monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 1)
     monkeypatch.setattr(cmc_trainer, "mean_dice", lambda confusion: 0.0)
-    registered.trainer(short("CMCTrainer_supervised_only_0", 1, 1, 1)).run_training()
+    registered.trainer(short("CMCTrainerPaper_onlyModality0", 1, 1, 1)).run_training()
     screen = capsys.readouterr().out
     assert "(CT 0.00)" in screen
     assert re.findall(r"the Dice of (\w+) alone", screen) == ["CT"]
