@@ -80,7 +80,7 @@ def test_a_finished_training_can_be_continued(demo, run_command):
     )  # fmt: skip
     assert "Training done." in output
     assert "Mean Validation Dice" in output
-    assert "Epoch 0" not in output
+    assert "Epoch " not in output
 
 
 def test_preprocessing_that_is_killed_with_its_workers_and_started_again_at_once(demo, run_command, tmp_path):
@@ -163,11 +163,14 @@ def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
         with log.open("a") as stream:
             return subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
 
+    def details() -> str:
+        return "".join(log.read_text() for log in tmp_path.rglob("training_log_*.txt"))
+
     machines = [start(logs[0])]
     try:
         wait_for(lambda: is_listening(port))  # the first to come holds what both agree on, and is not the one to die
         machines.append(start(logs[1]))
-        wait_for(lambda: all("Epoch 1" in log.read_text() for log in logs))
+        wait_for(lambda: "Epoch 1 \n" in details())
         for victim in [machines[1].pid, *children(machines[1].pid)]:
             os.kill(victim, signal.SIGKILL)
         assert machines[1].wait() == -signal.SIGKILL
@@ -177,10 +180,9 @@ def test_two_machines_one_of_which_is_killed(demo, run_command, tmp_path):
     finally:
         for machine in machines:
             machine.kill()
-    for log in logs:
-        text = log.read_text()
-        assert text.count("Training done.") == 1
-        assert [text.count(f"Epoch {epoch}\n") for epoch in range(3)] == [1, 2, 1], "the first is not trained again"
+    assert [log.read_text().count("Training done.") for log in logs] == [1, 1]
+    begun = [details().count(f"Epoch {epoch} \n") for epoch in range(3)]
+    assert begun == [1, 2, 1], "the first is not trained again"
     (checkpoint,) = tmp_path.rglob("checkpoint_final.pth")
     assert torch.load(checkpoint, weights_only=False)["current_epoch"] == 3
 

@@ -19,10 +19,10 @@ from nnunet_cmc.networks.combination import ByReliability
 from nnunet_cmc.trainers.choice import choose
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
-from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
+from nnunet_cmc.trainers.reporting_trainer import ReportingTrainer
 from nnunet_cmc.trainers.shown import pseudo_foreground, shown
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
@@ -30,7 +30,7 @@ from nnunet_cmc.trainers.terms.pair_term import rows_by_form
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
 
 
-class CMCTrainer(LabelingTrainer):
+class CMCTrainer(ReportingTrainer):
     """Train one model for all modalities, as its recipe says: see :class:`Recipe` and the table of recipes.
 
     ``L = L_Sup + alpha L_CSC + beta L_CAC`` (CMC, Zhou et al., MICCAI 2024) with the recipe's terms and weights.

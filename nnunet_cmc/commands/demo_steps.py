@@ -141,9 +141,9 @@ def _assignments(pairs: dict) -> list[str]:
 
 
 def _progress(line: str) -> str | None:
-    """Return what to show of a line of output: nnU-Net's epochs and predicted cases."""
+    """Return what to show of a line of output: epochs and predicted cases."""
     message = line.rstrip().split("\r")[-1]
-    for mark in ("Epoch ", "Pseudo dice", "Predicting ", "Target spacing"):
-        if mark in message and "Epoch time" not in message:
+    for mark in ("Epoch ", "Predicting ", "Target spacing"):
+        if mark in message:
             return message[message.index(mark) :]
     return None

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> None:
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     known.add_argument("-device", default="cuda")
     known.add_argument("-num_gpus")
+    known.add_argument("-p")  # else argparse takes it for the beginning of the next
     known.add_argument("-pretrained_weights")
     found, _ = known.parse_known_args(args.arguments)
     if found.num_gpus is not None:

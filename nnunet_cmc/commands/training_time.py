@@ -7,7 +7,7 @@ from statistics import median
 from nnunet_cmc.utils.files import read_json
 
 EPOCH = re.compile(r"Epoch (\d+)\s*$", re.MULTILINE)
-EPOCH_TIME = re.compile(r"Epoch time: ([\d.]+) s")
+EPOCH_TIME = re.compile(r"Epoch (?:time:|\d+ of \d+,) ([\d.]+) s")  # in logs; on the screen, of our trainers
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # that --c goes on from
 
 

@@ -30,3 +30,12 @@ def test_nothing_in_pretrained_weights_is_executed(tmp_path, monkeypatch, capsys
     assert main(arguments) == 1
     assert "nnunet_cmc: error: evil.pth holds a Python object (posix.mkdir)" in capsys.readouterr().err
     assert not Path("executed").exists()
+
+
+def test_the_name_of_the_plans_is_no_abbreviation_of_pretrained_weights(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["train", "502", "3d_fullres", "0", "-p", "CMCNNUNetPlans", "-device", "cuda"]) == 1
+    said = capsys.readouterr().err
+    assert "-device cpu" in said
+    assert "CMCNNUNetPlans" not in said

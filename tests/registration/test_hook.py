@@ -124,6 +124,7 @@ def test_the_table_names_all_classes_that_nnunet_looks_for():
         "PairTrainer",
         "ResumableTrainer",
         "LabelingTrainer",
+        "ReportingTrainer",
     }  # their subclasses alone plan and train
     # of their names, in no module
     made = {name: module for name, module in TRAINERS.items() if module.endswith(".registry")}

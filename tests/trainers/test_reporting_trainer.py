@@ -1,0 +1,122 @@
+"""What a person reads while it trains, and what is in the log alone."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from short_trainers import short
+
+from nnunet_cmc.commands.training_time import EPOCH_TIME
+from nnunet_cmc.trainers import cmc_trainer, reporting_trainer
+from nnunet_cmc.trainers.reporting_trainer import duration, epoch_line, is_not_learned
+
+NAN = math.nan
+LINE = re.compile(
+    r"Epoch (\d) of 3, \d+\.\d s(, \d+ s left)?: loss -?\d\.\d\d, Dice (?:\d\.\d\d|nan) \(CT (.{3,4}), MR (.{3,4})\)"
+    r"(, new best)?"
+)
+DETAILS = ("Epoch time:", "train_loss", "Pseudo dice", "Pseudo dice alone", "gradients", "rows shown:", "pairs ")
+
+
+def test_the_line_of_an_epoch():
+    alone = {"CT": 0.684, "MR": NAN}
+    line = epoch_line(3, 1000, [14.3, 12.26, 10.3], -0.517, 0.709, alone, True)
+    assert line == "Epoch 3 of 1000, 10.3 s, 3 h 24 min left: loss -0.52, Dice 0.71 (CT 0.68, MR nan), new best"
+    assert EPOCH_TIME.findall(line) == ["10.3"], "what `nnunet_cmc compare` reads"
+    last = epoch_line(8, 8, [2.0], 0.1, 0.5, {"CT": 0.0}, False)
+    assert last == "Epoch 8 of 8, 2.0 s: loss 0.10, Dice 0.50 (CT 0.00)"
+
+
+@given(st.floats(0, 1e7))
+def test_durations_are_rounded_and_no_unit_is_full(seconds):
+    numbers = {unit: int(number) for number, unit in re.findall(r"(\d+) (h|min|s)\b", duration(seconds))}
+    assert all(numbers.get(unit, 0) < 60 for unit in ("min", "s"))
+    told = sum(numbers.get(unit, 0) * length for unit, length in (("h", 3600), ("min", 60), ("s", 1)))
+    assert abs(told - seconds) <= (0.5 if "s" in numbers else 30)
+
+
+@pytest.mark.parametrize(
+    ("dice", "epochs", "expected"),
+    [
+        ([0.0] * 10, 20, True),
+        ([NAN] * 9 + [0.0], 20, True),
+        ([NAN] * 10, 20, False),
+        ([0.0] * 9 + [1e-9], 20, False),
+        ([0.1] + [0.0] * 9, 20, False),
+        ([0.0] * 9, 9, False),
+        ([0.0] * 10, 1000, False),
+        ([0.0] * 100, 1000, True),
+        ([0.0] * 101, 1000, False),
+        ([0.0] * 11, 101, True),
+    ],
+)
+def test_a_modality_is_not_learned_where_its_dice_never_left_0(dice, epochs, expected):
+    assert is_not_learned(dice, epochs) is expected
+
+
+@pytest.fixture
+def trained(registered, monkeypatch, capsys):
+    """Trainer of three epochs in which CT finds nothing, and what was on the screen."""
+    dice = iter([0.0, 0.25] * 3)
+    monkeypatch.setattr(cmc_trainer, "mean_dice", lambda confusion: next(dice))
+    monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 2)
+    trainer = registered.trainer(short("CMCTrainerPaper", 3, 1, 1))
+    trainer.run_training()
+    return trainer, capsys.readouterr().out
+
+
+def test_a_line_an_epoch_is_on_the_screen_and_details_are_in_the_log(trained, capsys):
+    trainer, screen = trained
+    log = Path(trainer.log_file).read_text()
+    lines = [match for line in screen.splitlines() if (match := LINE.fullmatch(line))]
+    assert [match[1] for match in lines] == ["1", "2", "3"]
+    assert [bool(match[2]) for match in lines] == [True, True, False], "after the last epoch none is left"
+    assert {(match[3], match[4]) for match in lines} == {("0.00", "0.25")}
+    assert [bool(match[5]) for match in lines].count(True) == log.count("Yayy! New best") >= 1
+    for detail in DETAILS:
+        assert detail in log
+        assert detail not in screen
+    for before_and_after in ("Recipe of Short:", "CT: 2 labelled", "Training done."):
+        assert before_and_after in log
+        assert before_and_after in screen
+    after_the_recipe = screen[screen.index("are frozen.") :].splitlines()
+    assert len(after_the_recipe) == 1 + 3 + 1 + 1, "the lines, the warning and nnU-Net's end"
+
+    trainer.local_rank = 1
+    trainer.on_epoch_start()
+    trainer.on_epoch_end()
+    assert capsys.readouterr().out == "", "other ranks say nothing"
+
+
+def test_a_modality_that_is_not_learned_is_named_once(trained):
+    trainer, screen = trained
+    for text in (screen, Path(trainer.log_file).read_text()):
+        (warning,) = re.findall("WARNING: .*", text)
+        assert "the Dice of CT alone is still 0 after 2 of 3 epochs: see how many labelled cases of CT" in warning
+        assert "`nnunet_cmc inspect`" in warning
+
+
+def test_the_screen_tells_why_a_training_ends_within_an_epoch(registered, capsys):
+    trainer = registered.trainer(short("CMCTrainer"))
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    trainer._terminated = True
+    batch = next(trainer.dataloader_train)
+    with pytest.raises(SystemExit):
+        trainer.train_step(batch)
+    screen = capsys.readouterr().out
+    assert "SIGTERM: saved checkpoint_latest.pth" in screen
+    assert "Epoch 0" not in screen
+
+
+def test_a_modality_that_is_never_trained_is_not_reported(registered, capsys, monkeypatch):
+    monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 1)
+    monkeypatch.setattr(cmc_trainer, "mean_dice", lambda confusion: 0.0)
+    registered.trainer(short("CMCTrainerPaper_onlyModality0", 1, 1, 1)).run_training()
+    screen = capsys.readouterr().out
+    assert "(CT 0.00)" in screen
+    assert re.findall(r"the Dice of (\w+) alone", screen) == ["CT"]

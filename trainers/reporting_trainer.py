@@ -1,0 +1,115 @@
+"""A training that tells a person how it goes: a line an epoch on the screen, the details in its log."""
+
+import time
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
+from nnunet_cmc.trainers.logger import dice_of
+
+FEWEST_EPOCHS = 10  # before which a Dice of 0 tells nothing
+
+
+class ReportingTrainer(LabelingTrainer):
+    """Keeps what nnU-Net and we print while an epoch runs off the screen; ``training_log_*.txt`` has all of it.
+
+    After each epoch rank 0 prints :func:`epoch_line`, and once a warning for each modality that is not learned.
+    """
+
+    _in_epoch = False
+    _epoch_started: float
+    _epoch_seconds: list[float]  # of the epochs of this run, with checkpoints and ``progress.png``
+
+    def print_to_log_file(self, *args, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """Write to the log as nnU-Net does, and on the screen unless an epoch runs."""
+        shown = also_print_to_console and not self._in_epoch
+        super().print_to_log_file(*args, also_print_to_console=shown, add_timestamp=add_timestamp)
+
+    def on_train_start(self) -> None:
+        """As nnU-Net's."""
+        self._in_epoch, self._epoch_seconds = False, []
+        super().on_train_start()
+
+    def on_epoch_start(self) -> None:
+        """As nnU-Net's; what is said of a round of pseudo-labels before the epoch is shown."""
+        super().on_epoch_start()
+        self._in_epoch, self._epoch_started = True, time.monotonic()
+
+    def on_epoch_end(self) -> None:
+        """As nnU-Net's, then the epoch's line on the screen."""
+        best = self._best_ema
+        super().on_epoch_end()
+        self._in_epoch = False
+        self._epoch_seconds.append(time.monotonic() - self._epoch_started)
+        if self.local_rank == 0:
+            self._report_epoch(is_best=best is None or self._best_ema > best)
+
+    def _save_and_exit(self):
+        self._in_epoch = False  # the screen tells why it ends
+        super()._save_and_exit()
+
+    def _report_epoch(self, is_best: bool) -> None:
+        """Report the epoch that ended last."""
+        only = self.recipe.only_modality
+        names = [name for m, name in enumerate(self.description.modalities) if only in (None, m)]
+        alone = {name: self.logger.get_value(dice_of(name), step=None) for name in names}
+        line = epoch_line(
+            self.current_epoch,
+            self.num_epochs,
+            self._epoch_seconds,
+            self.logger.get_value("train_losses", step=-1),
+            self.logger.get_value("mean_fg_dice", step=-1),
+            {name: series[-1] for name, series in alone.items()},
+            is_best,
+        )
+        print(line, flush=True)
+        for name in names:
+            if is_not_learned(alone[name], self.num_epochs):
+                self.print_to_log_file(
+                    f"WARNING: the Dice of {name} alone is still 0 after {self.current_epoch} of {self.num_epochs} "
+                    f"epochs: see how many labelled cases of {name} fold {self.fold} has (at the start of the log), "
+                    "whether their labels lie on the scans (`nnunet_cmc inspect`), and docs/troubleshooting.md, "
+                    '"Training".'
+                )
+
+
+def epoch_line(
+    epoch: int,
+    epochs: int,
+    seconds: Sequence[float],
+    loss: float,
+    dice: float,
+    alone: Mapping[str, float],
+    is_best: bool,
+) -> str:
+    """Format what a person wants to know of an epoch.
+
+    Args:
+        epoch: its number, from 1 to ``epochs``.
+        seconds: durations of the epochs of this run, of which the last is this one's; their mean tells the time left.
+        loss: of the training.
+        dice: on validation patches, from all modalities of each.
+        alone: modality -> Dice from it alone; NaN where no validation patch of the epoch shows a class.
+        is_best: whether the moving average of ``dice`` is higher than ever.
+    """
+    left = f", {duration(fmean(seconds) * (epochs - epoch))} left" if epoch < epochs else ""
+    each = ", ".join(f"{name} {value:.2f}" for name, value in alone.items())
+    best = ", new best" if is_best else ""
+    return f"Epoch {epoch} of {epochs}, {seconds[-1]:.1f} s{left}: loss {loss:.2f}, Dice {dice:.2f} ({each}){best}"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: 40 s, 24 min, or 3 h 24 min."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def is_not_learned(dice: Sequence[float], epochs: int) -> bool:
+    """Tell whether a tenth of the epochs (at least 10) just ended, and ``dice``, one value an epoch, never left 0.
+
+    NaN, of epochs whose validation patches show no class, says nothing.
+    """
+    known = [value for value in dice if value == value]
+    return len(dice) == max(FEWEST_EPOCHS, -(-epochs // 10)) and bool(known) and not any(known)
