@@ -9,7 +9,7 @@ from dataclasses import replace
 from nnunet_cmc.data.loading.fusion import Alone, RandomSubset
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import StrongView
-from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, OMEGA, RAMP, LAMBDA
+from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, LAMBDA, OMEGA, RAMP
 from nnunet_cmc.networks.changes import (
     DecodeAlone,
     Evidential,

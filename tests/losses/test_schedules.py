@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from nnunet_cmc.losses import alpha, beta
-from nnunet_cmc.losses.schedules import ALPHA, BETA, DELTA, GAMMA, KAPPA, OMEGA, LAMBDA, SMALL_ALPHA, SMALL_BETA
+from nnunet_cmc.losses.schedules import ALPHA, BETA, DELTA, GAMMA, KAPPA, LAMBDA, OMEGA, SMALL_ALPHA, SMALL_BETA
 
 
 def test_numbers_of_the_paper():
