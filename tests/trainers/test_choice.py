@@ -79,6 +79,19 @@ def test_a_training_that_is_continued_makes_the_same_choice(registered, corner_o
     torch.testing.assert_close(again.network.state_dict(), whole.network.state_dict(), rtol=0, atol=0)
 
 
+def test_another_split_is_named_as_such_where_it_leads_to_another_recipe(registered, tmp_path):
+    put(registered, at_corners)
+    trainer = registered.trainer(Short)
+    trainer.initialize()
+    trainer.get_dataloaders()
+    trainer.save_checkpoint(str(tmp_path / "x.pth"))
+    put(registered, at_one_place)
+    train, val = trainer.do_split()
+    registered.split(train[:1], val, registered.hidden())
+    with pytest.raises(ValueError, match=f'another split than .*: case {train[1]} was in "train"'):
+        registered.trainer(Short).load_checkpoint(str(tmp_path / "x.pth"))
+
+
 @pytest.mark.parametrize(("corner_of", "taken"), [(at_one_place, SHAPES), (at_corners, LESIONS)])
 def test_fold_all_chooses_from_all_cases(registered, corner_of, taken):
     put(registered, corner_of)
