@@ -162,10 +162,12 @@ class CMCTrainer(ReportingTrainer):
         return {**super().own_state(), **state, "teacher_state": self.teacher and self.teacher.state_dict()}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe."""
+        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe or split."""
         recipe = self.recipe.rows()
         for what, value in checkpoint["recipe"].items():
             if recipe.get(what) != value:
+                self.cases = checkpoint["cases"]
+                self._require_same(vars(self.fold_cases()))  # of other cases another recipe may have been chosen
                 raise ValueError(
                     f"{self.output_folder} was trained with another recipe than {type(self).__name__} has now ({what}: "
                     f"{value}, and now: {recipe.get(what)}): train anew, without --c."

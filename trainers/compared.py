@@ -1,7 +1,7 @@
 """Recipes of the systems that the paper compares with, and of others of today, on the same frame.
 
-Each is re-implemented from its description: on the plans' U-Net, with nnU-Net's augmentation, this package's loaders
-and the optimizer of ``CMCTrainer``. So a comparison is one of methods.
+Each is re-implemented from its description: on the network of the plans, with nnU-Net's augmentation, this package's
+loaders and, but for mmFormer, the optimizer of ``CMCTrainer``. So a comparison is one of methods.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from dataclasses import replace
 from nnunet_cmc.data.loading.fusion import Alone, RandomSubset
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import StrongView
-from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, OMEGA, RAMP, RAMP_UP
+from nnunet_cmc.losses.schedules import DELTA, GAMMA, KAPPA, LAMBDA, OMEGA, RAMP
 from nnunet_cmc.networks.changes import (
     DecodeAlone,
     Evidential,
@@ -95,7 +95,7 @@ COMPARED: dict[str, Recipe] = {
     "CPSTrainer": replace(
         SHARED,
         purpose="cross pseudo supervision (Chen et al. 2021): two networks teach each other, and the first predicts",
-        terms=(SUPERVISED, Term(PeerSupervised), Term(CPS, RAMP_UP)),
+        terms=(SUPERVISED, Term(PeerSupervised), Term(CPS, LAMBDA)),
         network=(*SHARED.network, WithPeer()),
     ),
     "PseudoLabelTrainer": replace(

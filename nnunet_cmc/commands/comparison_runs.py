@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged
+from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, terminate
 from nnunet_cmc.commands.training_time import CHECKPOINTS, EPOCH_TIME, epochs_left, expected_seconds
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.files import atomic_write
@@ -123,7 +123,7 @@ class Runner:
     def run(self, runs: Sequence[Run]) -> dict[Run, CommandError]:
         """Do what is missing of ``runs``, in their order, and return those that failed.
 
-        An interrupt or SIGTERM is handed on to the commands, at which trainings of ours save and exit.
+        An interrupt or SIGTERM reaches the commands as SIGTERM, at which trainings of ours save and exit.
         """
         failures: dict[Run, CommandError] = {}
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class Runner:
             except BaseException:
                 self.stopping.set()
                 for process in list(self.processes):
-                    process.terminate()
+                    terminate(process)
                 pool.shutdown(cancel_futures=True)
                 raise
         return failures
@@ -185,7 +185,7 @@ class Runner:
         def started(process: Popen) -> None:
             self.processes.add(process)
             if self.stopping.is_set():
-                process.terminate()
+                terminate(process)
 
         self._say(run, f"$ {shlex.join(command)}")
         begin = time.monotonic()

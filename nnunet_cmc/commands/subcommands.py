@@ -1,7 +1,9 @@
 """Commands of nnU-Net's and ours as processes of their own, with a log."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sysconfig
 from collections import deque
@@ -34,6 +36,8 @@ def run_logged(
 ) -> None:
     """Run a command of this environment, whose output goes to ``log``; CommandError, with its end, if it fails.
 
+    It is a process group of its own, so that Ctrl-C at a terminal reaches it as SIGTERM, at which a training saves.
+
     Args:
         line: is called with each line of output as it comes.
         started: is called with the process.
@@ -50,15 +54,22 @@ def run_logged(
             text=True,
             encoding="utf-8",
             errors="replace",
+            process_group=0,
         ) as process,
     ):
-        started(process)
-        assert process.stdout is not None
-        for text in process.stdout:  # a progress bar ends each of its states with a carriage return: one line too
-            file.write(text)
-            last.append(text)
-            error = _ERROR.fullmatch(text) or error
-            line(text)
+        try:
+            started(process)
+            assert process.stdout is not None
+            for text in process.stdout:  # a progress bar ends each of its states with a carriage return: one line too
+                file.write(text)
+                last.append(text)
+                error = _ERROR.fullmatch(text) or error
+                line(text)
+        except BaseException:
+            terminate(process)
+            assert process.stdout is not None
+            file.writelines(process.stdout)  # without a reader it could not say that it saves, and would die of that
+            raise
     if process.returncode:
         tail = "".join(last)
         refused = error is not None and error["kind"] == "ValueError"
@@ -66,6 +77,12 @@ def run_logged(
             f"{command[0]} failed with exit code {process.returncode}; the end of {log}:\n{tail}",
             error["message"] if error is not None and refused else None,
         )
+
+
+def terminate(process: subprocess.Popen) -> None:
+    """Send SIGTERM to a command of :func:`run_logged` and to all that it started, unless it has ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def script(name: str) -> str:

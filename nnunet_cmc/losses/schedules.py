@@ -62,4 +62,4 @@ RAMP = Schedule("w", "exp(-5 (1 - r)^2), rising", ramp)
 DELTA = constant("delta", 0.1)
 OMEGA = Schedule("omega", "exp(-5 (1 - min(1, (r - 0.5) / 0.25))^2), 0 until r = 0.5", partial(gamma, start=0.5))
 KAPPA = constant("kappa", 0.5)  # UMMKD's, of its distillation
-RAMP_UP = Schedule("lambda", "0.1 exp(-5 (1 - r)^2), rising", lambda t, t_max: 0.1 * ramp(t, t_max))  # CPS's
+LAMBDA = Schedule("lambda", "0.1 exp(-5 (1 - r)^2), rising", lambda t, t_max: 0.1 * ramp(t, t_max))  # CPS's

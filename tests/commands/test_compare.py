@@ -5,7 +5,8 @@ import json
 import os
 import re
 import signal
-import threading
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -272,20 +273,14 @@ def test_a_trainer_with_several_plans_names_them_in_its_rows(nnunet, tmp_path, c
 
 
 def test_sigterm_ends_the_commands_and_starts_no_more(nnunet, tmp_path, monkeypatch):
-    class Sleeping:
-        """Sleeps until it is terminated."""
-
-        def __init__(self):
-            self.over = threading.Event()
-            self.terminate = self.over.set
-
     begun = []
 
     def sleep(command, log, environment, line, started):
         begun.append(command)
-        started(process := Sleeping())
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], process_group=0)
+        started(process)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert process.over.wait(10)
+        assert process.wait(30) == -signal.SIGTERM
         raise CommandError("terminated")
 
     monkeypatch.setattr(comparison_runs, "run_logged", sleep)

@@ -1,5 +1,7 @@
 import os
+import signal
 import sys
+import time
 
 import pytest
 
@@ -37,6 +39,29 @@ def test_only_the_last_error_of_a_user_is_a_refusal(python, code, refusal):
     with pytest.raises(CommandError, match=r"python failed with exit code -?\d+; the end of .*log.txt:") as caught:
         python(code)
     assert caught.value.refusal == refusal
+
+
+def test_what_interrupts_us_reaches_a_command_and_its_children_as_sigterm_alone(python, tmp_path):
+    """A terminal sends SIGINT to all processes of a group, at which a training would end without saving."""
+
+    def started(process):
+        assert os.getpgid(process.pid) == process.pid != os.getpgrp()
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    child = "import time; print('child', flush=True); time.sleep(20)"
+    parent = f"""
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, lambda *_: None)
+child = subprocess.Popen([sys.executable, "-c", {child!r}])
+open({str(tmp_path / "end")!r}, "w").write(str(child.wait()))
+"""
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        python(parent, line=interrupt, started=started)
+    assert time.monotonic() - begin < 15
+    assert (tmp_path / "end").read_text() == str(-signal.SIGTERM)
 
 
 def test_a_command_that_is_not_installed():

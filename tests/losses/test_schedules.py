@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from nnunet_cmc.losses import alpha, beta
-from nnunet_cmc.losses.schedules import ALPHA, BETA, DELTA, GAMMA, KAPPA, OMEGA, RAMP_UP, SMALL_ALPHA, SMALL_BETA
+from nnunet_cmc.losses.schedules import ALPHA, BETA, DELTA, GAMMA, KAPPA, LAMBDA, OMEGA, SMALL_ALPHA, SMALL_BETA
 
 
 def test_numbers_of_the_paper():
@@ -37,4 +37,4 @@ def test_a_constant_weight_is_what_its_formula_says(weight):
 
 
 def test_a_consistency_rises_as_a_gaussian():
-    assert [RAMP_UP.at(t, 10) for t in (0, 5, 10)] == pytest.approx([0.1 * 0.0067379, 0.1 * 0.2865048, 0.1], rel=1e-5)
+    assert [LAMBDA.at(t, 10) for t in (0, 5, 10)] == pytest.approx([0.1 * 0.0067379, 0.1 * 0.2865048, 0.1], rel=1e-5)

@@ -74,7 +74,12 @@ class Cubes:
         }
         encoder = {"features_per_stage": [4, 8, 8], "blocks_per_stage": [1, 1, 1]}
         network = {**NETWORK, "encoder_kwargs": encoder}
-        self.plans = {**make_plans(network, "CMCTinyPlans"), "dataset_name": DATASET}
+        channels = range(len(contrast))
+        plans = make_plans(network, "CMCTinyPlans", normalization_schemes=["ZScoreNormalization" for _ in channels])
+        intensities = {str(channel): {} for channel in channels}
+        self.plans = {
+            **plans, "dataset_name": DATASET, "foreground_intensity_properties_per_channel": intensities,
+        }  # fmt: skip
         (self.folder / "dataset_fingerprint.json").write_text("{}")
         self.split(*self._default_split(present))
 

@@ -29,6 +29,19 @@ ROUNDS = """
 from short_trainers import short
 Quiet = short("PseudoLabelTrainer", epochs=3)
 """
+# Once the second rank, and once both, see nothing: nothing to encode, and no swap of styles.
+AIR = """
+import torch
+import torch.distributed as dist
+from short_trainers import short
+class Quiet(short(NAME)):
+    def update(self, batch):
+        if self.iteration == 1 and dist.get_rank() >= 1 - self.current_epoch:
+            batch = {**batch, "data": torch.zeros_like(batch["data"])}
+            if "swaps" in batch:
+                batch["swaps"] = batch["swaps"][:0]
+        return super().update(batch)
+"""
 # What every rank runs: `work` is a folder with this rank's batches, in which it leaves its result.
 RANK = """
 import torch
@@ -186,3 +199,10 @@ def test_two_ranks_label_the_unlabelled_scans_between_them(registered, tmp_path)
         (folder,) = registered.results.rglob(f"pseudo_labels/round_{number}")
         assert {file.name.removesuffix("_seg.b2nd") for file in folder.iterdir()} == {*registered.hidden()}
     assert not list(registered.results.rglob("*.unfinished"))
+
+
+@pytest.mark.parametrize("name", ["UMMLTrainer", "MMFormerTrainer"])
+def test_ranks_that_see_nothing_neither_hang_nor_part(registered, tmp_path, name):
+    first, second = two_ranks(registered, tmp_path, whole_run=True, quiet=AIR.replace("NAME", repr(name)))
+    torch.testing.assert_close(first["network"], second["network"], rtol=0, atol=0)
+    assert all(value.isfinite().all() for value in first["network"].values())

@@ -9,7 +9,7 @@ import torch
 
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
-from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, RAMP_UP
+from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, LAMBDA
 from nnunet_cmc.networks import MeanFusion, SkipFusion
 from nnunet_cmc.networks.changes import (
     DecodeAlone,
@@ -71,7 +71,7 @@ def alone(recipe: Recipe) -> Recipe:
 
 def with_peer(recipe: Recipe) -> Recipe:
     """With a second network, and what it learns and teaches."""
-    terms = (*recipe.terms, Term(PeerSupervised), Term(CPS, RAMP_UP))
+    terms = (*recipe.terms, Term(PeerSupervised), Term(CPS, LAMBDA))
     return replace(recipe, terms=terms, network=(*recipe.network, WithPeer()))
 
 
