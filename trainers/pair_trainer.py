@@ -69,6 +69,11 @@ class PairTrainer(nnUNetTrainer):
         self.dataset_class = LabeledDataset
         self.is_ddp = distributed
         if distributed:
+            if any(isinstance(module, nn.BatchNorm3d) for module in self.network.modules()):
+                raise ValueError(
+                    f"The network of {self.plans_manager.plans_name} has batch norms, whose statistics several "
+                    "processes would not share: train it in one, without -num_gpus."
+                )
             self._set_batch_size_and_oversample()
             devices = [self.device] if self.device.type == "cuda" else None
             # a modality that no row of a rank has leaves its encoder unused; tiles to predict are not equally many

@@ -37,6 +37,13 @@ def test_it_trains_and_its_weights_predict_any_subset(cubes, name):
             torch.testing.assert_close(again(shown[:1]), whole[:1])
 
 
+def test_several_processes_are_refused(registered):
+    trainer = planned(registered).trainer(short("SupTrainer"))
+    trainer.is_ddp = True
+    with pytest.raises(ValueError, match="has batch norms, whose statistics several processes would not share: train"):
+        trainer.initialize()
+
+
 def test_dropout_is_the_same_after_an_interruption(registered):
     whole = planned(registered).trainer(short("SupTrainer"))
     whole.run_training()
