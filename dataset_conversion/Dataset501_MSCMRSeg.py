@@ -128,7 +128,7 @@ def _patients(folder: Path, sequences: Sequence[str], unused: UnusedFiles) -> di
 
 
 def _paper_split(patients: dict[str, Scans], sequences: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """Patients for training and for testing.
+    """Return the patients for training and for testing.
 
     Those with most labels are tested, but with half of the labels of a sequence at most: training needs some, too.
     """

@@ -10,7 +10,7 @@ from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 def build_network(
     trainer: type[CMCTrainer], plans: dict, configuration: str, description: DatasetDescription
 ) -> CMCNet:
-    """What ``trainer`` builds for these plans. ValueError if they do not describe a network that this package has."""
+    """Build ``trainer``'s network for these plans. ValueError if they describe none that this package has."""
     manager = PlansManager(plans)
     channels, heads = len(description.modalities), len(description.label_values())
     try:

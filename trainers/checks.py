@@ -17,7 +17,7 @@ def require_supported(plans: dict, configuration: str, description: DatasetDescr
 
 
 def require_device(device: torch.device) -> None:
-    """ValueError if torch has no such device here."""
+    """Raise ValueError if torch has no such device here."""
     if (device.type == "cuda" and not torch.cuda.is_available()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     ):
@@ -28,7 +28,7 @@ def require_device(device: torch.device) -> None:
 
 
 def require_preprocessed(plans: dict, configuration: str) -> None:
-    """ValueError if the dataset was not preprocessed with this ``configuration`` of the ``plans``."""
+    """Raise ValueError if the dataset was not preprocessed with this ``configuration`` of the ``plans``."""
     identifier = planned_configuration(plans, configuration)["data_identifier"]
     folder = join(nnUNet_preprocessed, plans["dataset_name"], identifier)
     if not os.path.isdir(folder):

@@ -253,7 +253,7 @@ class CMCTrainer(ReportingTrainer):
             self.grad_scaler.update()
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """As nnU-Net's, and the mean of every term into the log."""
+        """Do as nnU-Net does, and write the mean of every term into the log."""
         super().on_train_epoch_end(train_outputs)
         outputs = collate_outputs(train_outputs)
         means = {name: _mean(outputs[name]) for name in (*self.terms, *self.weights())}
@@ -276,14 +276,14 @@ class CMCTrainer(ReportingTrainer):
         self.print_to_log_file(f"pairs {sum(outputs['registered'])} registered, {sum(outputs['unpaired'])} unpaired")
 
     def validation_step(self, batch: dict) -> dict:
-        """As nnU-Net's, and what each modality predicts alone."""
+        """Do as nnU-Net does, and note what each modality predicts alone."""
         result = super().validation_step(batch)
         data, target = (batch[key].to(self.device, non_blocking=True) for key in ("data", "target"))
         with self._precision():
             return {**result, "alone": confusion_alone(self.network, data, target)}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """As nnU-Net's, and the pseudo Dice of each modality into the log."""
+        """Do as nnU-Net does, and write the pseudo Dice of each modality into the log."""
         super().on_validation_epoch_end(val_outputs)
         counts = sum(output["alone"] for output in val_outputs)
         if self.is_ddp:
@@ -306,6 +306,6 @@ class CMCTrainer(ReportingTrainer):
 
 
 def _mean(values: list[float]) -> float:
-    """Of those that are numbers: there may be nothing to compare in a step."""
+    """Compute the mean of those that are numbers: there may be nothing to compare in a step."""
     numbers = [value for value in values if value == value]
     return float(sum(numbers) / len(numbers)) if numbers else float("nan")

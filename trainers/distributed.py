@@ -65,13 +65,13 @@ def of_all_ranks(output: CMCOutput, batch: Batch) -> tuple[CMCOutput, Batch]:
 
 
 def _renumbered(rows: Tensor, labeled: int, before: int, hidden_before: int) -> Tensor:
-    """Rows of one rank, -1 for none, as rows of all."""
+    """Renumber rows of one rank, -1 for none, as rows of all."""
     moved = torch.where(rows < labeled, rows + before, rows - labeled + hidden_before)
     return torch.where(rows < 0, rows, moved)
 
 
 def _gathered(x: Tensor, lengths) -> list[Tensor]:
-    """``x`` of every rank, whose first axis has these lengths."""
+    """Gather ``x`` of every rank, whose first axis has these lengths."""
     longest = max(lengths)
     padded = torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])]).to(TRANSPORT.get(x.dtype, x.dtype))
     parts = all_gather(padded.contiguous())
@@ -79,7 +79,7 @@ def _gathered(x: Tensor, lengths) -> list[Tensor]:
 
 
 def any_rank(condition: bool, device: torch.device) -> bool:
-    """Whether the condition holds on any rank, which all of them then know."""
+    """Tell whether the condition holds on any rank, which all of them then know."""
     if not (dist.is_available() and dist.is_initialized()):
         return condition
     flag = torch.tensor([float(condition)], device=device)

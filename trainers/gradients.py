@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def gradient_norms(term: Tensor, parts: Mapping[str, nn.Module], scale: float = 1.0) -> dict[str, float]:
-    """Euclidean norm of the gradient of ``term`` at the parameters of each part, over all ranks; its graph stays.
+    """Compute the Euclidean norm of ``term``'s gradient at each part's parameters, over all ranks; its graph stays.
 
     Args:
         term: a scalar with a graph.

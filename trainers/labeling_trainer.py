@@ -43,7 +43,7 @@ class LabelingTrainer(ResumableTrainer):
         super().on_train_start()
 
     def on_epoch_start(self) -> None:
-        """As nnU-Net's; before the first epoch that learns from them, the labels of a round are made."""
+        """Start as nnU-Net does; before the first epoch that learns from them, the labels of a round are made."""
         while self.rounds < self._rounds_due():
             self._label_unlabeled_scans(self.rounds + 1)
             self.rounds += 1

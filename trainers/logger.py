@@ -38,7 +38,7 @@ class SeriesLogger(LocalLogger):
         self.my_fantastic_logging.update({name: [] for name in names})
 
     def log(self, key: str, value, epoch: int) -> None:
-        """As nnU-Net's; an epoch that was interrupted is logged again when it is resumed."""
+        """Log as nnU-Net does; an epoch that was interrupted is logged again when it is resumed."""
         del self.my_fantastic_logging[key][epoch:]
         super().log(key, value, epoch)
 
@@ -73,7 +73,7 @@ class SeriesLogger(LocalLogger):
         plt.close(figure)
 
     def _save_csv(self, file: str) -> None:
-        """A row per epoch and a column per series; lists are spread as nnU-Net spreads them for Weights & Biases."""
+        """Write a row per epoch and a column per series; lists are spread as nnU-Net does for Weights & Biases."""
         columns: dict[str, list] = {}
         for name, series in self.my_fantastic_logging.items():
             if any(isinstance(value, list) for value in series):

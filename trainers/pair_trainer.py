@@ -61,7 +61,7 @@ class PairTrainer(nnUNetTrainer):
             self.seed = seed_from_environment()
 
     def initialize(self) -> None:
-        """As nnU-Net's, from the seed if there is one; distributed on the trainer's device, of which parts may idle."""
+        """Initialize as nnU-Net does, from the seed if there is one; distributed on the trainer's device."""
         if self.seed is not None:
             torch.manual_seed(self.seed)
         distributed, self.is_ddp = self.is_ddp, False
@@ -87,12 +87,12 @@ class PairTrainer(nnUNetTrainer):
         return self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """Labelled and validation cases of the fold."""
+        """Return labelled and validation cases of the fold."""
         fold = self.fold_cases()
         return [case for case in fold.train if self._is_used(case)], [case for case in fold.val if self._is_used(case)]
 
     def fold_cases(self) -> Fold:
-        """The fold, which nnU-Net draws from all labelled cases if there is no ``splits_final.json`` anywhere.
+        """Return the fold, which nnU-Net draws from all labelled cases if there is no ``splits_final.json`` anywhere.
 
         Raises:
             ValueError: see :func:`splits_in_force` and :func:`load_fold`.
@@ -112,7 +112,7 @@ class PairTrainer(nnUNetTrainer):
         return load_fold(file, self.fold)
 
     def extra_cases(self, fold: Fold) -> list[str]:
-        """The cases of ``imagesUn`` that ``fold`` does not leave out."""
+        """List the cases of ``imagesUn`` that ``fold`` does not leave out."""
         cases = UnlabeledDataset.get_identifiers(unlabeled_folder(str(self.preprocessed_dataset_folder)))
         return [case for case in cases if case not in fold.left_out]
 
@@ -123,7 +123,7 @@ class PairTrainer(nnUNetTrainer):
         return self.recipe.only_modality in channels_of(dataset, case, self.description)
 
     def get_samplers(self) -> tuple[CaseSampler, CaseSampler | None, list[str]]:
-        """Labelled sampler, unlabelled sampler (None if there is no case for it), and the validation cases.
+        """Return labelled sampler, unlabelled sampler (None if there is no case for it), and validation cases.
 
         Raises:
             ValueError: a case of the fold is not preprocessed, there is nothing to validate on, or a modality has no
@@ -213,7 +213,7 @@ class PairTrainer(nnUNetTrainer):
         return tuple(sorted(map(transposed, self.recipe.mirrored_axes)))
 
     def views(self) -> tuple[View, ...]:
-        """The recipe's, which leave no value that the plans' normalisation would have clipped."""
+        """Return the recipe's views, which leave no value that the plans' normalisation would have clipped."""
         schemes = self.configuration_manager.normalization_schemes
         intensities = self.plans_manager.foreground_intensity_properties_per_channel
         clip = tuple(clip_range(scheme, intensities[str(channel)]) for channel, scheme in enumerate(schemes))
@@ -222,7 +222,7 @@ class PairTrainer(nnUNetTrainer):
         )
 
     def get_dataloaders(self):
-        """Pairs for training, nnU-Net's patches for validation."""
+        """Load pairs for training, nnU-Net's patches for validation."""
         patch_size = self.configuration_manager.patch_size
         if min(patch_size) < FEWEST_SLICES:
             raise ValueError(

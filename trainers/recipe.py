@@ -205,7 +205,7 @@ class Recipe:
         return any(isinstance(change, TrainAdapters) for change in self.network)
 
     def rows(self) -> dict[str, str]:
-        """What the recipe says, in words, for tables, logs and checkpoints."""
+        """Return what the recipe says, in words, for tables, logs and checkpoints."""
         dice = {None: "as planned", True: "over the batch", False: "of every sample"}[self.batch_dice]
         length = {"epochs": self.length.epochs, "iterations": self.length.iterations}
         combination = "weighted by validation Dice" if self.calibrated else "equal weights"

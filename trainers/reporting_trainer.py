@@ -26,17 +26,17 @@ class ReportingTrainer(LabelingTrainer):
         super().print_to_log_file(*args, also_print_to_console=shown, add_timestamp=add_timestamp)
 
     def on_train_start(self) -> None:
-        """As nnU-Net's."""
+        """Start as nnU-Net does."""
         self._in_epoch, self._epoch_seconds = False, []
         super().on_train_start()
 
     def on_epoch_start(self) -> None:
-        """As nnU-Net's; what is said of a round of pseudo-labels before the epoch is shown."""
+        """Start as nnU-Net does; what is said of a round of pseudo-labels before the epoch is shown."""
         super().on_epoch_start()
         self._in_epoch, self._epoch_started = True, time.monotonic()
 
     def on_epoch_end(self) -> None:
-        """As nnU-Net's, then the epoch's line on the screen."""
+        """End as nnU-Net does, then print the epoch's line on the screen."""
         best = self._best_ema
         super().on_epoch_end()
         self._in_epoch = False

@@ -37,7 +37,7 @@ class ResumableTrainer(PairTrainer):
     _updating = False  # while it is, the state is that of no iteration
 
     def run_training(self) -> None:
-        """As nnU-Net's, with an ear for SIGTERM."""
+        """Train as nnU-Net does, but save and exit at SIGTERM."""
         self._process = os.getpid()
         # only the main thread may handle signals
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -65,18 +65,18 @@ class ResumableTrainer(PairTrainer):
         self._terminated = True
 
     def on_train_epoch_start(self) -> None:
-        """As nnU-Net's."""
+        """Start as nnU-Net does."""
         super().on_train_epoch_start()
         self.iteration = 0
         self.enter_epoch()
 
     def enter_epoch(self) -> None:
-        """Have checkpoints from here on be of this epoch, of which no iteration may be done yet."""
+        """Let checkpoints from here on be of this epoch, of which no iteration may be done yet."""
         if self.epoch_outputs is None:
             self.epoch_outputs = []
 
     def train_step(self, batch: dict) -> dict:
-        """An :meth:`update`, or what it returned before the training was interrupted in this epoch."""
+        """Run an :meth:`update`, or return what it returned before the training was interrupted in this epoch."""
         outputs = self.epoch_outputs
         assert outputs is not None
         if self.iteration == len(outputs):
@@ -96,16 +96,16 @@ class ResumableTrainer(PairTrainer):
 
     @abstractmethod
     def update(self, batch: dict) -> dict:
-        """One step of the optimizer; returns numbers by name."""
+        """Make one step of the optimizer, and return numbers by name."""
 
     def validation_step(self, batch: dict) -> dict:
-        """As nnU-Net's."""
+        """Validate as nnU-Net does."""
         result = super().validation_step(batch)
         self._exit_if_terminated()
         return result
 
     def on_epoch_end(self) -> None:
-        """As nnU-Net's."""
+        """End as nnU-Net does."""
         self.epoch_outputs = None
         super().on_epoch_end()
 
@@ -128,7 +128,7 @@ class ResumableTrainer(PairTrainer):
     # ---- the split
 
     def get_dataloaders(self):
-        """As PairTrainer's.
+        """Load as :class:`PairTrainer` does.
 
         Raises:
             ValueError: the checkpoint that the training goes on from is of another split.
@@ -140,7 +140,7 @@ class ResumableTrainer(PairTrainer):
         return super().get_dataloaders()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """As nnU-Net's, whose mean is over all files that it finds: here over the validation cases.
+        """Validate as nnU-Net does, whose mean is over all files that it finds: here over the validation cases.
 
         Raises:
             ValueError: the checkpoint, or the training until now, is of another split.
@@ -152,7 +152,7 @@ class ResumableTrainer(PairTrainer):
         super().perform_actual_validation(save_probabilities)
 
     def _require_same(self, cases: dict[str, list[str]]) -> None:
-        """ValueError if one of these lists is another one than the training began with."""
+        """Raise ValueError if one of these lists is another one than the training began with."""
         if self.cases is None:
             return
         moved = moved_case({key: self.cases.get(key, []) for key in cases}, cases)
@@ -177,7 +177,7 @@ class ResumableTrainer(PairTrainer):
     # ---- checkpoints
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint with :meth:`own_state`."""
+        """Save nnU-Net's checkpoint with :meth:`own_state`."""
         if self.local_rank != 0 or self.disable_checkpointing:
             return super().save_checkpoint(filename)
         checkpoint = {
@@ -225,7 +225,7 @@ class ResumableTrainer(PairTrainer):
         self.load_own_state(content)
 
     def _newest(self, file: str) -> tuple[str, dict]:
-        """The checkpoint and its content or, if ``file`` is the latest, those of the best where that is newer."""
+        """Return checkpoint and content, or those of the best where ``file`` is the latest and that is newer."""
         content = _load(file)
         best = os.path.join(os.path.dirname(file), BEST)
         if os.path.basename(file) == LATEST and os.path.isfile(best):
@@ -236,7 +236,7 @@ class ResumableTrainer(PairTrainer):
         return file, content
 
     def own_state(self) -> dict:
-        """What a checkpoint has beside nnU-Net's entries."""
+        """Return what a checkpoint has beside nnU-Net's entries."""
         return {"epoch_outputs": self.epoch_outputs, "cases": self.cases}
 
     def load_own_state(self, checkpoint: dict) -> None:

@@ -8,7 +8,7 @@ from nnunet_cmc.networks import CMCNet
 
 
 def confusion_alone(network: CMCNet, data: Tensor, target: Tensor) -> np.ndarray:
-    """Voxels by modality, true class and class predicted from that modality alone: ``(M, K, K)`` int64.
+    """Count voxels by modality, true class and class predicted from that modality alone: ``(M, K, K)`` int64.
 
     One forward pass; what it predicts is what the network predicts for a case scanned in that modality only.
 
@@ -33,20 +33,20 @@ MEMORY = 0.5  # share of what earlier epochs found
 
 
 def dice_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Dice ``(..., K)`` of every class of ``confusion (..., K, K)``; NaN where nothing is of it, truly or found."""
+    """Compute Dice ``(..., K)`` of every class of ``confusion (..., K, K)``; NaN where no voxel is of it."""
     there = confusion.sum(-1) + confusion.sum(-2)
     hit = np.diagonal(confusion, axis1=-2, axis2=-1)
     return np.where(there > 0, 2 * hit / np.maximum(there, 1), np.nan)
 
 
 def mean_dice(confusion: np.ndarray) -> float:
-    """Mean Dice of the foreground classes of ``confusion (K, K)`` that occur; NaN if none does."""
+    """Compute the mean Dice of the foreground classes of ``confusion (K, K)`` that occur; NaN if none does."""
     dice = dice_per_class(confusion)[1:]
     return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
 
 
 def updated_reliability(reliability: Tensor, confusion: np.ndarray) -> Tensor:
-    """How much each modality is to be believed about each class, as logarithms of weights.
+    """Update how reliable each modality is about each class, as logarithms of weights, from validation Dice.
 
     It follows from the Dice of that modality alone on labelled validation patches, which the network does not train on:
     on its training patches a modality of pure noise may look as good as any, having learned them by heart. So what

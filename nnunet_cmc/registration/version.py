@@ -20,6 +20,6 @@ def unsupported_nnunet() -> str | None:
 
 
 def require_supported_nnunet() -> None:
-    """RuntimeError if :func:`unsupported_nnunet`."""
+    """Raise RuntimeError if :func:`unsupported_nnunet`."""
     if problem := unsupported_nnunet():
         raise RuntimeError(problem)

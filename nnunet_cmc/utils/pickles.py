@@ -43,7 +43,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         self.allowed = allowed
 
     def find_class(self, module: str, name: str) -> Any:
-        """As pickle's."""
+        """Find a class as pickle does."""
         if (module, name) not in self.allowed:
             raise ValueError(f"it would call {module}.{name}")
         return super().find_class(module, name)

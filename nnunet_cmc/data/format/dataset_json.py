@@ -101,7 +101,7 @@ class DatasetDescription:
         return sorted({v for value in self.labels.values() for v in (value if isinstance(value, tuple) else (value,))})
 
     def require_plain_labels(self, who: str) -> None:
-        """ValueError if labels are regions, or one is to be ignored; ``who`` does not support either."""
+        """Raise ValueError if labels are regions, or one is to be ignored; ``who`` does not support either."""
         kind = "an ignore label" if "ignore" in self.labels else None
         if any(isinstance(value, tuple) and len(value) > 1 for value in self.labels.values()):
             kind = "region-based labels"

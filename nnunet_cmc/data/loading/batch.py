@@ -81,11 +81,11 @@ class Batch:
                 yield name, counted, value
 
     def as_dict(self) -> dict[str, Any]:
-        """The parts that are there: nnU-Net's augmenters hand on dictionaries, whose tensors they pin."""
+        """Return the parts that are there: nnU-Net's augmenters hand on dictionaries, whose tensors they pin."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on ``device``, but for numbers of rows."""
+        """Move the batch to ``device``, but for numbers of rows."""
         moved: dict[str, Any] = {
             name: x.to(device, non_blocking=True) for name, counted, x in self.tensors() if counted not in NUMBERS
         }

@@ -22,7 +22,7 @@ class LabeledDataset(nnUNetDatasetBlosc2):
     """nnU-Net's, which unpickles the properties of its cases; this one calls nothing that they name but numpy's own."""
 
     def load_case(self, identifier: str):
-        """(image ``(M, D, H, W)`` on disk, label ``(1, D, H, W)`` on disk, None, properties).
+        """Return (image ``(M, D, H, W)`` on disk, label ``(1, D, H, W)`` on disk, None, properties).
 
         Raises:
             ValueError: a file is missing or damaged, or is none that :class:`CMCPreprocessor` writes.
@@ -46,7 +46,7 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
         self.folders, self.pseudo_labels = folders, pseudo_labels
 
     def load_case(self, identifier: str):
-        """(image ``(M, D, H, W)`` on disk, pseudo-label or None, None, the properties that no label went into).
+        """Return (image ``(M, D, H, W)`` on disk, pseudo-label or None, None, properties that no label went into).
 
         Raises:
             ValueError: see :class:`LabeledDataset`.
@@ -60,7 +60,7 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
-        """Cases preprocessed into ``folder``; none where there is no such folder.
+        """List the cases preprocessed into ``folder``; none where there is no such folder.
 
         Raises:
             ValueError: the preprocessing was interrupted, so cases are missing without a trace.
@@ -101,7 +101,7 @@ class CaseSampler:
         self._plans: dict[tuple[int, int], _PartnerPlan] = {}
 
     def modalities(self) -> list[int]:
-        """Channels that some case has, rising."""
+        """List the channels that some case has, rising."""
         return sorted(self._with_modality)
 
     def count(self, modality: int) -> int:
@@ -109,15 +109,15 @@ class CaseSampler:
         return len(self._with_modality.get(modality, ()))
 
     def any_registered(self) -> bool:
-        """Whether some case has several modalities."""
+        """Tell whether some case has several modalities."""
         return any(len(channels) > 1 for channels in self.present.values())
 
     def draw(self) -> str:
-        """A case, the first of a pair or its own pair (numpy's global generator)."""
+        """Draw a case, the first of a pair or its own pair (numpy's global generator)."""
         return self.cases[np.random.choice(len(self.cases), p=self._shares)]
 
     def draw_partner(self, case: str) -> tuple[str, int] | None:
-        """A case that shows a modality which ``case``, a scan of one modality, lacks, and that modality.
+        """Draw a case that shows a modality which ``case``, a scan of one modality, lacks, and that modality.
 
         None where ``case`` holds several modalities, or no case another one.
         """
@@ -139,14 +139,14 @@ class CaseSampler:
         return [m for m in self.modalities() if m not in channels] if len(channels) == 1 else []
 
     def _candidates(self, modality: int) -> list[str]:
-        """Scans of this modality alone or, without any, all cases that have it."""
+        """List the scans of this modality alone or, without any, all cases that have it."""
         return self._alone(modality) or self._with_modality[modality]
 
     def _alone(self, modality: int) -> list[str]:
         return [c for c in self._with_modality[modality] if len(self.present[c]) == 1]
 
     def _shares_as_first(self) -> np.ndarray:
-        """How often each case is the first of a pair, or its own pair, so that with its part as a partner it makes 1.
+        """Compute how often each case is the first of a pair, or its own; with its part as a partner it makes 1.
 
         Scans of single modalities are partners of each other: half and half. Cases of several modalities are partners
         where there is no such scan, which leaves at least half for pairs of their own.
@@ -188,7 +188,7 @@ class _PartnerPlan:
         self.others = np.array(lacking) / sum(lacking) if sum(lacking) > 1e-9 else None
 
     def draw(self, subject: str) -> str:
-        """A partner for a scan of ``subject``."""
+        """Draw a partner for a scan of ``subject``."""
         if self.others is None or np.random.uniform() < self.same_subject.get(subject, 0.0):
             mine = self.of_subject[subject]
             return mine[np.random.randint(len(mine))]
@@ -201,13 +201,13 @@ def weight_of(label: blosc2.NDArray) -> float:
 
 
 def channels_of(dataset: nnUNetBaseDataset, case: str, description: DatasetDescription) -> tuple[int, ...]:
-    """Modalities of a case, from dataset.json or, where that is silent, from what preprocessing found."""
+    """Return the modalities of a case, from dataset.json or, where that is silent, from what preprocessing found."""
     return description.present_channels.get(case) or tuple(dataset.load_case(case)[3]["present_channels"])
 
 
 @contextmanager
 def _readable(case: str, file: str) -> Iterator[None]:
-    """ValueError that names ``case`` and ``file`` in place of whatever a damaged file leads to."""
+    """Raise ValueError that names ``case`` and ``file`` in place of whatever a damaged file leads to."""
     try:
         yield
     except Exception as error:

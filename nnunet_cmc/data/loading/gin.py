@@ -66,7 +66,7 @@ def convolve(x: Tensor, weights: Sequence[Tensor], shifts: Sequence[Tensor]) -> 
 
 
 def _of_blocks(weight: Tensor) -> Tensor:
-    """``weight (out, in, 3, 3, 3)`` of voxels as one of blocks, ``(8 out, 8 in, 2, 2, 2)``."""
+    """Write ``weight (out, in, 3, 3, 3)`` of voxels as one of blocks, ``(8 out, 8 in, 2, 2, 2)``."""
     o, block, voxel, tap = torch.meshgrid(*map(torch.arange, (2, 2, 2, 3)), indexing="ij")
     reads = (o + tap == 2 * block + voxel).float()  # whether the o-th voxel of a block reads this one with this tap
     expanded = torch.einsum("ailt,bjmu,cknv,xytuv->xabcylmnijk", reads, reads, reads, weight)

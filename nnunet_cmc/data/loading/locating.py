@@ -46,7 +46,7 @@ class LocatingTransform(BasicTransform):
         self.stride = [position_stride(side) for side in spatial.patch_size]
 
     def get_parameters(self, **data_dict: Any) -> dict:
-        """The spatial transform's."""
+        """Draw the spatial transform's."""
         return self.spatial.get_parameters(**data_dict)
 
     def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
@@ -77,24 +77,24 @@ class LocatingTransform(BasicTransform):
 
 
 def _slice_by_slice(places: Tensor, depth: int) -> Tensor:
-    """``(3 d, h, w)``: where cells of ``depth`` slices lie, of which all show the ``places (2, h, w)`` of H and W."""
+    """Return where cells of ``depth`` slices lie, which all show ``places (2, h, w)`` of H and W: ``(3 d, h, w)``."""
     slices = _cells(torch.arange(depth).float(), position_stride(depth))
     along_d = slices.view(1, -1, 1, 1).expand(1, -1, *places.shape[1:])
     return torch.cat([along_d, places[:, None].expand(-1, len(slices), -1, -1)]).flatten(0, 1)
 
 
 def _cells(numbers: Tensor, stride: int) -> Tensor:
-    """Mean of each ``stride`` numbers."""
+    """Compute the mean of each ``stride`` numbers."""
     return numbers.unfold(0, stride, stride).mean(1)
 
 
 def nowhere(shape: Sequence[int]) -> Tensor:
-    """``(3, *shape)`` float32 without memory of its own: what :class:`LocatingTransform` fills with places."""
+    """Return ``(3, *shape)`` float32 without memory of its own: what :class:`LocatingTransform` fills with places."""
     return torch.tensor(torch.nan).expand(3, *shape)
 
 
 def located(transforms: ComposeTransforms) -> ComposeTransforms:
-    """nnU-Net's augmentation, which says where patches come from: see :class:`LocatingTransform`."""
+    """Return nnU-Net's augmentation, which says where patches come from: see :class:`LocatingTransform`."""
     return ComposeTransforms(
         [LocatingTransform(one) if isinstance(one, SpatialTransform) else one for one in transforms.transforms]
     )

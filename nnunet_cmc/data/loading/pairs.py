@@ -118,7 +118,7 @@ class PairLoader(SeededLoader):
         )
 
     def _read_all(self, pairs: list[list[Crop]], transforms) -> tuple[Tensor, list[dict[str, Tensor]]]:
-        """Every row's ``(M, D, H, W)``, absent channels zero, and its target and positions."""
+        """Read every row's ``(M, D, H, W)``, absent channels zero, and its target and positions."""
         crops = [crop for pair in pairs for crop in pair]
         # numpy's zeros take no time until they are read
         data = torch.from_numpy(np.zeros((len(crops), crops[0].data.shape[0], *self.final_patch_size), np.float32))
@@ -138,7 +138,7 @@ class PairLoader(SeededLoader):
         return [anchor] if partner is None else [anchor, self._at_same_position(anchor, sampler, *partner)]
 
     def _at_same_position(self, anchor: Crop, sampler: CaseSampler, case: str, modality: int) -> Crop:
-        """The crop of ``case`` whose centre lies at the same relative position in the body as the anchor's."""
+        """Take the crop of ``case`` whose centre lies at the same relative position in the body as the anchor's."""
         data, seg, _, properties = sampler.dataset.load_case(case)
         box = np.array(properties["body_box"], dtype=float)
         half = np.array(self.patch_size) / 2
@@ -148,7 +148,7 @@ class PairLoader(SeededLoader):
         return Crop(case, (modality,), [int(c) for c in np.clip(corner, lowest, highest)], box, data, seg)
 
     def _corner_range(self, side: int, d: int) -> tuple[int, int]:
-        """Where a patch may begin along axis d of a volume, as in nnU-Net's get_bbox."""
+        """Compute where a patch may begin along axis d of a volume, as in nnU-Net's get_bbox."""
         pad = max(int(self.need_to_pad[d]), int(self.patch_size[d]) - side)
         return -pad // 2, side + pad // 2 + pad % 2 - int(self.patch_size[d])
 
@@ -182,7 +182,7 @@ def _weights(crops: list[Crop]) -> Tensor | None:
 
 
 def _positions(places: Tensor, corner: list[int], body_box: np.ndarray) -> Tensor:
-    """Relative position in the body of ``places (3, D, H, W)``, voxel centres that are counted from ``corner``."""
+    """Compute the relative position in the body of ``places (3, D, H, W)``, voxel centres counted from ``corner``."""
     extent = np.maximum(np.ptp(body_box, axis=1), 1.0)
     offset = (np.array(corner) + 0.5 - body_box[:, 0]) / extent
     return places * _column(1 / extent) + _column(offset)

@@ -15,7 +15,7 @@ from nnunet_cmc.utils.parallel import end_with_parent
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """In it, numpy's, torch's (CPU) and Python's global generators start from ``entropy``; outside, nothing changes.
+    """Start numpy's, torch's (CPU) and Python's global generators from ``entropy``, and restore them afterwards.
 
     nnU-Net's augmentation draws from all three, so a batch made inside is a pure function of ``entropy``.
     """
@@ -50,12 +50,12 @@ class SeededLoader(nnUNetDataLoader):
         self.batch_index = first_batch
 
     def set_thread_id(self, thread_id: int) -> None:
-        """What nnU-Net's workers call first."""
+        """Take note of the worker: nnU-Net's call this first."""
         super().set_thread_id(thread_id)
         end_with_parent()
 
     def generate_train_batch(self) -> dict:
-        """The next batch."""
+        """Make the next batch."""
         index, self.batch_index = self.batch_index, self.batch_index + 1
         if self.seed is None:
             self.seed = secrets.randbits(64)  # the operating system's, whatever was seeded or forked
@@ -63,12 +63,12 @@ class SeededLoader(nnUNetDataLoader):
             return self.make_batch()
 
     def make_batch(self) -> dict:
-        """A batch drawn with the global random generators."""
+        """Draw a batch with the global random generators."""
         return super().generate_train_batch()
 
 
 def seed_from_environment() -> int | None:
-    """``NNUNET_CMC_SEED``, or None where it is not set. ValueError if it is not a whole number."""
+    """Read ``NNUNET_CMC_SEED``, or None where it is not set. ValueError if it is not a whole number."""
     value = os.environ.get("NNUNET_CMC_SEED")
     if value is None:
         return None

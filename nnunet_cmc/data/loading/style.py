@@ -30,7 +30,7 @@ class SwapStyles:
     band: float = 0.05
 
     def __call__(self, batch: Batch) -> Batch:
-        """``batch`` with restyled rows and ``swaps``."""
+        """Return ``batch`` with restyled rows and ``swaps``."""
         there = (batch.data != 0).flatten(2).any(2) & batch.present  # a patch may lie outside of its scan
         modalities = np.flatnonzero(there.any(0).numpy())
         rows: list[int] = []  # of which each restyled row is a copy
@@ -72,7 +72,7 @@ def restyled(scan: Tensor, style: Tensor, band: float) -> Tensor:
 
 
 def _filled(x: Tensor) -> Tensor:
-    """``x`` with the mean of what is not 0 where it is."""
+    """Fill ``x``, where it is 0, with the mean of what is not."""
     there = x != 0
     return torch.where(there, x, x.sum() / there.sum().clamp(min=1))
 

@@ -28,7 +28,7 @@ class StrongView:
     """
 
     def __call__(self, batch: Batch) -> Batch:
-        """``batch`` with ``strong``."""
+        """Return ``batch`` with ``strong``."""
         weak = batch.data[batch.n_labeled :]
         perturb = perturbation(weak.shape[2:])
         there = (weak != 0).flatten(2).any(2)[..., None, None, None]
@@ -52,7 +52,7 @@ class RandomizeContrast:
     clip: tuple[tuple[float, float] | None, ...] = field(default=(), repr=False)
 
     def __call__(self, batch: Batch) -> Batch:
-        """``batch`` with changed ``strong``. ValueError: it has no strong views."""
+        """Return ``batch`` with changed ``strong``. ValueError: it has no strong views."""
         if batch.strong is None:
             raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")
         strong = batch.strong.clone()
@@ -71,7 +71,7 @@ class FusePairs:
     """
 
     def __call__(self, batch: Batch) -> Batch:
-        """``batch`` with a row for each pair."""
+        """Return ``batch`` with a row for each pair."""
         pairs = batch.pairs
         n_labeled = int((pairs.amax(1) < batch.n_labeled).sum())
         there = pairs >= 0
