@@ -24,7 +24,6 @@ RUN pip install --no-cache-dir -c constraints.txt .
 
 # any user may run it: what is cached goes to /tmp
 ENV HOME=/tmp \
-    MPLCONFIGDIR=/tmp/matplotlib \
     nnUNet_raw=/data/raw \
     nnUNet_preprocessed=/data/preprocessed \
     nnUNet_results=/data/results

@@ -3,7 +3,6 @@
 import json
 from types import SimpleNamespace
 
-import ladder
 import numpy as np
 import overfitting
 import pytest
@@ -18,7 +17,6 @@ from records import load, save
 from sources import AMOS, LGG
 from systems import (
     CANDIDATES,
-    OURS,
     PLANS,
     PROFILES,
     STOCK_PLANNERS,
@@ -32,25 +30,6 @@ from table import Results
 from term_shares import shares
 
 from nnunet_cmc.trainers import registry
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """As the real data's folder, with small scans of every subject."""
-    folder = tmp_path_factory.mktemp("data")
-    train, test = [f"train{number:02d}" for number in range(80)], [f"test{number:02d}" for number in range(20)]
-    (folder / "split.json").write_text(json.dumps({"train_order": train, "test": test}))
-    rng = np.random.default_rng(0)
-    for part in ("images_FLAIR", "images_T1post", "labels"):
-        (folder / part).mkdir()
-        for subject in (*train, *test):
-            array = np.zeros((10, 12, 14), np.uint8)
-            array[3:7, 4:8, 5:9] = 1
-            array = array if part == "labels" else array * 100 + rng.integers(1, 9, array.shape, dtype=np.uint8)
-            image = sitk.GetImageFromArray(array)
-            image.SetSpacing((2.0, 2.0, 2.0))
-            sitk.WriteImage(image, str(folder / part / f"{subject}.nii.gz"))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -337,68 +316,3 @@ def test_steps_against_overfitting_are_found_by_nnunets_commands(monkeypatch):
     assert [(cls.recipe.mirrored_axes, cls.recipe.batch_dice, cls.rate) for cls in found] == [
         ((2,), None, 4e-3), ((0, 1, 2), None, 4e-3), ((0, 1, 2), False, 4e-3), ((0, 1, 2), False, 1e-3),
     ]  # fmt: skip
-
-
-def test_the_ladder_s_table():
-    """nnU-Net's column is its model of this very input."""
-    records = [
-        a_record(trainer=f"{trainer}_cmcbudget", channels=channels, seed=seed, test_input=given, validation_dice=dice)
-        for seed, plus in ((0, 0.0), (1, 2.0))
-        for trainer, channels, given, dice in (
-            ("CMCTrainer", "both", "FLAIR", 10.0 + plus), ("CMCTrainer", "both", "T1post", 20.0),
-            ("CMCTrainer", "both", "both", 60.0),
-            ("nnUNetTrainer", "both", "FLAIR", 1.0), ("nnUNetTrainer", "both", "both", 50.0),
-            ("nnUNetTrainer", "FLAIR", "FLAIR", 40.0), ("nnUNetTrainer", "T1post", "T1post", 30.0),
-        )
-    ]  # fmt: skip
-    rows = ladder.table(Results(records), ["registered", "unpaired"], ["nnUNetTrainer", "CMCTrainer"]).splitlines()
-    assert rows[2:] == [
-        "| registered | nnUNetTrainer | 2 | 40.0 ± 0.0 | 30.0 ± 0.0 | 50.0 ± 0.0 | 40.0 |",
-        "| registered | CMCTrainer | 2 | 11.0 ± 1.4 | 20.0 ± 0.0 | 60.0 ± 0.0 | 30.3 |",
-    ]
-
-
-def test_the_page_on_the_systems_has_the_records():
-    page = ladder.PAGE.read_text(encoding="utf-8")
-    measured = Results(load(ladder.PAGE.with_name("ladder.json")))
-    assert page == ladder.with_measured(page, measured), "run benchmarks/evidence/ladder.py"
-    assert measured.records, "something has been measured"
-    assert not ladder.needs_registered("CMCTrainer")
-    assert ladder.needs_registered("EFCDTrainer")
-
-
-@pytest.mark.slow
-def test_the_ladder_runs(data, tmp_path, monkeypatch, capsys):
-    """On the validation subjects alone; nnU-Net's plan and ours have the same width, patch and batch."""
-    arguments = (
-        "--seeds 1 --arrangements unpaired --rungs CMCTrainer nnUNetTrainer --iterations 2 --spacing 1 --channels 4"
-    )
-    results = tmp_path / "ladder.json"
-    monkeypatch.setattr("sys.argv", ["ladder.py", "--data", str(data), "--work", str(tmp_path / "work"),
-                                     "--results", str(results), "--page", str(tmp_path / "page.md"),
-                                     *arguments.split()])  # fmt: skip
-    (tmp_path / "page.md").write_text(f"above\n{ladder.START}{ladder.END}below\n")
-    ladder.main()
-    assert "| unpaired | CMCTrainer | 1 |" in (tmp_path / "page.md").read_text()
-    assert "| unpaired | CMCTrainer | 1 |" in capsys.readouterr().out
-    found = load(results)
-    assert sorted((record["trainer"], record["channels"], record["test_input"]) for record in found) == [
-        *(("CMCTrainer_cmcbudget", "both", given) for given in ("FLAIR", "T1post", "both")),
-        ("nnUNetTrainer_cmcbudget", "FLAIR", "FLAIR"), ("nnUNetTrainer_cmcbudget", "T1post", "T1post"),
-        *(("nnUNetTrainer_cmcbudget", "both", given) for given in ("FLAIR", "T1post", "both")),
-    ]  # fmt: skip
-    assert all(sorted(record["validation_by_subject"]) == [f"train{n}" for n in range(72, 80)] for record in found)
-    predicted = {file.name[:5] for file in (tmp_path / "work").rglob("predictions/**/*.nii.gz")}
-    assert predicted == {"train"}
-    dataset = {OURS: "unpaired", "ExperimentPlanner": "stock_unpaired"}
-    plans = {
-        planner: json.loads(file.read_text())["configurations"]["3d_fullres"]
-        for planner in dataset
-        for file in (tmp_path / "work").rglob(f"preprocessed/*_LGG_{dataset[planner]}/{PLANS[planner]}.json")
-    }
-    ours, stock = plans[OURS], plans["ExperimentPlanner"]
-    assert ours["patch_size"] == stock["patch_size"]
-    assert ours["batch_size"] == stock["batch_size"] == 2
-    widths = ours["architecture"]["arch_kwargs"]["encoder_kwargs"]["features_per_stage"]
-    assert widths == stock["architecture"]["arch_kwargs"]["features_per_stage"]
-    assert widths[0] == 4

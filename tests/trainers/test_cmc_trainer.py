@@ -3,7 +3,6 @@ import json
 import os
 import re
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +14,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle, wr
 from short_trainers import resumed, short
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.networks.changes import Evidential
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.frames import APART
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
 
 TERMS = ("supervised", "csc", "cac", "alpha", "beta")
@@ -189,38 +186,6 @@ def test_unlabelled_pairs_are_a_share_of_the_labelled_ones(registered, name, sha
     batch = next(trainer.get_dataloaders()[0])
     assert len(batch["target"]) == 4
     assert len(batch["data"]) == 4 + 4 * share
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("CMCTrainer", 2),
-        ("CMCTrainerPaper", 4),
-        ("CPSTrainer", 4),
-        pytest.param(replace(APART, network=(*APART.network, Evidential(2))), 4, id="evidential-4"),
-    ],
-)
-def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monkeypatch, name, parts):
-    """Without a compiler behind it, which takes minutes; encoders and decoders are the hot path."""
-    compile_ = torch.nn.Module.compile
-    compiled = []
-
-    def without_backend(self, **arguments):
-        assert arguments.pop("fullgraph"), "a break in the graph is an error"
-        compiled.append(self)
-        compile_(self, fullgraph=True, backend="aot_eager", **arguments)
-
-    def run():
-        # but for biases: of one before a norm the gradient is rounding alone, which Adam makes steps of
-        trained = weights(train(registered.trainer(short(name, epochs=1))))
-        return {key: value for key, value in trained.items() if not key.endswith("bias")}
-
-    plain = run()
-    monkeypatch.setattr(torch.nn.Module, "compile", without_backend)
-    monkeypatch.setenv("nnUNet_compile", "1")
-    found = run()
-    assert len(compiled) == parts
-    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_several_workers(registered, monkeypatch):
