@@ -6,6 +6,7 @@ from os.path import isdir, join
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from tqdm import tqdm
 
 from nnunet_cmc.data.loading.cases import UNFINISHED, weight_of
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
@@ -63,12 +64,13 @@ class LabelingTrainer(ResumableTrainer):
             type(self).__name__, None,
         )  # fmt: skip
         self.network.eval()
+        mine, after_each = cases, self._exit_if_terminated
         if self.is_ddp:  # ranks have unlike numbers of cases, so they cannot tell each other of SIGTERM between them
-            mine = cases[self.local_rank :: torch.distributed.get_world_size()]
-            label_scans(predictor, self.unlabeled_dataset, mine, labels + UNFINISHED, lambda: None)
+            mine, after_each = cases[self.local_rank :: torch.distributed.get_world_size()], lambda: None
+        shown = tqdm(mine, "Labelling", unit="scan", disable=self.local_rank > 0)
+        label_scans(predictor, self.unlabeled_dataset, shown, labels + UNFINISHED, after_each)
+        if self.is_ddp:
             torch.distributed.barrier()
-        else:
-            label_scans(predictor, self.unlabeled_dataset, cases, labels + UNFINISHED, self._exit_if_terminated)
         if self.local_rank == 0:
             os.rename(labels + UNFINISHED, labels)
         if self.is_ddp:

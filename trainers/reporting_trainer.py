@@ -16,36 +16,43 @@ class ReportingTrainer(LabelingTrainer):
     After each epoch rank 0 prints :func:`epoch_line`, and once a warning for each modality that is not learned.
     """
 
-    _in_epoch = False
+    _is_quiet = False
     _epoch_started: float
     _epoch_seconds: list[float]  # of the epochs of this run, with checkpoints and ``progress.png``
 
     def print_to_log_file(self, *args, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
-        """Write to the log as nnU-Net does, and on the screen unless an epoch runs."""
-        shown = also_print_to_console and not self._in_epoch
+        """Write to the log as nnU-Net does, and on the screen unless an epoch runs or loaders are made anew."""
+        shown = also_print_to_console and not self._is_quiet
         super().print_to_log_file(*args, also_print_to_console=shown, add_timestamp=add_timestamp)
 
     def on_train_start(self) -> None:
         """Start as nnU-Net does."""
-        self._in_epoch, self._epoch_seconds = False, []
+        self._is_quiet, self._epoch_seconds = False, []
         super().on_train_start()
+
+    def get_dataloaders(self):
+        """Load as nnU-Net does; for a round of pseudo-labels, the cases of the fold are not shown again."""
+        self._is_quiet = self.dataloader_train is not None
+        loaders = super().get_dataloaders()
+        self._is_quiet = False
+        return loaders
 
     def on_epoch_start(self) -> None:
         """Start as nnU-Net does; what is said of a round of pseudo-labels before the epoch is shown."""
         super().on_epoch_start()
-        self._in_epoch, self._epoch_started = True, time.monotonic()
+        self._is_quiet, self._epoch_started = True, time.monotonic()
 
     def on_epoch_end(self) -> None:
         """End as nnU-Net does, then print the epoch's line on the screen."""
         best = self._best_ema
         super().on_epoch_end()
-        self._in_epoch = False
+        self._is_quiet = False
         self._epoch_seconds.append(time.monotonic() - self._epoch_started)
         if self.local_rank == 0:
             self._report_epoch(is_best=best is None or self._best_ema > best)
 
     def _save_and_exit(self):
-        self._in_epoch = False  # the screen tells why it ends
+        self._is_quiet = False  # the screen tells why it ends
         super()._save_and_exit()
 
     def _report_epoch(self, is_best: bool) -> None:

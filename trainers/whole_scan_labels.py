@@ -1,6 +1,6 @@
 """Pseudo-labels of whole scans, which the network makes in one or several rounds of its training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil, isnan
 from os.path import isfile, join
@@ -44,7 +44,11 @@ class WholeScanLabels:
 
 
 def label_scans(
-    predictor: nnUNetPredictor, dataset: UnlabeledDataset, cases: list[str], folder: str, after_each: Callable[[], None]
+    predictor: nnUNetPredictor,
+    dataset: UnlabeledDataset,
+    cases: Iterable[str],
+    folder: str,
+    after_each: Callable[[], None],
 ) -> None:
     """Write the predicted label ``(1, D, H, W)`` int16 of each preprocessed case to ``folder``, but for those there.
 

@@ -113,6 +113,18 @@ def test_the_screen_tells_why_a_training_ends_within_an_epoch(registered, capsys
     assert "Epoch 0" not in screen
 
 
+def test_a_round_of_pseudo_labels_shows_its_progress_and_not_the_cases_of_the_fold_again(registered, capsys):
+    trainer = registered.trainer(short("PseudoLabelTrainer", 3, 1, 1))
+    trainer.run_training()
+    screen, log = capsys.readouterr(), Path(trainer.log_file).read_text()
+    number = len(trainer.unlabeled_dataset.identifiers)
+    assert log.count("CT: 2 labelled") == log.count("No mirroring:") == 3, "at the start and in two rounds"
+    assert screen.out.count("CT: 2 labelled") == screen.out.count("No mirroring:") == 1
+    for told in (f"Labelling {number} unlabelled scans", "Weights of the scans"):
+        assert screen.out.count(told) == log.count(told) == 2
+    assert screen.err.count(f"Labelling:   0%|          | 0/{number}") == 2
+
+
 def test_a_modality_that_is_never_trained_is_not_reported(registered, capsys, monkeypatch):
     monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 1)
     monkeypatch.setattr(cmc_trainer, "mean_dice", lambda confusion: 0.0)

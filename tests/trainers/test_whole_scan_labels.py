@@ -118,7 +118,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeyp
             label_scans(predictor, dataset, cases, folder, after_each)
             return
         if moment == "within":
-            label_scans(predictor, dataset, cases[:1], folder, lambda: None)
+            label_scans(predictor, dataset, list(cases)[:1], folder, lambda: None)
         cut._terminated = True
         after_each()
 
