@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_cmc.commands.arguments import add_dataset, processes_of, raw_dataset
+from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
 
 if TYPE_CHECKING:
     from nnunet_cmc.commands.compared_systems import System
@@ -45,9 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np", dest="processes", type=int, help="cases judged at the same time; default: nnUNet_def_n_proc or the cores"
     )
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     import torch
 
     from nnunet_cmc.commands.compared_systems import find_systems
@@ -82,12 +84,15 @@ def run(args: argparse.Namespace) -> None:
         )
     comparison = _compare([s for s in systems if s.name not in missing], judged, predictions, args, missing, what)
     written = _write(comparison, judged, output)
-    print(f"\n{to_markdown(comparison)}\nWritten: {', '.join(map(str, written))}")
+    print(f"\n{to_markdown(comparison)}")
+    outcome = Outcome(comparison.as_json(), written)
     if crashed := [run for run, error in failures.items() if error.refusal is None]:
-        raise RuntimeError(
+        raise PartialError(
             f"{len(crashed)} runs failed, such as {crashed[0].name}: see {runner.logs}, and run this again when the "
-            "cause is gone; what is done stays done."
+            "cause is gone; what is done stays done.",
+            outcome,
         )
+    return outcome
 
 
 def _folds(args: argparse.Namespace) -> list[str]:

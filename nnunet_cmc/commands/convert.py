@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from nnunet_cmc.commands import convert_folders
 from nnunet_cmc.commands.arguments import add_processes, processes_of
+from nnunet_cmc.commands.outcome import Outcome, add_json
 
 HELP = "bring scans into the raw format of nnU-Net"
 
@@ -104,29 +105,35 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn; default: %(default)s")
     add_processes(parser)
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    options = {name: value for name, value in vars(args).items() if name not in ("run", "source")}
+def run(args: argparse.Namespace) -> Outcome:
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "source", "json")}
     options["processes"] = processes_of(args)
     if args.source == "folders":
         folder = convert_folders.convert(**options)
     else:
         module = import_module(f"nnunet_cmc.dataset_conversion.{PUBLISHED[args.source].module}")
         folder = getattr(module, f"convert_{args.source}")(**options)
-    if not args.dry_run:
-        _print_summary(folder)
+    if args.dry_run:
+        return Outcome({"dataset": folder.name})
+    return Outcome({"dataset": folder.name, "cases": _summarize(folder)}, [folder])
 
 
-def _print_summary(folder: Path) -> None:
+def _summarize(folder: Path) -> dict[str, dict[str, int]]:
+    """Print, and return, how many cases each part has, in all and of each modality."""
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.scan_folder import by_case, visible_files
+    from nnunet_cmc.evaluation.tables import text_table
 
     description = DatasetDescription.read(folder / "dataset.json")
     ending, names = description.file_ending, description.modalities
-    print(f"\n{folder}\n{'':16}{'cases':>8}", *(f"{name:>8}" for name in names))
-    parts = {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}
-    for part, meaning in parts.items():
+    counts = {}
+    for part, meaning in {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}.items():
         cases = by_case(visible_files(folder / part, ending), ending)
-        counts = (sum(channel in description.present_channels[case] for case in cases) for channel in range(len(names)))
-        print(f"{meaning:16}{len(cases):8}", *(f"{count:8}" for count in counts))
+        shown = [channel for case in cases for channel in description.present_channels[case]]
+        counts[meaning] = {"cases": len(cases), **{name: shown.count(channel) for channel, name in enumerate(names)}}
+    rows = [["", "cases", *names], *([part, *map(str, own.values())] for part, own in counts.items())]
+    print(f"\n{text_table(rows, numbers_from=1)}")
+    return counts

@@ -2,6 +2,8 @@
 
 import argparse
 
+from nnunet_cmc.commands.outcome import Outcome, add_json
+
 HELP = "the whole pipeline on generated scans, on a CPU, in minutes"
 
 
@@ -10,9 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", default="nnunet_cmc_demo", metavar="FOLDER", help="a new folder; default: %(default)s, here"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the scans, the folds and the training; default: 0")
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.commands.demo_steps import Demo
 
-    Demo(args.output, args.seed).run()
+    return Demo(args.output, args.seed).run()

@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+from nnunet_cmc.commands.outcome import Outcome
 from nnunet_cmc.commands.subcommands import elapsed, run_logged
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.dataset_conversion import phantom
@@ -55,8 +56,8 @@ class Demo:
         self.dataset = self.output / VARIABLES["nnUNet_raw"] / f"Dataset{DATASET_ID:03d}_{NAME}"
         self.started = time.monotonic()
 
-    def run(self) -> dict:
-        """Run every step, and return the content of ``demo.json``. RuntimeError if a step fails."""
+    def run(self) -> Outcome:
+        """Run every step, and return the content of ``demo.json`` as numbers. RuntimeError if a step fails."""
         print(f"Everything goes to {self.output}. nnU-Net's folders:")
         for variable in VARIABLES:
             print(f"  export {variable}={self.environment[variable]}")
@@ -93,7 +94,7 @@ class Demo:
         self._command(f"evaluate_{given}", "Evaluate", command, "-r", references, "-p", predictions)
         return evaluate_folder(references, predictions, DatasetDescription.read(self.dataset / "dataset.json"))
 
-    def _report(self, evaluations: dict[str, Evaluation]) -> dict:
+    def _report(self, evaluations: dict[str, Evaluation]) -> Outcome:
         dice = {
             given: {name: evaluation.statistic(name, "Dice").mean for name in CLASSES}
             for given, evaluation in evaluations.items()
@@ -110,8 +111,7 @@ class Demo:
         for name in CLASSES:
             print(f"{name:>14}" + "".join(f"{dice[given][name]:14.3f}" for given in evaluations))
         print(f"{'mean':>14}" + "".join(f"{mean[given]:14.3f}" for given in evaluations))
-        print(f"\nPicture: {picture}\nNumbers: {self.output / 'demo.json'}\nLogs:    {self.output / 'logs'}")
-        return result
+        return Outcome(result, [picture, self.output / "demo.json", self.output / "logs"])
 
     def _files(self, case: str) -> CaseFiles:
         images = {m: self.dataset / "imagesTs" / f"{case}_{c:04d}.nii.gz" for c, m in enumerate(MODALITIES)}

@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
+
 HELP = "check the installation: versions, nnU-Net's view of our classes, folders, GPU"
 
 REINSTALL = "install nnunet_cmc again in this environment"
@@ -34,18 +36,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="check instead that these checkpoints, exported models (.zip) or folders of models execute no code when "
         "nnU-Net loads them",
     )
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     """Print one line per check. RuntimeError if this package or something that it needs is broken."""
     counts = {"OK": 0, "warning": 0, "BROKEN": 0}
+    done = []
     for check in verdicts(args.verify) if args.verify else checks():
         print(f"{check.status:<8} {check.subject:<24} {check.finding}", flush=True)
         counts[check.status] += 1
+        done.append(check._asdict())
+    outcome = Outcome({"counts": counts, "checks": done})
     if counts["BROKEN"]:
-        raise RuntimeError(f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN; what to do is said above.")
+        raise PartialError(
+            f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN; what to do is said above.", outcome
+        )
     works = f"nnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings)."
     print("\n" + ("Nothing in there executes code when nnU-Net loads it." if args.verify else works))
+    return outcome
 
 
 def checks() -> Iterator[Check]:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from nnunet_cmc.commands.arguments import processes_of, raw_dataset
+from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "Dice, IoU, ASSD, HD95 and NSD per class and modality of one or several predictions: tables, report"
@@ -38,9 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=2.0, metavar="MM", help="tolerance of NSD in mm; default: %(default)g"
     )
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_comparison
@@ -81,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
         if evaluation.without_reference:
             cases = ", ".join(evaluation.without_reference)
             print(f"\n{name}: predicted, but without a reference and not judged: {cases}.")
-    print(f"\nWritten: {', '.join(map(str, written))}")
+    unjudged = {name: one.without_reference for name, one in evaluations.items()}
+    return Outcome({**comparison.as_json(), "without_reference": unjudged}, written)
 
 
 def _named_folders(arguments: list[str], option: str = "-p") -> dict[str, str]:

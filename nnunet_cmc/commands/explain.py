@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 from nnunet_cmc.commands.arguments import add_model, model_folder
+from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "class activation of the fused features (HiResCAM) over the scans, of one or several models"
@@ -22,9 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", dest="output", required=True, metavar="FOLDER", help="for pictures and volumes")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="these alone; default: all in the folder of scans")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="activation of these alone; default: all classes")
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
+    from tqdm import tqdm
+
     from nnunet_cmc.data.format.scan_folder import by_modality
     from nnunet_cmc.evaluation.folder_evaluation import classes_of, label_maps
     from nnunet_cmc.inference.activation_picture import save_activations
@@ -46,10 +50,15 @@ def run(args: argparse.Namespace) -> None:
 
     for trainer, model in models.items():
         _explain(args, trainer, model, cases, asked, {case: written(trainer, case) for case in cases})
-    for case, by_channel in cases.items():
+    for case, by_channel in tqdm(cases.items(), desc="Drawing", unit="case"):
         scans, files = by_modality(by_channel.values(), case, description), {t: written(t, case) for t in models}
         save_activations(output / f"{case}.png", case, scans, files, classes, asked, references.get(case))
-    print(f"Written: {', '.join(str(output / f'{case}.png') for case in cases)}; volumes beside them.")
+    pictures = {case: output / f"{case}.png" for case in cases}
+    volumes = {
+        case: {trainer: {kind: str(file) for kind, file in written(trainer, case).items()} for trainer in models}
+        for case in cases
+    }
+    return Outcome({"cases": volumes}, [*pictures.values(), output / "activation", output / "prediction"])
 
 
 def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, classes: dict, files: dict) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_cmc.commands.arguments import add_dataset, add_processes, processes_of, raw_dataset
+from nnunet_cmc.commands.outcome import Outcome, add_json
 
 HELP = "pictures of all cases of a dataset, and a table of what it holds"
 ROWS = 10  # cases in a picture
@@ -15,9 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", dest="output", metavar="FOLDER", help="for the page and its pictures; default: inspect_DATASET, here"
     )
     add_processes(parser)
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.raw_dataset import check_dataset
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
@@ -40,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
     table = overview(facts, modalities, classes)
     page, pictures = output / "index.html", [file.name for file, *_ in jobs]
     write_page(page, "inspection", title=folder.name, table=table, pictures=pictures)
-    print(f"\n{table}\n\nWritten: {page}")
+    print(f"\n{table}")
+    return Outcome({"dataset": folder.name, "cases": [one.as_json() for one in facts]}, [page])
 
 
 def _draw(file, cases, modalities, classes):

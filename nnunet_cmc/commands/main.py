@@ -1,7 +1,8 @@
 """``nnunet_cmc``: the command line; each sub-command is a module of this folder.
 
-The module of a sub-command has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``, and imports what is
-slow (torch, nnU-Net, SimpleITK) in functions only, since ``nnunet_cmc --help`` imports all of these modules.
+The module of a sub-command has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``, which returns an
+:class:`Outcome` or None. It imports what is slow (torch, nnU-Net, SimpleITK) in functions only, since ``nnunet_cmc
+--help`` imports all of these modules.
 """
 
 import argparse
@@ -9,8 +10,10 @@ import errno
 import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import nnunet_cmc
+from nnunet_cmc.commands.outcome import PartialError, show, stdout_to_stderr
 from nnunet_cmc.registration.version import require_supported_nnunet
 
 COMMANDS = (
@@ -36,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser(arguments).parse_args(arguments)
         if arguments[0] != "doctor":  # which tells what else is wrong
             require_supported_nnunet()
-        args.run(args)
+        _run(args)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         print(f"nnunet_cmc: error: {_sentence(error)}", file=sys.stderr)
         return 1
@@ -44,6 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("nnunet_cmc: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    as_json = getattr(args, "json", False)
+    try:
+        with stdout_to_stderr() if as_json else nullcontext():
+            outcome = args.run(args)
+    except PartialError as error:
+        show(error.outcome, as_json)
+        raise
+    if outcome is not None:
+        show(outcome, as_json)
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 
 from nnunet_cmc.commands.arguments import add_dataset, raw_dataset
+from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "choose which training cases keep their labels, and which validate"
@@ -29,9 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out of each fold the scans of imagesUn that are of its validation or of the test subjects",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (%(default)s)")
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.scan_folder import by_channel, numbered_cases
     from nnunet_cmc.data.format.splits import held_out_scans, make_folds, make_splits, write_splits
 
@@ -61,9 +63,9 @@ def run(args: argparse.Namespace) -> None:
             f"Unlabelled scans of validation or test subjects: {scans}. "
             + ("They are left out." if args.inductive else "They are trained on; --inductive leaves them out.")
         )
-    print("Written:", *files)
     if any(file.with_name("dataset_fingerprint.json").is_file() for file in files):
         print("Plan and preprocess again: the intensity statistics in existing plans come from the labels of before.")
+    return Outcome({"dataset": raw.name, "folds": splits, "held_out_scans": held_out}, files)
 
 
 def _with_measured_presence(description: DatasetDescription, cases: dict[str, dict[int, str]]) -> DatasetDescription:

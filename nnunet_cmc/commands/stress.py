@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cmc.commands.arguments import add_model, model_folder
+from nnunet_cmc.commands.outcome import Outcome, add_json
 
 HELP = "predict and judge a test set with modalities missing, and with one misaligned: tables and curves"
 
@@ -25,9 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-np", dest="processes", type=int, help="of preprocessing, export and judging (3; on a CPU everything in one)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the directions of misalignment (%(default)s)")
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.stress_figures import save_stress_figures
     from nnunet_cmc.evaluation.stress_results import save_stress, summarize
@@ -52,12 +54,13 @@ def run(args: argparse.Namespace) -> None:
     )
     names = description.modalities
     written = save_stress(evaluations, names, args.output)
-    written += save_stress_figures(summarize(evaluations, names), names, args.output)
+    summary = summarize(evaluations, names)
+    written += save_stress_figures(summary, names, args.output)
     print(f"\n{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}")
     for condition, evaluation in evaluations.items():
         dice, assd = (evaluation.mean(metric).mean for metric in ("Dice", "ASSD"))
         print(f"{condition.name:<24}{len(evaluation.cases):>6}{dice:>8.3f}{assd:>11.2f}")
-    print(f"\nWritten: {', '.join(map(str, written))}")
+    return Outcome({"conditions": summary}, written)
 
 
 def _load(model: Path, args: argparse.Namespace) -> Any:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_cmc.commands.arguments import add_dataset, preprocessed_dataset
+from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
@@ -24,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--modality", metavar="NAME", help="fill the parts of this modality only, and those that modalities share"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the weights that FILE does not have (%(default)s)")
+    add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     import torch
 
     from nnunet_cmc.evaluation.tables import text_table
@@ -57,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
     rows = [["", *next(iter(counts.values()))]]
     rows += [[part, *map(str, outcomes.values())] for part, outcomes in counts.items()]
     print(text_table(rows, numbers_from=1))
-    options = f"-p {args.plans} -tr {args.trainer} -pretrained_weights {args.output}"
-    print(f"Written: {args.output}, for nnUNetv2_train {options}")
+    print(f"\nTrain with -p {args.plans} -tr {args.trainer} -pretrained_weights {args.output}")
+    return Outcome({"checkpoint": what, "tensors": counts}, [args.output])
 
 
 def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, DatasetDescription]:

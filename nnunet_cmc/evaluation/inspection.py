@@ -36,6 +36,18 @@ class CaseSummary(NamedTuple):
     ranges: dict[str, tuple[float, float]]  # 1st and 99th percentile of each present modality's values
     volumes: dict[str, float]  # ml of each class in the label; empty without a label
 
+    def as_json(self) -> dict:
+        """Return what there is to say, with paths as texts."""
+        return {
+            **self.case._asdict(),
+            "images": {modality: str(self.case.images[modality]) for modality in self.ranges},
+            "label": str(self.case.label) if self.case.label else None,
+            "size": self.grid.size,
+            "spacing_mm": self.grid.spacing,
+            "percentiles_1_99": self.ranges,
+            "volumes_ml": self.volumes,
+        }
+
 
 def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
     """Find all cases of a raw dataset, training first, then unlabelled, then test; ValueError if there is none."""

@@ -137,6 +137,10 @@ def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys)
     assert not nnunet.commands
     assert (tmp_path / "out" / "comparison.json").read_text() == before
     assert "Nothing is left to train." in capsys.readouterr().out
+    assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta", "--json")) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {str(tmp_path / "out" / "comparison.csv"), str(tmp_path / "out" / "report.html")} < {*result.pop("written")}
+    assert result == json.loads(before)
 
 
 def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsys):

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK
 
 from nnunet_cmc.commands import convert
+from nnunet_cmc.commands.main import main
 
 
 @pytest.fixture
@@ -45,13 +46,28 @@ def test_registered_and_its_summary(run, volumes, capsys):
     assert dataset_json["channel_names"] == {"0": "CT", "1": "MR"}
     assert dataset_json["labels"] == {"background": 0, "liver": 1}
     assert dataset_json["cmc"]["present_channels"] == {"a": [0, 1], "b": [0], "t": [0], "u": [0]}
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[-5:]] == [
-        [str(folder)],
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[-4:]] == [
         ["cases", "CT", "MR"],
         ["labelled", "2", "2", "1"],
         ["unlabelled", "1", "1", "0"],
         ["test", "1", "1", "0"],
     ]
+
+
+def test_the_summary_for_a_script(nnunet_folders, tmp_path, volumes, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    volumes("ct/a", "ct/u", "mr/a", "labels/a")
+    sources = ["--images", "CT=ct", "MR=mr", "--labels", "labels", "--classes", "liver=1", "-np", "1"]
+    assert main(["convert", "folders", "-d", "12", "--name", "Two", *sources, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "dataset": "Dataset012_Two",
+        "cases": {
+            "labelled": {"cases": 1, "CT": 1, "MR": 1},
+            "unlabelled": {"cases": 1, "CT": 1, "MR": 0},
+            "test": {"cases": 0, "CT": 0, "MR": 0},
+        },
+        "written": [str(nnunet_folders / "raw" / "Dataset012_Two")],
+    }
 
 
 def test_separate_with_a_test_part(run, volumes):
@@ -205,7 +221,7 @@ def test_what_each_dataset_takes(monkeypatch, words, function, dataset_id, optio
         return Path("Dataset")
 
     monkeypatch.setattr(f"nnunet_cmc.dataset_conversion.{function}", convert_it)
-    monkeypatch.setattr(convert, "_print_summary", lambda folder: None)
+    monkeypatch.setattr(convert, "_summarize", lambda folder: {})
     parser = argparse.ArgumentParser()
     convert.add_arguments(parser)
     convert.run(parser.parse_args([*words, "-i", "archive"]))

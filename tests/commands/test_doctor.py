@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -14,8 +15,8 @@ from nnunet_cmc.registration import hook
 from nnunet_cmc.registration.classes import CLASSES
 
 
-def run_doctor(**environment: str) -> subprocess.CompletedProcess:
-    code = "import sys; from nnunet_cmc.commands.main import main; sys.exit(main(['doctor']))"
+def run_doctor(*more: str, **environment: str) -> subprocess.CompletedProcess:
+    code = f"import sys; from nnunet_cmc.commands.main import main; sys.exit(main(['doctor', *{more}]))"
     env = {key: value for key, value in os.environ.items() if key != hook.SWITCH} | environment
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
 
@@ -32,13 +33,17 @@ def test_an_installation_that_works(tmp_path):
 
 
 def test_without_the_hook_it_fails_and_says_why():
-    process = run_doctor(**{hook.SWITCH: "0"})
+    process = run_doctor("--json", **{hook.SWITCH: "0"})
     assert process.returncode == 1
-    (line,) = (line for line in process.stdout.splitlines() if line.startswith("BROKEN"))
+    (line,) = (line for line in process.stderr.splitlines() if line.startswith("BROKEN"))
     assert line.split()[1:3] == ["start-up", "hook"]
     assert f"unset {hook.SWITCH}" in line
-    assert process.stderr.startswith("nnunet_cmc: error: 1 of ")
-    assert "works here" not in process.stdout
+    assert "nnunet_cmc: error: 1 of " in process.stderr
+    assert "works here" not in process.stderr
+    result = json.loads(process.stdout)
+    (broken,) = (check for check in result["checks"] if check["status"] == "BROKEN")
+    assert broken["subject"] == "start-up hook"
+    assert result["counts"]["BROKEN"] == 1
 
 
 def test_a_class_that_does_not_load_is_broken(monkeypatch):

@@ -37,27 +37,30 @@ def run(folders, *more):
     parser = argparse.ArgumentParser()
     evaluate.add_arguments(parser)
     arguments = ["-r", str(folders / "reference"), "-p", str(folders / "prediction"), "-np", "1", *more]
-    evaluate.run(parser.parse_args(arguments))
+    return evaluate.run(parser.parse_args(arguments))
 
 
 def test_writes_beside_the_predictions_and_prints_the_table(folders, capsys):
-    run(folders)
+    outcome = run(folders)
     summary = json.loads((folders / "prediction" / "summary.json").read_text())
     assert summary["foreground_mean"]["Dice"] == 1
     assert len((folders / "prediction" / "summary.csv").read_text().splitlines()) == 3
     printed = capsys.readouterr().out
     assert "CT: 1 case," in printed
     assert "MR: 1 case," in printed
+    assert outcome.written == [folders / "prediction" / f"summary.{ending}" for ending in ("json", "csv", "md", "tex")]
+    assert outcome.numbers["predictions"]["prediction"]["CT"]["Dice"]["liver"]["mean"] == 1
 
 
 def test_output_folder_tolerance_and_predictions_without_reference(folders, capsys):
     (folders / "reference" / "b.nii.gz").unlink()
-    run(folders, "-o", str(folders / "new" / "out"), "--tolerance", "3.5")
+    outcome = run(folders, "-o", str(folders / "new" / "out"), "--tolerance", "3.5")
     assert json.loads((folders / "new" / "out" / "summary.json").read_text())["cmc"]["nsd_tolerance_mm"] == 3.5
     assert not (folders / "prediction" / "summary.json").exists()
     printed = capsys.readouterr().out
     assert "NSD at 3.5 mm" in printed
     assert "prediction: predicted, but without a reference and not judged: b." in printed
+    assert outcome.numbers["without_reference"] == {"prediction": ["b"]}
 
 
 @pytest.mark.parametrize("dataset", ["777", "Dataset777_Liver"])

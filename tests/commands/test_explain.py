@@ -1,5 +1,6 @@
 """``nnunet_cmc explain`` with a tiny network of random weights."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -32,9 +33,11 @@ def another(dataset):
     return "CMCTrainer_noCSC"
 
 
-def test_models_side_by_side_with_nnunets_own_prediction(dataset, another, tmp_path):
+def test_models_side_by_side_with_nnunets_own_prediction(dataset, another, tmp_path, capsys):
     alone, output = tmp_path / "alone", tmp_path / "out"
-    assert explain(dataset, alone, "--cases", "x") == 0
+    assert explain(dataset, alone, "--cases", "x", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert all(Path(file).exists() for file in [*result["written"], *result["cases"]["x"]["CMCTrainer"].values()])
     assert {str(file.relative_to(alone)) for file in alone.rglob("*.*")} == {
         "x.png", "activation/CMCTrainer/x.nii.gz", "prediction/CMCTrainer/x.nii.gz"
     }  # fmt: skip

@@ -1,12 +1,15 @@
 """nnunet_cmc inspect: the tables, and the pictures with what each case is."""
 
 import argparse
+import json
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 
 from nnunet_cmc.commands import inspect
+from nnunet_cmc.utils.files import to_json
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 12, 14)
@@ -30,7 +33,7 @@ def run(tmp_path, monkeypatch):
     def run(*words):
         parser = argparse.ArgumentParser()
         inspect.add_arguments(parser)
-        inspect.run(parser.parse_args(["-d", "1", *words]))
+        return inspect.run(parser.parse_args(["-d", "1", *words]))
 
     return run
 
@@ -48,8 +51,8 @@ def test_what_the_dataset_holds(make_dataset, write_volume, run, capsys):
     }
     folder = make_dataset(cases, spacing=(2.0, 2.0, 5.0))
     write_volume(folder / "imagesTs" / "t_0001.nii.gz", scan(1), (1.0, 1.0, 5.0))
-    run()
-    parts, grids, volumes, _, written = tables(capsys.readouterr().out)
+    outcome = run()
+    parts, grids, volumes, _ = tables(capsys.readouterr().out)
     assert parts[0] == ["cases", "labelled", "subjects", "CT", "MR"]
     assert parts[2:] == [
         ["training", "2", "2", "2", "2", "1"],
@@ -59,7 +62,11 @@ def test_what_the_dataset_holds(make_dataset, write_volume, run, capsys):
     assert " ".join(grids[2]).startswith("CT 14, 12, 6 2, 2, 5 -9")
     assert " ".join(grids[3]).startswith("MR 14, 12, 6 2 (1 .. 2), 2 (1 .. 2), 5 ")
     assert volumes[2:] == [["liver", "2", "of", "2", "0.4"], ["spleen", "1", "of", "2", "0.4"]]  # 20 voxels of 20 mm3
-    assert written == [["Written:", "inspect_Dataset001_Test/index.html"]]
+    assert outcome.written == [Path("inspect_Dataset001_Test/index.html")]
+    a, *_, t = json.loads(to_json(outcome.numbers))["cases"]
+    assert a["images"].keys() == a["percentiles_1_99"].keys() == {"CT"}
+    assert a["volumes_ml"] == pytest.approx({"liver": 0.4, "spleen": 0.4})
+    assert (t["name"], t["part"], t["label"], t["size"], t["spacing_mm"]) == ("t", "test", None, [14, 12, 6], [1, 1, 5])
 
 
 def test_the_page_shows_a_row_for_each_case(make_dataset, run, tmp_path):

@@ -12,7 +12,7 @@ from nnunet_cmc.commands import split
 def run(*words):
     parser = argparse.ArgumentParser()
     split.add_arguments(parser)
-    split.run(parser.parse_args([str(word) for word in words]))
+    return split.run(parser.parse_args([str(word) for word in words]))
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def dataset(make_dataset):
 
 @pytest.mark.parametrize("name", ["1", "Dataset001_Test"])
 def test_one_fold_for_each_fraction(dataset, capsys, name):
-    run("-d", name, "--labeled", 0.25, 1.0, "--val", 0.2, "--seed", 4)
+    outcome = run("-d", name, "--labeled", 0.25, 1.0, "--val", 0.2, "--seed", 4)
     splits = json.loads((dataset / "splits_final.json").read_text())
     sizes = [{key: len(cases) for key, cases in fold.items()} for fold in splits]
     assert sizes == [{"train": 3, "val": 3, "unlabeled": 9}, {"train": 12, "val": 3}]
@@ -41,7 +41,8 @@ def test_one_fold_for_each_fraction(dataset, capsys, name):
         ["unlabelled", "3", "0", "3"],
         ["validation", "3", "3", "2"],
     ]
-    assert f"Written: {dataset / 'splits_final.json'}" in said
+    assert outcome.numbers == {"dataset": "Dataset001_Test", "folds": splits, "held_out_scans": [[], []]}
+    assert outcome.written == [dataset / "splits_final.json"]
     assert "Plan and preprocess again" not in said
 
 

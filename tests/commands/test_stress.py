@@ -34,8 +34,12 @@ def test_predicts_judges_and_draws(dataset, tmp_path, capsys):
     assert len(set(dice.values())) > 5, "what is given makes a difference"
 
     before = (output / "stress.json").read_text()
-    assert stress(dataset, output) == 0
+    capsys.readouterr()
+    assert stress(dataset, output, "--json") == 0
     assert (output / "stress.json").read_text() == before
+    result = json.loads(capsys.readouterr().out)
+    assert {"conditions": result["conditions"]} == json.loads(before)
+    assert {Path(file).name for file in result["written"]} == {"stress.csv", "stress.json", *figures}
     assert stress(dataset, output, "--seed", "1") == 1
     assert "has predictions of another stress test, with other seed (" in capsys.readouterr().err
 

@@ -1,0 +1,61 @@
+"""What a command did: its numbers, and the files it wrote, shown in one way for all commands, or printed as JSON."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``run`` of a command returns.
+
+    Attributes:
+        numbers: what ``--json`` prints, beside the key ``written``.
+        written: files, or folders of files.
+    """
+
+    numbers: Mapping[str, Any]
+    written: Sequence[Path] = ()
+
+
+class PartialError(RuntimeError):
+    """An error after which there is an outcome: a check of several, or a run of several, failed."""
+
+    def __init__(self, message: str, outcome: Outcome):
+        super().__init__(message)
+        self.outcome = outcome
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON on stdout, and everything else on stderr"
+    )
+
+
+def show(outcome: Outcome, as_json: bool) -> None:
+    """Print the result as JSON, or only what was written: commands print the rest themselves."""
+    written = list(map(str, outcome.written))
+    if as_json:
+        from nnunet_cmc.utils.files import to_json
+
+        print(to_json({**outcome.numbers, "written": written}, indent=2))
+    elif written:
+        print(f"\nWritten: {', '.join(written)}")
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Print to stderr what this process, and those that it starts, print to stdout."""
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
