@@ -102,7 +102,9 @@ def _messages(file: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
             continue
-        if not (isinstance(node.exc.func, ast.Name) and node.exc.func.id in ("ValueError", "RuntimeError")):
+        if not (
+            isinstance(node.exc.func, ast.Name) and node.exc.func.id in ("ValueError", "RuntimeError", "PartialError")
+        ):
             continue
         text = " ".join(_text(node.exc.args[0], constants).split())
         if len(re.findall("[a-z]{2,}", text)) < 3:  # hands on a message from elsewhere

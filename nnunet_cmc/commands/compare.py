@@ -158,7 +158,7 @@ def _compare(
     for system in systems:
         print(f"Evaluating {system.name}", flush=True)
         of_folds = {
-            fold: evaluate_folder(cases.labels, predictions[system, fold], cases.description, processes, progress=False)
+            fold: evaluate_folder(cases.labels, predictions[system, fold], cases.description, processes)
             for fold, cases in judged.items()
         }
         evaluations[system.name] = pool(of_folds)

@@ -12,15 +12,17 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, median
 from subprocess import Popen
 
 from nnunet_cmc.commands.compared_systems import System
+from nnunet_cmc.commands.expected_time import CHECKPOINTS, EPOCH_TIME, epochs_left, expected_seconds, seconds_per_case
 from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, terminate
-from nnunet_cmc.commands.training_time import CHECKPOINTS, EPOCH_TIME, epochs_left, expected_seconds
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.files import atomic_write
 
-UNKNOWN = "not known before the first epoch"
+UNKNOWN = "time not known yet"
+TOLD = 10  # times that a training or prediction says how much is left
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 
 
@@ -42,6 +44,11 @@ class Run:
     def name(self) -> str:
         """Name for the screen."""
         return f"{self.system.name}, fold {self.fold}"
+
+    @property
+    def number_of_cases(self) -> int:
+        """Number of cases to predict, each of which has a file for every channel."""
+        return len(list(self.images.glob("*_0000.*")))
 
     @property
     def folder(self) -> Path:
@@ -84,26 +91,43 @@ class Settings:
 
 
 def plan_text(runs: Sequence[Run], jobs: int) -> str:
-    """Describe what will be done, and how long the trainings are expected to take."""
-    rows, times = [["system", "fold", "training", "prediction", "expected time of the training"]], []
-    for run in runs:
-        training = "done" if run.is_trained else "to continue" if run.has_begun else "to do"
-        seconds = None if run.is_trained else expected_seconds(run.folder)
-        if not run.is_trained:
-            times.append(seconds)
-        time_left = "" if run.is_trained else UNKNOWN if seconds is None else f"about {elapsed(seconds)}"
-        rows.append([run.system.name, run.fold, training, "done" if run.is_predicted else "to do", time_left])
-    return f"{text_table(rows)}\n\n{_total(times, jobs)}"
+    """Describe what will be done, and how long it is expected to take."""
+    rows = [["system", "fold", "training", "prediction"]]
+    rows += [[run.system.name, run.fold, *map(_step, _states(run), _seconds(run, runs))] for run in runs]
+    return f"{text_table(rows)}\n\n{time_left(runs, jobs)}"
 
 
-def _total(times: Sequence[float | None], jobs: int) -> str:
-    if not times:
-        return "Nothing is left to train."
+def time_left(runs: Sequence[Run], jobs: int) -> str:
+    """Say how many trainings and predictions are to do, and for how long, by what earlier ones of ``runs`` took."""
+    number = [sum(not run.is_trained for run in runs), sum(not run.is_predicted for run in runs)]
+    if not any(number):
+        return "Nothing is left to train or to predict."
+    times = [seconds for run in runs for seconds in _seconds(run, runs)]
     known = [seconds for seconds in times if seconds is not None]
-    total = f"about {elapsed(sum(known))} in sum, by the epochs of earlier runs" if known else UNKNOWN
-    others = f"; of {len(times) - len(known)} {UNKNOWN}" if 0 < len(known) < len(times) else ""
+    total = f"about {elapsed(sum(known))} in sum, by earlier runs" if any(known) else UNKNOWN
+    others = f"; of {len(times) - len(known)} {UNKNOWN}" if any(known) and len(known) < len(times) else ""
     at_once = "one at a time" if jobs == 1 else f"{jobs} at the same time"
-    return f"{len(times)} to train, {at_once}; expected time: {total}{others}. Predictions come on top."
+    return f"To train: {number[0]}, to predict: {number[1]}, {at_once}; expected time: {total}{others}."
+
+
+def _states(run: Run) -> tuple[str, str]:
+    training = "done" if run.is_trained else "to continue" if run.has_begun else "to do"
+    return training, "done" if run.is_predicted else "to do"
+
+
+def _seconds(run: Run, runs: Sequence[Run]) -> tuple[float | None, float | None]:
+    """Estimate the rest of the training, and the prediction; 0 for what is done, None where nothing tells."""
+    training = 0.0 if run.is_trained else expected_seconds(run.folder)
+    if run.is_predicted:
+        return training, 0.0
+    finished = [other for other in runs if other.is_predicted]
+    own = [other for other in finished if other.system == run.system] or finished
+    each = [seconds for other in own if (seconds := seconds_per_case(other.predictions)) is not None]
+    return training, run.number_of_cases * median(each) if each else None
+
+
+def _step(state: str, seconds: float | None) -> str:
+    return state if state == "done" else f"{state}, {UNKNOWN if seconds is None else f'about {elapsed(seconds)}'}"
 
 
 class Runner:
@@ -128,7 +152,7 @@ class Runner:
         failures: dict[Run, CommandError] = {}
         self.logs.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self.jobs) as pool, _sigterm_exits():
-            futures = {pool.submit(self._do, run): run for run in runs if not run.is_predicted}
+            futures = {pool.submit(self._do, run, runs): run for run in runs if not run.is_predicted}
             try:
                 for future in as_completed(futures):
                     try:
@@ -144,13 +168,14 @@ class Runner:
                 raise
         return failures
 
-    def _do(self, run: Run) -> None:
+    def _do(self, run: Run, runs: Sequence[Run]) -> None:
         if not run.is_trained:
             self._train(run)
         shutil.rmtree(run.predictions, ignore_errors=True)  # of an earlier checkpoint
         run.predictions.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(run.predictions) as folder:
-            self._command(run, "predict", self.prediction(run, folder))
+            self._predict(run, folder)
+        print(f"[{self._elapsed()}] {time_left(runs, self.jobs)}", flush=True)
 
     def training(self, run: Run) -> list[str]:
         """Return the command that trains ``run`` to its end."""
@@ -169,17 +194,33 @@ class Runner:
         return ["nnUNetv2_predict", *model, "-device", one.device, *more, *files]
 
     def _train(self, run: Run) -> None:
-        told = False
+        seconds: list[float] = []
+        left = 0
 
         def tell(line: str) -> None:
-            nonlocal told
-            if not told and (measured := EPOCH_TIME.search(line)):
-                told = True
-                if (left := epochs_left(run.folder)) is not None:
-                    seconds = float(measured[1]) * max(0, left - 1)
-                    self._say(run, f"{measured[1]} s for its first epoch, so about {elapsed(seconds)} to go")
+            nonlocal left
+            if measured := EPOCH_TIME.search(line):
+                left = left - 1 if seconds else (epochs_left(run.folder) or 0) - 1
+                seconds.append(float(measured[1]))
+                self._say_left(run, "epochs", len(seconds), left, fmean(seconds))
 
         self._command(run, "train", self.training(run), tell)
+
+    def _predict(self, run: Run, folder: Path) -> None:
+        begun: list[float] = []
+
+        def tell(line: str) -> None:
+            if line.startswith("Predicting "):
+                begun.append(time.monotonic())
+                done = len(begun) - 1
+                self._say_left(run, "cases", done, run.number_of_cases - done, (begun[-1] - begun[0]) / max(1, done))
+
+        self._command(run, "predict", self.prediction(run, folder), tell)
+
+    def _say_left(self, run: Run, what: str, done: int, left: int, seconds: float) -> None:
+        """Say how many epochs or cases are left after the first, and after each tenth of all."""
+        if left > 0 and (done == 1 or (done > 1 and done % -(-(done + left) // TOLD) == 0)):
+            self._say(run, f"{left} {what} left, about {elapsed(left * seconds)}")
 
     def _command(self, run: Run, step: str, command: list[str], line=lambda text: None) -> None:
         def started(process: Popen) -> None:
@@ -194,7 +235,10 @@ class Runner:
         self._say(run, f"{step} took {elapsed(time.monotonic() - begin)}")
 
     def _say(self, run: Run, text: str) -> None:
-        print(f"[{elapsed(time.monotonic() - self.start)}] {run.name}: {text}", flush=True)
+        print(f"[{self._elapsed()}] {run.name}: {text}", flush=True)
+
+    def _elapsed(self) -> str:
+        return elapsed(time.monotonic() - self.start)
 
 
 def why(failures: Mapping[Run, CommandError], logs: Path) -> dict[str, str]:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Outcome:
         (output / "pictures" / f"{number:03d}.png", cases[first : first + ROWS], modalities, classes)
         for number, first in enumerate(range(0, len(cases), ROWS), 1)
     ]
-    facts = [fact for page in run_parallel(_draw, jobs, processes_of(args), "Looking") for fact in page]
+    facts = [fact for page in run_parallel(_draw, jobs, processes_of(args), "Drawing") for fact in page]
     table = overview(facts, modalities, classes)
     page, pictures = output / "index.html", [file.name for file, *_ in jobs]
     write_page(page, "inspection", title=folder.name, table=table, pictures=pictures)

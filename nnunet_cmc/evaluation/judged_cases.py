@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
 from nnunet_cmc.data.format.scan_folder import numbered_cases
@@ -100,7 +101,7 @@ def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathL
         with atomic_write(folder) as new:
             for part in (images := new / "images", labels := new / "labels"):
                 part.mkdir(parents=True)
-            for name, (case, condition) in shown.items():
+            for name, (case, condition) in tqdm(shown.items(), "Preparing", unit="case"):
                 inputs = input_files(condition, name, files[case], len(names), ending, images)
                 for channel, file in enumerate(map(Path, inputs)):
                     if file.parent != images:

@@ -53,10 +53,13 @@ class StandIn:
                 raise self.failures[word["-tr"]]
             (fold / "debug.json").write_text(json.dumps({"num_epochs": "5"}))
             (fold / "training_log_1.txt").write_text("x: Epoch 0 \nx: Epoch time: 2.0 s\n" * 5)
-            line("2026: Epoch time: 120.0 s\n")
+            for _ in range(4):
+                line("2026: Epoch time: 120.0 s\n")
             (fold / "checkpoint_final.pth").write_text("weights")
         else:
             predict(word["-i"], word["-o"], word["-tr"] == CMC)
+            for case in "abcdefgh":
+                line(f"Predicting {case}:\n")
 
 
 def predict(images, output, better):
@@ -101,9 +104,14 @@ def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys)
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "Judged by validation cases (fold 0: 3), since there are no labelled test cases" in printed
-    assert printed.count("not known before the first epoch") == 4
-    assert "3 to train, one at a time; expected time: not known before the first epoch. Predictions come" in printed
-    assert "SupTrainer, fold 0: 120.0 s for its first epoch, so about 8:00 to go" in printed
+    assert len(re.findall(r"0 +to do, time not known yet  to do, time not known yet", printed)) == 3
+    assert "To train: 3, to predict: 3, one at a time; expected time: time not known yet." in printed
+    said = [f"SupTrainer, fold 0: {left} epochs left, about {2 * left}:00" for left in (4, 3, 2, 1)]
+    assert [line.partition("] ")[2] for line in printed.splitlines() if "epochs left" in line][:4] == said
+    left = re.findall("SupTrainer, fold 0: (.) cases left, about 0:00", printed)
+    assert "".join(left) == "654321"
+    assert re.search(r"\n\[.*\] To train: 2, to predict: 2, .*; of 2 time not known yet", printed)
+    assert "] Nothing is left to train or to predict." in printed
     train, predicted = (
         [" ".join(command) for command in nnunet.commands if command[0] == f"nnUNetv2_{what}"]
         for what in ("train", "predict")
@@ -136,7 +144,7 @@ def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys)
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0
     assert not nnunet.commands
     assert (tmp_path / "out" / "comparison.json").read_text() == before
-    assert "Nothing is left to train." in capsys.readouterr().out
+    assert "Nothing is left to train or to predict." in capsys.readouterr().out
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta", "--json")) == 0
     result = json.loads(capsys.readouterr().out)
     assert {str(tmp_path / "out" / "comparison.csv"), str(tmp_path / "out" / "report.html")} < {*result.pop("written")}
@@ -146,10 +154,19 @@ def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys)
 def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsys):
     assert compare(tmp_path, SUP, CMC) == 0
     capsys.readouterr()
+    for name, seconds in {SUP: 80, CMC: 160}.items():  # for 8 cases; fold 0 has 7, fold 1 has 6
+        folder = tmp_path / "out" / "predictions" / f"{name}__CMCNNUNetPlans__3d_fullres" / "fold_0"
+        (folder / "plans.json").touch()
+        begun = (folder / "plans.json").stat().st_mtime
+        for number, file in enumerate(sorted(folder.glob("*.nii.gz")), 1):
+            os.utime(file, (begun, begun + seconds * number / 8))
     assert compare(tmp_path, SUP, CMC, folds=("0", "1"), more=("--jobs", "2")) == 0
     printed = capsys.readouterr().out
-    assert len(re.findall(r"1 +to do +to do +about 0:10", printed)) == 2
-    assert "2 to train, 2 at the same time; expected time: about 0:20 in sum, by the epochs of earlier runs." in printed
+    for seconds in ("1:00", "2:00"):
+        assert len(re.findall(rf"1 +to do, about 0:10 +to do, about {seconds}", printed)) == 1
+    assert (
+        "To train: 2, to predict: 2, 2 at the same time; expected time: about 3:20 in sum, by earlier runs." in printed
+    )
     assert "(fold 0: 3, fold 1: 2)" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]
     assert {group: found[group]["Dice"]["liver"]["n"] for group in found} == {"CT": 4, "MR": 5, "CT+MR": 4}

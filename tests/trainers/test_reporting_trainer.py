@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from short_trainers import short
 
-from nnunet_cmc.commands.training_time import EPOCH_TIME
+from nnunet_cmc.commands.expected_time import EPOCH_TIME
 from nnunet_cmc.trainers import cmc_trainer, reporting_trainer
 from nnunet_cmc.trainers.reporting_trainer import duration, epoch_line, is_not_learned
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from nnunet_cmc.commands.training_time import epochs_left, expected_seconds
+from nnunet_cmc.commands.expected_time import epochs_left, expected_seconds, seconds_per_case
 
 
 def log(fold, epochs, seconds, when=0, length=10):
@@ -50,3 +50,12 @@ def test_a_first_epoch_that_is_not_over(tmp_path):
     log(tmp_path / "fold_0", [0], 3.0)
     assert epochs_left(tmp_path / "fold_0") == 10
     assert expected_seconds(tmp_path / "fold_0") is None
+
+
+def test_a_prediction_tells_what_a_case_takes(tmp_path):
+    assert seconds_per_case(tmp_path / "none") is None
+    for name, when in {"predict_from_raw_data_args.json": 100, "b.nii.gz": 130, "a.nii.gz": 142}.items():
+        assert seconds_per_case(tmp_path) in (None, 30)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (when, when))
+    assert seconds_per_case(tmp_path) == 21

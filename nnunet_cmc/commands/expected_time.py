@@ -1,10 +1,10 @@
-"""How long a training of nnU-Net's will take, from the logs of those of the same trainer, plans and configuration."""
+"""How long a training or prediction of nnU-Net's will take, by what earlier ones left."""
 
 import re
 from pathlib import Path
 from statistics import median
 
-from nnunet_cmc.utils.files import read_json
+from nnunet_cmc.utils.files import read_json, visible
 
 EPOCH = re.compile(r"Epoch (\d+)\s*$", re.MULTILINE)
 EPOCH_TIME = re.compile(r"Epoch (?:time:|\d+ of \d+,) ([\d.]+) s")  # in logs; on the screen, of our trainers
@@ -32,6 +32,16 @@ def epochs_left(fold: Path) -> int | None:
     has_checkpoint = any((fold / name).is_file() for name in CHECKPOINTS)
     begun = [int(epoch) for log in logs[-1:] for epoch in EPOCH.findall(_text(log))] if has_checkpoint else []
     return max(0, length - max(begun, default=0))
+
+
+def seconds_per_case(predictions: Path) -> float | None:
+    """Return what a finished prediction took for each case; None if it left nothing that tells.
+
+    nnU-Net writes the arguments when it begins, and the label maps as they are predicted.
+    """
+    times = sorted(file.stat().st_mtime for file in visible(predictions))
+    number = sum(file.suffix != ".json" for file in visible(predictions))
+    return (times[-1] - times[0]) / number if number and len(times) > 1 else None
 
 
 def _length(fold: Path) -> int | None:
