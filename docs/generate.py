@@ -1,4 +1,4 @@
-"""Write what follows from the code: ``commands.md``, ``messages.md``, and the tables of trainers in ``trainers.md``.
+"""Write what follows from code and data: ``commands.md``, ``messages.md``, ``bad_input.md``, tables of ``trainers.md``.
 
     python docs/generate.py
 
@@ -9,6 +9,7 @@ import argparse
 import ast
 import re
 import textwrap
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -144,6 +145,25 @@ def _escape(text: str) -> str:
     return re.sub(r"([*<>|])", r"\\\1", text)
 
 
+def bad_input() -> str:
+    """Every kind of bad input of ``bad_input.toml``, with what the commands say of it."""
+    faults = tomllib.loads((DOCS / "bad_input.toml").read_text(encoding="utf-8"))["fault"]
+    rows = []
+    for fault in faults:
+        told = ", ".join(f'"{_escape(text)}"' for text in fault.get("says", ()))
+        told = "; ".join(filter(None, (told, _escape(fault.get("outcome", "")))))
+        rows.append(f"| {', '.join(fault['commands'])} | {_escape(fault['input'])} | {told} |")
+    parts = [
+        "# Bad input",
+        "Made by `python docs/generate.py` from `docs/bad_input.toml`, which names the test of each row.",
+        "A command stops at what is listed here before its work begins, or leaves nothing of it behind. It exits with\n"
+        "a code other than 0, and one sentence names the case, the file and the remedy; `nnUNetv2_*` commands print\n"
+        "text of their own around it. What is in quotes is part of that sentence, shortened with ….",
+        "\n".join(["| command | what is wrong | what you are told |", "|---|---|---|", *rows]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def trainers() -> str:
     """The recipes that have a name of their own, with what each is for."""
     rows = [
@@ -188,6 +208,7 @@ def with_table(text: str, name: str, table: str) -> str:
 PAGES = {
     DOCS / "commands.md": commands,
     DOCS / "messages.md": messages,
+    DOCS / "bad_input.md": bad_input,
     DOCS / "trainers.md": lambda: with_table(
         with_table((DOCS / "trainers.md").read_text(encoding="utf-8"), "trainers", trainers()), "recipes", recipes()
     ),
