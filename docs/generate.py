@@ -142,7 +142,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _escape(text: str) -> str:
-    return re.sub(r"([*<>|])", r"\\\1", text)
+    return re.sub(r"(`[^`|]*`)|([*<>|])", lambda found: found[1] or f"\\{found[2]}", text)
 
 
 def bad_input() -> str:
