@@ -82,7 +82,8 @@ def order_slices(folder: Path) -> tuple[list[Path], Grid]:
         raise ValueError(
             f"is a DICOM series whose slices are not stacked along their normal ({drift.max():.2f} mm off between "
             f"{slices[0].file.name} and {slices[int(drift.argmax())].file.name}, as with a tilted gantry): "
-            "resample it onto an upright grid, for example with dcm2niix, which corrects a tilted gantry, and give that"
+            "resample it onto an orthogonal grid, for example with dcm2niix, which corrects a tilted gantry, and give "
+            "that"
         )
     size, spacing = (*grid.size[:2], len(slices)), (*grid.spacing[:2], step)
     return [own.file for own in slices], Grid(size, spacing, slices[0].grid.origin, grid.direction)

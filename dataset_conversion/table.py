@@ -96,5 +96,5 @@ def _read(table: Path) -> list[Row]:
         label = table.parent / cells["label"] if cells.get("label") else None
         rows.append(Row(cells["subject"], cells["modality"], table.parent / cells["image"], label, part == "test"))
     if not rows:
-        raise ValueError(f"{table} has no row below its head: give it one for each scan.")
+        raise ValueError(f"{table} has no row below its header: add one for each scan.")
     return rows

@@ -19,7 +19,7 @@ SPACING = (2.5, 2.5, 2.5)  # mm along D, H, W
 def main(model: str) -> dict[str, np.ndarray]:
     """Return the label map of each request."""
     predictor = Predictor(model)  # once; nothing in the model's files is executed
-    print(f"The model knows {', '.join(predictor.modalities)}.")
+    print(f"The model has {', '.join(predictor.modalities)}.")
 
     # A predictor's arrays rise to the head, the front and the right; phantoms to the head, the back and the left.
     reference, scans = phantom(np.random.default_rng(7), spacing=SPACING)

@@ -58,7 +58,7 @@ class BasePlanner(ExperimentPlanner):
         if preprocessor_name not in (STOCK_PREPROCESSOR, ours):
             raise ValueError(
                 f"{type(self).__name__} plans the preprocessor {ours}, but -preprocessor_name asks for "
-                f"{preprocessor_name}: leave -preprocessor_name away."
+                f"{preprocessor_name}: omit -preprocessor_name."
             )
         if overwrite_target_spacing is not None and (
             len(overwrite_target_spacing) != 3 or not all(float(s) > 0 for s in overwrite_target_spacing)

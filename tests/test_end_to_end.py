@@ -111,7 +111,7 @@ def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
         "--disable_tta", "-np", 1, "-o", tmp_path / "table", "--trainers",
     ]  # fmt: skip
     output = run_command(*command, *names, environment=demo.environment)
-    assert "Judged by the 2 test cases of" in output
+    assert "Evaluated on the 2 test cases of" in output
     assert "2 to train, one at a time; expected time: not known" in output
     assert output.count("$ nnUNetv2_train") == output.count("$ nnUNetv2_predict") == 2
     assert (

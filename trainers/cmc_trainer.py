@@ -219,8 +219,8 @@ class CMCTrainer(ReportingTrainer):
         numbers = {"loss": loss, **values}
         for name in self.terms:
             if similarity := cast(LossTerm, self.terms[name]).similarity:
-                partners, strangers = similarity
-                numbers |= {f"similarity/{name}": partners, f"similarity/{name}/others": strangers}
+                positive, negative = similarity
+                numbers |= {f"similarity/{name}": positive, f"similarity/{name}/others": negative}
         numbers |= shown(batch, self.description.modalities)
         if batch.pseudo_targets is not None:
             numbers |= pseudo_foreground(batch, self.description.modalities, self.num_classes)

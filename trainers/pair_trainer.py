@@ -204,7 +204,7 @@ class PairTrainer(nnUNetTrainer):
         sided = [names[label] for label in sided_classes(labeled.dataset, transposed(LEFT_RIGHT))]
         if sided:
             classes = ", ".join(sided)
-            self.print_to_log_file(f"No mirroring: as far as one can tell, {classes} lie on one side of the body.")
+            self.print_to_log_file(f"No mirroring: in the labelled cases {classes} lie on one side of the body.")
             return ()
         axes = (
             "left and right" if self.recipe.mirrored_axes == (LEFT_RIGHT,) else f"the axes {self.recipe.mirrored_axes}"

@@ -57,7 +57,7 @@ class Length:
     validation: int | None = None
 
 
-# parts of two kinds that cannot stand together -> why
+# parts of two kinds that cannot be combined -> why
 CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, FuseSkips): "with one modality shown there is no other whose skips could be fused",
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
@@ -127,7 +127,7 @@ class Recipe:
         for_lesions: the recipe that is taken instead where classes keep no place in the body: see `choice.py`.
 
     Raises:
-        ValueError: parts that cannot stand together, that lack another, or that are named twice.
+        ValueError: parts that cannot be combined, that lack another, or that are named twice.
     """
 
     purpose: str
@@ -153,7 +153,7 @@ class Recipe:
             raise ValueError(f"A recipe names {twice[0]} twice: name it once.")
         for a, b in combinations(kinds, 2):
             if reason := CONFLICTS.get((a, b)) or CONFLICTS.get((b, a)):
-                raise ValueError(f"{a.__name__} and {b.__name__} cannot stand together, since {reason}: leave one out.")
+                raise ValueError(f"{a.__name__} and {b.__name__} cannot be combined, since {reason}: leave one out.")
         for kind in kinds:
             needed, reason = NEEDS.get(kind, (None, ""))
             if needed and needed not in kinds:

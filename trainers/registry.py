@@ -33,7 +33,7 @@ def trainer_class(name: str) -> type:
     while base not in RECIPES and (match := SUFFIX.fullmatch(base)):
         (kind, value), *_ = ((kind, value) for kind, value in match.groupdict().items() if value and kind != "base")
         if kind in said:
-            raise ValueError(f"The trainer {name} says twice how long to train: leave {said[kind]} or {value} out.")
+            raise ValueError(f"The trainer {name} sets its length twice: omit {said[kind]} or {value}.")
         base, said[kind] = match["base"], value
     if base not in RECIPES:
         raise ValueError(

@@ -35,7 +35,7 @@ class WholeScanLabels:
     def __post_init__(self):
         if not self.at or any(before >= after for before, after in zip((0.0, *self.at), (*self.at, 1.0), strict=True)):
             raise ValueError(
-                f"Rounds at {self.at} are no rising shares of a training: name one or more between 0 and 1."
+                f"Rounds at {self.at} are not increasing fractions of a training: give one or more between 0 and 1."
             )
 
     def rounds_before(self, epoch: int, epochs: int) -> int:

@@ -25,7 +25,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
     parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the model (%(default)s)")
     parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="to predict on (%(default)s)")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (%(default)s)")
 
 
 def model_folder(args: argparse.Namespace, trainer: str) -> Path:

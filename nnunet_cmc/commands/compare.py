@@ -1,4 +1,4 @@
-"""``nnunet_cmc compare``: the paper's Table 1 for one's own data: several systems, trained, predicted and judged."""
+"""``nnunet_cmc compare``: train, predict and evaluate several trainers on one dataset, as the paper's Table 1."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nnunet_cmc.evaluation.judged_cases import JudgedCases
     from nnunet_cmc.evaluation.paired_statistics import Comparison
 
-HELP = "train, predict and judge what is missing of a table of several systems on one dataset: tables, tests, report"
+HELP = "train, predict and evaluate several trainers on one dataset, and test their differences"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,19 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", nargs="+", required=True, metavar="FOLD", help="folds to train, such as 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at the same time (%(default)s)")
     parser.add_argument(
-        "-device", "--device", choices=("cuda", "cpu", "mps"), default="cuda", help="to compute on (%(default)s)"
+        "-device", "--device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (%(default)s)"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FOLDER",
-        help="for everything but what is trained, which goes to nnUNet_results; one it was interrupted in resumes; "
-        "default: comparison_DATASET, here",
+        help="folder of all results but the trained models, which go to nnUNet_results; a comparison that was "
+        "interrupted resumes in it; default: comparison_DATASET, here",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of trainings to do; nnU-Net's trainers have none (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the trainings; nnU-Net's own trainers take none (0)"
+    )
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
     parser.add_argument(
-        "-np", dest="processes", type=int, help="cases judged at the same time; default: nnUNet_def_n_proc or the cores"
+        "-np", dest="processes", type=int, help="processes of the evaluation; default: nnUNet_def_n_proc or the cores"
     )
     add_json(parser)
 
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> Outcome:
     if crashed := [run for run, error in failures.items() if error.refusal is None]:
         raise PartialError(
             f"{len(crashed)} runs failed, such as {crashed[0].name}: see {runner.logs}, and run this again when the "
-            "cause is gone; what is done stays done.",
+            "cause is gone; finished runs are kept.",
             outcome,
         )
     return outcome
@@ -107,7 +109,7 @@ def _folds(args: argparse.Namespace) -> list[str]:
 def _judged_cases(
     raw: Path, folds: Sequence[str], description: "DatasetDescription", output: Path
 ) -> tuple[dict[str, "JudgedCases"], str]:
-    """Lay out the cases that each fold is judged by, and say which they are."""
+    """Prepare the cases that each fold is evaluated on, and say which they are."""
     from nnunet_cmc.evaluation.judged_cases import labeled_test_cases, lay_out, validation_cases
 
     modalities = "from each modality alone and from all that the case has"
@@ -115,13 +117,13 @@ def _judged_cases(
         judged = dict.fromkeys(folds, lay_out(test, description, output / "cases" / "test"))
         models = f"{'the model of fold' if len(folds) == 1 else 'each model of the folds'} {', '.join(folds)}"
         return judged, (
-            f"Judged by the {len(test)} test cases of {raw / 'labelsTs'}, which {models} predicts {modalities}."
+            f"Evaluated on the {len(test)} test cases of {raw / 'labelsTs'}, which {models} predicts {modalities}."
         )
     of_folds = {fold: validation_cases(raw, fold) for fold in folds}
     judged = {fold: lay_out(cases, description, output / "cases" / f"fold_{fold}") for fold, cases in of_folds.items()}
     number = ", ".join(f"fold {fold}: {len(cases)}" for fold, cases in of_folds.items())
     return judged, (
-        f"Judged by validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "
+        f"Evaluated on validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "
         "Trainings of this package weigh the modalities by patches of them: the numbers are slightly optimistic."
     )
 

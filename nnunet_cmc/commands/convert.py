@@ -96,14 +96,14 @@ def _add_source(
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="check, and say what would become of every file")
+    parser.add_argument("--dry-run", action="store_true", help="check, list what would be written, and write nothing")
     parser.add_argument("--allow-empty-labels", action="store_true", help="accept labels that show no class at all")
     parser.add_argument(
         "--link",
         action="store_true",
         help="hard links to scans that need no change, not copies: they take no space, but are the same files",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices; default: %(default)s")
     add_processes(parser)
     add_json(parser)
 

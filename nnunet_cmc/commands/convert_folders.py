@@ -77,7 +77,7 @@ def convert(
             raise ValueError("A table names the labels and the test part itself: leave out --labels and --test-*.")
         return convert_table(dataset_id, name, table, values, **options)
     if not labels:
-        raise ValueError("--images needs --labels: one folder, or one for each modality.")
+        raise ValueError("--images needs --labels: give one folder, or one for each modality.")
     return convert_folders(
         dataset_id,
         name,

@@ -4,14 +4,14 @@ import argparse
 
 from nnunet_cmc.commands.outcome import Outcome, add_json
 
-HELP = "the whole pipeline on generated scans, on a CPU, in minutes"
+HELP = "run the whole pipeline on generated scans: a CPU suffices, in minutes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="nnunet_cmc_demo", metavar="FOLDER", help="a new folder; default: %(default)s, here"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the scans, the folds and the training; default: 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scans, the folds and the training; default: 0")
     add_json(parser)
 
 

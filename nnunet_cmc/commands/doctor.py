@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> Outcome:
     outcome = Outcome({"counts": counts, "checks": done})
     if counts["BROKEN"]:
         raise PartialError(
-            f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN; what to do is said above.", outcome
+            f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN: the remedies are listed above.", outcome
         )
     works = f"nnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings)."
     print("\n" + ("Nothing in there executes code when nnU-Net loads it." if args.verify else works))

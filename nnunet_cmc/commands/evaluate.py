@@ -8,7 +8,7 @@ from nnunet_cmc.commands.arguments import processes_of, raw_dataset
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
-HELP = "Dice, IoU, ASSD, HD95 and NSD per class and modality of one or several predictions: tables, report"
+HELP = "compute Dice, IoU, ASSD, HD95 and NSD per class and modality of one or several predictions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-d", "--dataset", metavar="ID", help="dataset ID or name; default: PREDICTION/dataset.json")
     parser.add_argument("-o", "--output", help="folder for what is written; default, for one prediction: its folder")
-    parser.add_argument("--report", action="store_true", help="write report.html with plots and the worst cases, too")
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html with plots and the worst cases as well"
+    )
     parser.add_argument(
         "-i", "--images", help="the scans, for --report; default: the folder imagesX beside the reference labelsX"
     )
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="output of nnunet_cmc stress, for --report; give it several times to compare models",
     )
     parser.add_argument(
-        "-np", "--processes", type=int, help="cases judged at the same time; default: nnUNet_def_n_proc or the cores"
+        "-np", "--processes", type=int, help="processes of the evaluation; default: nnUNet_def_n_proc or the cores"
     )
     parser.add_argument(
         "--tolerance", type=float, default=2.0, metavar="MM", help="tolerance of NSD in mm; default: %(default)g"
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> Outcome:
     for name, evaluation in evaluations.items():
         if evaluation.without_reference:
             cases = ", ".join(evaluation.without_reference)
-            print(f"\n{name}: predicted, but without a reference and not judged: {cases}.")
+            print(f"\n{name}: predicted, but without a reference and not evaluated: {cases}.")
     unjudged = {name: one.without_reference for name, one in evaluations.items()}
     return Outcome({**comparison.as_json(), "without_reference": unjudged}, written)
 

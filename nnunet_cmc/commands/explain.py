@@ -9,7 +9,7 @@ from nnunet_cmc.commands.arguments import add_model, model_folder
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
-HELP = "class activation of the fused features (HiResCAM) over the scans, of one or several models"
+HELP = "draw class activation maps (HiResCAM) of the fused features of one or several models"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
     parser.add_argument("-r", dest="reference", metavar="FOLDER", help="their label maps, if there are any")
-    parser.add_argument("-o", dest="output", required=True, metavar="FOLDER", help="for pictures and volumes")
-    parser.add_argument("--cases", nargs="+", metavar="CASE", help="these alone; default: all in the folder of scans")
-    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="activation of these alone; default: all classes")
+    parser.add_argument("-o", dest="output", required=True, metavar="FOLDER", help="folder of the pictures and volumes")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="cases to show; default: all in the folder of scans")
+    parser.add_argument("--classes", nargs="+", metavar="CLASS", help="classes to show; default: all")
     add_json(parser)
 
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> Outcome:
     ending, output = description.file_ending, Path(args.output)
     references = label_maps(args.reference, ending) if args.reference else {}
     if args.reference and (missing := [case for case in cases if case not in references]):
-        raise ValueError(f"{args.reference} lacks the references of {', '.join(missing)}: add them, or leave -r away.")
+        raise ValueError(f"{args.reference} lacks the references of {', '.join(missing)}: add them, or omit -r.")
 
     def written(trainer: str, case: str) -> dict[str, Path]:
         return {kind: output / kind / trainer / (case + ending) for kind in ("activation", "prediction")}
@@ -69,7 +69,7 @@ def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, c
     from nnunet_cmc.inference.trained_model import TrainedModel
 
     trained = TrainedModel(model, args.folds, "checkpoint_final.pth")
-    with redirect_stdout(StringIO()):  # nnU-Net talks about an option that has nothing to do with this
+    with redirect_stdout(StringIO()):  # nnU-Net prints a warning about an option that does not matter here
         predictor = trained.predictor(device=torch.device(args.device), allow_tqdm=False)
     for case in tqdm(cases, desc=trainer, unit="case"):
         explain_case(predictor, list(cases[case].values()), list(classes.values()), files[case])

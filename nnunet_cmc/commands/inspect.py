@@ -6,14 +6,17 @@ from pathlib import Path
 from nnunet_cmc.commands.arguments import add_dataset, add_processes, processes_of, raw_dataset
 from nnunet_cmc.commands.outcome import Outcome, add_json
 
-HELP = "pictures of all cases of a dataset, and a table of what it holds"
+HELP = "write a page with pictures of all cases of a dataset, and summarize the dataset in tables"
 ROWS = 10  # cases in a picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     parser.add_argument(
-        "-o", dest="output", metavar="FOLDER", help="for the page and its pictures; default: inspect_DATASET, here"
+        "-o",
+        dest="output",
+        metavar="FOLDER",
+        help="folder of the page and its pictures; default: inspect_DATASET, here",
     )
     add_processes(parser)
     add_json(parser)

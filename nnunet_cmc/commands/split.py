@@ -7,7 +7,7 @@ from nnunet_cmc.commands.arguments import add_dataset, raw_dataset
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
-HELP = "choose which training cases keep their labels, and which validate"
+HELP = "write folds: which training cases keep their labels, and which are for validation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kind.add_argument("--folds", type=int, metavar="K", help="a K-fold cross-validation with every label kept instead")
     parser.add_argument(
-        "--val", type=float, default=0.2, metavar="FRACTION", help="fraction of subjects that validate (%(default)s)"
+        "--val",
+        type=float,
+        default=0.2,
+        metavar="FRACTION",
+        help="fraction of the subjects that is for validation (%(default)s)",
     )
     parser.add_argument(
         "--inductive",

@@ -10,7 +10,7 @@ from typing import Any
 from nnunet_cmc.commands.arguments import add_model, model_folder
 from nnunet_cmc.commands.outcome import Outcome, add_json
 
-HELP = "predict and judge a test set with modalities missing, and with one misaligned: tables and curves"
+HELP = "predict and evaluate a test set with modalities missing, and with one misaligned"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,14 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
     parser.add_argument("-r", dest="reference", required=True, metavar="FOLDER", help="their label maps, as labelsTs")
     parser.add_argument(
-        "-o", dest="output", required=True, metavar="FOLDER", help="for everything; one it was interrupted in resumes"
+        "-o",
+        dest="output",
+        required=True,
+        metavar="FOLDER",
+        help="folder of all results; a test that was interrupted resumes in it",
     )
     parser.add_argument("-tr", dest="trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
     parser.add_argument(
-        "-np", dest="processes", type=int, help="of preprocessing, export and judging (3; on a CPU everything in one)"
+        "-np",
+        dest="processes",
+        type=int,
+        help="processes of preprocessing, export and evaluation (3; on a CPU everything in one)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the directions of misalignment (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the directions of misalignment (%(default)s)")
     add_json(parser)
 
 

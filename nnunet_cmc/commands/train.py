@@ -7,7 +7,7 @@ import sys
 HELP = "train on several processes or machines, under torchrun"
 
 USAGE = """\
-What nnUNetv2_train does, with its arguments, in every process that torchrun starts:
+Run nnUNetv2_train, with its arguments, in every process that torchrun starts:
   torchrun --nproc-per-node 2 -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCNNUNetPlans --c
 and on several machines that share nnU-Net's folders, the same on each (without the variable,
 restarted workers cannot find each other, since torchrun keeps the addresses of those that died):
@@ -22,7 +22,7 @@ training goes on from its last one. A single process needs no torchrun: use nnUN
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = USAGE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of nnUNetv2_train, but for -num_gpus")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of nnUNetv2_train, except -num_gpus")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,7 +35,9 @@ def run(args: argparse.Namespace) -> None:
     known.add_argument("-pretrained_weights")
     found, _ = known.parse_known_args(args.arguments)
     if found.num_gpus is not None:
-        raise ValueError("-num_gpus belongs to nnUNetv2_train: torchrun's --nproc-per-node says how many GPUs train.")
+        raise ValueError(
+            "-num_gpus belongs to nnUNetv2_train: omit it, and give the number of GPUs as torchrun's --nproc-per-node."
+        )
 
     import torch
     import torch.distributed as dist

@@ -7,7 +7,7 @@ from nnunet_cmc.commands.arguments import add_dataset, preprocessed_dataset
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
-HELP = "turn pretrained weights into a file for nnUNetv2_train -pretrained_weights"
+HELP = "convert pretrained weights into a file for nnUNetv2_train -pretrained_weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="the file to write")
     parser.add_argument(
-        "-tr", dest="trainer", default="CMCTrainer", metavar="TRAINER", help="whose network it is for (%(default)s)"
+        "-tr",
+        dest="trainer",
+        default="CMCTrainer",
+        metavar="TRAINER",
+        help="trainer of the network to fill (%(default)s)",
     )
     parser.add_argument(
         "--modality", metavar="NAME", help="fill the parts of this modality only, and those that modalities share"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the weights that FILE does not have (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights that FILE does not have (%(default)s)")
     add_json(parser)
 
 

@@ -143,6 +143,6 @@ def _read_labels(case: str, file: Path, known: set[int]) -> tuple[np.ndarray, tu
     if unknown := sorted(set(values) - known):
         raise ValueError(
             f"Case {case}: {file} has the label value(s) {', '.join(map(format_value, unknown[:5]))}, but "
-            f"dataset.json knows {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."
+            f"dataset.json has {', '.join(map(str, sorted(known)))}: correct the file or the labels in dataset.json."
         )
     return labels, image.GetSpacing()[::-1]

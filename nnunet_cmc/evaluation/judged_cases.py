@@ -1,4 +1,4 @@
-"""The cases that compared systems are judged by: scans with labels, each shown with one modality and with all it has.
+"""The cases that compared systems are evaluated on: scans with labels, shown with one modality and with all they have.
 
 What is shown of a case is a case of its own here, ``CASE_CT``, ``CASE_MR`` or ``CASE_CT+MR``: nnU-Net predicts them all
 in one go, and the evaluation finds them by the modalities that were shown.
@@ -60,7 +60,7 @@ def validation_cases(raw: Path, fold: str) -> Labeled:
     if fold == "all" or splits is None:
         raise ValueError(
             f"{raw} has no labelled test cases (imagesTs and labelsTs), and fold {fold} no validation cases of its "
-            "own to judge by instead: make folds with `nnunet_cmc split`, or add test cases."
+            "own to evaluate on instead: make folds with `nnunet_cmc split`, or add test cases."
         )
     cases = load_fold(splits, int(fold)).val
     content: dict[str, Any] = read_json(raw / "dataset.json", REMEDY)
@@ -95,7 +95,7 @@ def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathL
             shown[name] = case, condition
     if folder.is_dir():
         if set(label_maps(folder / "labels", ending)) != set(shown):
-            raise ValueError(f"{folder} holds other cases than are to be judged now: name another folder with -o.")
+            raise ValueError(f"{folder} holds other cases than are to be evaluated now: name another folder with -o.")
     else:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as new:

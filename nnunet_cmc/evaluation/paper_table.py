@@ -64,7 +64,7 @@ def notes(comparison: Comparison) -> list[str]:
     if any(cell.undefined for cell in comparison.cells.values()):
         lines.append(
             f"{MARK} undefined in cases where a class is only in the reference or only in the prediction: they are "
-            "not in this mean, so it looks better than it is."
+            "not in this mean, so it is too favourable."
         )
     fewer = []
     for group, column in product(comparison.groups, comparison.classes):
@@ -74,7 +74,9 @@ def notes(comparison: Comparison) -> list[str]:
             ends = " to ".join(map(str, dict.fromkeys((judged[0], judged[-1]))))
             fewer.append(f"{group} {column} is in {ends} of {every}")
     if fewer:
-        lines.append(f"Where neither reference nor prediction has a class, it is not judged: {', '.join(fewer)} cases.")
+        lines.append(
+            f"Where neither reference nor prediction has a class, it is not evaluated: {', '.join(fewer)} cases."
+        )
     lines += comparison.remarks
     return lines + [f"{name} has no numbers: {reason}" for name, reason in comparison.missing.items()]
 

@@ -77,8 +77,8 @@ def save_report(
     if stress:
         note = (
             "Average over classes. The reference stays with the modalities that are not moved. † and hollow: the mean "
-            "leaves out cases in which a class is only in the reference or only in the prediction, so that it looks "
-            "better than it is."
+            "leaves out cases in which a class is only in the reference or only in the prediction, so that it is "
+            "too favourable."
         )
         show("Missing and misaligned modalities", note, *stress.save_figures(figures))
     for number, (name, evaluation) in enumerate(comparison.evaluations.items()):

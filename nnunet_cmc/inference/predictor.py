@@ -163,7 +163,7 @@ class Predictor:
     def _stacked(self, volumes: Mapping[str, np.ndarray]) -> np.ndarray:
         arrays = {name: np.asarray(volume) for name, volume in volumes.items()}
         if unknown := sorted(set(arrays) - set(self.modalities)):
-            raise ValueError(f"There is no modality {unknown[0]}; the model knows {', '.join(self.modalities)}.")
+            raise ValueError(f"There is no modality {unknown[0]}; the model has {', '.join(self.modalities)}.")
         if not arrays:
             raise ValueError(f"There is no volume: give one of {', '.join(self.modalities)}, or more.")
         shapes = {array.shape for array in arrays.values()}

@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
 
 
 def verify(file: Path) -> Iterator[Verdict]:
-    """Judge a checkpoint, or each file of an exported model (``.zip``) or of the folder of a model."""
+    """Check a checkpoint, or each file of an exported model (``.zip``) or of the folder of a model."""
     if file.is_dir():
         loaded = sorted(path for path in file.rglob("*") if _is_loaded(path.name))
         if not loaded:

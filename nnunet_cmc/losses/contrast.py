@@ -26,7 +26,7 @@ class ConsistencyLoss(nn.Module):
     def __init__(self, form: str, temperature: float):
         super().__init__()
         if form not in FORMS:
-            raise ValueError(f"{type(self).__name__} knows the forms {', '.join(FORMS)}, not {form!r}.")
+            raise ValueError(f"{type(self).__name__} has the forms {', '.join(FORMS)}, not {form!r}.")
         if not temperature > 0:
             raise ValueError(f"The temperature of {type(self).__name__} must be above 0, not {temperature}.")
         self.form = form

@@ -197,7 +197,7 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
     origin = {m: sources[name.casefold()] for m, name in targets.items() if name.casefold() in sources}
     if not origin:
         raise ValueError(
-            f"{path} knows the modalities {', '.join(names.values()) or '(none)'}, of which none is "
+            f"{path} has the modalities {', '.join(names.values()) or '(none)'}, of which none is "
             f"{', '.join(targets.values())}."
         )
     weights = checkpoint["network_weights"]

@@ -170,4 +170,4 @@ def require_plain_names(cases: Iterable[Any], where: str) -> None:
     """Raise a ValueError, beginning with ``where``, if one of the ``cases`` is not a plain file name."""
     for case in cases:
         if not is_plain_name(case):
-            raise ValueError(f"{where} has the case {case!r}, which is no name of a file: rename it.")
+            raise ValueError(f"{where} has the case {case!r}, which is not a file name: rename it.")

@@ -103,7 +103,7 @@ def compare(tmp_path, *trainers, folds=("0",), more=()):
 def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys):
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
-    assert "Judged by validation cases (fold 0: 3), since there are no labelled test cases" in printed
+    assert "Evaluated on validation cases (fold 0: 3), since there are no labelled test cases" in printed
     assert len(re.findall(r"0 +to do, time not known yet  to do, time not known yet", printed)) == 3
     assert "To train: 3, to predict: 3, one at a time; expected time: time not known yet." in printed
     said = [f"SupTrainer, fold 0: {left} epochs left, about {2 * left}:00" for left in (4, 3, 2, 1)]
@@ -180,7 +180,7 @@ def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volum
         write_volume(raw / "labelsTs" / f"{case}.nii.gz", LABEL)
     assert compare(tmp_path, SUP, CMC, folds=("0", "1")) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
-    assert "Judged by the 2 test cases of" in printed
+    assert "Evaluated on the 2 test cases of" in printed
     assert "which each model of the folds 0, 1 predicts from each" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]["CT"]["Dice"]["liver"]
     assert (found["n"], found["against_first"]["n"]) == (4, 2), "two predictions of each of two patients"

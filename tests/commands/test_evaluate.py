@@ -59,7 +59,7 @@ def test_output_folder_tolerance_and_predictions_without_reference(folders, caps
     assert not (folders / "prediction" / "summary.json").exists()
     printed = capsys.readouterr().out
     assert "NSD at 3.5 mm" in printed
-    assert "prediction: predicted, but without a reference and not judged: b." in printed
+    assert "prediction: predicted, but without a reference and not evaluated: b." in printed
     assert outcome.numbers["without_reference"] == {"prediction": ["b"]}
 
 
@@ -109,7 +109,7 @@ def test_several_predictions_are_compared_in_a_folder_of_their_own(folders, caps
     assert json.loads((folders / "out" / "comparison.json").read_text())["first"] == "prediction"
     printed = capsys.readouterr().out
     assert "Difference to prediction" in printed
-    assert "0.1: predicted, but without a reference and not judged: c." in printed
+    assert "0.1: predicted, but without a reference and not evaluated: c." in printed
 
 
 def test_names_of_predictions(tmp_path):

@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_or_cannot_be_written_to(dataset, full_disk, ordinar
 def test_one_case_only(make_dataset):
     one = np.ones((2, 2, 2), np.int16)
     dataset = make_dataset({"a": ({0: one, 1: one}, one)})
-    with pytest.raises(ValueError, match=r"No subject can be spared for validation: with 1 subject.*fold all"):
+    with pytest.raises(ValueError, match=r"No subject can be used for validation: with 1 subject.*fold all"):
         run("-d", 1, "--labeled", 1)
     assert not (dataset / "splits_final.json").exists()
 

@@ -11,7 +11,7 @@ from nnunet_cmc.commands.main import main
     ("environment", "arguments", "sentence"),
     [
         ({}, [], "nnunet_cmc train is for torchrun, which was not used: start nnUNetv2_train instead."),
-        ({"LOCAL_RANK": "0"}, ["-num_gpus", "2"], "-num_gpus belongs to nnUNetv2_train: torchrun's --nproc-per-node"),
+        ({"LOCAL_RANK": "0"}, ["-num_gpus", "2"], "-num_gpus belongs to nnUNetv2_train: omit it"),
     ],
 )
 def test_what_is_refused(environment, arguments, sentence, monkeypatch, capsys):

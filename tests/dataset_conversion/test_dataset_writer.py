@@ -288,7 +288,7 @@ def test_no_file_leaves_the_dataset(pair, nnunet_folders, name):
 def test_the_fold_is_left_out_where_no_subject_can_be_spared(pair, nnunet_folders, capsys):
     folder = write(pair[:1])
     assert not (folder / "splits_final.json").exists()
-    assert "There is no splits_final.json. No subject can be spared for validation" in capsys.readouterr().out
+    assert "There is no splits_final.json. No subject can be used for validation" in capsys.readouterr().out
 
 
 def test_files_that_no_case_uses_are_named(pair, nnunet_folders, capsys):

@@ -116,7 +116,7 @@ def test_classes_for_each_modality(table, nnunet_folders):
     [
         (["subject,modality", "a,CT"], r"must have the columns subject, modality, image, label, part, but has"),
         (["subject,modality,image,mask", "a,CT,a,b"], r"must have the columns"),
-        (["subject,modality,image"], "has no row below its head"),
+        (["subject,modality,image"], "has no row below its header"),
         (["subject,modality,image", "a,,a.nii.gz"], "Line 2 of .*table.csv needs a subject, a modality, an image"),
         (["", ",,", ""], r"must have the columns .* but has \[\]"),
         (["subject,,modality,image", "a,,CT,a.nii.gz"], "must have the columns"),

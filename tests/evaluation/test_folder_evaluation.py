@@ -126,7 +126,7 @@ def test_unknown_label_values_are_refused(folders, dataset_json, write_labels, b
     labels[0, 0, :2] = 7, 9
     write_labels(folders[where] / "d.nii.gz", labels)
     text = refusal(folders, dataset_json)
-    assert f"Case d: {folders[where] / 'd.nii.gz'} has the label value(s) 7, 9, but dataset.json knows 0, 1, 2" in text
+    assert f"Case d: {folders[where] / 'd.nii.gz'} has the label value(s) 7, 9, but dataset.json has 0, 1, 2" in text
 
 
 def test_fractional_label_values_are_refused(folders, dataset_json, write_labels, blocks):

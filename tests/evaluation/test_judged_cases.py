@@ -70,12 +70,12 @@ def test_a_folder_is_taken_again_for_the_same_cases_only(raw, tmp_path, write_vo
     assert lay_out(cases, description(raw), tmp_path / "out") == judged
     assert {file: file.lstat().st_mtime_ns for file in judged.images.iterdir()} == before
     more = {**cases, "z": cases["x"]}
-    with pytest.raises(ValueError, match="out holds other cases than are to be judged now: name another folder"):
+    with pytest.raises(ValueError, match="out holds other cases than are to be evaluated now: name another folder"):
         lay_out(more, description(raw), tmp_path / "out")
 
 
 def test_what_cannot_be_judged(raw, tmp_path, write_volume):
-    with pytest.raises(ValueError, match="fold 0 no validation cases of its own to judge by instead: make folds"):
+    with pytest.raises(ValueError, match="fold 0 no validation cases of its own to evaluate on instead: make folds"):
         validation_cases(raw, "0")
     (raw / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["gone"]}]))
     with pytest.raises(ValueError, match="fold all no validation cases"):

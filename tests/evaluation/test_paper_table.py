@@ -83,7 +83,7 @@ def test_markdown_has_a_row_per_prediction_and_a_column_per_modality_and_class(c
 
 
 def test_says_in_how_many_cases_a_class_is_judged(comparison, folders, dataset_json):
-    note = "Where neither reference nor prediction has a class, it is not judged: MR spleen is in {} of 1 cases."
+    note = "Where neither reference nor prediction has a class, it is not evaluated: MR spleen is in {} of 1 cases."
     assert note.format(0) in to_markdown(comparison)
     assert "% " + note.format(0) in to_latex(comparison)
     reference, _ = folders
@@ -92,7 +92,7 @@ def test_says_in_how_many_cases_a_class_is_judged(comparison, folders, dataset_j
     both = Comparison(comparison.evaluations | {"invented": invented}, comparison.subjects)
     assert note.format("0 to 1") in to_markdown(both)
     alone = Comparison({"invented": invented}, comparison.subjects)
-    assert "it is not judged" not in to_markdown(alone)
+    assert "it is not evaluated" not in to_markdown(alone)
 
 
 def test_a_mean_without_the_worst_cases_is_not_the_best(comparison):

@@ -183,7 +183,7 @@ VOLUME = np.ones((4, 5, 6), np.float32)
 @pytest.mark.parametrize(
     ("volumes", "spacing", "sentence"),
     [
-        ({"PET": VOLUME}, (1, 1, 1), "There is no modality PET; the model knows CT, MR"),
+        ({"PET": VOLUME}, (1, 1, 1), "There is no modality PET; the model has CT, MR"),
         ({}, (1, 1, 1), "There is no volume: give one of CT, MR"),
         ({"CT": VOLUME, "MR": VOLUME[1:]}, (1, 1, 1), r"of one shape, but are \[\(3, 5, 6\), \(4, 5, 6\)\]"),
         ({"CT": VOLUME[0]}, (1, 1, 1), r"must all be \(D, H, W\), of one shape, but are \[\(5, 6\)\]"),

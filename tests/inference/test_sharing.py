@@ -145,7 +145,11 @@ HOSTILE = {
         lambda _: b'{"configurations": {"x": {"architecture": []}}}',
         "its configuration x has an architecture that describes no network",
     ),
-    "a folder elsewhere": ("m/plans.json", lambda _: b'{"configurations": {}, "plans_name": "../x"}', "no name of a"),
+    "a folder elsewhere": (
+        "m/plans.json",
+        lambda _: b'{"configurations": {}, "plans_name": "../x"}',
+        "not a folder name",
+    ),
     "a resampling": ("m/plans.json", named("resampling_fn_data", "load_pickle"), "'load_pickle' as resampling_fn_data"),
     "a resampling of labels": ("m/plans.json", named("resampling_fn_seg", "zoom"), "'zoom' as resampling_fn_seg"),
     "a resampling of probabilities": (

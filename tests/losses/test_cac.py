@@ -245,7 +245,7 @@ ALL = torch.ones(3, 2, dtype=torch.bool)
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: CACLoss("dice"), "CACLoss knows the forms printed, paired, unpaired, not 'dice'."),
+        (lambda: CACLoss("dice"), "CACLoss has the forms printed, paired, unpaired, not 'dice'."),
         (lambda: CACLoss("paired", temperature=-1), "temperature of CACLoss must be above 0, not -1"),
         (lambda: CACLoss("unpaired"), "needs num_modalities and num_classes"),
         (lambda: make("unpaired")(random_probabilities(), ALL), "needs positions"),

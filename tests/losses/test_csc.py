@@ -294,7 +294,7 @@ def test_toy_run_only_paired_finds_the_partner_channels(form, aligns):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: CSCLoss("cosine"), "CSCLoss knows the forms printed, paired, unpaired, not 'cosine'."),
+        (lambda: CSCLoss("cosine"), "CSCLoss has the forms printed, paired, unpaired, not 'cosine'."),
         (lambda: CSCLoss("paired", temperature=0), "temperature of CSCLoss must be above 0, not 0"),
         (lambda: CSCLoss("unpaired"), "needs num_modalities, num_classes and num_channels"),
         (lambda: make("unpaired")(random_features(), ALL), "needs class_weights"),

@@ -73,7 +73,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(registered, name, done):
         *(
             (
                 lambda term=term: replace(APART, terms=(SUPERVISED, Term(term)), network=(*APART.network, ShowOnly(0))),
-                f"{term.__name__} and ShowOnly cannot stand together, since with one modality shown",
+                f"{term.__name__} and ShowOnly cannot be combined, since with one modality shown",
             )
             for term in (AreaSimilarity, Relearning, Distillation)
         ),

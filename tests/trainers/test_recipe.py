@@ -178,7 +178,7 @@ def test_both_of_a_pair_of_parts_are_in_the_trainer(unpaired, pair):
                          ids=lambda pair: "-".join(kind.__name__ for kind in pair))  # fmt: skip
 def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
     for a, b in (pair, pair[::-1]):
-        with pytest.raises(ValueError, match=r"cannot stand together, since|names .* twice"):
+        with pytest.raises(ValueError, match=r"cannot be combined, since|names .* twice"):
             PARTS[b](PARTS[a](PLAIN))
 
 
@@ -200,7 +200,7 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"network": (Evidential(),)}, "Evidential needs PredictAlone, since Dempster's rule"),
         ({"terms": (Term(Supervised), Term(Discounted))}, "Discounted needs Evidential, since it is the loss"),
         ({"network": (PredictAlone(), Evidential(), ShowOnly(0)), "terms": (Term(Supervised), Term(Discounted))},
-         "Discounted and ShowOnly cannot stand together, since with one modality"),
+         "Discounted and ShowOnly cannot be combined, since with one modality"),
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
         ({"network": (SuperviseDeep(), MMFormer())}, "MMFormer builds the network anew: put it before all other"),
@@ -208,7 +208,7 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"terms": (Term(Supervised), Term(AuxiliarySupervised))}, "AuxiliarySupervised needs DecodeAlone, since"),
         ({"network": (WithPeer(),)}, "WithPeer needs CPS, since"),
         ({"network": (ShareEncoder(),)}, "ShareEncoder needs SeparateModalities, since"),
-        ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot stand"),
+        ({"network": (TrainAdapters(),), "optimizer": ConstantAdam()}, "TrainAdapters and ConstantAdam cannot be"),
     ],
 )  # fmt: skip
 def test_what_is_missing_or_there_twice_is_named(changes, sentence):

@@ -67,5 +67,5 @@ def test_an_unknown_name_is_answered_with_those_there_are(name):
 @pytest.mark.parametrize("name", ["CMCTrainer_5epochs_7epochs", "CMCTrainer_smoke_demo",
                                   "CMCTrainer_cmcbudget_cmcbudget"])  # fmt: skip
 def test_a_length_said_twice_is_refused(name):
-    with pytest.raises(ValueError, match="says twice how long to train"):
+    with pytest.raises(ValueError, match="sets its length twice"):
         trainer_class(name)

@@ -218,7 +218,7 @@ def test_stability_of_empty_classes():
 
 @pytest.mark.parametrize("at", [(), (0.5, 0.5), (0.6, 0.3), (0.0,), (1.0,), (0.5, 1.2)])
 def test_rounds_rise_within_the_training(at):
-    with pytest.raises(ValueError, match="are no rising shares of a training: name"):
+    with pytest.raises(ValueError, match="are not increasing fractions of a training: give"):
         WholeScanLabels(at)
 
 
@@ -239,5 +239,5 @@ def test_labels_of_an_earlier_training_are_forgotten(registered):
 
 
 def test_a_teacher_beside_them_is_refused():
-    with pytest.raises(ValueError, match=r"Teacher and WholeScanLabels cannot stand together"):
+    with pytest.raises(ValueError, match=r"Teacher and WholeScanLabels cannot be combined"):
         replace(SHAPES, whole_scan_labels=WholeScanLabels())

@@ -77,7 +77,7 @@ def check_plans(plans: Any, which: str = "The plans") -> None:
             names[f"data_identifier of {name}"] = content["data_identifier"]
     for key, name in names.items():
         if not is_plain_name(name):
-            raise ValueError(f"{which} have {name!r} as {key}, which is no name of a folder: {REMEDY}.")
+            raise ValueError(f"{which} have {name!r} as {key}, which is not a folder name: {REMEDY}.")
 
 
 def planned_configuration(plans: Any, name: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def make_splits(
     _validate_every_modality(description, subjects, held_out)
     if not held_out:
         raise ValueError(
-            f"No subject can be spared for validation: with {len(subjects)} subject(s), every modality would not "
+            f"No subject can be used for validation: with {len(subjects)} subject(s), every modality would not "
             "remain in the training part; add subjects, or train with fold all."
         )
 
@@ -184,7 +184,7 @@ def held_out_scans(
 ) -> list[str]:
     """List the ``unlabeled`` cases that are scans of subjects of ``val`` (and not of ``train``) or of ``test``.
 
-    A training that sees them, even without a label, is transductive: it knows subjects that it is judged by.
+    A training that sees them, even without a label, is transductive: it has seen subjects that it is evaluated on.
     """
     of_train, of_val, of_test = ({description.subject_of(case) for case in cases} for cases in (train, val, test))
     held_out = (of_val - of_train) | of_test

@@ -151,8 +151,8 @@ def _require_right_angles(cosines: np.ndarray, axes: np.ndarray) -> None:
 
 def _sheared(axes: np.ndarray) -> ValueError:
     return ValueError(
-        f"has axes that are not at right angles ({_text(axes.ravel())}): resample it onto an upright grid, for example "
-        "with nibabel.processing.resample_to_output, or correct its header"
+        f"has axes that are not at right angles ({_text(axes.ravel())}): resample it onto an orthogonal grid, for "
+        "example with nibabel.processing.resample_to_output, or correct its header"
     )
 
 

@@ -106,7 +106,7 @@ def test_a_stock_dataset_says_nothing_of_its_cases():
         ({"labels": {"liver": 1}}, '"labels" must have the background 0'),
         ({"channel_names": {}}, '"channel_names" numbered'),
         ({"cmc": {"version": 2}}, "reads version 1"),
-        ({"cmc": {"version": 1, "subjects": {"../a": "p"}}}, "which is no name of a file"),
+        ({"cmc": {"version": 1, "subjects": {"../a": "p"}}}, "which is not a file name"),
         ({"cmc": {"version": 1, "present_channels": {"c": [7]}}}, r"Case c: .* has 3 channel\(s\)"),
     ],
 )

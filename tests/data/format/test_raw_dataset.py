@@ -42,7 +42,7 @@ LISTED = {"images": ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"], "label
 @pytest.mark.parametrize(
     ("listed", "sentence"),
     [
-        ({"../../a": LISTED}, r"has the case '../../a', which is no name of a file: rename it\."),
+        ({"../../a": LISTED}, r"has the case '../../a', which is not a file name: rename it\."),
         ([], r'"dataset" must map each case to its "images" and its "label", but is \[\]: convert'),
         ({}, r'"dataset" must map each case .* but is {}: '),
         (None, r'"dataset" must map each case .* but is None: '),

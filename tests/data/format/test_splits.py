@@ -52,7 +52,7 @@ def test_every_fold_keeps_the_promises(data, val, seed, random):
     try:
         folds = make_splits(data, cases, labeled=FRACTIONS, val=val, seed=seed)
     except ValueError as error:
-        assume("spared" not in str(error) and "no labelled case" not in str(error))
+        assume("used for validation" not in str(error) and "no labelled case" not in str(error))
         raise
     shuffled = random.sample(cases, len(cases))
     assert make_splits(data, shuffled, labeled=FRACTIONS, val=val, seed=seed) == folds
@@ -142,7 +142,7 @@ def test_modality_without_a_case_is_named():
 
 def test_nobody_to_validate_on():
     presence = {"ct": [0], "mr": [1]}
-    with pytest.raises(ValueError, match=r"No subject can be spared.*2 subject"):
+    with pytest.raises(ValueError, match=r"No subject can be used for validation.*2 subject"):
         make_splits(dataset(presence), presence, labeled=[1.0], val=0.5, seed=0)
 
 
@@ -220,11 +220,11 @@ def test_no_file(tmp_path):
         ('[{"train": ["a"], "val": []}]', 'no case in "val"'),
         ('{"train": ["a"], "val": ["b"]}', "must be a list of folds"),
         ('[{"train": ["a"', "is not JSON"),
-        ('[{"train": ["../a"], "val": ["b"]}]', r"Fold 0 of .*json has the case '../a', which is no name of a file"),
-        ('[{"train": ["a"], "val": ["b"], "unlabeled": ["/a/b"]}]', "has the case '/a/b', which is no name of a file"),
+        ('[{"train": ["../a"], "val": ["b"]}]', r"Fold 0 of .*json has the case '../a', which is not a file name"),
+        ('[{"train": ["a"], "val": ["b"], "unlabeled": ["/a/b"]}]', "has the case '/a/b', which is not a file name"),
         ('[{"train": ["a"], "val": ["b"], "left_out": ["b"]}]', 'Case b is in "val" and again in "left_out"'),
         ('[{"train": ["a"], "val": ["b"], "left_out": "u"}]', "list of cases \"left_out\", but it is 'u'"),
-        ('[{"train": ["a"], "val": [".."]}]', "has the case '..', which is no name of a file"),
+        ('[{"train": ["a"], "val": [".."]}]', "has the case '..', which is not a file name"),
     ],
 )
 def test_a_file_that_cannot_be_trusted(tmp_path, text, message):

@@ -59,7 +59,7 @@ def with_shear(code, qform):
 @pytest.mark.parametrize("qform", [False, True])
 def test_a_sheared_transform_is_refused_though_itk_would_take_the_qform(tmp_path, code, qform):
     nibabel.save(with_shear(code, qform), tmp_path / "a.nii.gz")
-    with pytest.raises(ValueError, match=r"not at right angles \(1, 0, 0\.3, 0, .*resample it onto an upright grid"):
+    with pytest.raises(ValueError, match=r"not at right angles \(1, 0, 0\.3, 0, .*resample it onto an orthogonal grid"):
         read_grid(tmp_path / "a.nii.gz")
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom: the floors of docs/contributing.md."""
+"""Who may import whom: the layers of docs/contributing.md."""
 
 import sys
 from collections import Counter
@@ -7,9 +7,9 @@ from itertools import chain
 import pytest
 from source_files import ROOT, imports, modules
 
-# From the ground up. A module may import its own folder and those of lower floors, but not the other folders of its own
-# floor. What lies in the package itself loads its interface when asked, and is on the topmost floor.
-FLOORS = [
+# From the lowest up. A module may import its own folder and those of lower layers, but not the other folders of its own
+# layer. What lies in the package itself loads its interface when asked, and belongs to the topmost layer.
+LAYERS = [
     {"utils", "registration"},
     {"losses", "networks", "data"},
     {"evaluation"},
@@ -22,11 +22,11 @@ PURE = {"torch", "numpy", "dynamic_network_architectures", "monai", *sys.stdlib_
 
 
 def place(module: str) -> tuple[int, str]:
-    """Return floor and folder of ``module``, a dotted name inside the package."""
+    """Return layer and folder of ``module``, a dotted name inside the package."""
     folder = "commands" if module in ("", "__main__") else module.partition(".")[0]
-    floors = [number for number, folders in enumerate(FLOORS) if folder in folders]
-    assert floors, f"{module} stands on no floor: add its folder to FLOORS"
-    return floors[0], folder
+    layers = [number for number, folders in enumerate(LAYERS) if folder in folders]
+    assert layers, f"{module} is in no layer: add its folder to LAYERS"
+    return layers[0], folder
 
 
 def inside(module: str) -> str:
@@ -41,11 +41,11 @@ def imported(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", modules())
 def test_imports_lead_down(name):
-    floor, folder = place(inside(name))
+    layer, folder = place(inside(name))
     for other in sorted(imported(name)):
         if other.partition(".")[0] == "nnunet_cmc":
             below, neighbour = place(inside(other))
-            assert below < floor or neighbour == folder, f"{name} ({folder}) imports {other} ({neighbour})"
+            assert below < layer or neighbour == folder, f"{name} ({folder}) imports {other} ({neighbour})"
 
 
 def test_no_two_modules_have_one_name():
