@@ -112,7 +112,8 @@ def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
     ]  # fmt: skip
     output = run_command(*command, *names, environment=demo.environment)
     assert "Evaluated on the 2 test cases of" in output
-    assert "2 to train, one at a time; expected time: not known" in output
+    assert "To train: 2, to predict: 3, one at a time; expected time: not known yet." in output
+    assert "SupTrainer_smoke, fold 0: 5 cases left, about " in output
     assert output.count("$ nnUNetv2_train") == output.count("$ nnUNetv2_predict") == 2
     assert (
         "CMCTrainerPaper_adapters_smoke has no numbers: (fold 0) Adapters belong to a transformer, which the encoder"
@@ -134,7 +135,7 @@ def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
     assert {name: found["Dice"][name]["mean"] for name in demo_dice} == pytest.approx(demo_dice), "the demo's own"
 
     again = run_command(*command, *names[:2], environment=demo.environment)
-    assert "Nothing is left to train." in again
+    assert "Nothing is left to train or to predict." in again
     assert "$" not in again
 
 

@@ -21,7 +21,7 @@ from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, t
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.files import atomic_write
 
-UNKNOWN = "time not known yet"
+UNKNOWN = "not known yet"
 TOLD = 10  # times that a training or prediction says how much is left
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 
@@ -127,7 +127,11 @@ def _seconds(run: Run, runs: Sequence[Run]) -> tuple[float | None, float | None]
 
 
 def _step(state: str, seconds: float | None) -> str:
-    return state if state == "done" else f"{state}, {UNKNOWN if seconds is None else f'about {elapsed(seconds)}'}"
+    return (
+        state
+        if state == "done"
+        else f"{state}, {f'time {UNKNOWN}' if seconds is None else f'about {elapsed(seconds)}'}"
+    )
 
 
 class Runner:

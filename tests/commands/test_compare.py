@@ -105,12 +105,12 @@ def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "Evaluated on validation cases (fold 0: 3), since there are no labelled test cases" in printed
     assert len(re.findall(r"0 +to do, time not known yet  to do, time not known yet", printed)) == 3
-    assert "To train: 3, to predict: 3, one at a time; expected time: time not known yet." in printed
+    assert "To train: 3, to predict: 3, one at a time; expected time: not known yet." in printed
     said = [f"SupTrainer, fold 0: {left} epochs left, about {2 * left}:00" for left in (4, 3, 2, 1)]
     assert [line.partition("] ")[2] for line in printed.splitlines() if "epochs left" in line][:4] == said
     left = re.findall("SupTrainer, fold 0: (.) cases left, about 0:00", printed)
     assert "".join(left) == "654321"
-    assert re.search(r"\n\[.*\] To train: 2, to predict: 2, .*; of 2 time not known yet", printed)
+    assert re.search(r"\n\[.*\] To train: 2, to predict: 2, .*; of 2 not known yet", printed)
     assert "] Nothing is left to train or to predict." in printed
     train, predicted = (
         [" ".join(command) for command in nnunet.commands if command[0] == f"nnUNetv2_{what}"]
