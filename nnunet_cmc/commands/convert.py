@@ -24,7 +24,7 @@ class Published(NamedTuple):
 
 PUBLISHED = {
     "amos": Published(
-        "AMOS 2022: abdominal CT and MRI, 15 organs",
+        "convert AMOS 2022: abdominal CT and MRI, 15 organs",
         502,
         "Dataset502_AMOS",
         "the unpacked archive",
@@ -39,7 +39,7 @@ PUBLISHED = {
         },
     ),
     "mscmrseg": Published(
-        "MS-CMRSeg 2019: cardiac MRI in several sequences, 3 structures",
+        "convert MS-CMRSeg 2019: cardiac MRI in several sequences, 3 structures",
         501,
         "Dataset501_MSCMRSeg",
         "the unpacked archive",
@@ -59,7 +59,7 @@ PUBLISHED = {
         },
     ),
     "tao": Published(
-        "thyroid-associated orbitopathy: T1 and T1c MRI of the orbits, 8 structures",
+        "convert TAO (thyroid-associated orbitopathy): T1 and T1c MRI of the orbits, 8 structures",
         503,
         "Dataset503_TAO",
         "a folder for each patient, with T1.nii.gz, T1_label.nii.gz, T1c.nii.gz, T1c_label.nii.gz",
@@ -70,8 +70,7 @@ PUBLISHED = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
-    help = "any data, as folders of scans or a table"
-    folders = _add_source(sources, "folders", help, convert_folders.DESCRIPTION, None)
+    folders = _add_source(sources, "folders", convert_folders.HELP, convert_folders.DESCRIPTION, None)
     convert_folders.add_folders_arguments(folders)
     _add_common_arguments(folders)
     for name, published in PUBLISHED.items():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HELP = "any data, as folders of scans or a table"
+HELP = "convert any data, as folders of scans or a table"
 DESCRIPTION = """\
 Make nnUNet_raw/DatasetID_NAME from scans (.nii.gz .nii .nrrd .mha .mhd, or folders of one DICOM series each).
 
