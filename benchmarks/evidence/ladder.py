@@ -40,8 +40,8 @@ PAGE = records.FILE.with_name("comparison.md")
 START, END = "<!-- measured: made by benchmarks/evidence/ladder.py -->\n", "<!-- end of measured -->"
 EPOCHS = 10
 HEADINGS = {
-    LGG.name: "FLAIR and T1post of gliomas (TCGA-LGG) at 5 mm, 8 labelled and 64 unlabelled subjects, 8 judged:",
-    AMOS.name: "CT and MR made over label maps of AMOS, six organs, at 8 mm, 4 labelled and 16 unlabelled subjects, 4 judged:",
+    LGG.name: "FLAIR and T1post of gliomas (TCGA-LGG) at 5 mm, 8 subjects labelled and 64 not, 8 judged:",
+    AMOS.name: "CT and MR made over label maps of AMOS, six organs, at 8 mm, 4 subjects labelled and 16 not, 4 judged:",
 }
 
 
