@@ -14,7 +14,7 @@ from nnunet_cmc.evaluation.pages import write_page
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, notes, table_rows
 from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
-from nnunet_cmc.evaluation.results import CaseResult, Statistic
+from nnunet_cmc.evaluation.results import Statistic
 from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
 from nnunet_cmc.utils.parallel import run_parallel
@@ -83,26 +83,11 @@ def save_report(
             "better than it is."
         )
         show("Missing and misaligned modalities", note, *stress.save_figures(figures))
+    files = _case_files(comparison, scans)
     first, *_ = comparison.evaluations.values()
-    results: dict[str, dict[str, CaseResult]] = {case.case: {} for case in first.cases}
-    for name, evaluation in comparison.evaluations.items():
-        for case in evaluation.cases:
-            results[case.case][name] = case
-    files = [
-        CaseFiles(
-            case.case,
-            scans[case.case],
-            case.reference_file,
-            {name: result.prediction_file for name, result in results[case.case].items()},
-        )
-        for case in first.cases
-    ]
     jobs = [(Path(folder, "cases", one.case), one, first.classes) for one in files]
     pictures = run_parallel(save_case, jobs, processes, "Drawing cases")
-    entries = [
-        _entry(one, drawn, results[one.case], comparison.subjects[one.case], comparison.average)
-        for one, drawn in zip(files, pictures, strict=True)
-    ]
+    entries = [_entry(*drawn, comparison) for drawn in zip(files, pictures, strict=True)]
     remarks = [f"{name}: {line}" for name, one in comparison.evaluations.items() for line in one_sided_remarks(one)]
     page, means = Path(folder, "report.html"), averages(comparison)
     write_page(
@@ -127,21 +112,30 @@ def save_report(
     return page
 
 
-def _entry(
-    files: CaseFiles, pictures: CasePictures, results: Mapping[str, CaseResult], subject: str, average: str
-) -> Entry:
+def _case_files(comparison: Comparison, scans: Mapping[str, Mapping[str, Path]]) -> list[CaseFiles]:
+    predictions: dict[str, dict[str, str]] = {}
+    for name, evaluation in comparison.evaluations.items():
+        for case in evaluation.cases:
+            predictions.setdefault(case.case, {})[name] = case.prediction_file
+    first, *_ = comparison.evaluations.values()
+    return [CaseFiles(one.case, scans[one.case], one.reference_file, predictions[one.case]) for one in first.cases]
+
+
+def _entry(files: CaseFiles, pictures: CasePictures, comparison: Comparison) -> Entry:
     """Describe a case for the page: a row of slices with the reference, and one for each prediction."""
-    modalities = list(files.images)
+    case, modalities = files.case, list(files.images)
     numbers: dict[str, float] = {}
-    rows = [Row("reference", "", modalities, [("label", str(pictures.reference))])]
-    for name, result in results.items():
+    rows = [Row("reference", "", modalities, [("label", pictures.reference)])]
+    for name, evaluation in comparison.evaluations.items():
+        (result,) = (one for one in evaluation.cases if one.case == case)
         dice = {key: 100 * metrics["Dice"] for key, metrics in result.metrics.items()}
-        values = {average: Statistic.of(dice.values()).mean, **dice} if len(dice) > 1 else dice
-        numbers |= {f"Dice [%] of {name}: {key}": value for key, value in values.items()}
+        values = {comparison.average: Statistic.of(dice.values()).mean, **dice} if len(dice) > 1 else dice
+        of = f", {name}" if len(files.predictions) > 1 else ""
+        numbers |= {f"Dice [%] {key}{of}": value for key, value in values.items()}
         note = "Dice " + ", ".join(f"{key} {value:.1f} %" for key, value in values.items() if not isnan(value))
         found, wrong = pictures.predictions[name]
-        layers = [("prediction", found), ("errors", wrong), ("outline", str(pictures.outline))]
+        layers = [("prediction", found), ("outline", pictures.outline), ("errors", wrong)]
         rows.append(Row(name, note, modalities, layers))
-    group = next(iter(results.values())).modalities
-    notes = [*([f"of {subject}"] if subject != files.case else []), group]
-    return Entry(files.case, notes, {"modalities": group}, numbers, pictures, rows)
+    subject = comparison.subjects[case]
+    notes = [*([f"of {subject}"] if subject != case else []), result.modalities]
+    return Entry(case, notes, {"modalities": result.modalities}, numbers, pictures, rows)
