@@ -24,7 +24,7 @@ def save_overview(file: str | PathLike, cases: Sequence[CaseFiles], classes: Map
     titles = dict.fromkeys(title for case in cases for title in case.predictions)
     columns = [*modalities, "reference", *titles]
     colors = class_colors(classes)
-    handles = [*(Patch(color=color, label=name) for name, color in colors.items())]
+    handles = [Patch(color=color, label=name) for name, color in colors.items()]
     outline = outline_handle("white", "outline of the reference")
     rows = [row for case in cases for row in _rows(case, columns, classes, colors)]
     save_figure(draw_panels(rows, columns, [*handles, outline], margins=(0.3, 0.4))[0], file, dpi=150)
@@ -34,8 +34,7 @@ def _rows(
     case: CaseFiles, columns: Sequence[str], classes: Mapping[str, Label], colors: Mapping[str, tuple]
 ) -> list[Row]:
     """Return the panels of each slice; it shows predicted classes only if the reference has none."""
-    if case.reference is None:
-        raise ValueError(f"Case {case.case} has no reference to be drawn.")
+    assert case.reference is not None
     reference, spacing = read_volume(case.reference)
     scans = {name: window(read_volume(file)[0]) for name, file in case.images.items()}
     predictions = {title: read_volume(file)[0] for title, file in case.predictions.items()}

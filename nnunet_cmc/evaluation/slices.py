@@ -47,8 +47,8 @@ def choose_slices(
 
     They lie in the plane with the finest pixels, which is that of acquisition: across the largest spacing, and of
     isotropic scans it is the axial one. Each next slice is the one with the largest sum of the missing masks' areas
-    relative to their maxima. Further ones, up to ``count`` in all, lie as far as possible from those before; without
-    any mask they begin in the middle.
+    relative to their maxima. Further ones, up to ``count`` in all, lie as far as possible from those before, among
+    slices that show a mask as far as there are enough; without any mask they begin in the middle.
 
     Args:
         masks: boolean ``(D, H, W)``; one that is empty is left out.
@@ -58,7 +58,8 @@ def choose_slices(
     axis = max(range(3), key=lambda i: (round(spacing[i], 3), -i))
     rows, columns = (i for i in range(3) if i != axis)
     areas = np.array([mask.sum(axis=(rows, columns)) for mask in masks]).reshape(-1, shape[axis])
-    areas = areas[areas.any(axis=1)] / areas.max(axis=1, initial=0, keepdims=True)[areas.any(axis=1)]
+    areas = areas[areas.any(axis=1)]
+    areas = areas / areas.max(axis=1, keepdims=True)
     areas[areas < 0.5] = 0
     numbers: list[int] = []
     missing = np.ones(len(areas), bool)
@@ -67,10 +68,15 @@ def choose_slices(
         missing &= areas[:, numbers[-1]] == 0
     needed = max(len(numbers), 1)
 
-    margin = shape[axis] // 10  # without a class, the ends of a volume show little
-    extent = np.flatnonzero(areas.any(axis=0)) if len(areas) else np.arange(margin, shape[axis] - margin)
-    numbers = numbers or [shape[axis] // 2]
-    candidates = np.arange(extent[0], extent[-1] + 1)
+    if len(areas):
+        first, last = np.flatnonzero(areas.any(axis=0))[[0, -1]]
+    else:  # the ends of a volume show little
+        numbers, first, last = [shape[axis] // 2], shape[axis] // 10, shape[axis] - 1 - shape[axis] // 10
+    lack = count - (last + 1 - first)
+    if lack > 0:
+        first = max(0, min(first - lack // 2, shape[axis] - count))
+        last = min(first + count, shape[axis]) - 1
+    candidates = np.arange(first, last + 1)
     while len(numbers) < min(count, len(candidates)):
         distances = np.abs(candidates[:, None] - numbers).min(axis=1)
         numbers.append(int(candidates[distances.argmax()]))

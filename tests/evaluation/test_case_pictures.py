@@ -55,7 +55,7 @@ def test_slices_show_every_class(labels, count):
     masks = [labels == value for value in range(1, 5)]
     planes, needed = choose_slices(masks, labels.shape, (3, 1, 1), count)
     numbers = [plane.number for plane in planes]
-    assert len(set(numbers)) == len(numbers) <= max(count, needed)
+    assert len(set(numbers)) == len(numbers) == max(min(count, 6), needed)
     for mask in filter(np.any, masks):
         areas = mask.sum(axis=(1, 2))
         assert max(areas[numbers[:needed]]) >= areas.max() / 2
@@ -73,6 +73,15 @@ def test_organs_that_share_no_slice():
     assert 40 <= high < 55
     assert all(5 <= plane.number < 55 for plane in planes)
     assert min(np.diff(sorted(plane.number for plane in planes))) >= 10
+
+
+@pytest.mark.parametrize(("place", "expected"), [(0, range(5)), (9, range(7, 12)), (18, range(15, 20))])
+def test_a_small_lesion_is_shown_with_what_is_around_it(place, expected):
+    lesion = np.zeros((20, 8, 8), bool)
+    lesion[place : place + 2, 3, 3] = True
+    planes, needed = choose_slices([lesion], lesion.shape, (1, 1, 1), 5)
+    assert (planes[0].number, needed) == (place, 1)
+    assert sorted(plane.number for plane in planes) == pytest.approx(list(expected), abs=1)
 
 
 def test_without_a_label_slices_are_spread_from_the_middle():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -14,8 +15,8 @@ from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.paired_statistics import Comparison
 from nnunet_cmc.evaluation.report import find_scans, save_report
 
-CHANNELS = {"a": [0], "b": [1], "c #1": [0, 1]}
-SHIFTS = {"a": 2, "b": 4, "c #1": 0}  # of the predicted liver, in pixels
+CHANNELS = {"a": [0], "b": [1], "c #1's": [0, 1]}
+SHIFTS = {"a": 2, "b": 4, "c #1's": 0}  # of the predicted liver, in pixels
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +219,9 @@ def test_the_link_opens_the_viewer(page, browser, tmp_path):
             assert browser(page, f"{click} {wait} return command.open;", address=address) is False
         finally:
             server.terminate()
-    files = r"-g .*/c #1_0000.nii.gz -o .*/c #1_0001.nii.gz -s .*labelsTs/c #1.nii.gz .*moved/c #1.nii.gz .*"
+    files = r"-g .*/c #1's_0000.nii.gz -o .*/c #1's_0001.nii.gz -s .*labelsTs/c #1's.nii.gz .*moved/c #1's.nii.gz .*"
     assert re.fullmatch(files, (tmp_path / "itksnap.txt").read_text().strip())
     # and where the page is a file, it says what to type
     text = browser(page, f"{click} return document.getElementById('command').innerText;")
-    assert f'python "{page.with_name("open_case.py")}" "c #1"' in text
+    typed = next(line for line in text.splitlines() if line.startswith("python"))
+    assert shlex.split(typed) == ["python", str(page.with_name("open_case.py")), "c #1's"]

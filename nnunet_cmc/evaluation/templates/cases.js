@@ -86,8 +86,10 @@ async function open(name) {
   let title = "";
   let text = "";
   if (location.protocol === "file:") {
-    const folder = decodeURIComponent(location.pathname).replace(/^\/(?=[A-Za-z]:)/, "").replace(/[^/]*$/, "");
-    text = `python "${folder}open_case.py" "${name}"`;
+    const path = decodeURIComponent(location.pathname).replace(/[^/]*$/, "open_case.py"), drive = /^\/(?=[A-Za-z]:)/;
+    // quoted for the shell: names of cases are names of files, which may be anything
+    const quote = word => drive.test(path) ? `"${word}"` : `'${word.replaceAll("'", "'\\''")}'`;
+    text = `python ${quote(path.replace(drive, ""))} ${quote(name)}`;
     title = "This command opens the case in ITK-SNAP, 3D Slicer or napari; without the name of a case, it shows this page with links that do.";
     navigator.clipboard?.writeText(text).then(() => { command.querySelector("p").textContent += " It is in the clipboard."; }, () => {});
   } else {
