@@ -1,5 +1,6 @@
 "use strict";
-const root = document.documentElement, form = document.querySelector(".choices"), list = document.querySelector(".cases");
+const root = document.documentElement;
+const form = document.querySelector(".choices"), list = document.querySelector(".cases");
 const cases = [...list.children].map(element => ({ element, ...JSON.parse(element.dataset.case) }));
 const large = document.getElementById("large"), command = document.getElementById("command");
 const WIDTH = 190; // of a thumbnail in px, as far as the window has room
@@ -67,10 +68,14 @@ function neighbour(step) {
 }
 function inRow(step) {
   const rows = [...list.querySelectorAll(".slices")], row = rows[rows.indexOf(current.parentElement) + step];
-  return row?.children[[...current.parentElement.children].indexOf(current)] ?? row?.querySelector(".slice:not([hidden])");
+  const same = row?.children[[...current.parentElement.children].indexOf(current)];
+  return same && !same.hidden ? same : row?.querySelector(".slice:not([hidden])");
 }
 large.addEventListener("keydown", event => {
-  const move = { ArrowLeft: [neighbour, -1], ArrowRight: [neighbour, 1], ArrowUp: [inRow, -1], ArrowDown: [inRow, 1] }[event.key];
+  const moves = {
+    ArrowLeft: [neighbour, -1], ArrowRight: [neighbour, 1], ArrowUp: [inRow, -1], ArrowDown: [inRow, 1],
+  };
+  const move = moves[event.key];
   if (!move) return;
   event.preventDefault();
   enlarge(move[0](move[1]));
@@ -83,24 +88,24 @@ large.addEventListener("click", event => {
 
 // Open a case in a viewer: through the server of open_case.py, or by a command to copy where the page is a file.
 async function open(name) {
-  let title = "";
-  let text = "";
-  if (location.protocol === "file:") {
-    const path = decodeURIComponent(location.pathname).replace(/[^/]*$/, "open_case.py"), drive = /^\/(?=[A-Za-z]:)/;
-    // quoted for the shell: names of cases are names of files, which may be anything
-    const quote = word => drive.test(path) ? `"${word}"` : `'${word.replaceAll("'", "'\\''")}'`;
-    text = `python ${quote(path.replace(drive, ""))} ${quote(name)}`;
-    title = "This command opens the case in ITK-SNAP, 3D Slicer or napari; without the name of a case, it shows this page with links that do.";
-    navigator.clipboard?.writeText(text).then(() => { command.querySelector("p").textContent += " It is in the clipboard."; }, () => {});
-  } else {
+  if (location.protocol !== "file:") {
     const answer = await fetch(`open/${encodeURIComponent(name)}`, { method: "POST" }).catch(error => error);
-    if (answer.ok) return;
-    title = "The case was not opened.";
-    text = answer.text ? await answer.text() : `${answer}`;
+    if (!answer.ok) say("The case was not opened.", answer.text ? await answer.text() : `${answer}`);
+    return;
   }
+  const path = decodeURIComponent(location.pathname).replace(/[^/]*$/, "open_case.py"), drive = /^\/(?=[A-Za-z]:)/;
+  // quoted for the shell: names of cases are names of files, which may be anything
+  const quote = word => drive.test(path) ? `"${word}"` : `'${word.replaceAll("'", "'\\''")}'`;
+  const typed = `python ${quote(path.replace(drive, ""))} ${quote(name)}`;
+  const title = "This command opens the case in ITK-SNAP, 3D Slicer or napari. "
+    + "Without the name of the case it shows this page with links that do.";
+  say(title, typed);
+  navigator.clipboard?.writeText(typed).then(() => say(`${title} It is in the clipboard.`, typed), () => {});
+}
+function say(title, text) {
   command.querySelector("p").textContent = title;
   command.querySelector("code").textContent = text;
-  command.showModal();
+  if (!command.open) command.showModal();
 }
 
 list.addEventListener("click", event => {
