@@ -1,6 +1,6 @@
 """Pictures of one case for a page: its slices side by side, as one JPEG of each scan and SVG of the labels over it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -28,6 +28,7 @@ COUNT = 8  # slices of a case, unless its classes need more
 # colours unlike those of any class or scan
 ERRORS = {"false negative": "#00e5ff", "false positive": "#ffee00", "wrong class": "#ff30ff"}
 _PLANES = ("axial", "coronal", "sagittal")  # across axes to the head, to the back, and to the patient's left
+_SOLID = 'fill="{}"'
 _FILLED = 'fill="{}" fill-opacity="0.5"'
 _OUTLINED = 'fill="{0}" fill-opacity="0.2" stroke="{0}" stroke-width="1.5"'
 _WHITE = 'fill="none" stroke="white" stroke-width="1.5"'
@@ -85,63 +86,96 @@ def save_case(folder: Path, files: CaseFiles, classes: Mapping[str, Label]) -> C
     """
     folder.mkdir(parents=True, exist_ok=True)
     volumes = {modality: read_volume(file) for modality, file in files.images.items()}
-    first, spacing = next(iter(volumes.values()))
     reference = None if files.reference is None else read_volume(files.reference)[0]
     predictions = {title: read_volume(file)[0] for title, file in files.predictions.items()}
-
-    def masks() -> Iterable[np.ndarray]:
-        for labels in (reference, *predictions.values()):
-            if labels is not None:
-                yield from masks_of(labels, classes)
-        if reference is not None:
-            for labels in predictions.values():
-                yield np.any(list(errors(reference, labels, classes).values()), axis=0)
-
-    planes, needed = choose_slices(masks(), first.shape, spacing, COUNT)
+    first, spacing = next(iter(volumes.values()))
+    planes, needed = choose_slices(_shown(reference, predictions, classes), first.shape, spacing, COUNT)
     axis = planes[0].axis
     ranks = sorted(range(len(planes)), key=lambda rank: planes[rank].number, reverse=axis == 0)
-    planes = [planes[rank] for rank in ranks]
-    slices = [
-        Slice(rank, f"{_PLANES[axis]} slice {plane.number + 1} of {first.shape[axis]}")
-        for rank, plane in zip(ranks, planes, strict=True)
-    ]
-    strip = _strip(first, planes)
-    size = strip.shape[1], round(strip.shape[0] * planes[0].aspect)
+    strip = _Strip(folder, [planes[rank] for rank in ranks], first)
 
-    scans, ct = {}, []
-    for number, (modality, (volume, _)) in enumerate(volumes.items()):
-        strip = _strip(volume, planes)
-        if is_ct(volume):
-            ct.append(modality)
-            gray = compress_hounsfield(strip)
-        else:
-            gray = scale(strip, *map(float, np.percentile(volume, (1, 99.5))))
-        scans[modality] = f"{number}.jpg"
-        _save_jpeg(folder / scans[modality], gray, size)
-
+    scans = {modality: strip.save_scan(f"{i}.jpg", volumes[modality][0]) for i, modality in enumerate(volumes)}
     colors = {name: to_hex(color) for name, color in class_colors(classes).items()}
-
-    def draw(name: str, style: str, masks: Mapping[str, np.ndarray], colors: Mapping[str, str] = colors) -> str:
-        return _save_svg(folder / name, size, [(mask, style.format(colors[key])) for key, mask in masks.items()])
-
     label = outline = ""
     if reference is not None:
-        shown = dict(zip(classes, masks_of(_strip(reference, planes), classes), strict=True))
-        label = draw("reference.svg", _OUTLINED, shown)
+        shown = strip.masks(reference, classes)
+        label = strip.save_masks("reference.svg", shown, [_OUTLINED], colors)
         if predictions:
-            styles = (_HALO, _WHITE)
-            outline = _save_svg(folder / "outline.svg", size, [(m, style) for style in styles for m in shown.values()])
+            outline = strip.save_masks("outline.svg", shown, [_HALO, _WHITE], colors)
     pairs = {}
-    for number, (title, volume) in enumerate(predictions.items()):
-        labels = _strip(volume, planes)
-        found = dict(zip(classes, masks_of(labels, classes), strict=True))
-        wrong = {} if reference is None else errors(_strip(reference, planes), labels, classes)
+    for i, (title, labels) in enumerate(predictions.items()):
+        found = strip.masks(labels, classes)
+        wrong = {} if reference is None else errors(strip.cut(reference), strip.cut(labels), classes)
         pairs[title] = (
-            draw(f"prediction_{number}.svg", _FILLED, found),
-            draw(f"errors_{number}.svg", 'fill="{}"', wrong, ERRORS),
+            strip.save_masks(f"prediction_{i}.svg", found, [_FILLED], colors),
+            strip.save_masks(f"errors_{i}.svg", wrong, [_SOLID], ERRORS),
         )
-    width = size[0] // len(planes)
-    return CasePictures(slices, needed, (width, size[1]), scans, ct, label, outline, pairs)
+    captions = [f"{_PLANES[axis]} slice {planes[rank].number + 1} of {first.shape[axis]}" for rank in ranks]
+    return CasePictures(
+        slices=[Slice(rank, caption) for rank, caption in zip(ranks, captions, strict=True)],
+        needed=needed,
+        size=(strip.size[0] // len(planes), strip.size[1]),
+        scans=scans,
+        ct=[modality for modality, (volume, _) in volumes.items() if is_ct(volume)],
+        reference=label,
+        outline=outline,
+        predictions=pairs,
+    )
+
+
+def _shown(
+    reference: np.ndarray | None, predictions: Mapping[str, np.ndarray], classes: Mapping[str, Label]
+) -> Iterator[np.ndarray]:
+    """Yield the masks that the slices must show."""
+    for labels in predictions.values():
+        yield from masks_of(labels, classes)
+    if reference is not None:
+        yield from masks_of(reference, classes)
+        for labels in predictions.values():
+            yield np.any(list(errors(reference, labels, classes).values()), axis=0)
+
+
+class _Strip:
+    """Slices side by side, and the folder for their pictures; ``size`` is the width and height of those in pixels."""
+
+    def __init__(self, folder: Path, planes: Sequence[Plane], volume: np.ndarray):
+        self.folder, self.planes = folder, planes
+        rows, columns = self.cut(volume).shape
+        self.size = columns, round(rows * planes[0].aspect)  # square pixels
+
+    def cut(self, volume: np.ndarray) -> np.ndarray:
+        return np.hstack([plane.cut(volume) for plane in self.planes])
+
+    def masks(self, labels: np.ndarray, classes: Mapping[str, Label]) -> dict[str, np.ndarray]:
+        return dict(zip(classes, masks_of(self.cut(labels), classes), strict=True))
+
+    def save_scan(self, name: str, volume: np.ndarray) -> str:
+        values = self.cut(volume)
+        if is_ct(volume):
+            gray = compress_hounsfield(values)
+        else:
+            gray = scale(values, *map(float, np.percentile(volume, (1, 99.5))))
+        image = Image.fromarray(np.rint(255 * gray).astype(np.uint8))
+        with atomic_write(self.folder / name) as temporary:
+            (image if image.size == self.size else image.resize(self.size)).save(temporary, "JPEG", quality=90)
+        return name
+
+    def save_masks(
+        self, name: str, masks: Mapping[str, np.ndarray], styles: Sequence[str], colors: Mapping[str, str]
+    ) -> str:
+        """Write masks as paths of SVG, all in the first style, and above them all in the next one."""
+        rows, columns = next(iter(masks.values())).shape if masks else (1, 1)
+        paths = {key: outline_path(mask) for key, mask in masks.items()}
+        shapes = [
+            f'<path {style.format(colors[key])} d="{path}"/>' for style in styles for key, path in paths.items() if path
+        ]
+        head = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.size[0]}" height="{self.size[1]}" '
+            f'viewBox="0 0 {2 * columns} {2 * rows}" preserveAspectRatio="none" fill-rule="evenodd">'
+        )
+        thin = "<style>path{vector-effect:non-scaling-stroke}</style>"  # lines are as wide in a large picture
+        write_text(self.folder / name, "\n".join([head, thin, *shapes, "</svg>", ""]))
+        return name
 
 
 def errors(reference: np.ndarray, prediction: np.ndarray, classes: Mapping[str, Label]) -> dict[str, np.ndarray]:
@@ -177,26 +211,3 @@ def outline_path(mask: np.ndarray) -> str:
         moves = " ".join(f"{x} {y}" for x, y in np.diff(corners, axis=0))
         paths.append(f"M{corners[0, 0]} {corners[0, 1]}l{moves}z")
     return "".join(paths)
-
-
-def _strip(volume: np.ndarray, planes: Iterable[Plane]) -> np.ndarray:
-    return np.hstack([plane.cut(volume) for plane in planes])
-
-
-def _save_jpeg(file: Path, gray: np.ndarray, size: tuple[int, int]) -> None:
-    image = Image.fromarray(np.rint(255 * gray).astype(np.uint8))
-    with atomic_write(file) as temporary:
-        (image if image.size == size else image.resize(size)).save(temporary, "JPEG", quality=90)
-
-
-def _save_svg(file: Path, size: tuple[int, int], shapes: Sequence[tuple[np.ndarray, str]]) -> str:
-    """Write masks of one shape with the attributes of their paths; return the name of the file."""
-    rows, columns = shapes[0][0].shape if shapes else (1, 1)
-    paths = [f'<path {style} d="{path}"/>' for mask, style in shapes if (path := outline_path(mask))]
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" '
-        f'viewBox="0 0 {2 * columns} {2 * rows}" preserveAspectRatio="none" fill-rule="evenodd">'
-    )
-    style = "<style>path{vector-effect:non-scaling-stroke}</style>"
-    write_text(file, "\n".join([head, style, *paths, "</svg>", ""]))
-    return file.name
