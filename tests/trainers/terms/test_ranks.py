@@ -6,6 +6,7 @@ from itertools import accumulate
 
 import pytest
 import torch
+from messages import Sent
 from processes import clean_process
 from torch import Tensor
 
@@ -93,24 +94,30 @@ def together(ranks: list[tuple[CMCOutput, Batch]]) -> tuple[CMCOutput, Batch, li
         torch.cat([torch.arange(first[r], first[r + 1]), sum(labeled) + torch.arange(then[r], then[r + 1])])
         for r in range(len(ranks))
     ]
-    numbers = [torch.cat([of_rank, torch.tensor([-1])]) for of_rank in rows]  # the last one is what -1 picks
     order = torch.cat(rows).argsort()
-    in_order = lambda parts: torch.cat([part.detach() for part in parts])[order].requires_grad_(parts[0].requires_grad)  # noqa: E731
-    cat = lambda name: torch.cat([getattr(batch, name) for batch in batches])  # noqa: E731
-    renumbered = lambda name: torch.cat([new[getattr(b, name)] for new, b in zip(numbers, batches, strict=True)])  # noqa: E731
-    logits, features, present = (in_order(part) for part in list(zip(*outputs, strict=True))[:3])
-    auxiliary = {
-        name: tuple(in_order(parts) for parts in zip(*(output.auxiliary[name] for output in outputs), strict=True))
-        for name in outputs[0].auxiliary
-    }
-    deep = tuple(in_order(parts) for parts in zip(*(output.deep for output in outputs), strict=True))
+    numbers = [torch.cat([of_rank, torch.tensor([-1])]) for of_rank in rows]  # the last one is what -1 picks
+
+    def joined(*parts: Tensor) -> Tensor:
+        return torch.cat([part.detach() for part in parts])[order].requires_grad_(parts[0].requires_grad)
+
+    def of_batches(name: str) -> Tensor:
+        return torch.cat([getattr(batch, name) for batch in batches])
+
+    def renumbered(name: str) -> Tensor:
+        return torch.cat([new[getattr(batch, name)] for new, batch in zip(numbers, batches, strict=True)])
+
+    output = CMCOutput(
+        *map(joined, *(output[:3] for output in outputs)),
+        deep=tuple(map(joined, *(output.deep for output in outputs))),
+        auxiliary={name: tuple(map(joined, *(o.auxiliary[name] for o in outputs))) for name in outputs[0].auxiliary},
+    )
     batch = replace(
         batches[0],
-        **{name: cat(name)[order] for name in ("data", "fusion", "positions")},
-        **{name: cat(name) for name in ("target", "pseudo_targets", "pseudo_weights")},
+        **{name: of_batches(name)[order] for name in ("data", "fusion", "positions")},
+        **{name: of_batches(name) for name in ("target", "pseudo_targets", "pseudo_weights")},
         **{name: renumbered(name) for name in ("pairs", "swaps")},
     )
-    return CMCOutput(logits, features, present, deep, auxiliary), batch, rows
+    return output, batch, rows
 
 
 def differentiable(output: CMCOutput) -> dict[str, Tensor]:
@@ -141,20 +148,9 @@ def computed(name: str, rows: tuple[CMCOutput, Batch]) -> tuple[list[Tensor], di
 
 def bytes_sent(name: str, rows: tuple[CMCOutput, Batch]) -> int:
     """Of tensors that collective operations are given, forward and backward."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    class Counting(TorchDispatchMode):
-        total = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func.namespace == "c10d":
-                self.total += sum(x.nbytes for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
-            return func(*args, **(kwargs or {}))
-
-    with Counting() as counting:
+    with Sent() as sent:
         computed(name, rows)
-    return counting.total
+    return sent.bytes
 
 
 @pytest.fixture(scope="module")
