@@ -1,6 +1,6 @@
 """What the terms of a recipe's loss send between ranks in a step, forward and backward, counted in one process.
 
-    python benchmarks/messages.py [--trainer CMCTrainer_shapes] [--pairs 4] [--ranks 8] [--classes 14] [--sides 32 48]
+    python benchmarks/messages.py [--trainer CMCTrainer] [--pairs 4] [--ranks 8] [--classes 14] [--sides 32 48]
 
 Random predictions of registered pairs, half as many unlabelled ones as labelled, stand for those of all ranks. *MB* is
 the size of the tensors that are summed over the ranks, of each of them; gathered predictions would be what stands
@@ -54,7 +54,7 @@ def registered_pairs(labelled: int, unlabelled: int, classes: int, side: int) ->
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--trainer", default="CMCTrainer_shapes", choices=RECIPES)
+    arguments.add_argument("--trainer", default="CMCTrainer", choices=RECIPES)
     arguments.add_argument("--pairs", type=int, default=4, help="labelled ones of a rank (%(default)s)")
     arguments.add_argument("--ranks", type=int, default=8)
     arguments.add_argument("--classes", type=int, default=14, help="with background (%(default)s)")

@@ -60,7 +60,7 @@ def kept_bytes(network: nn.Module, rows: int, patch: list[int]) -> int:
 
 
 def step_gb(plan: dict, classes: int) -> float:
-    """Count the memory of a step of ``CMCTrainer_shapes`` in GB: see above."""
+    """Count the memory of a step of ``CMCTrainer_contrastTeacher`` in GB: see above."""
     with torch.device("meta"):
         network = CMCNet(MODALITIES, classes, **plan["architecture"]["arch_kwargs"])
     SuperviseDeep()(network)
