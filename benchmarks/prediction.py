@@ -1,10 +1,11 @@
-"""A case's sliding window: one modality against two, our planners against a stock PlainConvUNet of the same patch.
+"""A case's sliding window: one modality and two, against nnU-Net's own network of one channel of the same plan.
 
-    python benchmarks/prediction.py [--planners CMCPlanner ...] [--side N] [--windows 2] [--mirroring]
+    python benchmarks/prediction.py [--planner CMCPlannerNNUNet] [--side N] [--windows 4]
 
-Networks with random weights see a preprocessed case of noise, in turns: ours two windows at a time, as in
-``nnunet_cmc.Predictor``, and one, as in ``nnUNetv2_predict``, which PlainConvUNet has, too. Logits are blended in
-float16 on the case's grid: memory is that of the result and of the windows. *peak* is above what was there.
+Networks with random weights see a preprocessed case of noise, in turns, without mirroring and mirrored along one axis:
+ours two windows at a time, as ``nnUNetv2_predict`` and ``nnunet_cmc.Predictor`` do, and one at a time; nnU-Net's so,
+too, since its own predictor gives a window at a time, for which torch has slow convolutions on a CPU. *peak* is the
+memory above what was there.
 """
 
 import tempfile
@@ -34,51 +35,46 @@ def predicts(network: nn.Module, plans: dict, dataset_json: dict, predictor: nnU
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
+    arguments.add_argument("--planner", choices=PLANNERS, default="CMCPlannerNNUNet")
     arguments.add_argument("--side", type=int, help="of the patch in voxels; the planner's, if not given")
     arguments.add_argument("--trainer", default="CMCTrainer", help="whose network it is (%(default)s)")
-    arguments.add_argument("--windows", type=int, default=2, help="of a case, in a row")
-    arguments.add_argument("--mirroring", action="store_true", help="predict left and right exchanged, too")
+    arguments.add_argument("--windows", type=int, default=4, help="of a case, in a row")
     args = arguments.parse_args()
     device = begin(args)
-    table = []
-    for name in args.planners:
-        with tempfile.TemporaryDirectory() as root, quiet():
-            workspace = Workspace(root, seed=args.seed)
-            side = args.side or side_of(PLANNERS[name])
-            # so fine that nnU-Net's planner finds scans that are larger than the cube
-            plans = workspace.plan(PLANNERS[name], spacing=(100 / side,) * 3, side=side)
-        manager = PlansManager(plans).get_configuration(CONFIGURATION)
-        classes = len(workspace.dataset_json["labels"])
-        ours = trainer_class(args.trainer).build_network_architecture(None, manager, 2, classes, False)
-        stock = stock_network(side, classes)
-        both = torch.randn(2, side, side, side + (args.windows - 1) * side // 2)
-        one = both.clone()
-        one[1] = 0
+    with tempfile.TemporaryDirectory() as root, quiet():
+        workspace = Workspace(root, seed=args.seed)
+        side = args.side or side_of(PLANNERS[args.planner])
+        # so fine that nnU-Net's planner finds scans that are larger than the cube
+        plans = workspace.plan(PLANNERS[args.planner], spacing=(100 / side,) * 3, side=side)
+    manager = PlansManager(plans).get_configuration(CONFIGURATION)
+    classes = len(workspace.dataset_json["labels"])
+    ours = trainer_class(args.trainer).build_network_architecture(None, manager, 2, classes, False)
+    stock = stock_network(side, classes, channels=1)
+    both = torch.randn(2, side, side, side + (args.windows - 1) * side // 2)
+    one = both * torch.tensor([1.0, 0.0])[:, None, None, None]
+    print(f"{args.planner}, {args.windows} windows of {side}^3; nnU-Net's network of one channel is 1")
+    for mirroring in (False, True):
         steps = {}
-        with quiet():
-            for what, network, case, predictor in (
-                ("both", ours, both, WindowPredictor),
-                ("one modality", ours, one, WindowPredictor),
-                ("both, a window at a time", ours, both, nnUNetPredictor),
-                ("PlainConvUNet", stock, both, nnUNetPredictor),
-            ):
-                on_gpu = device.type == "cuda"
-                made = predictor(0.5, True, args.mirroring, on_gpu, device, allow_tqdm=False)
+        for what, network, case, predictor in (
+            ("nnU-Net", stock, both[:1], WindowPredictor),
+            ("one modality", ours, one, WindowPredictor),
+            ("both", ours, both, WindowPredictor),
+            ("nnU-Net, a window at a time", stock, both[:1], nnUNetPredictor),
+            ("both, a window at a time", ours, both, nnUNetPredictor),
+        ):
+            with quiet():
+                made = predictor(0.5, True, mirroring, device.type == "cuda", device, allow_tqdm=False)
                 steps[what] = partial(predicts(network, plans, workspace.dataset_json, made), case)
         with quiet():
             seconds = interleaved(steps, args.repeats, device)
             peaks = {what: peak_bytes(step, device) for what, step in steps.items()}
-        for what, taken in seconds.items():
-            table.append(
-                (
-                    f"{name}, {side}^3", what, spread(taken), spread(ratio(taken, seconds["both"])),
-                    spread(ratio(taken, seconds["PlainConvUNet"])), f"{peaks[what] / 2**20:.0f}",
-                )
-            )  # fmt: skip
-    header = ("planner", "input", "time (s)", "both = 1", "PlainConvUNet = 1", "peak (MiB)")
-    print(f"{args.windows} window(s), {'with' if args.mirroring else 'without'} mirroring")
-    print_table(header, table)
+        print_table(
+            ("mirrored" if mirroring else "not mirrored", "time (s)", "nnU-Net = 1", "peak (MiB)"),
+            [
+                (what, spread(taken), spread(ratio(taken, seconds["nnU-Net"])), f"{peaks[what] / 2**20:.0f}")
+                for what, taken in seconds.items()
+            ],
+        )
 
 
 if __name__ == "__main__":

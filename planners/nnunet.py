@@ -204,7 +204,9 @@ def target_of_nnunet(gpu_memory_gb: float) -> float:
     nnU-Net estimates the memory of a patch from its network's feature maps and fits its batch b. Our step keeps the
     activations of 3 b patches: b labelled pairs in two views, and half as many unlabelled ones in two. The teacher sees
     the unlabelled ones without gradients, so each of its feature maps is freed by the next. Thus a third, and our
-    targets, three times nnU-Net's, give its own plans.
+    targets, three times nnU-Net's, give its own plans. Counted (``benchmarks/planned_memory.py``, and a test), these
+    patches keep 3.2 times what nnU-Net's keep, and the whole step with the teacher's weights stays within 0.8 of the
+    target.
     """
     return gpu_memory_gb / ROWS
 

@@ -12,12 +12,11 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import Tensor, autocast, nn
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.losses.ranks import totals
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.changes import build_changed
 from nnunet_cmc.networks.combination import ByReliability
-from nnunet_cmc.trainers.choice import choose
-from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
 from nnunet_cmc.trainers.recipe import Recipe
@@ -85,10 +84,6 @@ class CMCTrainer(ReportingTrainer):
     def initialize(self) -> None:
         """Initialize as nnU-Net does, and build the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
         super().initialize()
-        if self.recipe.for_lesions is not None:
-            labelled = self.dataset_class(self.preprocessed_dataset_folder, self.do_split()[0])
-            self.recipe, reason = choose(self.recipe, labelled, self.description.labels)
-            self.print_to_log_file(reason)
         names = self.description.modalities
         terms = [term.name for term in self.recipe.terms]
         compared = [term.name for term in self.recipe.terms if term.loss.compares]
@@ -162,12 +157,10 @@ class CMCTrainer(ReportingTrainer):
         return {**super().own_state(), **state, "teacher_state": self.teacher and self.teacher.state_dict()}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe or split."""
+        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe."""
         recipe = self.recipe.rows()
         for what, value in checkpoint["recipe"].items():
             if recipe.get(what) != value:
-                self.cases = checkpoint["cases"]
-                self._require_same(vars(self.fold_cases()))  # of other cases another recipe may have been chosen
                 raise ValueError(
                     f"{self.output_folder} was trained with another recipe than {type(self).__name__} has now ({what}: "
                     f"{value}, and now: {recipe.get(what)}): train anew, without --c."
@@ -190,8 +183,6 @@ class CMCTrainer(ReportingTrainer):
             if self.teacher is not None:
                 rows = self.teacher.teach(rows, self.num_classes, bool(weights[self.recipe.teacher_weight]))
             output = self.network(rows.data, rows.fusion)
-            if self.is_ddp:
-                output, rows = of_all_ranks(output, rows)
             values = self.loss_terms(output, rows)
             weighted = [weights.get(term.weight.symbol, 1.0) * values[term.name] for term in self.recipe.terms]
             loss = torch.stack(weighted).sum()
@@ -214,8 +205,9 @@ class CMCTrainer(ReportingTrainer):
         return {schedule.symbol: schedule.at(self.current_epoch, self.num_epochs) for schedule in schedules}
 
     def _numbers(self, loss: Tensor, values: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        """Collect what is logged of a step; the host waits for the GPU once."""
+        """Collect what is logged of a step, of all ranks; the host waits for the GPU once."""
         registered, others = rows_by_form(batch.pairs)
+        n_registered, n_unpaired = totals([len(registered), len(others) // 2], loss.device)
         numbers = {"loss": loss, **values}
         for name in self.terms:
             if similarity := cast(LossTerm, self.terms[name]).similarity:
@@ -225,7 +217,7 @@ class CMCTrainer(ReportingTrainer):
         if batch.pseudo_targets is not None:
             numbers |= pseudo_foreground(batch, self.description.modalities, self.num_classes)
         found = torch.stack([number.detach().float() for number in numbers.values()]).tolist()
-        return {**dict(zip(numbers, found, strict=True)), "registered": len(registered), "unpaired": len(others) // 2}
+        return {**dict(zip(numbers, found, strict=True)), "registered": n_registered, "unpaired": n_unpaired}
 
     def _precision(self):
         half = self.half_precision
@@ -273,7 +265,9 @@ class CMCTrainer(ReportingTrainer):
             short = {name.partition("/")[2] if values is not means else name: v for name, v in values.items()}
             if short:
                 self.print_to_log_file(title, ", ".join(f"{name} {value:.4g}" for name, value in short.items()))
-        self.print_to_log_file(f"pairs {sum(outputs['registered'])} registered, {sum(outputs['unpaired'])} unpaired")
+        self.print_to_log_file(
+            f"pairs {sum(outputs['registered']):g} registered, {sum(outputs['unpaired']):g} unpaired"
+        )
 
     def validation_step(self, batch: dict) -> dict:
         """Do as nnU-Net does, and note what each modality predicts alone."""

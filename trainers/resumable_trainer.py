@@ -12,7 +12,7 @@ from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMu
 
 from nnunet_cmc.data.format.splits import moved_case
 from nnunet_cmc.data.loading.seeding import seeded
-from nnunet_cmc.trainers.distributed import any_rank
+from nnunet_cmc.losses.ranks import any_rank
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import save_tensors

@@ -16,7 +16,7 @@ OURS = "CMCPlannerNNUNet"
 Candidate = tuple[str, str]
 # Of ours, for the headline: trainer and planner ("" is the profile's). The best of each planner, by validation Dice of
 # seed 0, are the finalists; the one that is best over three seeds is taken.
-CANDIDATES = (("CMCTrainer", OURS), ("CMCTrainer_lesions", OURS), ("CMCTrainerPaper", ""))
+CANDIDATES = (("CMCTrainer", OURS), ("CMCTrainer_contrastTeacher", OURS), ("CMCTrainerPaper", ""))
 # What the unlabelled scans are worth to it.
 ABLATIONS = ("CMCTrainer_noCSC", "CMCTrainer_noCAC", "CMCTrainer_supervised")
 LADDER = ("CMCTrainerPaper_baseline", "CMCTrainerPaper_encoders", "CMCTrainerPaper_noCAC", "CMCTrainerPaper")

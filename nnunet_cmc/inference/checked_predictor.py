@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import case_of, require_one_case
 from nnunet_cmc.data.reading.raw_case import named_cases, shown_channels
+from nnunet_cmc.inference.windows import WindowPredictor
 from nnunet_cmc.trainers.checks import require_device
 
 NOT_FINITE = (
@@ -25,7 +26,7 @@ class LogitsError(ValueError):
     """The network's logits are not finite: argmax would return the background."""
 
 
-class CheckedPredictor(nnUNetPredictor):
+class CheckedPredictor(WindowPredictor):
     """Predict as nnU-Net's predictor does, but refuse files that it would ignore, and logits that are not finite.
 
     The hook makes nnU-Net's own predictor one of these as soon as it has a model of ours. The preprocessor cannot check
@@ -67,13 +68,10 @@ class CheckedPredictor(nnUNetPredictor):
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(self, data: Tensor, slicers: list, do_on_device: bool = True):
-        logits = self._blended_logits(data, slicers, do_on_device)
+        logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
         if not all_finite(logits):
             raise LogitsError(NOT_FINITE)
         return logits
-
-    def _blended_logits(self, data: Tensor, slicers: list, do_on_device: bool) -> Tensor:
-        return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
 
 
 def all_finite(tensor: Tensor) -> bool:

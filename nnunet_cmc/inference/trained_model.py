@@ -11,8 +11,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
 from nnunet_cmc.data.format.plans_json import read_plans
+from nnunet_cmc.inference.checked_predictor import CheckedPredictor
 from nnunet_cmc.inference.resolved_names import check_plans_names
-from nnunet_cmc.inference.windows import WindowPredictor
 from nnunet_cmc.trainers.build import build_network
 from nnunet_cmc.trainers.checks import require_device, require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
@@ -62,9 +62,9 @@ class TrainedModel:
             self.weights.append(weights)
         self.network.load_state_dict(self.weights[0])
 
-    def predictor(self, **options: Any) -> WindowPredictor:
+    def predictor(self, **options: Any) -> CheckedPredictor:
         """Make a predictor with this model; ``options`` are nnU-Net's. ValueError if there is no such device."""
-        predictor = WindowPredictor(**options)
+        predictor = CheckedPredictor(**options)
         require_device(predictor.device)
         predictor.checkpoints = self.checkpoints
         manager = PlansManager(self.plans)

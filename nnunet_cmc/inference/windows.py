@@ -1,18 +1,19 @@
 """nnU-Net's sliding window inference with batches of several windows."""
 
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from torch import Tensor
-
-from nnunet_cmc.inference.checked_predictor import CheckedPredictor
+from tqdm import trange
 
 WINDOWS_PER_BATCH = 2  # on a CPU a batch of two costs about what one window alone does
 
 
-class WindowPredictor(CheckedPredictor):
+class WindowPredictor(nnUNetPredictor):
     """Predict as nnU-Net's predictor does; memory is that of the result and of :data:`WINDOWS_PER_BATCH` windows."""
 
-    def _blended_logits(self, data: Tensor, slicers: list, do_on_device: bool) -> Tensor:
+    @torch.inference_mode()
+    def _internal_predict_sliding_window_return_logits(self, data: Tensor, slicers: list, do_on_device: bool = True):
         """Compute logits ``(K, D, H, W)`` float16 of ``data (M, D, H, W)``, blended as nnU-Net does."""
         device = self.device if do_on_device else torch.device("cpu")
         data = data.to(device)
@@ -22,7 +23,7 @@ class WindowPredictor(CheckedPredictor):
         weight: Tensor | int = 1
         if self.use_gaussian:
             weight = compute_gaussian(patch_size, sigma_scale=1 / 8, value_scaling_factor=10, device=device)
-        for start in range(0, len(slicers), WINDOWS_PER_BATCH):
+        for start in trange(0, len(slicers), WINDOWS_PER_BATCH, disable=not self.allow_tqdm):
             boxes = slicers[start : start + WINDOWS_PER_BATCH]
             windows = torch.stack([data[box] for box in boxes]).to(self.device)
             for box, predicted in zip(boxes, self._internal_maybe_mirror_and_predict(windows), strict=True):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 
@@ -45,15 +44,8 @@ class MovingAverageBank(nn.Module):
 
     @torch.no_grad()
     def update(self, totals: Tensor, weights: Tensor) -> None:
-        """Move the entries seen in the batch, all ranks' batches together under torch.distributed, towards its means.
-
-        Every rank must call this equally often, if need be with weights of 0; all then hold the same bank.
-        Arguments as in `complete`.
-        """
-        totals, weights = totals.to(self.value.dtype, copy=True), weights.to(self.value.dtype, copy=True)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(totals)
-            dist.all_reduce(weights)
+        """Move the entries seen in the batch towards its means. Arguments as in `complete`."""
+        totals, weights = totals.to(self.value.dtype), weights.to(self.value.dtype)
         means, _ = self.complete(totals, weights)
         # a step that overflowed under float16 is skipped by the gradient scaler; the bank must skip it as well
         finite = means.isfinite().reshape(*self.filled.shape, -1).all(-1)

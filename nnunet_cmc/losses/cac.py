@@ -2,11 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool3d
 
 from nnunet_cmc.losses.banks import MovingAverageBank
 from nnunet_cmc.losses.contrast import ConsistencyLoss, check_present, full_precision, modality_pairs, printed
+from nnunet_cmc.losses.ranks import gathered, summed
 
-GRID = 16  # cells per axis of the body box
+GRID = 16  # cells per axis of the body box, and of a patch whose case is compared with others
 OCCUPIED = 0.01  # a class that fills less than this of every cell counts as absent
 EPS = 1e-6
 
@@ -17,17 +19,17 @@ class CACLoss(ConsistencyLoss):
     * ``printed``: equation (3) to the letter over the batch's cases. It does not align (see `printed`) and is 0 for a
       batch of one.
     * ``paired``, for registered cases: symmetric cross-entropy over the soft Dice of all predictions of one modality
-      with all of the other, with the same case as positive pair, plus one minus the cases' mean Dice. The Dice is the
-      mean over the foreground classes that either prediction shows, i.e. puts above chance (1 / K) somewhere; cases
-      of which neither modality shows a class are left out.
+      with all of the other, as means over the cells of a 16 x 16 x 16 grid (patches of so few voxels: as they are),
+      with the same case as positive pair, plus one minus the cases' mean Dice voxel by voxel. The Dice is the mean over
+      the foreground classes that either prediction shows, i.e. puts above chance (1 / K) somewhere; cases of which
+      neither modality shows a class are left out.
     * ``unpaired``, for cases that share no grid: a class's occupancy of the body box, on a 16 x 16 x 16 grid, is
       compared with those of all classes of the other modality by soft Dice; symmetric cross-entropy over the
       foreground classes present in both. Background is a negative (the only one of a single foreground class) but has
       no term of its own. A bank of moving averages stands in for cells that the batch does not visit.
-      The bank is updated in training mode only; under torch.distributed every rank must then call the loss equally
-      often, if need be with no row (B = 0) or nothing present.
+      The bank is updated in training mode only.
 
-    The loss is the mean over the pairs of present modalities.
+    The loss is the mean over the pairs of present modalities, and of the rows of all ranks: see `ranks.py`.
 
     Args:
         form: ``printed``, ``paired`` or ``unpaired``.
@@ -88,13 +90,11 @@ class CACLoss(ConsistencyLoss):
         terms, matrices = [], []
         for a, b in modality_pairs(present.shape[1]):
             both = present[:, a] & present[:, b]
-            p, q = probabilities[both, a].flatten(2), probabilities[both, b].flatten(2)  # (J, K, voxels)
-            similarity, shown = case_similarity(p, q)
+            partners, similarity, shown = case_similarities(probabilities[both, a], probabilities[both, b])
             if self.form == "paired":
-                similarity = similarity[shown][:, shown]
+                partners, similarity = partners[shown], similarity[shown][:, shown]
             if len(similarity) == 0:
                 continue
-            partners = similarity.diagonal()
             matrices.append(similarity)
             if self.form == "printed":
                 terms.append(printed(partners))
@@ -117,15 +117,16 @@ class CACLoss(ConsistencyLoss):
             )
         values = probabilities.flatten(3).permute(1, 2, 0, 3).flatten(2)  # (M, K, B * voxels)
         cells = cell_indices(positions, present).transpose(0, 1).flatten(1)  # (M, B * voxels)
-        counts = sum_per_cell(torch.ones_like(values[:, :1]), cells)
-        totals = sum_per_cell(values, cells).reshape(self.occupancy.value.shape)
+        of_rank = sum_per_cell(values, cells), sum_per_cell(torch.ones_like(values[:, :1]), cells)
+        totals, counts, rows = summed(*of_rank, present.sum(0).to(values.dtype))
+        totals = totals.reshape(self.occupancy.value.shape)
         weights = counts.reshape(modalities, 1, GRID, GRID, GRID).expand_as(totals)
         maps = self.occupancy.complete(totals, weights)[0].flatten(2)  # (M, K, cells)
         if self.training:
             self.occupancy.update(totals, weights)
 
         terms, matrices = [], []
-        in_batch = present.any(0).tolist()
+        in_batch = (rows > 0).tolist()
         for a, b in modality_pairs(modalities):
             common = (maps[a] > OCCUPIED).any(1) & (maps[b] > OCCUPIED).any(1)
             common[0] = True
@@ -143,17 +144,39 @@ def soft_dice(p: Tensor, q: Tensor) -> Tensor:
     return 2 * (p @ q.mT) / (energy + EPS)
 
 
-def case_similarity(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the mean soft Dice ``(J, J)`` of cases p, q ``(J, K, voxels)`` over foreground classes that either shows.
+def shown_classes(p: Tensor) -> Tensor:
+    """Return which foreground classes each prediction ``(J, K, ...)`` shows: ``(J, K - 1)`` bool.
 
-    Return also which cases ``(J)`` show any, in p or q. A softmax is never 0: a class is shown where above chance.
+    A softmax is never 0: a class is shown where it is above chance somewhere.
     """
-    chance = 1 / p.shape[1]
-    p, q = p[:, 1:], q[:, 1:]
-    in_p, in_q = ((x.detach() > chance).any(-1) for x in (p, q))  # (J, K - 1)
+    return (p[:, 1:].detach() > 1 / p.shape[1]).flatten(2).any(2)
+
+
+def partner_dice(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the mean soft Dice ``(J)`` of p and q ``(J, K, ...)`` over foreground classes that either shows.
+
+    Return also which of them ``(J)`` show any.
+    """
+    shown = shown_classes(p) | shown_classes(q)
+    p, q = p[:, 1:].flatten(2), q[:, 1:].flatten(2)
+    dice = 2 * (p * q).sum(2) / (p.square().sum(2) + q.square().sum(2) + EPS)
+    return (dice * shown).sum(1) / shown.sum(1).clamp(min=1), shown.any(1)
+
+
+def case_similarities(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare the predictions p and q ``(J, K, D, H, W)`` of cases in two modalities, those of all ranks together.
+
+    Returns:
+        :func:`partner_dice` ``(J)``, the mean soft Dice ``(J, J)`` of every p with every q over the cells of a grid,
+        and which cases ``(J)`` show any class, in p or q.
+    """
+    partners, shows = partner_dice(p, q)
+    depth, height, width = (min(side, GRID) for side in p.shape[2:])
+    pooled = [adaptive_avg_pool3d(x[:, 1:], (depth, height, width)).flatten(2) for x in (p, q)]
+    p, q, in_p, in_q, partners, shows = gathered(*pooled, shown_classes(p), shown_classes(q), partners, shows)
     in_either = (in_p[:, None] | in_q).permute(2, 0, 1)
     dice = soft_dice(p.transpose(0, 1), q.transpose(0, 1))  # (K - 1, J, J)
-    return (dice * in_either).sum(0) / in_either.sum(0).clamp(min=1), (in_p | in_q).any(1)
+    return partners, (dice * in_either).sum(0) / in_either.sum(0).clamp(min=1), shows
 
 
 def cell_indices(positions: Tensor, present: Tensor) -> Tensor:

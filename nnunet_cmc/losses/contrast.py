@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nnunet_cmc.losses.ranks import summed
+
 FORMS = ("printed", "paired", "unpaired")
 
 
@@ -40,7 +42,7 @@ class ConsistencyLoss(nn.Module):
         return -(found[0] + found[1]) / 2
 
     def _mean_of_terms(self, inputs: Tensor, terms: list[Tensor], matrices: list[Tensor]) -> Tensor:
-        """Average the terms and store the mean similarities; an exact 0 that still has a graph when there are no terms.
+        """Average the terms and store the mean similarities, of all ranks; an exact 0 with a graph without any term.
 
         Args:
             inputs: any tensor of the graph, for its device and type.
@@ -48,12 +50,15 @@ class ConsistencyLoss(nn.Module):
             matrices: for each entry of `terms` its similarities, ``(n, n)`` or one for each entry of a vector.
         """
         with torch.no_grad():
-            nothing = inputs.new_full((1,), torch.nan)
-            diagonal = _joined([m.diagonal(dim1=-2, dim2=-1).mean(-1) for m in matrices], nothing)
-            off_diagonal = _joined([_off_diagonal_mean(m) for m in matrices], nothing)
-            self.similarity = Similarity(diagonal.nanmean(), off_diagonal.nanmean())
+            diagonal = _joined([m.diagonal(dim1=-2, dim2=-1).mean(-1) for m in matrices], inputs)
+            off_diagonal = _joined([_off_diagonal_mean(m) for m in matrices], inputs)
+            known = [(each.nansum(), (~each.isnan()).sum().to(inputs.dtype)) for each in (diagonal, off_diagonal)]
+        values = _joined(terms, inputs)
         # the sum of no element: 0 even where an absent modality holds NaN
-        return _joined(terms, nothing).mean() if terms else inputs[:0].sum()
+        found = values.sum() + inputs[:0].sum(), inputs.new_full((), len(values))
+        total, count, partners, n_partners, others, n_others = summed(*found, *known[0], *known[1])
+        self.similarity = Similarity((partners / n_partners).detach(), (others / n_others).detach())
+        return total / count.clamp(min=1)
 
 
 def printed(similarities: Tensor) -> Tensor:
@@ -84,8 +89,8 @@ def check_present(present: Tensor, inputs: Tensor) -> Tensor:
     return present.to(inputs.device, torch.bool)
 
 
-def _joined(parts: list[Tensor], nothing: Tensor) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in parts]) if parts else nothing
+def _joined(parts: list[Tensor], like: Tensor) -> Tensor:
+    return torch.cat([part.reshape(-1) for part in parts]) if parts else like.new_zeros(0)
 
 
 def _off_diagonal_mean(matrix: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from nnunet_cmc.losses.banks import MovingAverageBank
 from nnunet_cmc.losses.contrast import ConsistencyLoss, check_present, full_precision, modality_pairs, printed
+from nnunet_cmc.losses.ranks import summed
 
 POOLED = 8  # voxels per axis on which the channels of registered pairs are compared
 EPS = 1e-6  # added to squared norms, so that constant channels have similarity 0 and a finite gradient
@@ -20,10 +21,10 @@ class CSCLoss(ConsistencyLoss):
     * ``unpaired``, for cases that share no grid: the same over class prototypes, the weighted means of the features
       per modality and class. Background is a prototype like any other, and the only negative of a single
       foreground class. A bank of moving averages stands in for classes that the batch lacks.
-      The bank is updated in training mode only; under torch.distributed every rank must then call the loss equally
-      often, if need be with no row (B = 0) or nothing present.
+      The bank is updated in training mode only.
 
-    The loss is the mean over the cases' (``unpaired``: the batch's) pairs of present modalities.
+    The loss is the mean over the cases' (``unpaired``: the batch's) pairs of present modalities, of all ranks: see
+    `ranks.py`.
 
     Args:
         form: ``printed``, ``paired`` or ``unpaired``.
@@ -110,13 +111,14 @@ class CSCLoss(ConsistencyLoss):
         mask = present[:, :, None, None]
         values = torch.where(mask, features.flatten(3), 0)
         shares = torch.where(mask, class_weights.detach().to(features.dtype).flatten(3), 0)
-        totals, weights = torch.einsum("bmkv,bmcv->mkc", shares, values), shares.sum((0, 3))
+        of_rank = torch.einsum("bmkv,bmcv->mkc", shares, values), shares.sum((0, 3)), present.sum(0).to(values.dtype)
+        totals, weights, rows = summed(*of_rank)
         prototypes, known = self.prototypes.complete(totals, weights)
         if self.training:
             self.prototypes.update(totals, weights)
 
         matrices = []
-        in_batch = present.any(0).tolist()
+        in_batch = (rows > 0).tolist()
         for a, b in modality_pairs(modalities):
             common = known[a] & known[b]
             if (in_batch[a] or in_batch[b]) and common.sum() > 1:  # a single class has no negatives

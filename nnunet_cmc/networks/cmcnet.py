@@ -27,6 +27,10 @@ Logits = dict[tuple[int, int], list[Tensor]]  # (sample, modality) -> (K, D, H, 
 # Log-probability of every foreground class in a tile without any modality: close to 0, and finite in float16.
 NO_MODALITY_LOGIT = -20.0
 
+# Channels x D x H up to which torch takes a slow convolution for a batch of one on the CPU (use_mkldnn of ATen's
+# Convolution.cpp). Deeper maps of any network are that small, but take little of its time.
+SLOW = 20480
+
 
 class CMCOutput(NamedTuple):
     """The network's output for training. Entries of modalities that are absent, or not decoded, are zero.
@@ -196,9 +200,13 @@ class CMCNet(nn.Module):
             Without ``fusion`` the prediction from all that is present, logits ``(B, K, D, H, W)``: background where
             nothing is. With it :class:`CMCOutput`.
         """
-        if fusion is None and len(x) == 1 and x.device.type == "cpu":
-            # torch takes a slow convolution for a small batch of one on the CPU: two are ten times faster.
-            return self(x.expand(2, -1, -1, -1, -1))[:1]
+        if (
+            fusion is None
+            and len(x) == 1
+            and x.device.type == "cpu"
+            and self.channels[0] * x[0, 0, :, :, 0].numel() <= SLOW
+        ):
+            return self(x.expand(2, -1, -1, -1, -1))[:1]  # in less time than one
         present = presence(x)
         together = present[:, None] & present[:, :, None]
         if not self.fuses:

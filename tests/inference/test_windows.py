@@ -1,13 +1,16 @@
 import json
 
+import numpy as np
 import pytest
+import SimpleITK
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_cmc.inference import windows
+from nnunet_cmc.inference.checked_predictor import CheckedPredictor
 from nnunet_cmc.inference.trained_model import TrainedModel
-from nnunet_cmc.inference.windows import WindowPredictor
+from nnunet_cmc.inference.windows import WINDOWS_PER_BATCH
 
 
 @pytest.mark.parametrize("gaussian", [True, False])
@@ -22,7 +25,7 @@ def test_logits_are_those_of_nnunet_however_many_windows_go_at_once(tiny, monkey
     if absent is not None:
         case[absent] = 0
     found = []
-    for predictor in (nnUNetPredictor, WindowPredictor):
+    for predictor in (nnUNetPredictor, CheckedPredictor):
         made = predictor(use_gaussian=gaussian, device=torch.device("cpu"), allow_tqdm=False)
         made.manual_initialization(
             trained.network, manager, manager.get_configuration("3d_fullres"), trained.weights, dataset_json,
@@ -40,3 +43,26 @@ def test_logits_that_float16_does_not_hold(tiny, monkeypatch, number):
     monkeypatch.setattr(predictor, "_internal_maybe_mirror_and_predict", full)
     with pytest.raises(ValueError, match=r"The case, predicted with .*checkpoint_final\.pth: the network's logits"):
         predictor.predict_logits_from_preprocessed_data(torch.ones(2, 16, 16, 16))
+
+
+def test_what_nnunet_crops_is_no_window(tiny, tmp_path):
+    """Zeros around a case make it no dearer: nnU-Net's cropping leaves them out, and what is there is background."""
+    made = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    made.initialize_from_trained_model_folder(str(tiny.model), ["0"])
+    windows = []
+    made.network.register_forward_pre_hook(lambda _, inputs: windows.append(inputs[0].clone()))
+    found = []
+    for margin in (0, 40):  # the patch is 16
+        files = [str(tmp_path / f"case{margin}_{channel:04d}.nii.gz") for channel in (0, 1)]
+        for channel, file in enumerate(files):
+            scan = SimpleITK.ReadImage(str(tiny.new / f"both_{channel:04d}.nii.gz"))
+            SimpleITK.WriteImage(SimpleITK.ConstantPad(scan, [margin] * 3, [margin] * 3, 0), file)
+        windows.clear()
+        made.predict_from_files_sequential([files], [str(tmp_path / f"labels{margin}")])
+        found.append((torch.cat(windows), SimpleITK.ReadImage(str(tmp_path / f"labels{margin}.nii.gz"))))
+        assert max(map(len, windows)) == WINDOWS_PER_BATCH, "the stock command gives several at once, too"
+    (seen, labels), (seen_padded, padded) = found
+    torch.testing.assert_close(seen_padded, seen, atol=1e-4, rtol=1e-4)  # sums in another order
+    labels = SimpleITK.GetArrayFromImage(SimpleITK.ConstantPad(labels, [40] * 3, [40] * 3, 0))
+    assert labels.any()
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(padded), labels)

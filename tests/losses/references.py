@@ -17,6 +17,20 @@ def case_dice(p, q):
     return np.mean([dice(p[k], q[k]) for k in classes]) if classes else 0.0
 
 
+def in_cells(x):
+    """The mean over blocks of voxels, of which 16 lie along an axis that is a multiple of 16 and longer."""
+    for axis in (-3, -2, -1):
+        cells = min(x.shape[axis], GRID)
+        x = np.stack([part.mean(axis) for part in np.split(x, cells, axis)], axis)
+    return x
+
+
+def case_overlap(p, q):
+    """As `case_dice`, of the means over cells."""
+    classes = [k for k in range(1, len(p)) if max(p[k].max(), q[k].max()) > 1 / len(p)]
+    return np.mean([dice(in_cells(p[k]), in_cells(q[k])) for k in classes]) if classes else 0.0
+
+
 def cross_entropies(s, temperature, targets=None):
     """Of the rows and of the columns, over the targets (all, if None)."""
     e = np.exp(np.asarray(s) / temperature)
@@ -38,8 +52,8 @@ def cac_paired(p, present, temperature):
     for a, b in combinations(range(p.shape[1]), 2):
         rows = [row for row, has in zip(p, present, strict=True) if has[a] and has[b]]
         if rows:
-            s = np.array([[case_dice(x[a], y[b]) for y in rows] for x in rows])
-            losses.append(cross_entropies(s, temperature) + 1 - np.mean(np.diag(s)))
+            s = np.array([[case_overlap(x[a], y[b]) for y in rows] for x in rows])
+            losses.append(cross_entropies(s, temperature) + 1 - np.mean([case_dice(x[a], x[b]) for x in rows]))
     return np.mean(losses)
 
 

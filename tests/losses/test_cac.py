@@ -11,9 +11,9 @@ from nnunet_cmc.losses import CACLoss
 PRESENT = torch.tensor([[True, True, True], [True, True, False], [False, False, True], [True, True, True]])
 
 
-def probabilities_with_an_empty_class():
+def probabilities_with_an_empty_class(shape=(2, 3, 2)):
     """Case 0 shows class 2 in no modality, and case 3 in the first only."""
-    p = random_probabilities(shape=(4, 3, 4, 2, 3, 2))
+    p = random_probabilities(shape=(4, 3, 4, *shape))
     p[0, :, 2] *= 0.01
     p[3, 1:, 2] *= 0.01
     return p / p.sum(2, keepdim=True)
@@ -25,8 +25,10 @@ def test_printed_matches_numpy():
     assert CACLoss("printed")(p, PRESENT).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_paired_matches_numpy():
-    p = probabilities_with_an_empty_class()
+@pytest.mark.parametrize("shape", [(2, 3, 2), (32, 3, 48)])
+def test_paired_matches_numpy(shape):
+    """Cases are compared with others over cells of at most 16 along an axis, and with themselves over voxels."""
+    p = probabilities_with_an_empty_class(shape)
     expected = cac_paired(p.numpy(), PRESENT.numpy(), 0.2)
     assert CACLoss("paired", temperature=0.2)(p, PRESENT).item() == pytest.approx(expected, rel=1e-5)
 
@@ -104,14 +106,14 @@ def test_gradcheck(form):
 
 
 def overlapping(voxels):
-    """(2, 2, 3, 1, 1, 80): every case and class is 8 voxels; partners share `voxels` of them, nobody else any."""
+    """(2, 2, 3, 1, 5, 16): every case and class is 8 voxels; partners share `voxels` of them, nobody else any."""
     labels = torch.zeros(2, 2, 1, 1, 80, dtype=torch.long)
     for case in range(2):
         for k in (1, 2):
             start = 40 * case + 20 * (k - 1)
             labels[case, 0, ..., start : start + 8] = k
             labels[case, 1, ..., start + 8 - voxels : start + 16 - voxels] = k
-    return one_hot(labels)
+    return one_hot(labels.unflatten(-1, (5, GRID)).flatten(2, 3))
 
 
 @settings(deadline=None, max_examples=20)
@@ -132,7 +134,7 @@ def test_raising_partners_lowers_the_loss_and_leaves_printed_unchanged(overlap):
 def positions_of_80():
     index = torch.arange(80, dtype=torch.float64)
     cells = torch.stack([torch.zeros(80), index // GRID, index % GRID])
-    return ((cells + 0.5) / GRID)[:, None, None].expand(2, 2, 3, 1, 1, 80)
+    return ((cells + 0.5) / GRID).unflatten(1, (1, 5, GRID)).expand(2, 2, 3, 1, 5, GRID)
 
 
 @settings(deadline=None, max_examples=20)

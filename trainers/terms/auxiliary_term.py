@@ -4,8 +4,9 @@ from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, per_modality
+from nnunet_cmc.trainers.terms.supervised_term import per_modality, rows_of_all_ranks
 
 
 class AuxiliarySupervised(LossTerm):
@@ -18,10 +19,10 @@ class AuxiliarySupervised(LossTerm):
 
     def __init__(self, setting: Setting):
         super().__init__()
-        self.loss = dice_and_ce(setting.batch_dice)
+        self.loss = DiceAndCE(setting.batch_dice)
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term over the labelled rows; an exact 0 with a graph where they show nothing."""
         (logits,) = output.auxiliary["alone"]
-        there = output.present[: batch.n_labeled]
-        return there.any(0).sum() * per_modality(self.loss, logits[: batch.n_labeled], there, batch.target)
+        rows = rows_of_all_ranks(output.present[: batch.n_labeled])
+        return len(rows) * per_modality(self.loss, logits[: batch.n_labeled], rows, batch.target)

@@ -1,17 +1,17 @@
 """Class-balanced pseudo-labels of UMML: the most confident voxels of each class teach."""
 
-from math import ceil
-
 import torch
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.losses.ranks import summed
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.networks.rows import rows_of
+from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce, over_resolutions
+from nnunet_cmc.trainers.terms.supervised_term import over_resolutions, rows_of_all_ranks
 
 FIRST, LAST = 0.2, 0.5  # share of each class's voxels that teach, when the training begins and ends
+DIGIT = 10  # bits
 
 
 class ClassBalanced(LossTerm):
@@ -29,17 +29,15 @@ class ClassBalanced(LossTerm):
     def __init__(self, setting: Setting):
         super().__init__()
         self.num_classes = setting.num_classes
-        self.loss = dice_and_ce(setting.batch_dice, ignore_label=setting.num_classes)
+        self.loss = DiceAndCE(setting.batch_dice, ignore_label=setting.num_classes)
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term over the unlabelled scans; an exact 0 with a graph where there is none."""
         share = FIRST + (LAST - FIRST) * self.progress
         hidden = slice(batch.n_labeled, None)
         logits, scans = output.logits[hidden], (batch.scans & output.present)[hidden]
-        if not len(logits):
-            return logits.sum()
         labels = torch.full_like(logits[:, :, 0], self.num_classes, dtype=torch.int16)
-        for m, rows in rows_of(scans.tolist()).items():
+        for m, rows in rows_of_all_ranks(scans).items():
             labels[rows, m] = confident_labels(logits[rows, m].detach(), share)
         return over_resolutions(self.loss, output, hidden, scans, labels)
 
@@ -56,11 +54,16 @@ def confident_labels(logits: Tensor, share: float) -> Tensor:
     """
     num_classes = logits.shape[1]
     confidence, label = logits.float().softmax(1).max(1)
-    sure = torch.zeros_like(label, dtype=torch.bool)
-    for k in range(num_classes):
-        of_class = label == k
-        values = confidence[of_class]
-        if n := len(values):
-            lowest = values.kthvalue(n - ceil(share * n) + 1).values
-            sure |= of_class & (confidence >= lowest)
-    return torch.where(sure, label, num_classes).to(torch.int16)
+    bits = confidence.contiguous().view(torch.int32)  # positive numbers are in the order of their bits
+    counts = torch.bincount(label.flatten(), minlength=num_classes)
+    wanted = (summed(counts.double())[0] * share).ceil()
+    lowest = torch.zeros_like(counts, dtype=torch.int32)  # of each class: its leading digits, found one after another
+    for shift in (2 * DIGIT, DIGIT, 0):
+        candidates = (bits >> (shift + DIGIT)) == lowest[label]
+        digits = (bits >> shift) & (2**DIGIT - 1)
+        found = torch.bincount((label << DIGIT | digits)[candidates], minlength=num_classes << DIGIT)
+        from_top = summed(found.double())[0].view(num_classes, -1).flip(1).cumsum(1)
+        above = (from_top < wanted[:, None]).sum(1, keepdim=True)  # digits that are too few voxels'
+        wanted = wanted - from_top.gather(1, (above - 1).clamp(min=0))[:, 0] * (above[:, 0] > 0)
+        lowest = lowest << DIGIT | (2**DIGIT - 1 - above[:, 0]).clamp(min=0).int()
+    return torch.where(bits >= lowest[label], label, num_classes).to(torch.int16)

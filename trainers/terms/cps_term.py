@@ -6,8 +6,9 @@ from torch import Tensor
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.peer import of_peer
+from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.terms.supervised_term import Supervised, dice_and_ce, over_resolutions
+from nnunet_cmc.trainers.terms.supervised_term import Supervised, over_resolutions
 
 
 class PeerSupervised(Supervised):
@@ -34,7 +35,7 @@ class CPS(LossTerm):
 
     def __init__(self, setting: Setting):
         super().__init__()
-        self.loss = dice_and_ce(setting.batch_dice)
+        self.loss = DiceAndCE(setting.batch_dice)
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term; no gradient flows through the classes."""

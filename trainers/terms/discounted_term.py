@@ -1,12 +1,11 @@
 """EFCD's loss of the modalities' combined evidence."""
 
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from nnunetv2.utilities.helpers import softmax_helper_dim1
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.losses.ranks import totals
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.networks.rows import take
+from nnunet_cmc.trainers.terms.dice_and_ce import Dice
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
 
@@ -22,13 +21,13 @@ class Discounted(LossTerm):
 
     def __init__(self, setting: Setting):
         super().__init__()
-        self.dice = MemoryEfficientSoftDiceLoss(softmax_helper_dim1, setting.batch_dice, False, 1e-5, ddp=False)
+        self.dice = Dice(setting.batch_dice)
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term; 0 where no labelled row has several modalities."""
         (combined,) = output.auxiliary["combined"]
         decoded = batch.present[: batch.n_labeled] & output.present[: batch.n_labeled]
         rows = [row for row, modalities in enumerate(decoded.sum(1).tolist()) if modalities > 1]
-        if not rows:
+        if not any(totals([len(rows)], combined.device)):
             return combined[:0].sum()
-        return 1 + self.dice(take(combined, rows), take(batch.target, rows))
+        return 1 + self.dice(combined[rows], batch.target[rows])

@@ -8,6 +8,7 @@ from torch.nn.functional import kl_div
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses.contrast import full_precision
+from nnunet_cmc.losses.ranks import summed
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
@@ -47,6 +48,8 @@ class Distillation(LossTerm):
 def class_means(logits: Tensor, decoded: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the mean logits ``(M, K, K)`` over the voxels of each class, and which classes ``(M, K)`` have any.
 
+    Of the rows of all ranks.
+
     Args:
         logits: ``(N, M, K, D, H, W)``.
         decoded: ``(N, M)`` bool; others are not read.
@@ -62,6 +65,7 @@ def class_means(logits: Tensor, decoded: Tensor, target: Tensor) -> tuple[Tensor
         of_class = (labels[rows, m] == classes).to(logits.dtype)  # (n, voxels, K)
         sums[m] = torch.einsum("nvk,nlv->kl", of_class, logits[rows, m].flatten(2))
         counts[m] = of_class.sum((0, 1))
+    sums, counts = summed(sums, counts)
     return sums / counts.clamp(min=1)[..., None], counts > 0
 
 

@@ -5,10 +5,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from nnunet_cmc.losses import CACLoss, CSCLoss, Similarity
+from nnunet_cmc.losses.ranks import totals
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
 
@@ -45,21 +45,20 @@ class PairTerm(LossTerm):
         )
 
     def mean(self, inputs: Tensor, n_paired: float, paired: Callable, n_unpaired: float, unpaired: Callable) -> Tensor:
-        """Compute the mean over the pairs of both forms; a form of no pair is called only where ranks share banks.
+        """Compute the mean over the pairs of both forms, of all ranks; a form that no rank has a pair of is not called.
 
         Args:
             inputs: with a graph, for an exact 0 where there is no pair.
-            n_paired, n_unpaired: numbers of pairs.
-            paired, unpaired: compute the loss of each form over its pairs.
+            n_paired, n_unpaired: numbers of this rank's pairs.
+            paired, unpaired: compute the loss of each form over all ranks' pairs.
         """
-        shared = self.forms if dist.is_available() and dist.is_initialized() else ()
-        counts = {"paired": (n_paired, paired), "unpaired": (n_unpaired, unpaired)}
-        losses = {form: (count, loss()) for form, (count, loss) in counts.items() if count or form in shared}
+        counts = totals([n_paired, n_unpaired], inputs.device)
+        computed = zip(("paired", "unpaired"), counts, (paired, unpaired), strict=True)
+        losses = {form: (count, loss()) for form, count, loss in computed if count}
         unknown = inputs.new_full((1,), torch.nan)
         seen = [cast(Similarity, self.forms[form].similarity) for form in losses] or [Similarity(unknown, unknown)]
         self.similarity = Similarity(*(torch.stack(each).nanmean() for each in zip(*seen, strict=True)))
-        total = sum(count * loss for count, loss in losses.values())
-        return total / max(n_paired + n_unpaired, 1) if losses else inputs[:0].sum()
+        return sum(count * loss for count, loss in losses.values()) / sum(counts) if losses else inputs[:0].sum()
 
 
 def rows_by_form(pairs: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 from nnunet_cmc.trainers.terms.supervised_term import over_resolutions
-from nnunet_cmc.trainers.terms.weighted_loss import WeightedDiceAndCE
 
 
 class Pseudo(LossTerm):
@@ -20,7 +20,7 @@ class Pseudo(LossTerm):
 
     def __init__(self, setting: Setting):
         super().__init__()
-        self.loss = WeightedDiceAndCE(setting.batch_dice, ignore_label=setting.num_classes)
+        self.loss = DiceAndCE(setting.batch_dice, ignore_label=setting.num_classes)
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term over the unlabelled rows."""

@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.losses.cac import case_similarity
+from nnunet_cmc.losses.cac import partner_dice
 from nnunet_cmc.losses.contrast import full_precision
+from nnunet_cmc.losses.ranks import summed
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 from nnunet_cmc.trainers.validation import MEMORY, mean_dice
@@ -42,14 +43,15 @@ class Relearning(LossTerm):
         best, teacher = (self.dice * present).max(1)
         learns = (present & (best > 0)[:, None]).scatter(1, teacher[:, None], False)
         rows, students = learns.nonzero(as_tuple=True)
-        if not len(rows):
-            return logits[:0].sum()
         with torch.autocast(logits.device.type, enabled=False):
             learned = full_precision(logits[rows, students])
             taught = full_precision(logits[rows, teacher[rows]].detach()).softmax(1)
-            similarity, shown = case_similarity(learned.softmax(1).flatten(2), taught.flatten(2))
-            disagreement = 1 - similarity.diagonal()[shown]  # rows that show a class
-            return cross_entropy(learned, taught) + disagreement.sum() / shown.sum().clamp(min=1)
+            dice, shown = partner_dice(learned.softmax(1), taught)
+            disagreement = ((1 - dice) * shown).sum()  # rows that show a class
+            ce = cross_entropy(learned, taught, reduction="none").flatten(1).mean(1).sum()
+            of_rank = ce, disagreement, *(learned.new_full((), len(rows)), shown.sum().to(ce.dtype))
+            ce, disagreement, count, n_shown = summed(*of_rank)
+            return ce / count.clamp(min=1) + disagreement / n_shown.clamp(min=1)
 
     def validated(self, confusion: np.ndarray) -> None:
         """Update the Dice of the modalities that had something to find."""

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.losses.ranks import summed
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
@@ -24,10 +25,9 @@ class SemanticConsistency(LossTerm):
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the mean over the swaps; an exact 0 with a graph where there is none."""
         assert batch.swaps is not None, "a recipe with this term swaps styles"
-        if not len(batch.swaps):
-            return output.logits[:0].sum()
         (row, copy), (own, other) = batch.swaps.amax(2).T, batch.swaps.argmax(2).T
         scan, restyled = (output.logits[r, m].float().log_softmax(1) for r, m in ((row, own), (copy, other)))
         divergence = kl_div(restyled, scan, reduction="none", log_target=True).sum(1).flatten(1).mean(1)
         predicted = (output.present[row, own] & output.present[copy, other]).to(divergence.dtype)
-        return (divergence * predicted).sum() / predicted.sum().clamp(min=1)
+        total, count = summed((divergence * predicted).sum(), predicted.sum())
+        return total / count.clamp(min=1)

@@ -1,14 +1,16 @@
 """L_Sup: Dice and cross-entropy of every present modality of the labelled rows, at every resolution predicted."""
 
+from collections.abc import Mapping
+
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.losses.ranks import totals
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.rows import rows_of
+from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
 
@@ -23,7 +25,7 @@ class Supervised(LossTerm):
 
     def __init__(self, setting: Setting):
         super().__init__()
-        self.loss = dice_and_ce(setting.batch_dice)
+        self.loss = DiceAndCE(setting.batch_dice)
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term over the labelled rows."""
@@ -47,39 +49,36 @@ def over_resolutions(
     scales = scales[: max(1, len(scales) - 1)]
     weights = [0.5**i for i in range(len(scales))]
     total = torch.zeros((), device=output.logits.device)
+    shown = rows_of_all_ranks(decoded)
     for weight, logits in zip(weights, scales, strict=True):
         coarse = interpolate(target.float(), logits.shape[3:], mode="nearest-exact")
-        total = total + weight * per_modality(loss, logits[rows], decoded, coarse, row_weights)
+        total = total + weight * per_modality(loss, logits[rows], shown, coarse, row_weights)
     return total / sum(weights)
 
 
-def dice_and_ce(batch_dice: bool, ignore_label: int | None = None) -> DC_and_CE_loss:
-    """Build nnU-Net's loss; it is given the rows of all ranks.
-
-    Args:
-        batch_dice: whether Dice is taken over the batch, or of every sample by itself.
-        ignore_label: label value of voxels that do not count.
-    """
-    dice = {"batch_dice": batch_dice, "smooth": 1e-5, "do_bg": False, "ddp": False}
-    return DC_and_CE_loss(dice, {}, ignore_label=ignore_label, dice_class=MemoryEfficientSoftDiceLoss)
+def rows_of_all_ranks(decoded: Tensor) -> dict[int, list[int]]:
+    """Return this rank's rows of each modality that any rank has decoded; ``decoded (N, M)`` bool is this rank's."""
+    mask = decoded.tolist()
+    rows = rows_of(mask)
+    here = [len(rows.get(m, ())) for m in range(decoded.shape[1])]
+    return {m: rows.get(m, []) for m, count in enumerate(totals(here, decoded.device)) if count}
 
 
 def per_modality(
-    loss: nn.Module, logits: Tensor, decoded: Tensor, target: Tensor, row_weights: Tensor | None = None
+    loss: nn.Module, logits: Tensor, rows: Mapping[int, list[int]], target: Tensor, row_weights: Tensor | None = None
 ) -> Tensor:
     """Compute ``loss`` of each modality over the rows that decoded it, and their mean: none hides another's failure.
 
     Args:
         loss: of logits ``(n, K, D, H, W)`` and labels ``(n, 1, D, H, W)``, and of weights ``(n)`` if there are any.
         logits: ``(N, M, K, D, H, W)``.
-        decoded: ``(N, M)`` bool.
+        rows: of each modality, see :func:`rows_of_all_ranks`.
         target: ``(N, 1 or M, D, H, W)``, for all modalities or for each.
         row_weights: ``(N)``, of the rows.
     """
-    target = target.expand(-1, decoded.shape[1], -1, -1, -1)
-    rows = rows_of(decoded.tolist())
     if not rows:
         return logits[:0].sum()
+    target = target.expand(-1, logits.shape[1], -1, -1, -1)
     losses = []
     for m, of_m in rows.items():
         weighted = () if row_weights is None else (row_weights[of_m],)

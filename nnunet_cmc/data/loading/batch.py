@@ -1,23 +1,12 @@
 """One training batch: rows of labelled and of unlabelled scans, and which rows belong together."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# what the first axis of each tensor counts
-ALL, LABELED, UNLABELED, PAIRS, SWAPS = "rows", "labelled rows", "unlabelled rows", "pairs", "swaps"
-COUNTED = {
-    **dict.fromkeys(("data", "fusion", "positions"), ALL),
-    "target": LABELED,
-    **dict.fromkeys(("strong", "pseudo_targets", "pseudo_weights"), UNLABELED),
-    "pairs": PAIRS,
-    "swaps": SWAPS,
-}
-# numbers of rows, which are read on the CPU: the host would wait for the GPU
-NUMBERS = (PAIRS, SWAPS)
+NUMBERS = ("pairs", "swaps")  # of rows, which are read on the CPU: the host would wait for the GPU
 
 
 @dataclass(frozen=True)
@@ -74,19 +63,12 @@ class Batch:
         shapes = self.data.shape[2:], self.positions.shape[2:]
         return tuple(side // cells for side, cells in zip(*shapes, strict=True))
 
-    def tensors(self) -> Iterator[tuple[str, str, Tensor]]:
-        """Name of each tensor that the batch has, what its first axis counts, and the tensor."""
-        for name, counted in COUNTED.items():
-            if (value := getattr(self, name)) is not None:
-                yield name, counted, value
-
     def as_dict(self) -> dict[str, Any]:
         """Return the parts that are there: nnU-Net's augmenters hand on dictionaries, whose tensors they pin."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def to(self, device: torch.device) -> "Batch":
         """Move the batch to ``device``, but for numbers of rows."""
-        moved: dict[str, Any] = {
-            name: x.to(device, non_blocking=True) for name, counted, x in self.tensors() if counted not in NUMBERS
-        }
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor) and name not in NUMBERS}
+        moved: dict[str, Any] = {name: x.to(device, non_blocking=True) for name, x in tensors.items()}
         return replace(self, **moved)

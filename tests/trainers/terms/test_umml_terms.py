@@ -1,6 +1,5 @@
 """UMML: semantic consistency between scans and their restyled copies, and class-balanced pseudo-labels."""
 
-import threading
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -13,12 +12,11 @@ from short_trainers import resumed, short
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.trainers import distributed
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.shown import pseudo_foreground, shown
 from nnunet_cmc.trainers.terms import ClassBalanced, SemanticConsistency, Setting
 from nnunet_cmc.trainers.terms.class_balanced_term import confident_labels
-from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce
+from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 
 K, SHAPE = 3, (4, 4, 4)
 SETTING = Setting(num_modalities=2, num_classes=K, num_channels=1, batch_dice=True)
@@ -119,7 +117,7 @@ def test_each_modality_teaches_itself_on_unlabelled_scans_alone(progress):
     for m, rows in hidden.items():
         logits = output.logits[rows, m].detach()
         labels = confident_labels(logits, 0.2 + 0.3 * progress)[:, None]
-        losses.append(dice_and_ce(True, ignore_label=K)(logits, labels))
+        losses.append(DiceAndCE(True, ignore_label=K)(logits, labels))
     loss = term(output, batch)
     assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
     loss.backward()
@@ -138,40 +136,6 @@ def test_rows_shown_and_their_labels_are_those_of_scans():
     labels[0] = 1  # a scan of MR, followed by two of CT and the copies of all three
     foreground = pseudo_foreground(replace(batch, pseudo_targets=labels), ("CT", "MR"), K)
     assert list(map(float, foreground.values())) == [0, 1]
-
-
-def test_the_terms_of_two_ranks_are_those_of_all_rows(monkeypatch):
-    """Ranks are threads that exchange what they gather."""
-    batches = [batch_of(UNPAIRED, 2), batch_of([[1, 0], [1, 1], [0, 1], [1, 1]], 3)]
-    outputs = [output_of(batch) for batch in batches]
-    barrier, sent, gathered = threading.Barrier(2, timeout=20), {}, {}
-
-    def exchange(x, lengths):
-        sent[threading.current_thread().name] = x
-        barrier.wait()
-        parts = [sent["0"], sent["1"]]
-        barrier.wait()
-        assert [len(part) for part in parts] == list(lengths)
-        return parts
-
-    monkeypatch.setattr(distributed, "_gathered", exchange)
-    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 2)
-
-    def rank(r: int) -> None:
-        gathered[r] = distributed.of_all_ranks(outputs[r], batches[r])
-
-    threads = [threading.Thread(target=rank, args=(r,), name=str(r)) for r in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    term = SemanticConsistency(SETTING)
-    alone = [term(output, batch) * len(batch.swaps) for output, batch in zip(outputs, batches, strict=True)]
-    assert gathered.keys() == {0, 1}
-    for output, batch in gathered.values():
-        assert len(batch.swaps) == 5 + 6
-        torch.testing.assert_close(term(output, batch), sum(alone) / 11)
-        assert batch.scans.sum() == sum(each.scans.sum() for each in batches)
 
 
 UMML = RECIPES["UMMLTrainer"]

@@ -3,9 +3,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from nnunet_cmc.trainers.terms.supervised_term import dice_and_ce
-from nnunet_cmc.trainers.terms.weighted_loss import WeightedDiceAndCE
+from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 
 K, SMOOTH = 3, 1e-5
 seeds, counts, either = st.integers(0, 2**20), st.integers(1, 4), st.booleans()
@@ -44,7 +45,7 @@ def by_hand(logits, target, weights, batch_dice: bool) -> float:
 def test_it_is_dice_and_ce_of_weighted_rows(seed, count, batch_dice, ignoring):
     logits, target = rows(seed, count, ignoring)
     weights = torch.rand(count, generator=torch.Generator().manual_seed(seed)) + 0.01
-    found = WeightedDiceAndCE(batch_dice, K)(logits, target, weights)
+    found = DiceAndCE(batch_dice, K)(logits, target, weights)
     assert float(found) == pytest.approx(by_hand(logits, target, weights, batch_dice), rel=1e-4, abs=1e-5)
 
 
@@ -52,8 +53,11 @@ def test_it_is_dice_and_ce_of_weighted_rows(seed, count, batch_dice, ignoring):
 def test_rows_that_all_count_1_have_the_value_and_gradient_of_nnunet(seed, count, batch_dice, ignoring):
     logits, target = rows(seed, count, ignoring)
     logits.requires_grad_()
-    found = WeightedDiceAndCE(batch_dice, K)(logits, target, torch.ones(count))
-    expected = dice_and_ce(batch_dice, ignore_label=K)(logits, target.float())
+    found = DiceAndCE(batch_dice, K)(logits, target, torch.ones(count))
+    dice = {"batch_dice": batch_dice, "smooth": SMOOTH, "do_bg": False, "ddp": False}
+    stock = DC_and_CE_loss(dice, {}, ignore_label=K if ignoring else None, dice_class=MemoryEfficientSoftDiceLoss)
+    expected = stock(logits, target.float())
+    torch.testing.assert_close(DiceAndCE(batch_dice, K if ignoring else None)(logits, target), expected)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (found, expected)))
 
@@ -61,7 +65,7 @@ def test_rows_that_all_count_1_have_the_value_and_gradient_of_nnunet(seed, count
 @given(seeds, counts, either, st.floats(0, 1))
 def test_the_loss_of_rows_of_one_weight_is_that_weight_of_it(seed, count, batch_dice, weight):
     logits, target = rows(seed, count)
-    loss = WeightedDiceAndCE(batch_dice, K)
+    loss = DiceAndCE(batch_dice, K)
     weighted, whole = (loss(logits, target, torch.full((count,), w)) for w in (weight, 1.0))
     torch.testing.assert_close(weighted, weight * whole)
 
@@ -71,7 +75,7 @@ def test_a_row_of_weight_0_teaches_nothing(seed, count, batch_dice):
     logits, target = rows(seed, count)
     logits.requires_grad_()
     weights = torch.tensor([0.0] + [1.0] * (count - 1))
-    loss = WeightedDiceAndCE(batch_dice, K)
+    loss = DiceAndCE(batch_dice, K)
     found = loss(logits, target, weights)
     torch.testing.assert_close(found, loss(logits[1:], target[1:], weights[1:]) * (count - 1) / count)
     assert not torch.autograd.grad(found, logits)[0][0].any()
@@ -81,4 +85,4 @@ def test_a_row_of_weight_0_teaches_nothing(seed, count, batch_dice):
 def test_voxels_that_all_do_not_count_are_no_loss_but_the_dice_of_nothing(batch_dice):
     logits, _ = rows(0, 2)
     target = torch.full((2, 1, 2, 3, 2), K)
-    assert WeightedDiceAndCE(batch_dice, K)(logits, target, torch.ones(2)) == -1
+    assert DiceAndCE(batch_dice, K)(logits, target, torch.ones(2)) == -1
