@@ -111,6 +111,9 @@ def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
     """Each part of a step on the inputs that it has in the step."""
     network = trainer.bare_network
     steps: dict[str, Callable[[], object]] = {}
+    if batch.contrasts is not None:
+        steps["random contrasts"] = batch.recontrasted
+        batch = batch.recontrasted()
     if trainer.teacher is not None:
         steps["teacher"] = partial(trainer.teacher.teach, batch, trainer.num_classes)
         batch = steps["teacher"]()

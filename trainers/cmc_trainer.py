@@ -183,7 +183,7 @@ class CMCTrainer(ReportingTrainer):
     def update(self, batch: dict) -> dict:
         """Update the network from a batch of :class:`PairLoader`, and return every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
-        rows = Batch(**batch).to(self.device)
+        rows = Batch(**batch).to(self.device).recontrasted()
         weights = self.weights()
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
