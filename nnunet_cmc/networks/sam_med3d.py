@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nnunet_cmc.networks.adapter import Adapter
 from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
-from nnunet_cmc.networks.window_attention import WindowAttention
+from nnunet_cmc.networks.window_attention import Geometries, WindowAttention
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 
 
@@ -49,8 +49,8 @@ class Block(nn.Module):
                 nn.init.zeros_(module.bias)
         self.adapter = Adapter(dim) if adapter else None  # after the loop: it has an initialisation of its own
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, geometries: Geometries) -> Tensor:
+        x = x + self.attn(self.norm1(x), geometries)
         y = self.norm2(x)
         x = x + self.mlp(y)
         return x if self.adapter is None else x + self.adapter(y)
@@ -132,8 +132,9 @@ class SamMed3DEncoder(nn.Module):
         x = self.patch_embed(self._turn(x))
         x = x + resize_positions(self.pos_embed, x.shape[1:4])
         maps = []
+        geometries: Geometries = {}
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, geometries)
             if index in self.taps:
                 maps.append(x.movedim(-1, 1))
         maps.append(self.neck(x.movedim(-1, 1)))

@@ -7,22 +7,53 @@ padded window equals attention over the real tokens plus a single key whose logi
 """
 
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Tables = tuple[Tensor, Tensor, Tensor]
+Grid = tuple[int, int, int]
+FAR = -1e30  # added to a logit that is not to count: finite, so that its gradient is 0 and not NaN
 
 
-def toeplitz(table: Tensor, side: int) -> Tensor:
-    """Return the entries ``[i, :, j] = table[i - j + side - 1]`` (side, c, side) of a relative position table (L, c).
+class Geometry(NamedTuple):
+    """Which entries of the position tables a window of ``side``^3 with ``grid`` real tokens meets.
 
-    A table of another length than ``2 * side - 1`` is resized linearly first.
+    Attributes:
+        index: ``(D, H, side, 3 * side)`` int64, for a row of queries (d, h) and a place p in it, along each table and for
+            each last index k of a key, its column in the tables, one after the other.
+        boxes: ``(side, 2, 3, side)``, 0 or :data:`FAR`; what of the last two terms, indexed by p and k, belongs to each of
+            the three boxes that the padding is. None where the grid fills the window.
     """
-    if len(table) != 2 * side - 1:
-        table = resize_table(table, 2 * side - 1)
-    return table.unfold(0, side, 1).flip(-1)
+
+    index: Tensor
+    boxes: Tensor | None
+
+
+Geometries = dict[tuple[Grid, int], Geometry]  # by grid and side; those of one forward pass of an encoder
+
+
+def geometry(grid: Grid, side: int, like: Tensor) -> Geometry:
+    """Make the geometry of a window, of the device and dtype of ``like``."""
+    D, H, W = grid
+    ends, starts = (torch.arange(first, first + side, device=like.device) for first in (side - 1, 0))
+    relative = ends[:, None] - starts  # x - k + side - 1
+    length = 2 * side - 1
+    of_axes = (relative[:D, None, None], relative[None, :H, None] + length, relative + 2 * length)
+    index = torch.cat([part.expand(D, H, side, side) for part in of_axes], -1)
+    if grid == (side,) * 3:
+        return Geometry(index, None)
+    # the padding: i beyond D; i within D and j beyond H; i within D, j within H and k beyond W
+    inside = [[[p >= D, p < D, p < D], [True, p >= H, p < H]] for p in range(side)]
+    boxes = [
+        [
+            [[0.0 if there and (box < 2 or k >= W) else FAR for k in range(side)] for box, there in enumerate(axis)]
+            for axis in p
+        ]
+        for p in inside
+    ]
+    return Geometry(index, torch.tensor(boxes, device=like.device, dtype=like.dtype))
 
 
 def resize_table(table: Tensor, length: int) -> Tensor:
@@ -30,80 +61,75 @@ def resize_table(table: Tensor, length: int) -> Tensor:
     return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
 
 
-def position_terms(q: Tensor, q_pad: Tensor, tables: Tables, side: int) -> Tables:
-    """Compute the three terms of the position bias of queries ``q`` (B, heads, D, H, W, c) in a window of ``side``^3.
+def position_terms(q: Tensor, q_pad: Tensor, tables: Tensor, index: Tensor) -> Tensor:
+    """Compute the three terms of the position bias of queries ``q`` (B, D, H, W, heads, c), (B, D, H, side, heads, 3, side).
 
     The bias of query (d, h, w) and key (i, j, k) is, as the released weights were trained with it,
-    ``q(d,h,w).Td[d-k+side-1] + q(d,h,i).Th[h-k+side-1] + q(d,h,j).Tw[j-k+side-1]``: the terms are indexed
-    ``[..., d, h, w, k]``, ``[..., d, h, i, k]`` and ``[..., d, h, j, k]``. (One would expect each axis of the key to
-    meet its own table; see SAM-Med3D's issue 101.) Beyond the grid a query is ``q_pad`` (heads, c).
+    ``q(d,h,w).Td[d-k+side-1] + q(d,h,i).Th[h-k+side-1] + q(d,h,j).Tw[j-k+side-1]``, in which the terms are indexed
+    ``[:, d, h, w, :, 0, k]``, ``[:, d, h, i, :, 1, k]`` and ``[:, d, h, j, :, 2, k]``. (One would expect each axis of
+    the key to meet its own table; see SAM-Med3D's issue 101.) Beyond the grid a query is ``q_pad`` (heads, c).
+
+    Every query meets every entry of the three ``tables`` (3 * (2 side - 1), c) in one product, of which the terms are
+    gathered.
     """
-    B, heads, D, H, W, c = q.shape
-    row = torch.cat([q, q_pad[None, :, None, None, None].expand(B, heads, D, H, side - W, c)], dim=4)
-    td, th, tw = (toeplitz(table, side) for table in tables)
-    return (
-        torch.einsum("bndhwc,dck->bndhwk", q, td[:D]),
-        torch.einsum("bndhic,hck->bndhik", row, th[:H]),
-        torch.einsum("bndhjc,jck->bndhjk", row, tw),
-    )
+    B, D, H, W, heads, c = q.shape
+    side = index.shape[2]
+    row = torch.cat([q, q_pad.expand(B, D, H, side - W, heads, c)], 3) if W < side else q
+    terms = (row @ tables.T).gather(-1, index[None, :, :, :, None].expand(B, -1, -1, -1, heads, -1))
+    return terms.unflatten(-1, (3, side))
 
 
-def log_padding(terms: Tables, grid: tuple[int, int, int], side: int) -> Tensor | None:
-    """Compute the logarithm of the sum of exp(position bias) over all padding keys, for each query (B, heads, D, H, W).
+def log_padding(terms: Tensor, boxes: Tensor, width: int) -> Tensor:
+    """Compute the logarithm of the sum of exp(position bias) over all padding keys, for each query (B, D, H, W, heads).
 
-    The padding is three disjoint boxes of keys, in each of which the sum factorises over the key's first two indices;
-    every step is a log-sum-exp of what is there, so nothing cancels. None where the grid fills the window.
+    In each of its three boxes the sum factorises over the key's first two indices; every step is a log-sum-exp of what
+    is there, so nothing cancels.
     """
-    D, H, W = grid
-    everything = slice(0, side)
-    boxes = (
-        (slice(D, side), everything, everything),
-        (slice(0, D), slice(H, side), everything),
-        (slice(0, D), slice(0, H), slice(W, side)),
-    )
-    r1, r2, r3 = terms
-    sums = [
-        (r1[..., k] + (r2[..., i, k].logsumexp(-2) + r3[..., j, k].logsumexp(-2)).unsqueeze(-2)).logsumexp(-1)
-        for i, j, k in boxes
-        if all(part.start < part.stop for part in (i, j, k))
-    ]
-    return torch.stack(sums).logsumexp(0) if sums else None
+    of_i_and_j = (terms[..., 1:, None, :] + boxes[:, None]).logsumexp(3).sum(4)  # (B, D, H, heads, 3, side)
+    return (of_i_and_j[:, :, :, None] + terms[:, :, :, :width, :, 0, None, :]).logsumexp((-2, -1))
 
 
-def folded_attention(qkv: Tensor, pad: Tensor, tables: Tables, side: int) -> Tensor:
+def folded_attention(qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geometries: Geometries) -> Tensor:
     """Attend within windows of ``side``^3 tokens of which the first (D, H, W) along each axis are real.
 
     ``qkv`` (B, D, H, W, 3, heads, c) of the real tokens, ``pad`` (3, heads, c) of any padding token; D, H, W <= side.
     Returns (B, D, H, W, heads, c).
     """
-    q, k, v = qkv.permute(4, 0, 5, 1, 2, 3, 6)
-    B, heads, D, H, W, c = q.shape
-    terms = position_terms(q, pad[0], tables, side)
-    r1, r2, r3 = (term[..., :W] for term in terms)
-    bias = r1[..., None, None, :] + (r2[..., :D, None, :] + r3[..., None, :H, :])[..., None, :, :, :]
-    q, k, v = (part.flatten(2, 4) for part in (q, k, v))
-    bias = bias.flatten(5).flatten(2, 4)
-    padding = log_padding(terms, (D, H, W), side)
-    if padding is not None:
-        bias = torch.cat([bias, padding.flatten(2)[..., None]], dim=3)
-        k_pad, v_pad = pad[1:, None, :, None].expand(2, B, heads, 1, c)
-        k, v = torch.cat([k, k_pad], dim=2), torch.cat([v, v_pad], dim=2)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    B, D, H, W, _, heads, c = qkv.shape
+    if ((D, H, W), side) not in geometries:
+        geometries[(D, H, W), side] = geometry((D, H, W), side, qkv)
+    index, boxes = geometries[(D, H, W), side]
+    terms = position_terms(qkv[..., 0, :, :], pad[0], tables, index)
+    r1, r2, r3 = terms[..., :W].unbind(-2)
+    of_keys = r2[:, :, :, :D].transpose(3, 4)[..., None, :] + r3[:, :, :, :H].transpose(3, 4)[..., None, :, :]
+    bias = r1[:, :, :, :W, :, None, None] + of_keys[:, :, :, None]  # (B, D, H, W, heads, D, H, W)
+    bias = bias.flatten(5)
+    q, k, v = qkv.permute(4, 0, 5, 1, 2, 3, 6).flatten(3, 5).unbind()
+    if boxes is not None:
+        bias = torch.cat([bias, log_padding(terms, boxes, W)[..., None]], -1)
+        k, v = torch.cat([torch.stack([k, v]), pad[1:, None, :, None].expand(2, B, heads, 1, c)], 3).unbind()
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.permute(0, 4, 1, 2, 3, 5).flatten(2, 4))
     return out.unflatten(2, (D, H, W)).permute(0, 2, 3, 4, 1, 5)
 
 
-def attention_in_windows(qkv: Tensor, pad: Tensor, tables: Tables, side: int) -> Tensor:
+def attention_in_windows(
+    qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geometries: Geometries | None = None
+) -> Tensor:
     """Apply ``folded_attention`` on a grid of any size, cut into windows of ``side``^3 from its origin.
 
     Along each axis whole windows come first and one that is part padding may follow, so there are at most eight kinds.
     """
+    geometries = {} if geometries is None else geometries
+    if max(qkv.shape[1:4]) <= side:
+        return folded_attention(qkv, pad, tables, side, geometries)
     out = qkv.new_empty(*qkv.shape[:4], *qkv.shape[5:])
     for box in product(*(_parts(length, side) for length in qkv.shape[1:4])):
         part = qkv[(slice(None), *box)]
         d, h, w = (min(side, length) for length in part.shape[1:4])
         windows = part.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, d))
         windows = windows.permute(0, 1, 3, 5, 2, 4, 6, 7, 8, 9)
-        result = folded_attention(windows.flatten(0, 3), pad, tables, side).unflatten(0, windows.shape[:4])
+        result = folded_attention(windows.flatten(0, 3), pad, tables, side, geometries)
+        result = result.unflatten(0, windows.shape[:4])
         out[(slice(None), *box)] = result.permute(0, 1, 4, 2, 5, 3, 6, 7, 8).flatten(5, 6).flatten(3, 4).flatten(1, 2)
     return out
 
@@ -135,13 +161,16 @@ class WindowAttention(nn.Module):
         if window is None:
             self.register_load_state_dict_pre_hook(_fit_tables)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, geometries: Geometries | None = None) -> Tensor:
+        """Attend; blocks that share ``geometries`` make each of them once."""
         dtype = torch.promote_types(x.dtype, torch.float32)
+        side = self.window or max(x.shape[1:4])
         qkv = self.qkv(x).to(dtype).unflatten(-1, (3, self.num_heads, -1))
         pad = self.qkv.bias.to(dtype).view(3, self.num_heads, -1)
-        tables = (self.rel_pos_d.to(dtype), self.rel_pos_h.to(dtype), self.rel_pos_w.to(dtype))
+        of_axes = (self.rel_pos_d, self.rel_pos_h, self.rel_pos_w)
+        fitted = (table if len(table) == 2 * side - 1 else resize_table(table, 2 * side - 1) for table in of_axes)
         with torch.autocast(x.device.type, enabled=False):
-            out = attention_in_windows(qkv, pad, tables, self.window or max(x.shape[1:4]))
+            out = attention_in_windows(qkv, pad, torch.cat(list(fitted)).to(dtype), side, geometries)
         return self.proj(out.flatten(4).to(x.dtype))
 
 
