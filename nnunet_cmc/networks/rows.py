@@ -1,4 +1,7 @@
-"""Gathering samples of a batch, and scattering them back, by rows known on the host: no synchronisation with a GPU."""
+"""Gathering samples of a batch, and scattering them back, by rows known on the host: no synchronisation with a GPU.
+
+Batches are taken apart by ``unbind``, whose backward pass is one operator; that of ``x[row]`` fills a batch of zeros.
+"""
 
 import torch
 from torch import Tensor
@@ -14,7 +17,10 @@ def rows_of(mask: Mask) -> dict[int, list[int]]:
 
 def take(x: Tensor, rows: list[int]) -> Tensor:
     """Return ``x[rows]``; ``x`` itself where these are all of its rows in their order."""
-    return x if rows == list(range(len(x))) else torch.stack([x[row] for row in rows])
+    if rows == list(range(len(x))):
+        return x
+    samples = x.unbind()
+    return torch.stack([samples[row] for row in rows])
 
 
 def put(part: Tensor, rows: list[int], length: int) -> Tensor:
@@ -22,8 +28,8 @@ def put(part: Tensor, rows: list[int], length: int) -> Tensor:
     if rows == list(range(length)):
         return part
     zero = part.new_zeros(part.shape[1:])
-    place = {row: i for i, row in enumerate(rows)}
-    return torch.stack([part[place[row]] if row in place else zero for row in range(length)])
+    of_row = dict(zip(rows, part.unbind(), strict=True))
+    return torch.stack([of_row.get(row, zero) for row in range(length)])
 
 
 def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:

@@ -123,13 +123,17 @@ class SamMed3DEncoder(nn.Module):
         )
         self.register_load_state_dict_pre_hook(_fit_positions)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def stem(self, x: Tensor) -> Tensor:
+        """Embed ``x`` as tokens ``(B, D, H, W, C)`` in the ViT's axis order."""
         if x.ndim != 5 or x.shape[1] != 1 or any(side % self.patch_size for side in x.shape[2:]):
             raise ValueError(
                 f"The SAM-Med3D encoder takes (B, 1, D, H, W) with sides that are multiples of {self.patch_size}, "
                 f"not {tuple(x.shape)}."
             )
-        x = self.patch_embed(self._turn(x))
+        return self.patch_embed(self._turn(x))
+
+    def forward(self, x: Tensor | None, first: Tensor | None = None) -> list[Tensor]:
+        x = self.stem(x) if first is None else first
         x = x + resize_positions(self.pos_embed, x.shape[1:4])
         maps = []
         geometries: Geometries = {}
@@ -137,7 +141,9 @@ class SamMed3DEncoder(nn.Module):
             x = block(x, geometries)
             if index in self.taps:
                 maps.append(x.movedim(-1, 1))
-        maps.append(self.neck(x.movedim(-1, 1)))
+        project, norm, *others = self.neck
+        x = F.linear(x, project.weight.flatten(1)).movedim(-1, 1)  # whose gradient has the tokens' order in memory
+        maps.append(nn.Sequential(*others)(norm(x)))
         return [self._turn(features) for features in maps]
 
     def _turn(self, x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Window attention of SAM-Med3D over real tokens only, with the padding of a window folded into one key.
+"""Window attention of SAM-Med3D over real tokens only, with the padding of a window folded into a few keys.
 
 The released network pads every window with zero tokens to its full size and attends over the padding too. A padding
 token's query, key and value are the biases of the qkv projection, so all padding keys of a window share one content and
 one value, and only their position bias differs. Its sum over the padding has a closed form, and attention over the
-padded window equals attention over the real tokens plus a single key whose logit carries the logarithm of that sum.
+padded window equals attention over the real tokens plus a few keys whose logits carry the logarithms of such sums.
 """
 
 from itertools import product
@@ -21,10 +21,10 @@ class Geometry(NamedTuple):
     """Which entries of the position tables a window of ``side``^3 with ``grid`` real tokens meets.
 
     Attributes:
-        index: ``(D, H, side, 3 * side)`` int64, for a row of queries (d, h) and a place p in it, along each table and for
-            each last index k of a key, its column in the tables, one after the other.
-        boxes: ``(side, 2, 3, side)``, 0 or :data:`FAR`; what of the last two terms, indexed by p and k, belongs to each of
-            the three boxes that the padding is. None where the grid fills the window.
+        index: ``(D, H, side, 3 * side)`` int64: where, in the three tables one after the other, the entries for a query
+            at place p of row (d, h) and the last index k of a key are.
+        boxes: ``(side, 2, 3, side)``, 0 or :data:`FAR`: what of the last two terms, at p and k, belongs to each of the
+            three boxes that the padding is. None where the grid fills the window.
     """
 
     index: Tensor
@@ -62,35 +62,29 @@ def resize_table(table: Tensor, length: int) -> Tensor:
 
 
 def position_terms(q: Tensor, q_pad: Tensor, tables: Tensor, index: Tensor) -> Tensor:
-    """Compute the three terms of the position bias of queries ``q`` (B, D, H, W, heads, c), (B, D, H, side, heads, 3, side).
+    """Compute the terms of the position bias (B, heads, D, H, side, 3, side) of queries ``q`` (B, heads, D, H, W, c).
 
     The bias of query (d, h, w) and key (i, j, k) is, as the released weights were trained with it,
     ``q(d,h,w).Td[d-k+side-1] + q(d,h,i).Th[h-k+side-1] + q(d,h,j).Tw[j-k+side-1]``, in which the terms are indexed
-    ``[:, d, h, w, :, 0, k]``, ``[:, d, h, i, :, 1, k]`` and ``[:, d, h, j, :, 2, k]``. (One would expect each axis of
-    the key to meet its own table; see SAM-Med3D's issue 101.) Beyond the grid a query is ``q_pad`` (heads, c).
+    ``[..., d, h, w, 0, k]``, ``[..., d, h, i, 1, k]`` and ``[..., d, h, j, 2, k]``. (One would expect each axis of the
+    key to meet its own table; see SAM-Med3D's issue 101.) Beyond the grid a query is ``q_pad`` (heads, c).
 
     Every query meets every entry of the three ``tables`` (3 * (2 side - 1), c) in one product, of which the terms are
     gathered.
     """
-    B, D, H, W, heads, c = q.shape
+    B, heads, D, H, W, c = q.shape
     side = index.shape[2]
-    row = torch.cat([q, q_pad.expand(B, D, H, side - W, heads, c)], 3) if W < side else q
-    terms = (row @ tables.T).gather(-1, index[None, :, :, :, None].expand(B, -1, -1, -1, heads, -1))
-    return terms.unflatten(-1, (3, side))
-
-
-def log_padding(terms: Tensor, boxes: Tensor, width: int) -> Tensor:
-    """Compute the logarithm of the sum of exp(position bias) over all padding keys, for each query (B, D, H, W, heads).
-
-    In each of its three boxes the sum factorises over the key's first two indices; every step is a log-sum-exp of what
-    is there, so nothing cancels.
-    """
-    of_i_and_j = (terms[..., 1:, None, :] + boxes[:, None]).logsumexp(3).sum(4)  # (B, D, H, heads, 3, side)
-    return (of_i_and_j[:, :, :, None] + terms[:, :, :, :width, :, 0, None, :]).logsumexp((-2, -1))
+    beyond = q_pad[:, None, None, None].expand(B, heads, D, H, side - W, c)
+    row = torch.cat([q, beyond], 4) if side > W else q
+    return (row @ tables.T).gather(-1, index.expand(B, heads, -1, -1, -1, -1)).unflatten(-1, (3, side))
 
 
 def folded_attention(qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geometries: Geometries) -> Tensor:
     """Attend within windows of ``side``^3 tokens of which the first (D, H, W) along each axis are real.
+
+    The padding is three disjoint boxes of keys of one content and value, in each of which the sum of exp(position bias)
+    factorises over the key's first two indices. So for each box and last index k it is one key, whose bias is the
+    logarithm of that sum; every step is a log-sum-exp of what is there, so nothing cancels.
 
     ``qkv`` (B, D, H, W, 3, heads, c) of the real tokens, ``pad`` (3, heads, c) of any padding token; D, H, W <= side.
     Returns (B, D, H, W, heads, c).
@@ -99,17 +93,22 @@ def folded_attention(qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geomet
     if ((D, H, W), side) not in geometries:
         geometries[(D, H, W), side] = geometry((D, H, W), side, qkv)
     index, boxes = geometries[(D, H, W), side]
-    terms = position_terms(qkv[..., 0, :, :], pad[0], tables, index)
-    r1, r2, r3 = terms[..., :W].unbind(-2)
-    of_keys = r2[:, :, :, :D].transpose(3, 4)[..., None, :] + r3[:, :, :, :H].transpose(3, 4)[..., None, :, :]
-    bias = r1[:, :, :, :W, :, None, None] + of_keys[:, :, :, None]  # (B, D, H, W, heads, D, H, W)
-    bias = bias.flatten(5)
-    q, k, v = qkv.permute(4, 0, 5, 1, 2, 3, 6).flatten(3, 5).unbind()
+    parts = qkv.permute(4, 0, 5, 1, 2, 3, 6).split([1, 2])
+    q, kv = parts[0].squeeze(0).contiguous(), parts[1].flatten(3, 5)
+    q_pad, kv_pad = pad.split([1, 2])
+    of_query, of_keys = position_terms(q, q_pad.squeeze(0), tables, index).split([1, 2], -2)
+    r1, (r2, r3) = of_query[:, :, :, :, :W].squeeze(-2), of_keys[:, :, :, :, : max(D, H), :, :W].unbind(-2)
+    r23 = r2[:, :, :, :, :D, None] + r3[:, :, :, :, None, :H]  # (B, heads, D, H, D, H, W)
+    bias = (r1[..., None, None, :W] + r23[:, :, :, :, None]).flatten(5)
     if boxes is not None:
-        bias = torch.cat([bias, log_padding(terms, boxes, W)[..., None]], -1)
-        k, v = torch.cat([torch.stack([k, v]), pad[1:, None, :, None].expand(2, B, heads, 1, c)], 3).unbind()
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.permute(0, 4, 1, 2, 3, 5).flatten(2, 4))
-    return out.unflatten(2, (D, H, W)).permute(0, 2, 3, 4, 1, 5)
+        of_boxes = (of_keys[..., None, :] + boxes).logsumexp(4).sum(4)  # (B, heads, D, H, 3, side)
+        folded = (r1[..., None, :] + of_boxes[:, :, :, :, None]).flatten(5)
+        bias = torch.cat([bias, folded], -1)
+        kv = torch.cat([kv, kv_pad[:, None, :, None].expand(2, B, heads, 3 * side, c)], 3)
+    k, v = kv.flatten(1, 2)
+    # fewer operators than scaled_dot_product_attention with a bias that has a gradient
+    scores = torch.baddbmm(bias.view(B * heads, D * H * W, -1), q.view(B * heads, -1, c) * c**-0.5, k.transpose(1, 2))
+    return (scores.softmax(-1) @ v).view(B, heads, D, H, W, c).permute(0, 2, 3, 4, 1, 5)
 
 
 def attention_in_windows(
