@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
@@ -16,7 +17,7 @@ from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA, MeanFusion
 from nnunet_cmc.networks.mmformer import ConcatenatedSkips
-from nnunet_cmc.networks.rows import Mask, grid, rows_of, take
+from nnunet_cmc.networks.rows import Mask, any_number_of_rows, grid, is_compiled, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
@@ -336,7 +337,19 @@ class CMCNet(nn.Module):
             return dict(zip(parts, stacked([self.encoders[m] for m in parts], list(parts.values())), strict=True))
         return {m: self._run(self.encoders[m], part) for m, part in parts.items()}
 
+    def compile_parts(self, **options) -> None:
+        """Compile encoders and decoders, each as a whole graph for any number of rows, and any set of modalities.
+
+        Of a shared encoder that is what rows of all modalities go through together. Between them, presence decides what
+        is computed. ``options`` are those of ``torch.compile``.
+        """
+        self.stacked_on = None  # a compiled encoder is few operators already
+        for part in (*self.encoders, *self.decoders):
+            part.compile(fullgraph=True, **options)
+
     def _run(self, part: nn.Module, *inputs):
+        if is_compiled(part):
+            any_number_of_rows(*tree_leaves(inputs))
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)

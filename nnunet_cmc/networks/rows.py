@@ -4,7 +4,7 @@ Batches are taken apart by ``unbind``, whose backward pass is one operator; that
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Mask = list[list[bool]]  # (B, M)
 
@@ -41,3 +41,16 @@ def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
     zero = torch.zeros_like(next(iter(entries.values())))
     cells = [entries.get((b, m), zero).to(zero.dtype) for b in range(like.shape[0]) for m in range(like.shape[1])]
     return torch.stack(cells).unflatten(0, like.shape[:2])
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module was compiled in place (``Module.compile``)."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def any_number_of_rows(*batches: Tensor) -> None:
+    """Let a graph that is compiled for these tensors hold for any length of their first axis, but for 1."""
+    from torch._dynamo import maybe_mark_dynamic  # takes a second to import
+
+    for batch in batches:
+        maybe_mark_dynamic(batch, 0)

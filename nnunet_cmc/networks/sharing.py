@@ -10,10 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from nnunet_cmc.networks.adapter import Adapter
 from nnunet_cmc.networks.blocks import instance_norm
 from nnunet_cmc.networks.encoders import Encoder
+from nnunet_cmc.networks.rows import any_number_of_rows, is_compiled
 from nnunet_cmc.networks.sam_med3d import ChannelNorm
 
 Rows = dict[int, int]  # modality -> number of its rows in the batch at hand, which lie one modality after the other
@@ -120,9 +122,12 @@ class SharedEncoder(nn.Module):
         """Encode the scans ``(n, 1, D, H, W)`` of each modality as one batch, into each modality's maps."""
         self.rows.clear()
         self.rows.update({m: len(part) for m, part in parts.items()})
+        first = self.encoder.stem(torch.cat(list(parts.values())))
         by_row = self._by_row()
         self._choose(by_row)
-        maps = self.encoder(None, self.encoder.stem(torch.cat(list(parts.values()))))
+        if is_compiled(self.encoder):
+            any_number_of_rows(*tree_leaves(first), *(x for module in by_row for x in module.chosen.values()))
+        maps = self.encoder(None, first)
         for module in by_row:
             module.chosen.clear()
         of_modalities = [level.split(list(self.rows.values())) for level in maps]
@@ -133,7 +138,7 @@ class SharedEncoder(nn.Module):
 
         Layer norms are only where a compiler fuses norm and scale, which otherwise are one operator for each modality.
         """
-        compiled = getattr(self.encoder, "_compiled_call_impl", None) is not None
+        compiled = is_compiled(self.encoder)
         modules = (module for module in self.encoder.modules() if isinstance(module, OwnByRow))
         return [module for module in modules if compiled or not isinstance(module, OwnLayerNorm)]
 
