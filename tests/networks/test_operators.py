@@ -31,13 +31,14 @@ def started(network: CMCNet, rows: int) -> int:
     x = torch.randn(rows, 2, SIDE, SIDE, SIDE)
     fusion = torch.eye(2, dtype=torch.bool).repeat(rows, 1, 1)
     fusion[0, 0, 1] = True
+    network.zero_grad()
     with Operators() as operators:
         output = network(x, fusion)
         sum(part.sum() for part in (output.logits, *output.deep, output.features)).backward()
     return len(operators.names)
 
 
-@pytest.mark.parametrize(("planner", "most"), [(CMCPlanner, 1600), (CMCPlannerTiny, 700), (CMCPlannerUniversal, 500)])
+@pytest.mark.parametrize(("planner", "most"), [(CMCPlanner, 1600), (CMCPlannerTiny, 600), (CMCPlannerUniversal, 400)])
 def test_few_operators_are_started_whatever_the_batch(planner, most):
     network = network_of(planner)
     assert [n for rows in (2, 4) if (n := started(network, rows)) > most] == []

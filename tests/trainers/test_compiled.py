@@ -10,7 +10,6 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import Evidential
-from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.trainers.frames import APART
 
 
@@ -49,19 +48,23 @@ def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monke
 
 
 SHARED = {
-    "unet": {"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]},
-    "sam_med3d": CMCPlannerTiny.encoder_kwargs | {"embed_dim": 12, "num_heads": 2, "depth": 2, "global_blocks": [1]},
-}
+    "unet": ({"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]}, None),
+    "sam_med3d": (
+        {
+            "image_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "global_blocks": [1],
+            "window_size": 3, "out_channels": 8, "axis_order": "zyx", "adapters": True, "skip_channels": [4, 8],
+        },
+        [2, 4, 8],
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("encoder", SHARED)
 def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(encoder):
     """And what is computed is the same but for rounding: logits, and gradients of what there is."""
     torch.manual_seed(0)
-    side, widths = (
-        (8, None) if encoder == "unet" else (CMCPlannerTiny.patch_size, [4] * len(CMCPlannerTiny.decoder_channels))
-    )
-    network = CMCNet(2, 2, [side] * 3, encoder, SHARED[encoder], widths)
+    kwargs, widths = SHARED[encoder]
+    network = CMCNet(2, 2, [16] * 3, encoder, kwargs, widths)
     plain = deepcopy(network)
     graphs = []
 
@@ -70,7 +73,7 @@ def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(
         return aot_eager(graph, inputs)
 
     network.compile_parts(backend=backend)
-    x = torch.randn(5, 2, side, side, side)
+    x = torch.randn(5, 2, 16, 16, 16)
     both, of_single = torch.ones(5, 2, 2, dtype=torch.bool), torch.eye(2, dtype=torch.bool).repeat(5, 1, 1)
     one, other = x.clone(), x.clone()
     one[:, 1] = other[:2, 0] = other[2:, 1] = 0
