@@ -2,8 +2,10 @@
 
 An encoder maps ``x (B, 1, D, H, W)`` to a list of maps, shallow to deep; ``channels[i]`` and ``strides[i]`` describe
 the i-th along D, H, W. ``own`` names the parts of its first stage, which each modality has where an encoder is shared:
-``stem(x)`` computes them, and ``forward(None, stem(x))`` is ``forward(x)``.
+``stem(x)`` computes them, and ``forward(stem(x), from_stem=True)`` is ``forward(x)``.
 """
+
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -46,12 +48,12 @@ class ViTPyramid(nn.Module):
         """Compute the ViT's tokens and the first map of the path."""
         return self.vit.stem(x), self.path[0](x)
 
-    def forward(self, x: Tensor | None, first: tuple[Tensor, Tensor] | None = None) -> list[Tensor]:
-        tokens, shallow = self.stem(x) if first is None else first
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], from_stem: bool = False) -> list[Tensor]:
+        tokens, shallow = x if from_stem else self.stem(cast(Tensor, x))
         maps = [shallow]
         for stage in self.path[1:]:
             maps.append(stage(maps[-1]))
-        return [*maps, self.vit(None, tokens)[-1]]
+        return [*maps, self.vit(tokens, from_stem=True)[-1]]
 
 
 Encoder = ViTPyramid | UNetEncoder | UniversalUNetEncoder | VNetEncoder

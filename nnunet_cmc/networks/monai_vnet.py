@@ -46,8 +46,8 @@ class VNetEncoder(nn.Module):
         """Compute the first map."""
         return self.in_tr(x)
 
-    def forward(self, x: Tensor | None, first: Tensor | None = None) -> list[Tensor]:
-        maps = [self.stem(x) if first is None else first]
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        maps = [x if from_stem else self.stem(x)]
         for stage in (self.down_tr32, self.down_tr64, self.down_tr128, self.down_tr256):
             maps.append(stage(maps[-1]))
         return maps

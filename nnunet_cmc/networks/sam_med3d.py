@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -132,8 +133,8 @@ class SamMed3DEncoder(nn.Module):
             )
         return self.patch_embed(self._turn(x))
 
-    def forward(self, x: Tensor | None, first: Tensor | None = None) -> list[Tensor]:
-        x = self.stem(x) if first is None else first
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        x = x if from_stem else self.stem(x)
         x = x + resize_positions(self.pos_embed, x.shape[1:4])
         maps = []
         geometries: Geometries = {}
@@ -141,9 +142,9 @@ class SamMed3DEncoder(nn.Module):
             x = block(x, geometries)
             if index in self.taps:
                 maps.append(x.movedim(-1, 1))
-        project, norm, *others = self.neck
+        project = cast(nn.Conv3d, self.neck[0])
         x = F.linear(x, project.weight.flatten(1)).movedim(-1, 1)  # whose gradient has the tokens' order in memory
-        maps.append(nn.Sequential(*others)(norm(x)))
+        maps.append(cast(nn.Sequential, self.neck[1:])(x))
         return [self._turn(features) for features in maps]
 
     def _turn(self, x: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class SharedEncoder(nn.Module):
         self._choose(by_row)
         if is_compiled(self.encoder):
             any_number_of_rows(*tree_leaves(first), *(x for module in by_row for x in module.chosen.values()))
-        maps = self.encoder(None, first)
+        maps = self.encoder(first, from_stem=True)
         for module in by_row:
             module.chosen.clear()
         of_modalities = [level.split(list(self.rows.values())) for level in maps]

@@ -73,8 +73,8 @@ class UNetEncoder(nn.Module):
             x = self.get_submodule(name)(x)
         return x
 
-    def forward(self, x: Tensor | None, first: Tensor | None = None) -> list[Tensor]:
-        maps = [self.stem(x) if first is None else first]
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        maps = [x if from_stem else self.stem(x)]
         for stage in self.net.stages[1:]:
             maps.append(stage(maps[-1]))
         return maps

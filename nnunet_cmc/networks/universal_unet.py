@@ -84,8 +84,8 @@ class UniversalUNetEncoder(nn.Module):
             )
         return self.down_tr64(x)
 
-    def forward(self, x: Tensor | None, first: Tensor | None = None) -> list[Tensor]:
-        maps = [self.stem(x) if first is None else first]
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        maps = [x if from_stem else self.stem(x)]
         for stage in (self.down_tr128, self.down_tr256, self.down_tr512):
             maps.append(stage(F.max_pool3d(maps[-1], 2)))
         return maps

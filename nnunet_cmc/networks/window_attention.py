@@ -21,13 +21,13 @@ class Geometry(NamedTuple):
     """Which entries of the position tables a window of ``side``^3 with ``grid`` real tokens meets.
 
     Attributes:
-        index: ``(D, H, side, 3 * side)`` int64: where, in the three tables one after the other, the entries for a query
-            at place p of row (d, h) and the last index k of a key are.
+        columns: ``(D, H, side, 3 * side)`` int64: where the entries for a query at place p of row (d, h) and the last
+            index k of a key are in the three tables, one after the other.
         boxes: ``(side, 2, 3, side)``, 0 or :data:`FAR`: what of the last two terms, at p and k, belongs to each of the
             three boxes that the padding is. None where the grid fills the window.
     """
 
-    index: Tensor
+    columns: Tensor
     boxes: Tensor | None
 
 
@@ -41,9 +41,9 @@ def geometry(grid: Grid, side: int, like: Tensor) -> Geometry:
     relative = ends[:, None] - starts  # x - k + side - 1
     length = 2 * side - 1
     of_axes = (relative[:D, None, None], relative[None, :H, None] + length, relative + 2 * length)
-    index = torch.cat([part.expand(D, H, side, side) for part in of_axes], -1)
+    columns = torch.cat([part.expand(D, H, side, side) for part in of_axes], -1)
     if grid == (side,) * 3:
-        return Geometry(index, None)
+        return Geometry(columns, None)
     # the padding: i beyond D; i within D and j beyond H; i within D, j within H and k beyond W
     inside = [[[p >= D, p < D, p < D], [True, p >= H, p < H]] for p in range(side)]
     boxes = [
@@ -53,7 +53,7 @@ def geometry(grid: Grid, side: int, like: Tensor) -> Geometry:
         ]
         for p in inside
     ]
-    return Geometry(index, torch.tensor(boxes, device=like.device, dtype=like.dtype))
+    return Geometry(columns, torch.tensor(boxes, device=like.device, dtype=like.dtype))
 
 
 def resize_table(table: Tensor, length: int) -> Tensor:
@@ -61,7 +61,7 @@ def resize_table(table: Tensor, length: int) -> Tensor:
     return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
 
 
-def position_terms(q: Tensor, q_pad: Tensor, tables: Tensor, index: Tensor) -> Tensor:
+def position_terms(q: Tensor, q_pad: Tensor, tables: Tensor, columns: Tensor) -> Tensor:
     """Compute the terms of the position bias (B, heads, D, H, side, 3, side) of queries ``q`` (B, heads, D, H, W, c).
 
     The bias of query (d, h, w) and key (i, j, k) is, as the released weights were trained with it,
@@ -73,10 +73,10 @@ def position_terms(q: Tensor, q_pad: Tensor, tables: Tensor, index: Tensor) -> T
     gathered.
     """
     B, heads, D, H, W, c = q.shape
-    side = index.shape[2]
+    side = columns.shape[2]
     beyond = q_pad[:, None, None, None].expand(B, heads, D, H, side - W, c)
     row = torch.cat([q, beyond], 4) if side > W else q
-    return (row @ tables.T).gather(-1, index.expand(B, heads, -1, -1, -1, -1)).unflatten(-1, (3, side))
+    return (row @ tables.T).gather(-1, columns.expand(B, heads, -1, -1, -1, -1)).unflatten(-1, (3, side))
 
 
 def folded_attention(qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geometries: Geometries) -> Tensor:
@@ -92,11 +92,11 @@ def folded_attention(qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geomet
     B, D, H, W, _, heads, c = qkv.shape
     if ((D, H, W), side) not in geometries:
         geometries[(D, H, W), side] = geometry((D, H, W), side, qkv)
-    index, boxes = geometries[(D, H, W), side]
+    columns, boxes = geometries[(D, H, W), side]
     parts = qkv.permute(4, 0, 5, 1, 2, 3, 6).split([1, 2])
     q, kv = parts[0].squeeze(0).contiguous(), parts[1].flatten(3, 5)
     q_pad, kv_pad = pad.split([1, 2])
-    of_query, of_keys = position_terms(q, q_pad.squeeze(0), tables, index).split([1, 2], -2)
+    of_query, of_keys = position_terms(q, q_pad.squeeze(0), tables, columns).split([1, 2], -2)
     r1, (r2, r3) = of_query[:, :, :, :, :W].squeeze(-2), of_keys[:, :, :, :, : max(D, H), :, :W].unbind(-2)
     r23 = r2[:, :, :, :, :D, None] + r3[:, :, :, :, None, :H]  # (B, heads, D, H, D, H, W)
     bias = (r1[..., None, None, :W] + r23[:, :, :, :, None]).flatten(5)
