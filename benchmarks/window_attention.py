@@ -2,7 +2,7 @@
 
 literal       the published computation: windows padded to 14^3 tokens, every one of them a query
 real queries  the same keys, but only the tokens that exist as queries
-folded        ours: the padding as one extra key
+folded        ours: the padding as a few extra keys
 
 Each runs in a process of its own. Usage: ``python benchmarks/window_attention.py [--sizes 96 128] [--device cpu]``.
 """
