@@ -5,7 +5,8 @@
 One row is a part of a network, forward and backward, for patches of the planner's size that hold every modality; the
 modalities share the network, or have an encoder and a decoder each (``--separate``, the paper's arrangement). *GB* is
 what operators read and write if none is fused with another; *kept* is what a forward pass leaves for the backward pass,
-in float32. The public model's layer sizes and nnU-Net's PlainConvUNet for a cube of 96 stand beside.
+in float32; *operators* are those that are started, which a GPU's host takes its time for. The public model's layer
+sizes and nnU-Net's PlainConvUNet for a cube of 96 stand beside.
 """
 
 import argparse
@@ -24,8 +25,8 @@ from torch.utils._pytree import tree_leaves
 from nnunet_cmc.networks import CMCNet
 
 
-def counted(forward: Callable[[], list], parameters: list[nn.Parameter]) -> tuple[float, float, float, float]:
-    """GFLOP of the forward pass and of both, GB of traffic of both, GB kept in between."""
+def counted(forward: Callable[[], list], parameters: list[nn.Parameter]) -> tuple[float, float, float, float, int]:
+    """GFLOP of the forward pass and of both, GB of traffic of both, GB kept in between, and operators of both."""
     own = {parameter.untyped_storage()._cdata for parameter in parameters}
     kept: dict[int, int] = {}
 
@@ -42,7 +43,8 @@ def counted(forward: Callable[[], list], parameters: list[nn.Parameter]) -> tupl
         first = count(lambda: outputs.extend(forward()))
     second = count(lambda: torch.autograd.backward(outputs, [torch.ones_like(y) for y in outputs]))
     total = (first.flops + second.flops, first.bytes + second.bytes)
-    return first.flops / 1e9, total[0] / 1e9, total[1] / 1e9, sum(kept.values()) / 1e9
+    operators = len(first.operators) + len(second.operators)
+    return first.flops / 1e9, total[0] / 1e9, total[1] / 1e9, sum(kept.values()) / 1e9, operators
 
 
 def parts(network: CMCNet, batch: int, side: int) -> Iterator[tuple[str, Callable[[], list], nn.Module]]:
@@ -87,7 +89,7 @@ def main() -> None:
         public, stock = PublicSizes(), stock_network(96, CLASSES)
         rows.append(("public model's sizes, 96^3", "all", lambda: [public(x)], public))
         rows.append(("PlainConvUNet, 96^3", "all", lambda: [stock(x)], stock))
-        header = ("network", "part", "M parameters", "GFLOP forward", "GFLOP both", "GB both", "kept (GB)")
+        header = ("network", "part", "M parameters", "GFLOP forward", "GFLOP both", "GB both", "kept (GB)", "operators")
         print_table(header, map(_row, rows))
 
 
@@ -95,7 +97,8 @@ def _row(row: tuple) -> tuple:
     network, part, forward, module = row
     parameters = list(module.parameters())
     size = sum(p.numel() for p in parameters) / 1e6
-    return network, part, f"{size:.2f}", *(f"{number:.2f}" for number in counted(forward, parameters))
+    *numbers, operators = counted(forward, parameters)
+    return network, part, f"{size:.2f}", *(f"{number:.2f}" for number in numbers), operators
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with ch
 nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before augmentation: at most 1, however
 large the volume is.
 
-Last, what a strong view and another contrast cost beside nnU-Net's augmentation of the same row, a patch of 64^3 with
-one channel.
+Last, what a strong view and the drawing of another contrast cost beside nnU-Net's augmentation of the same row, a patch
+of 64^3 with one channel. Contrasts are computed in the training step, of which train_step.py shows the share.
 """
 
 import tempfile
@@ -28,11 +28,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from workspace import Workspace
 
 from nnunet_cmc.data.loading import pairs
+from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.cases import CaseSampler
-from nnunet_cmc.data.loading.gin import GINTransform
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import seeded
-from nnunet_cmc.data.loading.views import perturbation
+from nnunet_cmc.data.loading.views import RandomizeContrast, perturbation
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 
 
@@ -115,10 +115,12 @@ def augmentation_table(repeats: int, rows: int, side: int = 64) -> list[tuple[st
     image, seg = torch.randn(1, *read), torch.zeros(1, *read, dtype=torch.int16)
     stock = nnUNetTrainer.get_training_transforms(patch_size, rotation, None, (0, 1, 2), False)
     row = torch.randn(1, *patch_size)
-    steps: dict[str, Callable[[], dict]] = {
+    nothing, alone = torch.zeros(0), torch.ones(1, 1, 1, dtype=torch.bool)
+    batch = Batch(row[None], nothing, alone, nothing, nothing, strong=row[None])
+    steps: dict[str, Callable[[], object]] = {
         "nnU-Net": lambda: stock(image=image.clone(), segmentation=seg.clone()),
         "StrongView": partial(_on_copy, perturbation(patch_size), row),
-        "RandomizeContrast": partial(_on_copy, GINTransform(), row),
+        "RandomizeContrast": partial(RandomizeContrast(), batch),
     }
     seconds = interleaved({name: partial(_repeat, step, rows) for name, step in steps.items()}, repeats)
     return [

@@ -114,6 +114,7 @@ class Count(NamedTuple):
 
 
 OVERWRITE = {torch.ops.aten.copy_, torch.ops.aten.fill_, torch.ops.aten.zero_}  # without reading what was there
+NO_WORK = {torch.ops.aten._unsafe_view, torch.ops.aten.promote_types}
 ALLOCATE = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty, torch.ops.aten.new_empty_strided,
             torch.ops.aten.empty_strided}  # fmt: skip
 
@@ -131,7 +132,7 @@ class Counting(TorchDispatchMode):
         result = func(*args, **kwargs)
         self.waits += _waits(func, args)
         operator = func.overloadpacket
-        if not func.is_view and func.namespace != "prim" and operator not in ALLOCATE:
+        if not func.is_view and func.namespace != "prim" and operator not in ALLOCATE | NO_WORK:
             read = args[1:] if operator in OVERWRITE else args
             tensors = [leaf for leaf in tree_leaves((read, kwargs, result)) if isinstance(leaf, Tensor)]
             moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -17,6 +17,11 @@ PLANNERS: dict[str, Planner] = {
 }
 NNUNET_SIDE = 96  # voxels, where nobody asks for another: nnU-Net's own patch depends on the data
 
+CONVOLUTIONS = {
+    "conv_bias": True, "norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"affine": True},
+    "nonlin": nn.LeakyReLU, "nonlin_kwargs": {"inplace": True},
+}  # fmt: skip
+
 
 def side_of(planner: Planner) -> int:
     """Return the side of the planner's patch in voxels."""
@@ -47,12 +52,20 @@ def network_of(planner: Planner, modalities: int, classes: int, side: int) -> CM
     return CMCNet(modalities, classes, [side] * 3, *encoder_of(planner, side), decoder)
 
 
+def stock_of(plan: dict[str, Any], channels: int, classes: int) -> nn.Module:
+    """Build nnU-Net's own network, under deep supervision, of the stages of a plan of :class:`CMCPlannerNNUNet`."""
+    widths = plan["features_per_stage"]
+    return PlainConvUNet(
+        channels, len(widths), widths, nn.Conv3d, plan["kernel_sizes"], plan["strides"], plan["blocks_per_stage"],
+        classes, plan["blocks_per_stage_decoder"], **CONVOLUTIONS, deep_supervision=True,
+    )  # fmt: skip
+
+
 def stock_network(side: int, classes: int, channels: int = 2, deep_supervision: bool = False) -> nn.Module:
     """Build nnU-Net's own for a cube."""
     widths = widths_of_nnunet(side)
     stages = len(widths)
     return PlainConvUNet(
         channels, stages, widths, nn.Conv3d, 3, [1] + [2] * (stages - 1), 2, classes, 2,
-        conv_bias=True, norm_op=nn.InstanceNorm3d, norm_op_kwargs={"affine": True},
-        nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=deep_supervision,
+        **CONVOLUTIONS, deep_supervision=deep_supervision,
     )  # fmt: skip

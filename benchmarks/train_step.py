@@ -1,6 +1,7 @@
 """Where a training step's time and memory go, part by part, for each planner, beside what the counts allow.
 
     python benchmarks/train_step.py [--planners CMCPlanner ...] [--trainer CMCTrainer] [--batch 1] [--side N]
+                                    [--against nnunet]
 
 Labelled and as many unlabelled registered pairs of generated abdomens go through a trainer as in a training. Every part
 is then run alone on the inputs that it had: forward and backward, time and the peak of memory above what was there. Its
@@ -8,7 +9,9 @@ is then run alone on the inputs that it had: forward and backward, time and the 
 matrix products and of their bytes by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the
 trainer's own, which a CPU loads for, too; on a GPU that is the work of other processes, and the step is shown with
 activations kept and computed twice. *Waits* are operators whose result the host must know before it goes on, which a
-GPU then makes it wait for. With ``nnUNet_compile=1`` encoders and decoders are compiled.
+GPU then makes it wait for, *operators* those that are started. With ``nnUNet_compile=1`` encoders and decoders are
+compiled. ``--against nnunet`` shows, for ``CMCPlannerNNUNet``, nnU-Net's own network of the same plan beside: on as
+many rows, and a whole step with the plan's batch.
 """
 
 import tempfile
@@ -17,18 +20,35 @@ from functools import partial
 from statistics import median
 
 import torch
-from measure import Ceilings, begin, busy, ceilings, count, interleaved, parser, peak_bytes, print_table, quiet, spread
-from planned import PLANNERS
+from measure import (
+    Ceilings,
+    begin,
+    busy,
+    ceilings,
+    count,
+    interleaved,
+    parser,
+    peak_bytes,
+    print_table,
+    quiet,
+    ratio,
+    spread,
+)  # fmt: skip
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from planned import PLANNERS, stock_of
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_leaves, tree_map
 from workspace import Workspace
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.stacked import stacked
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
-HEADER = ("part", "GFLOP", "GB", "floor (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits")
+HEADER = ("part", "GFLOP", "GB", "floor (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits", "operators")
 
 
 def main() -> None:
@@ -36,6 +56,7 @@ def main() -> None:
     arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
     arguments.add_argument("--trainer", default="CMCTrainer", help="CMCTrainerPaper, for example (%(default)s)")
     arguments.add_argument("--batch", type=int, default=1, help="labelled pairs, and as many unlabelled")
+    arguments.add_argument("--against", choices=("nnunet",), help="show nnU-Net's network of the same plan, too")
     arguments.add_argument("--side", type=int, help="of the patch in voxels; the planner's, if not given")
     args = arguments.parse_args()
     device = begin(args)
@@ -57,6 +78,8 @@ def main() -> None:
                 f"{parameters / 1e6:.1f} M parameters"
             )
             print_table(HEADER, rows(trainer, loader, limits, args.repeats, device))
+            if args.against and issubclass(PLANNERS[name], CMCPlannerNNUNet):
+                print_against(trainer, next(loader), args.repeats, device)
             if device.type == "cuda":
                 print_memory(trainer, next(loader))
 
@@ -75,6 +98,52 @@ def print_memory(trainer: CMCTrainer, batch: dict) -> None:
         )
 
 
+def print_against(trainer: CMCTrainer, batch: dict, repeats: int, device: torch.device) -> None:
+    """nnU-Net's network on as many rows as ours predicts, and its whole step, as medians and ratios of each turn."""
+    plan = trainer.configuration_manager.network_arch_init_kwargs["encoder_kwargs"]
+    rows = Batch(**batch).to(device).recontrasted()
+    n_rows = int(rows.present.sum())
+    weak = rows.data[rows.n_labeled :]
+    stock, one_channel = (
+        stock_of(plan, channels, trainer.num_classes).to(device) for channels in (trainer.num_input_channels, 1)
+    )
+    one = rows.data.flatten(0, 1)[:n_rows, None]
+    patches = rows.data[:1].expand(trainer.batch_size, -1, -1, -1, -1)
+    target = rows.target[:1].expand(trainer.batch_size, -1, -1, -1, -1)
+    optimizer = torch.optim.SGD(stock.parameters(), 1e-2, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
+    loss = DC_and_CE_loss(dice, {}, dice_class=MemoryEfficientSoftDiceLoss)
+
+    def predict(network: Callable, *inputs: Tensor) -> None:
+        with trainer._precision():
+            outputs = network(*inputs)
+        _backward([outputs.logits, *outputs.deep] if isinstance(outputs, CMCOutput) else outputs)
+
+    def stock_step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with trainer._precision():
+            scales = stock(patches)
+            targets = (interpolate(target.float(), scale.shape[2:]) for scale in scales)
+            total = sum(loss(scale, of) / 2**i for i, (scale, of) in enumerate(zip(scales, targets, strict=True)))
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(stock.parameters(), 12)
+        optimizer.step()
+
+    steps: dict[str, Callable[[], object]] = {
+        f"nnU-Net's network, {n_rows} rows": partial(predict, one_channel, one),
+        f"ours, {n_rows} rows": partial(predict, trainer.bare_network, rows.data, rows.fusion),
+        f"nnU-Net's whole step, batch {trainer.batch_size}": stock_step,
+        "our whole step": partial(trainer.update, batch),
+    }
+    if trainer.teacher is not None:
+        steps["the teacher's forward"] = partial(trainer.teacher.pseudo_targets, weak, trainer.num_classes)
+    seconds = interleaved(steps, repeats, device)
+    network, whole = (seconds[name] for name in steps if name.startswith("nnU-Net's"))
+    against = {name: whole if "whole" in name else network for name in steps}
+    table = ((name, spread(taken, 1000), spread(ratio(taken, against[name]))) for name, taken in seconds.items())
+    print_table(("against nnU-Net", "time (ms)", "nnU-Net = 1"), table)
+
+
 def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: torch.device):
     """The table's, the whole step last."""
     trainer.iteration = 1  # the first of an epoch also measures gradients
@@ -91,14 +160,14 @@ def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: to
         share = f"{100 * median(seconds[name]) / whole:.1f}"
         peak = f"{peak_bytes(step, device) / 2**20:.0f}"
         if name == "load":  # which is nnU-Net's and numpy's, and is not counted
-            yield name, "", "", "", spread(seconds[name], 1000), share, "", peak, ""
+            yield name, "", "", "", spread(seconds[name], 1000), share, "", peak, "", ""
             continue
         counted = count(step)
         floor = limits.seconds(counted)
         yield (
             name, f"{counted.flops / 1e9:.2f}", f"{counted.bytes / 1e9:.2f}", f"{1000 * floor:.3g}",
             spread(seconds[name], 1000), share, f"{median(seconds[name]) / floor:.1f}", peak,
-            counted.waits,
+            counted.waits, len(counted.operators),
         )  # fmt: skip
 
 
@@ -111,6 +180,9 @@ def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
     """Each part of a step on the inputs that it has in the step."""
     network = trainer.bare_network
     steps: dict[str, Callable[[], object]] = {}
+    if batch.contrasts is not None:
+        steps["random contrasts"] = batch.recontrasted
+        batch = batch.recontrasted()
     if trainer.teacher is not None:
         steps["teacher"] = partial(trainer.teacher.teach, batch, trainer.num_classes)
         batch = steps["teacher"]()

@@ -2,7 +2,7 @@
 
 literal       the published computation: windows padded to 14^3 tokens, every one of them a query
 real queries  the same keys, but only the tokens that exist as queries
-folded        ours: the padding as one extra key
+folded        ours: the padding as a few extra keys
 
 Each runs in a process of its own. Usage: ``python benchmarks/window_attention.py [--sizes 96 128] [--device cpu]``.
 """
@@ -52,7 +52,7 @@ def reference_attention(qkv: Tensor, tables: list[Tensor], queries: tuple[int, i
 class LiteralAttention(WindowAttention):
     """Any grid, in windows padded with zero tokens, all of which are computed."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_) -> Tensor:
         grid, tables = x.shape[1:4], [self.rel_pos_d, self.rel_pos_h, self.rel_pos_w]
         side = self.window or max(grid)
         x = F.pad(x, (0, 0, *(p for n in reversed(grid) for p in (0, -n % side))))
@@ -67,7 +67,7 @@ class LiteralAttention(WindowAttention):
 class RealQueriesAttention(WindowAttention):
     """A grid that fits into one window: padding as keys only."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_) -> Tensor:
         grid, tables = tuple(x.shape[1:4]), [self.rel_pos_d, self.rel_pos_h, self.rel_pos_w]
         side = self.window or max(grid)
         padded = F.pad(x, (0, 0, *(p for n in reversed(grid) for p in (0, side - n))))

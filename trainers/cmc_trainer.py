@@ -96,12 +96,6 @@ class CMCTrainer(ReportingTrainer):
             },
             names,
         )  # fmt: skip
-        if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
-            torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
-            for network in (module for module in self.bare_network.modules() if isinstance(module, CMCNet)):  # and peer
-                network.stacked_on = None  # a compiled encoder is few operators already
-                for part in network.parts(names).values():
-                    part.compile(fullgraph=True)
         planned, wanted = self.configuration_manager.batch_dice, self.recipe.batch_dice
         setting = Setting(
             self.num_input_channels,
@@ -113,6 +107,11 @@ class CMCTrainer(ReportingTrainer):
         self.loss = self.terms[Supervised.name].loss  # what nnU-Net validates with
         iterations = self.num_epochs * self.num_iterations_per_epoch
         self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher, iterations) if self.recipe.teacher else None
+        if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
+            torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
+            for network in filter(None, (self.bare_network, self.teacher)):
+                for each in (module for module in network.modules() if isinstance(module, CMCNet)):  # a peer, too
+                    each.compile_parts()
 
     @property
     def num_classes(self) -> int:
@@ -176,7 +175,7 @@ class CMCTrainer(ReportingTrainer):
     def update(self, batch: dict) -> dict:
         """Update the network from a batch of :class:`PairLoader`, and return every term of the loss."""
         self.lr_scheduler.step(self.current_epoch + self.iteration / self.num_iterations_per_epoch)
-        rows = Batch(**batch).to(self.device)
+        rows = Batch(**batch).to(self.device).recontrasted()
         weights = self.weights()
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():

@@ -1,7 +1,27 @@
-"""The convolution block of all parts outside the encoders."""
+"""The convolution block of all parts outside the encoders, and its norm."""
 
+import torch
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """``nn.InstanceNorm3d``, equal to the bit, with an affine map, for an activation in place after it.
+
+    torch's result is a view, and the backward pass of what is computed in place on a view copies the batch four times.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x (B, C, D, H, W)``."""
+        return instance_norm(x, self.weight.repeat(len(x)), self.bias.repeat(len(x)), self.eps)
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise each channel of each row of ``x (B, C, D, H, W)``, with scales and shifts ``(B * C,)``."""
+    flat = x.reshape(1, -1, *x.shape[2:])
+    flat = F.batch_norm(flat, None, None, weight, bias, training=True, eps=eps)  # as torch does
+    return torch.ops.aten._unsafe_view(flat, x.shape)  # no view to autograd: nothing else refers to its memory
 
 
 def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
@@ -9,6 +29,6 @@ def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Modul
     return StackedConvBlocks(
         1, nn.Conv3d, in_channels, out_channels, 3, stride,
         conv_bias=True,
-        norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+        norm_op=InstanceNorm, norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
     )  # fmt: skip

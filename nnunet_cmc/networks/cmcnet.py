@@ -1,12 +1,15 @@
 """CMCNet: encoders, MIA fusion over the modalities that a sample has, and decoders."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
@@ -14,7 +17,7 @@ from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA, MeanFusion
 from nnunet_cmc.networks.mmformer import ConcatenatedSkips
-from nnunet_cmc.networks.rows import Mask, grid, rows_of, take
+from nnunet_cmc.networks.rows import Mask, any_number_of_rows, grid, is_compiled, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
@@ -51,15 +54,20 @@ class CMCOutput(NamedTuple):
     auxiliary: Mapping[str, tuple[Tensor, ...]] = MappingProxyType({})
 
 
-class Encoded(NamedTuple):
+@dataclass(frozen=True)
+class Encoded:
     """Feature maps, shallow to deep: those of modality m in sample b are the rows ``row[b, m]`` of ``maps[m]``."""
 
     maps: dict[int, list[Tensor]]
     row: dict[tuple[int, int], int]
 
+    @cached_property
+    def _samples(self) -> dict[int, list[tuple[Tensor, ...]]]:
+        return {m: [level.unbind() for level in levels] for m, levels in self.maps.items()}
+
     def of(self, b: int, m: int) -> list[Tensor]:
         """Return the maps ``(C, d, h, w)`` of one sample."""
-        return [level[self.row[b, m]] for level in self.maps[m]]
+        return [level[self.row[b, m]] for level in self._samples[m]]
 
     def take(self, m: int, samples: list[int]) -> list[Tensor]:
         """Return the maps ``(n, C, d, h, w)`` of these samples."""
@@ -254,7 +262,8 @@ class CMCNet(nn.Module):
         features = grid({(b, m): encoded.of(b, m)[-1] for b, m in encoded.row}, present)
 
         # One fused feature per sample and distinct set of modalities, however many predictions are made from it.
-        wanted = {want: i for i, want in enumerate(sorted({(b, group) for (b, _), group in groups.items()}))}
+        distinct = {(b, group) for (b, _), group in groups.items()}
+        wanted = {want: i for i, want in enumerate(sorted(distinct, key=lambda want: (sum(want[1]), want)))}
         members = torch.tensor([group for _, group in wanted])  # on the CPU, where it is read
         fused = self.mia(take(features, [b for b, _ in wanted]), members)
 
@@ -272,7 +281,8 @@ class CMCNet(nn.Module):
     def _decode_shared(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
         """Decode each wanted set of modalities, whose fused feature is the row ``wanted[b, group]`` of ``fused``."""
         scales = self._run(self.decoders[0], [*self._shared_skips(wanted, encoded), fused])
-        return {(b, m): [scale[wanted[b, group]] for scale in scales] for (b, m), group in groups.items()}
+        predicted = list(zip(*(scale.unbind() for scale in scales), strict=True))
+        return {(b, m): list(predicted[wanted[b, group]]) for (b, m), group in groups.items()}
 
     def _shared_skips(self, wanted: Wanted, encoded: Encoded) -> list[Tensor]:
         """Fuse the skips of each wanted set of modalities."""
@@ -281,11 +291,13 @@ class CMCNet(nn.Module):
             samples = [b for b, _ in wanted]
             theirs = {m: encoded.take(m, [samples[i] for i in of_m])[:-1] for m, of_m in rows.items()}
             return self.skip_fusion(theirs, rows, len(samples))
-        of_each = [[encoded.of(b, m)[:-1] for m, there in enumerate(group) if there] for b, group in wanted]
-        return [
-            torch.stack([_mean([skips[level] for skips in members]) for members in of_each])
-            for level in range(len(self.channels) - 1)
-        ]
+        fused = []
+        for size, several in groupby(wanted, key=lambda want: sum(want[1])):  # as they are sorted
+            scans = [(b, m) for b, group in several for m, there in enumerate(group) if there]
+            skips = zip(*(encoded.of(b, m)[:-1] for b, m in scans), strict=True)
+            levels = list(map(torch.stack, skips))
+            fused.append(levels if size == 1 else [level.unflatten(0, (-1, size)).mean(1) for level in levels])
+        return [torch.cat(level) for level in zip(*fused, strict=True)]
 
     def _decode_separate(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
         """Decode as :meth:`_decode_shared`, with the decoder of each modality."""
@@ -303,7 +315,8 @@ class CMCNet(nn.Module):
             if self.fuses:
                 deepest = self.merges[m](torch.cat([deepest, own], 1))
             scales = self._run(decoder, [*skips, deepest])
-            predicted |= {(b, m): [scale[i] for scale in scales] for i, b in enumerate(of_m)}
+            of_samples = zip(*(scale.unbind() for scale in scales), strict=True)
+            predicted |= {(b, m): list(of_sample) for b, of_sample in zip(of_m, of_samples, strict=True)}
         return predicted
 
     def _decode_without_modality(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
@@ -332,11 +345,19 @@ class CMCNet(nn.Module):
             return dict(zip(parts, stacked([self.encoders[m] for m in parts], list(parts.values())), strict=True))
         return {m: self._run(self.encoders[m], part) for m, part in parts.items()}
 
+    def compile_parts(self, **options) -> None:
+        """Compile encoders and decoders, each as a whole graph for any number of rows, and any set of modalities.
+
+        Of a shared encoder that is what rows of all modalities go through together. Between them, presence decides what
+        is computed. ``options`` are those of ``torch.compile``.
+        """
+        self.stacked_on = None  # a compiled encoder is few operators already
+        for part in (*self.encoders, *self.decoders):
+            part.compile(fullgraph=True, **options)
+
     def _run(self, part: nn.Module, *inputs):
+        if is_compiled(part):
+            any_number_of_rows(*tree_leaves(inputs))
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
-
-
-def _mean(maps: list[Tensor]) -> Tensor:
-    return maps[0] if len(maps) == 1 else torch.stack(maps).mean(0)

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from nnunet_cmc.networks.blocks import conv_block
+from nnunet_cmc.networks.blocks import InstanceNorm, conv_block
 from nnunet_cmc.networks.encoders import Encoder
 from nnunet_cmc.networks.monai_vnet import ACTIVATION, VNetEncoder, monai_blocks
 from nnunet_cmc.networks.unet import UNetDecoder
@@ -126,4 +126,4 @@ DECODERS: dict[str, type[nn.Module]] = {"universal": UniversalDecoder, "unet": U
 
 
 def _norm_and_activation(channels: int) -> nn.Module:
-    return nn.Sequential(nn.InstanceNorm3d(channels, affine=True), nn.LeakyReLU(inplace=True))
+    return nn.Sequential(InstanceNorm(channels, affine=True), nn.LeakyReLU(inplace=True))

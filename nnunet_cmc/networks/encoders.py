@@ -1,8 +1,11 @@
 """The encoders that plans may name; each computes a pyramid of feature maps of one modality.
 
 An encoder maps ``x (B, 1, D, H, W)`` to a list of maps, shallow to deep; ``channels[i]`` and ``strides[i]`` describe
-the i-th along D, H, W. ``own`` names the parts of its first stage, which each modality has where an encoder is shared.
+the i-th along D, H, W. ``own`` names the parts of its first stage, which each modality has where an encoder is shared:
+``stem(x)`` computes them, and ``forward(stem(x), from_stem=True)`` is ``forward(x)``.
 """
+
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -41,12 +44,16 @@ class ViTPyramid(nn.Module):
         self.channels = [*skip_channels, vit["out_channels"]]
         self.strides = [(stride,) * 3 for stride in strides]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps, deep = [], self.vit(x)[-1]
-        for stage in self.path:
-            x = stage(x)
-            maps.append(x)
-        return [*maps, deep]
+    def stem(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the ViT's tokens and the first map of the path."""
+        return self.vit.stem(x), self.path[0](x)
+
+    def forward(self, x: Tensor | tuple[Tensor, Tensor], from_stem: bool = False) -> list[Tensor]:
+        tokens, shallow = x if from_stem else self.stem(cast(Tensor, x))
+        maps = [shallow]
+        for stage in self.path[1:]:
+            maps.append(stage(maps[-1]))
+        return [*maps, self.vit(tokens, from_stem=True)[-1]]
 
 
 Encoder = ViTPyramid | UNetEncoder | UniversalUNetEncoder | VNetEncoder

@@ -1,6 +1,7 @@
 """Modality-independent awareness (MIA): attention per modality, and fusion over the present modalities."""
 
 import math
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +52,13 @@ class MIA(nn.Module):
             The fused feature ``(B, C, d, h, w)``.
         """
         scale = _column(present.shape[1] / present.sum(1), features)
+        of_each = features.unbind(1)
         common = self.bias[None, :, None, None, None] + scale * _sum_over_present(
-            lambda m, rows: self.projections[m](take(features[:, m], rows)), features, present, len(self.bias)
+            lambda m, rows: self.projections[m](take(of_each[m], rows)), features, present
         )
 
         def attended(m: int, rows: list[int]) -> Tensor:
-            own = take(features[:, m], rows)
+            own = take(of_each[m], rows)
             return own * self.attentions[m](torch.cat([own, take(common, rows)], 1)).sigmoid()
 
         return scale * _sum_over_present(attended, features, present)
@@ -67,7 +69,8 @@ class MeanFusion(nn.Module):
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse as :meth:`MIA.forward`."""
-        total = _sum_over_present(lambda m, rows: take(features[:, m], rows), features, present)
+        of_each = features.unbind(1)
+        total = _sum_over_present(lambda m, rows: take(of_each[m], rows), features, present)
         return total / _column(present.sum(1), features)
 
 
@@ -76,10 +79,8 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device, like.dtype, non_blocking=True)[:, None, None, None, None]
 
 
-def _sum_over_present(term, features: Tensor, present: Tensor, channels: int | None = None) -> Tensor:
-    """Compute ``sum_m term(m, rows that have m)``, ``(B, channels or C, d, h, w)``; a modality of no row is skipped."""
-    batch, _, width, *grid = features.shape
-    total = features.new_zeros(batch, channels or width, *grid)
-    for m, rows in rows_of(present.tolist()).items():
-        total = total + put(term(m, rows).to(total.dtype), rows, batch)
-    return total
+def _sum_over_present(term, features: Tensor, present: Tensor) -> Tensor:
+    """Compute ``sum_m term(m, rows that have m)``, ``(B, ..., d, h, w)``; a modality of no row is skipped."""
+    rows = rows_of(present.tolist())
+    terms = [put(term(m, of_m).to(features.dtype), of_m, len(features)) for m, of_m in rows.items()]
+    return reduce(torch.add, terms)

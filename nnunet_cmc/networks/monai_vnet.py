@@ -42,8 +42,12 @@ class VNetEncoder(nn.Module):
         self.down_tr128 = blocks.DownTransition(3, 4 * width, 3, ACTIVATION, dropout_prob=dropout)
         self.down_tr256 = blocks.DownTransition(3, 8 * width, 2, ACTIVATION, dropout_prob=dropout)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = [self.in_tr(x)]
+    def stem(self, x: Tensor) -> Tensor:
+        """Compute the first map."""
+        return self.in_tr(x)
+
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        maps = [x if from_stem else self.stem(x)]
         for stage in (self.down_tr32, self.down_tr64, self.down_tr128, self.down_tr256):
             maps.append(stage(maps[-1]))
         return maps

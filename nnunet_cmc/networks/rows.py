@@ -1,7 +1,10 @@
-"""Gathering samples of a batch, and scattering them back, by rows known on the host: no synchronisation with a GPU."""
+"""Gathering samples of a batch, and scattering them back, by rows known on the host: no synchronisation with a GPU.
+
+Batches are taken apart by ``unbind``, whose backward pass is one operator; that of ``x[row]`` fills a batch of zeros.
+"""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Mask = list[list[bool]]  # (B, M)
 
@@ -14,7 +17,10 @@ def rows_of(mask: Mask) -> dict[int, list[int]]:
 
 def take(x: Tensor, rows: list[int]) -> Tensor:
     """Return ``x[rows]``; ``x`` itself where these are all of its rows in their order."""
-    return x if rows == list(range(len(x))) else torch.stack([x[row] for row in rows])
+    if rows == list(range(len(x))):
+        return x
+    samples = x.unbind()
+    return torch.stack([samples[row] for row in rows])
 
 
 def put(part: Tensor, rows: list[int], length: int) -> Tensor:
@@ -22,8 +28,8 @@ def put(part: Tensor, rows: list[int], length: int) -> Tensor:
     if rows == list(range(length)):
         return part
     zero = part.new_zeros(part.shape[1:])
-    place = {row: i for i, row in enumerate(rows)}
-    return torch.stack([part[place[row]] if row in place else zero for row in range(length)])
+    of_row = dict(zip(rows, part.unbind(), strict=True))
+    return torch.stack([of_row.get(row, zero) for row in range(length)])
 
 
 def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
@@ -35,3 +41,16 @@ def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
     zero = torch.zeros_like(next(iter(entries.values())))
     cells = [entries.get((b, m), zero).to(zero.dtype) for b in range(like.shape[0]) for m in range(like.shape[1])]
     return torch.stack(cells).unflatten(0, like.shape[:2])
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module was compiled in place (``Module.compile``)."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def any_number_of_rows(*batches: Tensor) -> None:
+    """Let a graph that is compiled for these tensors hold for any length of their first axis, but for 1."""
+    from torch._dynamo import maybe_mark_dynamic  # takes a second to import
+
+    for batch in batches:
+        maybe_mark_dynamic(batch, 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from nnunet_cmc.networks.adapter import Adapter
 from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
-from nnunet_cmc.networks.window_attention import WindowAttention
+from nnunet_cmc.networks.window_attention import Geometries, WindowAttention
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 
 
@@ -49,8 +50,8 @@ class Block(nn.Module):
                 nn.init.zeros_(module.bias)
         self.adapter = Adapter(dim) if adapter else None  # after the loop: it has an initialisation of its own
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, geometries: Geometries) -> Tensor:
+        x = x + self.attn(self.norm1(x), geometries)
         y = self.norm2(x)
         x = x + self.mlp(y)
         return x if self.adapter is None else x + self.adapter(y)
@@ -123,20 +124,27 @@ class SamMed3DEncoder(nn.Module):
         )
         self.register_load_state_dict_pre_hook(_fit_positions)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def stem(self, x: Tensor) -> Tensor:
+        """Embed ``x`` as tokens ``(B, D, H, W, C)`` in the ViT's axis order."""
         if x.ndim != 5 or x.shape[1] != 1 or any(side % self.patch_size for side in x.shape[2:]):
             raise ValueError(
                 f"The SAM-Med3D encoder takes (B, 1, D, H, W) with sides that are multiples of {self.patch_size}, "
                 f"not {tuple(x.shape)}."
             )
-        x = self.patch_embed(self._turn(x))
+        return self.patch_embed(self._turn(x))
+
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        x = x if from_stem else self.stem(x)
         x = x + resize_positions(self.pos_embed, x.shape[1:4])
         maps = []
+        geometries: Geometries = {}
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, geometries)
             if index in self.taps:
                 maps.append(x.movedim(-1, 1))
-        maps.append(self.neck(x.movedim(-1, 1)))
+        project = cast(nn.Conv3d, self.neck[0])
+        x = F.linear(x, project.weight.flatten(1)).movedim(-1, 1)  # whose gradient has the tokens' order in memory
+        maps.append(cast(nn.Sequential, self.neck[1:])(x))
         return [self._turn(features) for features in maps]
 
     def _turn(self, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He, init_last_bn_before_add_to_0
 from torch import Tensor, nn
 
+from nnunet_cmc.networks.blocks import InstanceNorm
+
 # nnU-Net's class of the network -> its encoder, and the stages before the first change of resolution
 ARCHITECTURES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "PlainConvUNet": (PlainConvEncoder, ("stages.0",)),
@@ -52,7 +54,7 @@ class UNetEncoder(nn.Module):
         self.net: Any = kind(
             1, n_stages, features_per_stage, nn.Conv3d, kernel_sizes, strides, blocks_per_stage,
             conv_bias=True,
-            norm_op=nn.InstanceNorm3d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+            norm_op=InstanceNorm, norm_op_kwargs={"eps": 1e-5, "affine": True},
             nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True},
             return_skips=True,
         )  # fmt: skip
@@ -65,8 +67,17 @@ class UNetEncoder(nn.Module):
         )
         self.blocks_per_stage_decoder = list(blocks_per_stage_decoder or [1] * (n_stages - 1))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.net(x)
+    def stem(self, x: Tensor) -> Tensor:
+        """Compute the first map."""
+        for name in self.own:
+            x = self.get_submodule(name)(x)
+        return x
+
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        maps = [x if from_stem else self.stem(x)]
+        for stage in self.net.stages[1:]:
+            maps.append(stage(maps[-1]))
+        return maps
 
 
 class UNetDecoder(nn.Module):

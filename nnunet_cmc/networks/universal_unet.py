@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunet_cmc.networks.blocks import InstanceNorm
 from nnunet_cmc.utils.checkpoints import load_checkpoint, require_structure
 
 WHAT = "U-Net of the Universal Model"
@@ -31,7 +32,7 @@ class Conv(nn.Module):
     def __init__(self, before: int, after: int):
         super().__init__()
         self.conv1 = nn.Conv3d(before, after, 3, padding=1)
-        self.bn1 = nn.InstanceNorm3d(after, eps=1e-5, affine=True)
+        self.bn1 = InstanceNorm(after, eps=1e-5, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -74,13 +75,17 @@ class UniversalUNetEncoder(nn.Module):
         self.down_tr256 = Down(c128, c128, c256)
         self.down_tr512 = Down(c256, c256, c512)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def stem(self, x: Tensor) -> Tensor:
+        """Compute the first map."""
         if x.ndim != 5 or x.shape[1] != 1 or any(side % 8 for side in x.shape[2:]):
             raise ValueError(
                 f"The Universal Model's encoder takes (B, 1, D, H, W) with sides that are multiples of 8, "
                 f"not {tuple(x.shape)}."
             )
-        maps = [self.down_tr64(x)]
+        return self.down_tr64(x)
+
+    def forward(self, x: Tensor, from_stem: bool = False) -> list[Tensor]:
+        maps = [x if from_stem else self.stem(x)]
         for stage in (self.down_tr128, self.down_tr256, self.down_tr512):
             maps.append(stage(F.max_pool3d(maps[-1], 2)))
         return maps

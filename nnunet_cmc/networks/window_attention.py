@@ -1,28 +1,59 @@
-"""Window attention of SAM-Med3D over real tokens only, with the padding of a window folded into one key.
+"""Window attention of SAM-Med3D over real tokens only, with the padding of a window folded into a few keys.
 
 The released network pads every window with zero tokens to its full size and attends over the padding too. A padding
 token's query, key and value are the biases of the qkv projection, so all padding keys of a window share one content and
 one value, and only their position bias differs. Its sum over the padding has a closed form, and attention over the
-padded window equals attention over the real tokens plus a single key whose logit carries the logarithm of that sum.
+padded window equals attention over the real tokens plus a few keys whose logits carry the logarithms of such sums.
 """
 
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Tables = tuple[Tensor, Tensor, Tensor]
+Grid = tuple[int, int, int]
+FAR = -1e30  # added to a logit that is not to count: finite, so that its gradient is 0 and not NaN
 
 
-def toeplitz(table: Tensor, side: int) -> Tensor:
-    """Return the entries ``[i, :, j] = table[i - j + side - 1]`` (side, c, side) of a relative position table (L, c).
+class Geometry(NamedTuple):
+    """Which entries of the position tables a window of ``side``^3 with ``grid`` real tokens meets.
 
-    A table of another length than ``2 * side - 1`` is resized linearly first.
+    Attributes:
+        columns: ``(D, H, side, 3 * side)`` int64: where the entries for a query at place p of row (d, h) and the last
+            index k of a key are in the three tables, one after the other.
+        boxes: ``(side, 2, 3, side)``, 0 or :data:`FAR`: what of the last two terms, at p and k, belongs to each of the
+            three boxes that the padding is. None where the grid fills the window.
     """
-    if len(table) != 2 * side - 1:
-        table = resize_table(table, 2 * side - 1)
-    return table.unfold(0, side, 1).flip(-1)
+
+    columns: Tensor
+    boxes: Tensor | None
+
+
+Geometries = dict[tuple[Grid, int], Geometry]  # by grid and side; those of one forward pass of an encoder
+
+
+def geometry(grid: Grid, side: int, like: Tensor) -> Geometry:
+    """Make the geometry of a window, of the device and dtype of ``like``."""
+    D, H, W = grid
+    ends, starts = (torch.arange(first, first + side, device=like.device) for first in (side - 1, 0))
+    relative = ends[:, None] - starts  # x - k + side - 1
+    length = 2 * side - 1
+    of_axes = (relative[:D, None, None], relative[None, :H, None] + length, relative + 2 * length)
+    columns = torch.cat([part.expand(D, H, side, side) for part in of_axes], -1)
+    if grid == (side,) * 3:
+        return Geometry(columns, None)
+    # the padding: i beyond D; i within D and j beyond H; i within D, j within H and k beyond W
+    inside = [[[p >= D, p < D, p < D], [True, p >= H, p < H]] for p in range(side)]
+    boxes = [
+        [
+            [[0.0 if there and (box < 2 or k >= W) else FAR for k in range(side)] for box, there in enumerate(axis)]
+            for axis in p
+        ]
+        for p in inside
+    ]
+    return Geometry(columns, torch.tensor(boxes, device=like.device, dtype=like.dtype))
 
 
 def resize_table(table: Tensor, length: int) -> Tensor:
@@ -30,80 +61,74 @@ def resize_table(table: Tensor, length: int) -> Tensor:
     return F.interpolate(table.T[None], size=length, mode="linear", align_corners=False)[0].T
 
 
-def position_terms(q: Tensor, q_pad: Tensor, tables: Tables, side: int) -> Tables:
-    """Compute the three terms of the position bias of queries ``q`` (B, heads, D, H, W, c) in a window of ``side``^3.
+def position_terms(q: Tensor, q_pad: Tensor, tables: Tensor, columns: Tensor) -> Tensor:
+    """Compute the terms of the position bias (B, heads, D, H, side, 3, side) of queries ``q`` (B, heads, D, H, W, c).
 
     The bias of query (d, h, w) and key (i, j, k) is, as the released weights were trained with it,
-    ``q(d,h,w).Td[d-k+side-1] + q(d,h,i).Th[h-k+side-1] + q(d,h,j).Tw[j-k+side-1]``: the terms are indexed
-    ``[..., d, h, w, k]``, ``[..., d, h, i, k]`` and ``[..., d, h, j, k]``. (One would expect each axis of the key to
-    meet its own table; see SAM-Med3D's issue 101.) Beyond the grid a query is ``q_pad`` (heads, c).
+    ``q(d,h,w).Td[d-k+side-1] + q(d,h,i).Th[h-k+side-1] + q(d,h,j).Tw[j-k+side-1]``, in which the terms are indexed
+    ``[..., d, h, w, 0, k]``, ``[..., d, h, i, 1, k]`` and ``[..., d, h, j, 2, k]``. (One would expect each axis of the
+    key to meet its own table; see SAM-Med3D's issue 101.) Beyond the grid a query is ``q_pad`` (heads, c).
+
+    Every query meets every entry of the three ``tables`` (3 * (2 side - 1), c) in one product, of which the terms are
+    gathered.
     """
     B, heads, D, H, W, c = q.shape
-    row = torch.cat([q, q_pad[None, :, None, None, None].expand(B, heads, D, H, side - W, c)], dim=4)
-    td, th, tw = (toeplitz(table, side) for table in tables)
-    return (
-        torch.einsum("bndhwc,dck->bndhwk", q, td[:D]),
-        torch.einsum("bndhic,hck->bndhik", row, th[:H]),
-        torch.einsum("bndhjc,jck->bndhjk", row, tw),
-    )
+    side = columns.shape[2]
+    beyond = q_pad[:, None, None, None].expand(B, heads, D, H, side - W, c)
+    row = torch.cat([q, beyond], 4) if side > W else q
+    return (row @ tables.T).gather(-1, columns.expand(B, heads, -1, -1, -1, -1)).unflatten(-1, (3, side))
 
 
-def log_padding(terms: Tables, grid: tuple[int, int, int], side: int) -> Tensor | None:
-    """Compute the logarithm of the sum of exp(position bias) over all padding keys, for each query (B, heads, D, H, W).
-
-    The padding is three disjoint boxes of keys, in each of which the sum factorises over the key's first two indices;
-    every step is a log-sum-exp of what is there, so nothing cancels. None where the grid fills the window.
-    """
-    D, H, W = grid
-    everything = slice(0, side)
-    boxes = (
-        (slice(D, side), everything, everything),
-        (slice(0, D), slice(H, side), everything),
-        (slice(0, D), slice(0, H), slice(W, side)),
-    )
-    r1, r2, r3 = terms
-    sums = [
-        (r1[..., k] + (r2[..., i, k].logsumexp(-2) + r3[..., j, k].logsumexp(-2)).unsqueeze(-2)).logsumexp(-1)
-        for i, j, k in boxes
-        if all(part.start < part.stop for part in (i, j, k))
-    ]
-    return torch.stack(sums).logsumexp(0) if sums else None
-
-
-def folded_attention(qkv: Tensor, pad: Tensor, tables: Tables, side: int) -> Tensor:
+def folded_attention(qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geometries: Geometries) -> Tensor:
     """Attend within windows of ``side``^3 tokens of which the first (D, H, W) along each axis are real.
+
+    The padding is three disjoint boxes of keys of one content and value, in each of which the sum of exp(position bias)
+    factorises over the key's first two indices. So for each box and last index k it is one key, whose bias is the
+    logarithm of that sum; every step is a log-sum-exp of what is there, so nothing cancels.
 
     ``qkv`` (B, D, H, W, 3, heads, c) of the real tokens, ``pad`` (3, heads, c) of any padding token; D, H, W <= side.
     Returns (B, D, H, W, heads, c).
     """
-    q, k, v = qkv.permute(4, 0, 5, 1, 2, 3, 6)
-    B, heads, D, H, W, c = q.shape
-    terms = position_terms(q, pad[0], tables, side)
-    r1, r2, r3 = (term[..., :W] for term in terms)
-    bias = r1[..., None, None, :] + (r2[..., :D, None, :] + r3[..., None, :H, :])[..., None, :, :, :]
-    q, k, v = (part.flatten(2, 4) for part in (q, k, v))
-    bias = bias.flatten(5).flatten(2, 4)
-    padding = log_padding(terms, (D, H, W), side)
-    if padding is not None:
-        bias = torch.cat([bias, padding.flatten(2)[..., None]], dim=3)
-        k_pad, v_pad = pad[1:, None, :, None].expand(2, B, heads, 1, c)
-        k, v = torch.cat([k, k_pad], dim=2), torch.cat([v, v_pad], dim=2)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return out.unflatten(2, (D, H, W)).permute(0, 2, 3, 4, 1, 5)
+    B, D, H, W, _, heads, c = qkv.shape
+    if ((D, H, W), side) not in geometries:
+        geometries[(D, H, W), side] = geometry((D, H, W), side, qkv)
+    columns, boxes = geometries[(D, H, W), side]
+    parts = qkv.permute(4, 0, 5, 1, 2, 3, 6).split([1, 2])
+    q, kv = parts[0].squeeze(0).contiguous(), parts[1].flatten(3, 5)
+    q_pad, kv_pad = pad.split([1, 2])
+    of_query, of_keys = position_terms(q, q_pad.squeeze(0), tables, columns).split([1, 2], -2)
+    r1, (r2, r3) = of_query[:, :, :, :, :W].squeeze(-2), of_keys[:, :, :, :, : max(D, H), :, :W].unbind(-2)
+    r23 = r2[:, :, :, :, :D, None] + r3[:, :, :, :, None, :H]  # (B, heads, D, H, D, H, W)
+    bias = (r1[..., None, None, :W] + r23[:, :, :, :, None]).flatten(5)
+    if boxes is not None:
+        of_boxes = (of_keys[..., None, :] + boxes).logsumexp(4).sum(4)  # (B, heads, D, H, 3, side)
+        folded = (r1[..., None, :] + of_boxes[:, :, :, :, None]).flatten(5)
+        bias = torch.cat([bias, folded], -1)
+        kv = torch.cat([kv, kv_pad[:, None, :, None].expand(2, B, heads, 3 * side, c)], 3)
+    k, v = kv.flatten(1, 2)
+    # fewer operators than scaled_dot_product_attention with a bias that has a gradient
+    scores = torch.baddbmm(bias.view(B * heads, D * H * W, -1), q.view(B * heads, -1, c) * c**-0.5, k.transpose(1, 2))
+    return (scores.softmax(-1) @ v).view(B, heads, D, H, W, c).permute(0, 2, 3, 4, 1, 5)
 
 
-def attention_in_windows(qkv: Tensor, pad: Tensor, tables: Tables, side: int) -> Tensor:
+def attention_in_windows(
+    qkv: Tensor, pad: Tensor, tables: Tensor, side: int, geometries: Geometries | None = None
+) -> Tensor:
     """Apply ``folded_attention`` on a grid of any size, cut into windows of ``side``^3 from its origin.
 
     Along each axis whole windows come first and one that is part padding may follow, so there are at most eight kinds.
     """
+    geometries = {} if geometries is None else geometries
+    if max(qkv.shape[1:4]) <= side:
+        return folded_attention(qkv, pad, tables, side, geometries)
     out = qkv.new_empty(*qkv.shape[:4], *qkv.shape[5:])
     for box in product(*(_parts(length, side) for length in qkv.shape[1:4])):
         part = qkv[(slice(None), *box)]
         d, h, w = (min(side, length) for length in part.shape[1:4])
         windows = part.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, d))
         windows = windows.permute(0, 1, 3, 5, 2, 4, 6, 7, 8, 9)
-        result = folded_attention(windows.flatten(0, 3), pad, tables, side).unflatten(0, windows.shape[:4])
+        result = folded_attention(windows.flatten(0, 3), pad, tables, side, geometries)
+        result = result.unflatten(0, windows.shape[:4])
         out[(slice(None), *box)] = result.permute(0, 1, 4, 2, 5, 3, 6, 7, 8).flatten(5, 6).flatten(3, 4).flatten(1, 2)
     return out
 
@@ -135,13 +160,16 @@ class WindowAttention(nn.Module):
         if window is None:
             self.register_load_state_dict_pre_hook(_fit_tables)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, geometries: Geometries | None = None) -> Tensor:
+        """Attend; blocks that share ``geometries`` make each of them once."""
         dtype = torch.promote_types(x.dtype, torch.float32)
+        side = self.window or max(x.shape[1:4])
         qkv = self.qkv(x).to(dtype).unflatten(-1, (3, self.num_heads, -1))
         pad = self.qkv.bias.to(dtype).view(3, self.num_heads, -1)
-        tables = (self.rel_pos_d.to(dtype), self.rel_pos_h.to(dtype), self.rel_pos_w.to(dtype))
+        of_axes = (self.rel_pos_d, self.rel_pos_h, self.rel_pos_w)
+        fitted = (table if len(table) == 2 * side - 1 else resize_table(table, 2 * side - 1) for table in of_axes)
         with torch.autocast(x.device.type, enabled=False):
-            out = attention_in_windows(qkv, pad, tables, self.window or max(x.shape[1:4]))
+            out = attention_in_windows(qkv, pad, torch.cat(list(fitted)).to(dtype), side, geometries)
         return self.proj(out.flatten(4).to(x.dtype))
 
 

@@ -147,7 +147,7 @@ def test_the_decoder_gets_the_fused_skips_of_each_set_of_modalities():
     net(x, pair)
     for i, level in enumerate(net.skip_fusion):
         first = sum(level.projections[m](maps[m][i][:1]) for m in (0, 1))
-        torch.testing.assert_close(seen[0][i], torch.cat([first, level.projections[2](maps[2][i][1:])]))
+        torch.testing.assert_close(seen[0][i], torch.cat([level.projections[2](maps[2][i][1:]), first]))
 
 
 @of_every_encoder

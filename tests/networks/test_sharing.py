@@ -4,11 +4,15 @@ from copy import deepcopy
 
 import pytest
 import torch
+from operators import Operators
 from torch import nn
+from torch.nn import functional as F
 
 from nnunet_cmc.networks import build_encoder
 from nnunet_cmc.networks.adapter import Adapter
-from nnunet_cmc.networks.sharing import OwnInstanceNorm, OwnModule, SharedEncoder
+from nnunet_cmc.networks.blocks import InstanceNorm
+from nnunet_cmc.networks.sam_med3d import ChannelNorm
+from nnunet_cmc.networks.sharing import OwnAdapter, OwnInstanceNorm, OwnLayerNorm, OwnModule, SharedEncoder
 
 UNET = {"features_per_stage": [4, 8, 8], "blocks_per_stage": [2, 2, 1]}
 ENCODERS = {
@@ -120,19 +124,48 @@ def test_at_first_all_modalities_are_alike(name):
         assert len(set(module.parameters())) == 3 * len(list(module.copies[0].parameters()))
 
 
-def test_own_instance_norm_is_that_of_each_modality():
-    """Output, and gradients of input, scale and shift."""
+BY_ROW = {
+    "instance norm": (InstanceNorm(4, eps=1e-3, affine=True), OwnInstanceNorm, (4, 3, 5, 2)),
+    "layer norm": (nn.LayerNorm(4, eps=1e-3), OwnLayerNorm, (3, 5, 2, 4)),
+    "channel norm": (ChannelNorm(4, eps=1e-3), OwnLayerNorm, (4, 3, 5, 2)),
+    "adapter": (Adapter(8, reduction=2), OwnAdapter, (3, 5, 2, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", BY_ROW)
+def test_one_computation_by_row_is_that_of_each_modality(kind):
+    """Output, and gradients of input and parameters."""
+    module, own, shape = BY_ROW[kind]
     rows = {2: 1, 0: 3}
-    norm = OwnInstanceNorm(nn.InstanceNorm3d(4, eps=1e-3, affine=True), 3, rows).double()
-    for parameter in norm.parameters():
+    together = own(module, 3, rows).double()
+    for parameter in together.parameters():
         nn.init.normal_(parameter)
-    x = torch.randn(4, 4, 3, 5, 2, dtype=torch.float64, requires_grad=True)
-    expected = torch.cat([norm.copies[2](x[:1]), norm.copies[0](x[1:])])
-    torch.testing.assert_close(norm(x), expected)
-    leaves = [x, *norm.copies[0].parameters(), *norm.copies[2].parameters()]
-    ours, plain = (torch.autograd.grad(y.sin().sum(), leaves) for y in (norm(x), expected))
+    x = torch.randn(4, *shape, dtype=torch.float64, requires_grad=True)
+    expected = torch.cat([together.copies[2](x[:1]), together.copies[0](x[1:])])
+    order = [together.copies[m] for m in (2, 0, 0, 0)]
+    for name, _ in module.named_parameters():
+        together.chosen[name] = torch.stack([copy.get_parameter(name) for copy in order])
+    torch.testing.assert_close(together(x), expected)
+    leaves = [x, *together.copies[0].parameters(), *together.copies[2].parameters()]
+    ours, plain = (torch.autograd.grad(y.sin().sum(), leaves) for y in (together(x), expected))
     torch.testing.assert_close(ours, plain)
-    assert all(p.grad is None for p in norm.copies[1].parameters())
+
+
+def test_instance_norm_is_torchs_to_the_bit_with_an_activation_in_place_and_copies_nothing_in_the_backward_pass():
+    plain, ours = nn.InstanceNorm3d(4, affine=True), InstanceNorm(4, affine=True)
+    nn.init.normal_(plain.weight)
+    ours.load_state_dict(plain.state_dict())
+    x, counts, results = torch.randn(2, 4, 3, 5, 2), [], []
+    for norm in (plain, ours):
+        leaf = x.clone().requires_grad_()
+        y = F.leaky_relu(norm(leaf), inplace=True)
+        with Operators() as operators:
+            gradients = torch.autograd.grad(y.square().sum(), [leaf, *norm.parameters()])
+        counts.append(sum(name.startswith(("aten.copy_", "aten.clone")) for name in operators.names))
+        results.append([y, *gradients])
+    assert counts[1] == 0 < counts[0]
+    for a, b in zip(*results, strict=True):
+        assert a.equal(b)
 
 
 def test_a_copy_has_a_batch_of_its_own(shared, side):

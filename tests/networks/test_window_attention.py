@@ -130,7 +130,7 @@ def test_under_autocast_the_attention_is_in_float32(dtype):
     with torch.autocast("cpu", dtype), torch.no_grad():
         attention(x)
         qkv = attention.qkv(x)
-    tables = (attention.rel_pos_d, attention.rel_pos_h, attention.rel_pos_w)
+    tables = torch.cat([attention.rel_pos_d, attention.rel_pos_h, attention.rel_pos_w])
     pad = attention.qkv.bias.view(3, HEADS, -1)
     expected = attention_in_windows(qkv.float().unflatten(-1, (3, HEADS, -1)), pad, tables, 14).flatten(4)
     torch.testing.assert_close(seen[0].float(), expected, rtol=1e-5, atol=1e-5)

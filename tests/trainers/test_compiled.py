@@ -1,11 +1,14 @@
 """``nnUNet_compile=1`` compiles encoders and decoders, whatever the recipe makes of them."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 from short_trainers import short
+from torch._dynamo.backends.debugging import aot_eager
 
+from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import Evidential
 from nnunet_cmc.trainers.frames import APART
 
@@ -13,7 +16,8 @@ from nnunet_cmc.trainers.frames import APART
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("CMCTrainer", 2),
+        ("CMCTrainer_shapes", 4),  # and the teacher's
+        ("CMCTrainer_supervised", 2),
         ("CMCTrainerPaper", 4),
         ("CPSTrainer", 4),
         pytest.param(replace(APART, network=(*APART.network, Evidential(2))), 4, id="evidential-4"),
@@ -41,3 +45,44 @@ def test_compiled_parts_have_whole_graphs_and_compute_the_same(registered, monke
     found = run()
     assert len(compiled) == parts
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
+
+
+SHARED = {
+    "unet": ({"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]}, None),
+    "sam_med3d": (
+        {
+            "image_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "global_blocks": [1],
+            "window_size": 3, "out_channels": 8, "axis_order": "zyx", "adapters": True, "skip_channels": [4, 8],
+        },
+        [2, 4, 8],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoder", SHARED)
+def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(encoder):
+    """And what is computed is the same but for rounding: logits, and gradients of what there is."""
+    torch.manual_seed(0)
+    kwargs, widths = SHARED[encoder]
+    network = CMCNet(2, 2, [16] * 3, encoder, kwargs, widths)
+    plain = deepcopy(network)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    network.compile_parts(backend=backend)
+    x = torch.randn(5, 2, 16, 16, 16)
+    both, of_single = torch.ones(5, 2, 2, dtype=torch.bool), torch.eye(2, dtype=torch.bool).repeat(5, 1, 1)
+    one, other = x.clone(), x.clone()
+    one[:, 1] = other[:2, 0] = other[2:, 1] = 0
+    for data, fusion in ((x[:3], both[:3]), (x, of_single), (one[:2], both[:2]), (other, both), (x[:4], both[:4])):
+        results = []
+        for each in (network, plain):
+            each.zero_grad()
+            output = each(data, fusion)
+            (output.logits.square().mean() + output.features.square().mean()).backward()
+            results.append([output.logits, {n: p.grad for n, p in each.named_parameters() if p.grad is not None}])
+        torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
+        assert len(graphs) == 2, "encoder and decoder, once each"

@@ -10,6 +10,7 @@ from short_trainers import TAUGHT, short
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.views import RandomizeContrast, StrongView
 from nnunet_cmc.trainers.recipes import RECIPES
+from nnunet_cmc.trainers.teacher import MeanTeacher
 
 
 def contrasted(**arguments):
@@ -19,7 +20,7 @@ def contrasted(**arguments):
 def batches_of(trainer, count: int):
     trainer.initialize()
     loader, _ = trainer.get_dataloaders()
-    return [next(loader) for _ in range(count)]
+    return [Batch(**next(loader)).recontrasted() for _ in range(count)]
 
 
 def bare_batch(strong):
@@ -35,13 +36,13 @@ def test_strong_views_alone_change_and_keep_norm_and_absence(cubes):
     plain, other = (cubes.trainer(short(recipe)) for recipe in (TAUGHT, contrasted()))
     agreement = []
     for before, after in zip(batches_of(plain, 4), batches_of(other, 4), strict=True):
-        for name, value in before.items():
-            if torch.is_tensor(value) and name != "strong":
-                torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True)
-        assert not after["strong"][before["strong"] == 0].any()
-        norms = [batch["strong"].flatten(2).norm(dim=2) for batch in (before, after)]
+        for name, _, value in before.tensors():
+            if name != "strong":
+                torch.testing.assert_close(getattr(after, name), value, rtol=0, atol=0, equal_nan=True)
+        assert not after.strong[before.strong == 0].any()
+        norms = [batch.strong.flatten(2).norm(dim=2) for batch in (before, after)]
         torch.testing.assert_close(*norms, rtol=1e-4, atol=0)
-        for x, y in zip(before["strong"].flatten(0, 1), after["strong"].flatten(0, 1), strict=True):
+        for x, y in zip(before.strong.flatten(0, 1), after.strong.flatten(0, 1), strict=True):
             if x.any():
                 agreement.append(np.corrcoef(x.flatten(), y.flatten())[0, 1])
     assert np.median(np.abs(agreement)) < 0.98
@@ -54,7 +55,7 @@ def test_a_share_of_the_views_is_changed():
     torch.manual_seed(0)
     for share in (0.0, 0.25, 1.0):
         batch = bare_batch(strong)
-        changed = (RandomizeContrast(share)(batch).strong != strong).flatten(1).any(1)
+        changed = (RandomizeContrast(share)(batch).recontrasted().strong != strong).flatten(1).any(1)
         assert changed.float().mean() == pytest.approx(share, abs=0.1)
         assert batch.strong.equal(strong)
 
@@ -71,7 +72,7 @@ def test_plans_that_clip_ct_keep_its_strong_views_in_the_same_range(unpaired, mo
         {str(i): {"mean": 10.0, "std": 20.0, "percentile_00_5": 0.0, "percentile_99_5": 20.0} for i in range(2)},
     )
     loader, _ = trainer.get_dataloaders()
-    strong = torch.cat([next(loader)["strong"] for _ in range(4)])
+    strong = torch.cat([Batch(**next(loader)).recontrasted().strong for _ in range(4)])
     assert strong[:, 0].abs().max() == 0.5
     assert strong[:, 1].abs().max() > 0.5
 
@@ -80,6 +81,25 @@ def test_without_strong_views_it_is_refused():
     batch = replace(bare_batch(torch.randn(1, 1, 2, 2, 2)), strong=None)
     with pytest.raises(ValueError, match="put StrongView before it"):
         RandomizeContrast()(batch)
+
+
+def test_ranges_of_another_number_of_modalities_are_refused():
+    with pytest.raises(ValueError, match="has 1 ranges to clip to, and the batch 2 modalities"):
+        RandomizeContrast(clip=((0, 1),))(bare_batch(torch.randn(1, 2, 2, 2, 2)))
+
+
+def test_a_step_shows_the_student_what_the_loader_drew(registered, monkeypatch):
+    """In a training, with workers or without: the trainer itself computes the contrasts."""
+    trainer = registered.trainer(short(contrasted(), iterations=1, epochs=1))
+    seen = []
+    teach = MeanTeacher.teach
+    monkeypatch.setattr(
+        MeanTeacher, "teach", lambda self, batch, *rest: seen.append(batch) or teach(self, batch, *rest)
+    )
+    trainer.run_training()
+    (again,) = batches_of(registered.trainer(short(contrasted(), iterations=1, epochs=1)), 1)
+    assert seen[0].strong.equal(again.strong)
+    assert seen[0].contrasts is None
 
 
 def dice_in_another_contrast(cubes, views, seed: int) -> float:

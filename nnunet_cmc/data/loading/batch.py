@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunet_cmc.data.loading.gin import Contrasts
+
 NUMBERS = ("pairs", "swaps")  # of rows, which are read on the CPU: the host would wait for the GPU
 
 
@@ -22,6 +24,7 @@ class Batch:
             augmentation, of cells of ``position_stride`` voxels; inside is [0, 1], and NaN is unknown.
         keys: the cases, row by row.
         strong: ``(N_unlabeled, M, D, H, W)`` float32, the view of the unlabelled rows that a teacher's student sees.
+        contrasts: in which these are to be shown, see :meth:`recontrasted`.
         pseudo_targets: ``(N_unlabeled, 1, D, H, W)`` int16, what the student learns there.
         swaps: ``(S, 2, M)`` int64, what :class:`SwapStyles` has restyled: the row of a scan at its modality, and the
             row of its copy at the modality that this looks like, else -1; on the CPU.
@@ -35,6 +38,7 @@ class Batch:
     positions: Tensor
     keys: list | None = None
     strong: Tensor | None = None
+    contrasts: Contrasts | None = None
     pseudo_targets: Tensor | None = None
     swaps: Tensor | None = None
     pseudo_weights: Tensor | None = None
@@ -66,6 +70,12 @@ class Batch:
     def as_dict(self) -> dict[str, Any]:
         """Return the parts that are there: nnU-Net's augmenters hand on dictionaries, whose tensors they pin."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+    def recontrasted(self) -> "Batch":
+        """Show the strong views in their contrasts, if there are any to be shown in."""
+        if self.strong is None or self.contrasts is None:
+            return self
+        return replace(self, strong=self.contrasts.show(self.strong), contrasts=None)
 
     def to(self, device: torch.device) -> "Batch":
         """Move the batch to ``device``, but for numbers of rows."""

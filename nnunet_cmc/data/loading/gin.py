@@ -4,11 +4,11 @@ Ouyang et al., "Causality-inspired single-source domain generalization for medic
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
 from torch import Tensor
 from torch.nn.functional import conv3d, leaky_relu_, pad
 
@@ -16,53 +16,110 @@ CHANNELS = (1, 2, 2, 2, 1)  # before, between and after the four convolutions
 TINY = torch.finfo(torch.float32).tiny
 
 
-class RandomNetwork(NamedTuple):
-    """What is drawn for one channel.
+class RandomNetworks(NamedTuple):
+    """A network for each of n scans.
 
     Attributes:
-        weights: of each convolution, ``(out, in, k, k, k)`` float32 with k 1 or 3.
-        shifts: of each convolution, ``(out,)`` float32.
-        blend: share of the network's output in the result.
+        weights: of each convolution, ``(n, out, in, k, k, k)`` float32 with k 1 or 3.
+        shifts: of each convolution, ``(n, out)`` float32.
+        blends: share of a network's output in the result, ``(n,)`` float32.
     """
 
     weights: Sequence[Tensor]
     shifts: Sequence[Tensor]
-    blend: float
+    blends: Tensor
 
 
-def draw_network() -> RandomNetwork:
-    """Draw weights and shifts from N(0, 1), kernels of 1 or 3 alike, the blend from U(0, 1): torch's generator."""
+@dataclass(frozen=True)
+class Contrasts:
+    """Which scans of a batch are shown in a random contrast, and the seed of these contrasts.
+
+    A few numbers, which a worker draws: the computation is left to where the batch is trained with.
+
+    Attributes:
+        seed: of :func:`draw_networks`.
+        rows, channels: of each scan.
+        clip: see :func:`randomize_contrast`.
+    """
+
+    seed: int
+    rows: list[int]
+    channels: list[int]
+    clip: list[tuple[float, float] | None]
+
+    def show(self, x: Tensor) -> Tensor:
+        """Return ``x (N, M, D, H, W)`` float32 with these scans in their contrasts, on its device."""
+        if not self.rows:
+            return x
+        networks = draw_networks(len(self.rows), torch.Generator().manual_seed(self.seed))
+        where = self.rows, self.channels
+        shown = x.clone()
+        shown[where] = randomize_contrast(x[where], networks, self.clip)
+        return shown
+
+
+def draw_networks(n: int, generator: torch.Generator | None = None) -> RandomNetworks:
+    """Draw weights and shifts from N(0, 1), blends from U(0, 1), and for each convolution a kernel of 1 or 3, alike.
+
+    As published, the scans of a batch have kernels of one size.
+    """
     weights, shifts = [], []
     for before, after in pairwise(CHANNELS):
-        side = 3 if torch.rand(()) < 0.5 else 1
-        weights.append(torch.randn(after, before, side, side, side))
-        shifts.append(torch.randn(after))
-    return RandomNetwork(weights, shifts, float(torch.rand(())))
+        side = 3 if torch.rand((), generator=generator) < 0.5 else 1
+        weights.append(torch.randn(n, after, before, side, side, side, generator=generator))
+        shifts.append(torch.randn(n, after, generator=generator))
+    return RandomNetworks(weights, shifts, torch.rand(n, generator=generator))
 
 
-def convolve(x: Tensor, weights: Sequence[Tensor], shifts: Sequence[Tensor]) -> Tensor:
-    """Apply convolutions with leaky ReLU (slope 0.01) between them to ``x (D, H, W)``, which is zero beyond its border.
+@torch.no_grad()
+def randomize_contrast(x: Tensor, networks: RandomNetworks, clip: Sequence[tuple[float, float] | None] = ()) -> Tensor:
+    """Show each scan of ``x (n, D, H, W)`` float32 in a contrast of its own.
+
+    ``a g(x) + (1 - a) x`` with its network g and blend a, scaled to the Frobenius norm of x. What is exactly 0 stays
+    so, be it background or an absent channel.
+
+    Args:
+        x: on any device.
+        networks: for each of the scans.
+        clip: for each scan the lowest and highest value of the result, or None; nothing is clipped if empty. What is
+            clipped has at most the norm of x.
+    """
+    there = x != 0
+    mixed = torch.lerp(x, convolve(x, networks), _column(networks.blends, x)).mul_(there)
+    norm, found = (torch.linalg.vector_norm(y, dim=(1, 2, 3), keepdim=True) for y in (x, mixed))
+    mixed *= norm / found.clamp(min=TINY)
+    if any(clip):
+        lowest, highest = torch.tensor([limits or (-torch.inf, torch.inf) for limits in clip]).T
+        mixed.clamp_(_column(lowest, x), _column(highest, x)).mul_(there)
+    return mixed
+
+
+def convolve(x: Tensor, networks: RandomNetworks) -> Tensor:
+    """Apply convolutions with leaky ReLU (slope 0.01) between them to ``x (n, D, H, W)``, zero beyond its border.
 
     Blocks of 2^3 voxels are computed as channels: oneDNN takes three times as long for 1 or 2 channels as for 8 or 16.
     A kernel of 3 then spans 2 blocks along each axis. All zeros are put around ``x`` at once, and none between layers.
     """
-    margin = sum(weight.shape[-1] // 2 for weight in weights)
-    around = [n for side in reversed(x.shape) for n in (margin, margin + side % 2)]
+    n, *sides = x.shape
+    margin = sum(weight.shape[-1] // 2 for weight in networks.weights)
+    around = [zeros for side in reversed(sides) for zeros in (margin, margin + side % 2)]
     padded = pad(x, around)
-    d, h, w = (side // 2 for side in padded.shape)
-    x_blocks = padded.view(d, 2, h, 2, w, 2).permute(1, 3, 5, 0, 2, 4).reshape(1, 8, d, h, w)
-    for i, (weight, shift) in enumerate(zip(weights, shifts, strict=True)):
+    d, h, w = (side // 2 for side in padded.shape[1:])
+    blocks = padded.view(n, d, 2, h, 2, w, 2).permute(0, 2, 4, 6, 1, 3, 5).reshape(1, 8 * n, d, h, w)
+    for i, (weight, shift) in enumerate(zip(networks.weights, networks.shifts, strict=True)):
         if i:
-            leaky_relu_(x_blocks)
-        after, before, side = weight.shape[:3]
+            leaky_relu_(blocks)
+        after, before, side = weight.shape[1:4]
         if side == 1:
-            by_voxel = (weight.view(after, before) @ x_blocks.reshape(before, -1)).add_(shift[:, None])
-            x_blocks = by_voxel.view(1, 8 * after, *x_blocks.shape[2:])
+            of_voxels = blocks.reshape(n, before, -1)
+            mixed = torch.baddbmm(shift.to(x.device)[..., None], weight.view(n, after, before).to(x.device), of_voxels)
+            blocks = mixed.view(1, 8 * n * after, *blocks.shape[2:])
         else:
-            x_blocks = _convolve_blocks(x_blocks, _of_blocks(weight), shift.repeat_interleave(8))
-    d, h, w = x_blocks.shape[2:]
-    result = x_blocks.reshape(2, 2, 2, d, h, w).permute(3, 0, 4, 1, 5, 2).reshape(2 * d, 2 * h, 2 * w)
-    return result[: x.shape[0], : x.shape[1], : x.shape[2]]
+            of_blocks = _of_blocks(weight.flatten(0, 1)).to(x.device)
+            blocks = conv3d(blocks, of_blocks, shift.flatten().repeat_interleave(8).to(x.device), groups=n)
+    d, h, w = blocks.shape[2:]
+    result = blocks.reshape(n, 2, 2, 2, d, h, w).permute(0, 4, 1, 5, 2, 6, 3).reshape(n, 2 * d, 2 * h, 2 * w)
+    return result[:, : sides[0], : sides[1], : sides[2]]
 
 
 def _of_blocks(weight: Tensor) -> Tensor:
@@ -73,51 +130,5 @@ def _of_blocks(weight: Tensor) -> Tensor:
     return expanded.reshape(8 * weight.shape[0], 8 * weight.shape[1], 2, 2, 2)
 
 
-def _convolve_blocks(x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
-    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        # what conv3d takes for a single small sample, torch's own convolution, is three times slower
-        ones = (1, 1, 1)
-        return torch.mkldnn_convolution(x, weight, shift, (0, 0, 0), ones, ones, 1)
-    return conv3d(x, weight, shift)
-
-
-class GINTransform(ImageOnlyTransform):
-    """Show each channel of ``image (M, D, H, W)`` float32 in a random contrast of its own.
-
-    ``a g(x) + (1 - a) x`` with a random network g and a ~ U(0, 1), scaled to the Frobenius norm of x. What is exactly 0
-    stays so, be it background or an absent channel.
-
-    Args:
-        clip: for each channel the lowest and highest value of the result, or None; nothing is clipped if empty. What is
-            clipped has at most the norm of x.
-    """
-
-    def __init__(self, clip: Sequence[tuple[float, float] | None] = ()):
-        super().__init__()
-        self.clip = clip
-
-    def get_parameters(self, **data_dict) -> dict[str, Any]:
-        """Draw a network for each channel. ValueError: ``clip`` is of another number of channels."""
-        channels = len(data_dict["image"])
-        if self.clip and len(self.clip) != channels:
-            raise ValueError(
-                f"GINTransform has {len(self.clip)} ranges to clip to, and the image {channels} channels: give one "
-                "range, or None, for each."
-            )
-        return {"networks": [draw_network() for _ in range(channels)]}
-
-    @torch.no_grad()
-    def _apply_to_image(self, img: Tensor, **params) -> Tensor:
-        clip = self.clip or [None] * len(img)
-        result = torch.zeros_like(img)
-        for out, x, network, limits in zip(result, img, params["networks"], clip, strict=True):
-            if x.any():
-                out.copy_(_randomized(x, network, limits))
-        return result
-
-
-def _randomized(x: Tensor, network: RandomNetwork, limits: tuple[float, float] | None) -> Tensor:
-    there = x != 0
-    mixed = torch.lerp(x, convolve(x, network.weights, network.shifts), network.blend).mul_(there)
-    mixed *= torch.linalg.vector_norm(x) / torch.linalg.vector_norm(mixed).clamp(min=TINY)
-    return mixed if limits is None else mixed.clamp_(*limits).mul_(there)
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.device)[:, None, None, None]

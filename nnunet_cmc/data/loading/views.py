@@ -14,7 +14,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.gin import GINTransform
+from nnunet_cmc.data.loading.gin import Contrasts
 from nnunet_cmc.data.loading.style import SwapStyles
 
 
@@ -38,7 +38,10 @@ class StrongView:
 
 @dataclass(frozen=True)
 class RandomizeContrast:
-    """Show strong views in a random contrast (:class:`GINTransform`), each channel in its own.
+    """Show strong views in a random contrast (:func:`randomize_contrast`), each channel in its own.
+
+    What is drawn here are :class:`Contrasts`. The trainer computes them on its device: on a worker they would take as
+    long as all of nnU-Net's augmentation, beside a step on any device next to nothing.
 
     A student who is to agree with a teacher on another contrast learns shapes. Where classes are contrasts, as an
     enhancing tumour is, there is nothing to learn from it.
@@ -52,14 +55,21 @@ class RandomizeContrast:
     clip: tuple[tuple[float, float] | None, ...] = field(default=(), repr=False)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return ``batch`` with changed ``strong``. ValueError: it has no strong views."""
+        """Return ``batch`` with ``contrasts``. ValueError: no strong views, or ``clip`` of other channels than they."""
         if batch.strong is None:
             raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")
-        strong = batch.strong.clone()
-        randomize = GINTransform(self.clip)
-        for row in np.flatnonzero(np.random.uniform(size=len(strong)) < self.share):
-            strong[row] = randomize(image=strong[row])["image"]
-        return replace(batch, strong=strong)
+        channels = batch.strong.shape[1]
+        clip = self.clip or [None] * channels
+        if len(clip) != channels:
+            raise ValueError(
+                f"RandomizeContrast has {len(clip)} ranges to clip to, and the batch {channels} modalities: give one "
+                "range, or None, for each."
+            )
+        chosen = torch.from_numpy(np.random.uniform(size=len(batch.strong)) < self.share)
+        scans = (batch.present[batch.n_labeled :] & chosen[:, None]).nonzero().tolist()
+        seed = int(torch.randint(2**62, ()))
+        rows, shown = [row for row, _ in scans], [channel for _, channel in scans]
+        return replace(batch, contrasts=Contrasts(seed, rows, shown, [clip[channel] for channel in shown]))
 
 
 @dataclass(frozen=True)
