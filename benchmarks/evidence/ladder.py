@@ -2,8 +2,9 @@
 
     python benchmarks/evidence/ladder.py --data FOLDER --work FOLDER [--seeds 3] [--arrangements unpaired registered]
         [--rungs CMCTrainer_supervised CMCTrainer ...] [--jobs 2] [--iterations 300]
+        [--source amos_synthetic --labels 0.2]
 
-FOLDER of the data is that of run.py. All trainings have nnU-Net's plan at one spacing, and the same width, patch and
+FOLDER of the data is that of run.py, or, for that other source, what amos.py made. All trainings have nnU-Net's plan at one spacing, and the same width, patch and
 batch; nnU-Net's own trainer trains a model for each input. Every finished run adds its records to docs/ladder.json;
 give the same command again after an interruption. Prints a table in Markdown: Dice in percent, mean and spread over
 seeds. docs/comparison.md gets the table of all records that there are.
@@ -18,7 +19,7 @@ import records
 from arrangements import ARRANGEMENTS
 from experiment import Bench, dice_of, mean_dice
 from run import finish_all
-from sources import LGG
+from sources import AMOS, LGG, SOURCES, Source
 from systems import OURS, STOCK_TRAINER, Profile, Reduced, Run, stock
 from table import Results, markdown, mean_and_spread
 
@@ -38,6 +39,10 @@ RUNGS = (
 PAGE = records.FILE.with_name("comparison.md")
 START, END = "<!-- measured: made by benchmarks/evidence/ladder.py -->\n", "<!-- end of measured -->"
 EPOCHS = 10
+HEADINGS = {
+    LGG.name: "Gliomas (TCGA-LGG), whose class is told by its contrast: 8 labelled subjects, 8 judged:",
+    AMOS.name: "Organs (CT and MR made over label maps of AMOS): 4 labelled subjects, 4 judged:",
+}
 
 
 class ValidationBench(Bench):
@@ -57,6 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--source", choices=SOURCES, default=LGG.name, help="%(default)s")
+    parser.add_argument("--labels", type=float, default=0.1, help="fraction of them (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="%(default)s")
     parser.add_argument("--arrangements", nargs="+", choices=ARRANGEMENTS, default=["unpaired", "registered"])
     parser.add_argument("--rungs", nargs="+", default=RUNGS, help="trainers (%(default)s)")
@@ -69,20 +76,21 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help="whose table is written (%(default)s)")
     args = parser.parse_args()
     epochs = min(EPOCHS, args.iterations)
+    source = SOURCES[args.source]
     name = f"ladder-{args.iterations}x{args.channels}-{args.spacing:g}mm"
     reduced = Reduced(args.channels)
     profile = Profile(name, args.device, epochs, args.iterations // epochs, args.spacing, reduced, 0, OURS)
     runs = [
         run
-        for seed in range(args.seeds)
+        for given in ({"seed": seed, "labels": args.labels, "source": source} for seed in range(args.seeds))
         for rung in args.rungs
         for arrangement in args.arrangements
         if arrangement != "unpaired" or not needs_registered(rung)
         for run in (
-            stock(arrangement, seed=seed) if rung == STOCK_TRAINER else [Run(arrangement, rung, OURS, seed=seed)]
+            stock(arrangement, **given) if rung == STOCK_TRAINER else [Run(arrangement, rung, OURS, **given)]
         )
     ]
-    bench = ValidationBench(args.data, args.work, profile, LGG, runs[0].shift)
+    bench = ValidationBench(args.data, args.work, profile, source, runs[0].shift)
 
     def keep(run: Run, found: list[dict]) -> None:
         records.save(found, args.results)
@@ -90,8 +98,8 @@ def main() -> None:
         print(run.key, dice, file=sys.stderr, flush=True)
 
     failed = finish_all(runs, {bench.shift: bench}, args.jobs, keep)
-    measured = Results(records.load(args.results)).where(profile=name)
-    print(table(measured, args.arrangements, args.rungs))
+    measured = Results(records.load(args.results))
+    print(table(measured.where(profile=name, labels=args.labels), args.arrangements, args.rungs, source))
     args.page.write_text(with_measured(args.page.read_text(encoding="utf-8"), measured), encoding="utf-8")
     if failed:
         sys.exit(f"{failed} runs failed.")
@@ -102,24 +110,30 @@ def needs_registered(trainer: str) -> bool:
     return trainer in RECIPES and any(term.loss.needs_registered for term in RECIPES[trainer].terms)
 
 
-def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str]) -> str:
+def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str], source: Source = LGG) -> str:
     """Tabulate the validation Dice of each rung by input; of nnU-Net that of the model of this very input."""
     rows = []
     for arrangement in arrangements:
         for rung in rungs:
-            at = results.where(arrangement=arrangement, trainer=f"{rung}_cmcbudget")
+            at = results.where(dataset=source.name, arrangement=arrangement, trainer=f"{rung}_cmcbudget")
             if rung == STOCK_TRAINER:
                 at = Results([record for record in at.records if record["channels"] == record["test_input"]])
             if at.records:
-                cells = [mean_and_spread(at.where(test_input=given), "validation_dice") for given in LGG.inputs]
-                rows.append([arrangement, rung, str(len(at.seeds)), *cells, at.mean_of_inputs("validation_dice")])
-    return markdown(("arrangement", "trainer", "seeds", *LGG.inputs, "mean"), rows)
+                cells = [mean_and_spread(at.where(test_input=given), "validation_dice") for given in source.inputs]
+                mean = at.mean_of_inputs("validation_dice", source)
+                rows.append([arrangement, rung, str(len(at.seeds)), *cells, mean])
+    return markdown(("arrangement", "trainer", "seeds", *source.inputs, "mean"), rows)
 
 
 def with_measured(page: str, results: Results) -> str:
-    """The text of ``page`` with the table of all results between its marks."""
+    """The text of ``page`` with a table for each source of scans between its marks."""
     before, _, rest = page.partition(START)
-    return f"{before}{START}{table(results, list(ARRANGEMENTS), RUNGS)}\n{END}{rest.partition(END)[2]}"
+    tables = [
+        f"{HEADINGS[name]}\n\n{table(results.where(dataset=name), list(ARRANGEMENTS), RUNGS, SOURCES[name])}\n\n"
+        for name in HEADINGS
+        if results.where(dataset=name).records
+    ]
+    return f"{before}{START}\n{''.join(tables)}{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":

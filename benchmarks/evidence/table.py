@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sources import LGG
+from sources import LGG, Source
 from systems import STOCK_TRAINER
 
 Values = dict[int, list[float]]  # seed -> of each subject
@@ -55,8 +55,8 @@ class Results:
         found = [record[metric] for record in self.where(test_input=given).records if record[metric] is not None]
         return float(np.mean(found)) if found else None
 
-    def mean_of_inputs(self, metric: str) -> str:
-        means = [self.mean(given, metric) for given in LGG.inputs]
+    def mean_of_inputs(self, metric: str, source: Source = LGG) -> str:
+        means = [self.mean(given, metric) for given in source.inputs]
         return "" if None in means else f"{np.mean(means):.1f}"
 
     def stock_models(self, given: str) -> list["Results"]:
