@@ -24,9 +24,9 @@ def make_dataset(teacher_raw: Path, predicted: Path, raw: Path) -> None:
     write_json(raw / "dataset.json", description | {"name": raw.name})
 
 
-def folds_with_pseudo_labels(folds: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
-    """The folds, whose unlabelled cases are labelled now."""
-    return [{"train": sorted(fold["train"] + fold["unlabeled"]), "val": fold["val"]} for fold in folds]
+def fold_with_pseudo_labels(fold: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The fold, whose unlabelled cases are labelled now."""
+    return {"train": sorted(fold["train"] + fold["unlabeled"]), "val": fold["val"]}
 
 
 def put_unlabeled(teacher_raw: Path, unlabeled: list[str], cases: Path) -> None:

@@ -12,8 +12,8 @@ from table import Results
 def test_the_ladder_s_table():
     """nnU-Net's column is its model of this very input."""
     records = [
-        {"dataset": "lgg", "arrangement": "registered", "trainer": f"{trainer}_cmcbudget", "channels": channels, "seed": seed,
-         "test_input": given, "validation_dice": dice}
+        {"dataset": "lgg", "arrangement": "registered", "trainer": f"{trainer}_cmcbudget", "channels": channels,
+         "seed": seed, "test_input": given, "validation_dice": dice}
         for seed, plus in ((0, 0.0), (1, 2.0))
         for trainer, channels, given, dice in (
             ("CMCTrainer", "both", "FLAIR", 10.0 + plus), ("CMCTrainer", "both", "T1post", 20.0),
