@@ -118,7 +118,7 @@ class Bench:
         unlabeled = self.splits(labels_alone)[self.fold(labels_alone)]["unlabeled"]
         put_unlabeled(self.raw(run.teacher), unlabeled, cases)
         self.predict(run.teacher, cases, predicted, f"{log}-teacher")
-        make_dataset(self.raw(run.teacher), predicted, raw)
+        make_dataset(self.raw(run.teacher), predicted, unlabeled, raw)
 
     def _preprocess(self, run: Run) -> None:
         number, log, reduced = self._number(run), f"prepare-{run.dataset}", self.profile.reduced

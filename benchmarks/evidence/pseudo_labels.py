@@ -9,17 +9,19 @@ import SimpleITK as sitk
 from nnunet_cmc.utils.files import write_json
 
 
-def make_dataset(teacher_raw: Path, predicted: Path, raw: Path) -> None:
-    """The teacher's raw dataset, with its predictions in place of the labels of the cases that it predicted.
+def make_dataset(teacher_raw: Path, predicted: Path, unlabeled: list[str], raw: Path) -> None:
+    """The teacher's raw dataset, with its predictions in place of the labels of the unlabelled cases.
 
     Args:
         teacher_raw: the dataset that the teacher was trained on.
         predicted: its predictions, named as the cases.
+        unlabeled: the cases, all of which it predicted.
         raw: the folder to make.
     """
     shutil.copytree(teacher_raw, raw)
-    for file in predicted.glob("*.nii.gz"):
-        sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(file)), sitk.sitkUInt8), str(raw / "labelsTr" / file.name))
+    for case in unlabeled:
+        label = sitk.ReadImage(str(predicted / f"{case}.nii.gz"), sitk.sitkUInt8)
+        sitk.WriteImage(label, str(raw / "labelsTr" / f"{case}.nii.gz"))
     description = json.loads((raw / "dataset.json").read_text())
     write_json(raw / "dataset.json", description | {"name": raw.name})
 

@@ -23,7 +23,8 @@ PARTS = {
     DEFAULT: "the default: on these scans whole-scan labels, CSC and CAC",
 }
 SYSTEMS = ("CMCTrainerPaper", *COMPARED)
-PLANS = {"ExperimentPlanner": "nnUNetPlans", "CMCPlannerNNUNet": "CMCNNUNetPlans"}
+OURS = "CMCPlannerNNUNet"
+PLANS = {"ExperimentPlanner": "nnUNetPlans", OURS: "CMCNNUNetPlans"}
 # how often nnU-Net labelled the unlabelled scans, whole, and was trained anew on all
 PSEUDO_LABELS = ("", "pseudo-labels once", "pseudo-labels twice")
 
@@ -104,7 +105,7 @@ class Run:
 
     @property
     def planner(self) -> str:
-        return "ExperimentPlanner" if self.stock else "CMCPlannerNNUNet"
+        return "ExperimentPlanner" if self.stock else OURS
 
     @property
     def teacher(self) -> "Run | None":

@@ -18,10 +18,11 @@ class Results:
         """Those with these values."""
         return Results([record for record in self.records if wanted.items() <= record.items()])
 
-    def of(self, runs: Iterable[Run]) -> "Results":
+    def of(self, runs: Sequence[Run]) -> "Results":
         """Those of these runs."""
-        wanted = [run.description for run in runs]
-        return Results([record for record in self.records if any(run.items() <= record.items() for run in wanted)])
+        names = [*runs[0].description]
+        wanted = {tuple(run.description.values()) for run in runs}
+        return Results([record for record in self.records if tuple(record[name] for name in names) in wanted])
 
     def values_of(self, name: str) -> list:
         """The distinct values, sorted."""
