@@ -223,7 +223,7 @@ def test_pseudo_labels_take_the_place_of_hidden_ones(tmp_path):
     labels = tmp_path / "student" / "labelsTr"
     assert [sitk.ReadImage(str(labels / f"{case}.nii.gz"))[0, 0, 0] for case in ("a", "b")] == [1, 0]
     assert json.loads((tmp_path / "student" / "dataset.json").read_text())["name"] == "student"
-    with pytest.raises(RuntimeError, match="a.nii.gz"):  # else its hidden label would be learned
+    with pytest.raises(RuntimeError, match=r"a\.nii\.gz"):  # else its hidden label would be learned
         make_dataset(tmp_path / "teacher", tmp_path / "predicted", ["a"], tmp_path / "other")
     fold = {"train": ["a"], "val": ["c"], "unlabeled": ["b"]}
     assert fold_with_pseudo_labels(fold) == {"train": ["a", "b"], "val": ["c"]}
