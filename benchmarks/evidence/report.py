@@ -19,6 +19,8 @@ from sources import AMOS, ARRANGEMENTS, LGG, Source
 from systems import DEFAULT, GPU, PARTS, PSEUDO_LABELS, STOCK_TRAINER, SYSTEMS, TABLES, Run, stock
 from table import Results, Systems, better_stock, by_system, markdown, mean_and_spread, name_of, profile_of
 
+from nnunet_cmc.trainers.recipes import RECIPES
+
 HERE = Path(__file__).resolve().parent
 INPUTS = (*(f"{modality} alone" for modality in LGG.modalities), "both", "mean")
 TIME = "training (min)"
@@ -86,7 +88,7 @@ def by_trainer(systems: Systems, shown: Collection[str]) -> str:
             continue
         default = systems.get(replace(run, trainer=DEFAULT), its)
         ahead = "" if default is its else str(paired_difference(mean_input(default), mean_input(its)))
-        name = f"`{run.trainer}`" + (f": {PARTS[run.trainer]}" if run.trainer in PARTS else "")
+        name = f"`{run.trainer}`" + (f": {RECIPES[run.trainer].purpose}" if run.trainer in PARTS else "")
         rows.append([run.arrangement, name, str(len(its.seeds)), *cells(its), ahead, minutes(its)])
     return markdown(("arrangement", "trainer", "seeds", *INPUTS, "the default less this", TIME), rows)
 

@@ -13,15 +13,15 @@ from nnunet_cmc.utils.files import write_json
 
 STOCK_TRAINER = "nnUNetTrainer"
 DEFAULT = "CMCTrainer"
-# From separate networks to the default, a part at a time: trainer -> what it is. All names of parts are here.
-PARTS = {
-    "CMCTrainer_separate": "labels alone, an encoder and a decoder of each modality",
-    "CMCTrainer_supervised": "labels alone, a network that the modalities share",
-    "CMCTrainer_teacherOnly": "a teacher whose student sees random contrasts, without CSC and CAC",
-    "CMCTrainer_shapes": "a teacher whose student sees random contrasts",
-    "CMCTrainer_wholeScanLabelsOnly": "whole-scan labels, without CSC and CAC",
-    DEFAULT: "the default: on these scans whole-scan labels, CSC and CAC",
-}
+# From separate networks to the default, a part at a time: what they are is said in trainers/recipes.py.
+PARTS = (
+    "CMCTrainer_separate",
+    "CMCTrainer_supervised",
+    "CMCTrainer_teacherOnly",
+    "CMCTrainer_shapes",
+    "CMCTrainer_wholeScanLabelsOnly",
+    DEFAULT,
+)
 SYSTEMS = ("CMCTrainerPaper", *COMPARED)
 OURS = "CMCPlannerNNUNet"
 PLANS = {"ExperimentPlanner": "nnUNetPlans", OURS: "CMCNNUNetPlans"}
@@ -199,8 +199,8 @@ def by_trainer(trainers: Sequence[str], seeds: int = 3) -> list[Run]:
 
 TABLES = {
     "headline": headline(LGG.folds, CPU),
-    "parts": by_trainer([*PARTS]),
-    "systems": by_trainer([DEFAULT, *SYSTEMS]),
+    "parts": by_trainer(PARTS),
+    "systems": by_trainer((DEFAULT, *SYSTEMS)),
     "labels": [
         run
         for labels in LGG.labeled
