@@ -65,9 +65,9 @@ class Profile:
         return self.epochs * self.iterations
 
 
-CPU = Profile("cpu", "cpu", 10, 30, 5.0, Reduced(16), 20)
+CPU = Profile("cpu", "cpu", 10, 30, 5.0, Reduced(16), 8)
 LONGER = replace(CPU, name="longer", epochs=30)
-GPU = Profile("gpu", "cuda", 30, 50, 3.5, Reduced(32), 20)
+GPU = Profile("gpu", "cuda", 30, 50, 3.5, Reduced(32), 8)
 SMOKE = Profile("smoke", "cpu", 1, 2, 12.0, Reduced(4), 2)  # whether the scripts work, in minutes: no numbers
 PROFILES = {profile.name: profile for profile in (CPU, LONGER, GPU, SMOKE)}
 
