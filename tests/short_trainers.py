@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from nnunet_cmc.data.loading.views import StrongView
+from nnunet_cmc.losses.schedules import GAMMA
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.recipe import Length, Recipe
-from nnunet_cmc.trainers.recipes import PAPER, RECIPES, WITH_PSEUDO
+from nnunet_cmc.trainers.recipes import PAPER, RECIPES
 from nnunet_cmc.trainers.teacher import Teacher
+from nnunet_cmc.trainers.terms import Pseudo, Term
 
 # every term and a teacher
-TAUGHT = replace(PAPER, terms=(*PAPER.terms, WITH_PSEUDO), views=(StrongView(),), teacher=Teacher())
+TAUGHT = replace(PAPER, terms=(*PAPER.terms, Term(Pseudo, GAMMA)), views=(StrongView(),), teacher=Teacher())
 
 
 def short(recipe: str | Recipe, epochs: int = 2, iterations: int = 2, validation: int = 1, **attributes) -> type:

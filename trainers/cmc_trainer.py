@@ -16,7 +16,6 @@ from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.changes import build_changed
 from nnunet_cmc.networks.combination import ByReliability
-from nnunet_cmc.trainers.choice import choose
 from nnunet_cmc.trainers.distributed import of_all_ranks
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
@@ -85,10 +84,6 @@ class CMCTrainer(ReportingTrainer):
     def initialize(self) -> None:
         """Initialize as nnU-Net does, and build the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
         super().initialize()
-        if self.recipe.for_lesions is not None:
-            labelled = self.dataset_class(self.preprocessed_dataset_folder, self.do_split()[0])
-            self.recipe, reason = choose(self.recipe, labelled, self.description.labels)
-            self.print_to_log_file(reason)
         names = self.description.modalities
         terms = [term.name for term in self.recipe.terms]
         compared = [term.name for term in self.recipe.terms if term.loss.compares]
@@ -162,12 +157,10 @@ class CMCTrainer(ReportingTrainer):
         return {**super().own_state(), **state, "teacher_state": self.teacher and self.teacher.state_dict()}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe or split."""
+        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe."""
         recipe = self.recipe.rows()
         for what, value in checkpoint["recipe"].items():
             if recipe.get(what) != value:
-                self.cases = checkpoint["cases"]
-                self._require_same(vars(self.fold_cases()))  # of other cases another recipe may have been chosen
                 raise ValueError(
                     f"{self.output_folder} was trained with another recipe than {type(self).__name__} has now ({what}: "
                     f"{value}, and now: {recipe.get(what)}): train anew, without --c."

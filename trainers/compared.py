@@ -49,7 +49,8 @@ COMPARED: dict[str, Recipe] = {
     ),
     "MeanTeacherTrainer": replace(
         SHARED,
-        purpose="a mean teacher (Tarvainen & Valpola 2017): CMCTrainer_shapes without CSC, CAC and random contrasts",
+        purpose="a mean teacher (Tarvainen & Valpola 2017): CMCTrainer_contrastTeacher without CSC, CAC and random "
+        "contrasts",
         terms=(SUPERVISED, Term(Pseudo, GAMMA)),
         views=(StrongView(),),
         teacher=Teacher(),

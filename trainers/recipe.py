@@ -124,7 +124,6 @@ class Recipe:
         whole_scan_labels: of the unlabelled scans, made in rounds of the training, if any.
         calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or alike.
         length: of the training.
-        for_lesions: the recipe that is taken instead where classes keep no place in the body: see `choice.py`.
 
     Raises:
         ValueError: parts that cannot stand together, that lack another, or that are named twice.
@@ -143,7 +142,6 @@ class Recipe:
     whole_scan_labels: WholeScanLabels | None = None
     calibrated: bool = True
     length: Length = field(default_factory=Length)
-    for_lesions: "Recipe | None" = None
 
     def __post_init__(self):
         kinds = [*(term.loss for term in self.terms), *map(type, (*self.network, *self.views, self.optimizer))]
@@ -163,8 +161,6 @@ class Recipe:
                 "Pseudo, the term of the pseudo-labels, and Teacher or WholeScanLabels, which make them, need each "
                 "other: add what is missing."
             )
-        if self.for_lesions and self.for_lesions.network != self.network:
-            raise ValueError("A recipe and the one for lesions must have one network: name the same changes in both.")
         if Supervised not in kinds:
             raise ValueError("A recipe needs Supervised, the term of the labelled scans: add it.")
         if "printed" in [term.form for term in self.terms] and FusePairs not in kinds:
@@ -227,7 +223,6 @@ class Recipe:
             "pseudo-labels": _listed(tuple(filter(None, (self.teacher, self.whole_scan_labels)))) or "none",
             "combination": combination,
             "length": ", ".join(f"{n} {what}" for what, n in length.items() if n) or "nnU-Net's",
-            "for lesions": self.for_lesions.purpose if self.for_lesions else "the same",
         }
 
 

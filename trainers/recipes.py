@@ -22,28 +22,23 @@ from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import CAC, CSC, Pseudo, Term
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
-WITH_CSC, WITH_CAC, WITH_PSEUDO = Term(CSC, ALPHA), Term(CAC, BETA), Term(Pseudo, GAMMA)
+WITH_CSC, WITH_CAC = Term(CSC, ALPHA), Term(CAC, BETA)
 SMALL_CSC, SMALL_CAC = Term(CSC, SMALL_ALPHA), Term(CAC, SMALL_BETA)
 
-SHAPES = replace(
+RECOMMENDED = replace(
     SHARED,
-    purpose="for classes that are shapes, as organs are: modalities share a network; a mean teacher labels the "
-    "unlabelled scans for a student who sees them in another contrast",
-    terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, WITH_PSEUDO),
-    views=(StrongView(), RandomizeContrast()),
-    teacher=Teacher(),
-)
-LESIONS = replace(
-    SHARED,
-    purpose="for classes that are told by their contrast, as lesions are: modalities share a network, which labels the "
-    "unlabelled scans itself, whole and once, at half time",
+    purpose="the one to take: one network, which the modalities share, learns from labels, CSC and CAC, and in the "
+    "second half also from the unlabelled scans, which it labels itself, whole and once",
     terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, Term(Pseudo)),
     whole_scan_labels=WholeScanLabels(),
 )
-RECOMMENDED = replace(
-    SHAPES,
-    purpose="the one to take: CMCTrainer_shapes where classes keep their places in the body, else CMCTrainer_lesions",
-    for_lesions=LESIONS,
+CONTRAST_TEACHER = replace(
+    SHARED,
+    purpose="CMCTrainer, but a mean teacher labels the unlabelled scans, patch by patch, for a student who sees them "
+    "in another contrast",
+    terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, Term(Pseudo, GAMMA)),
+    views=(StrongView(), RandomizeContrast()),
+    teacher=Teacher(),
 )
 SEPARATE = SeparateModalities()
 PAPER = Recipe(
@@ -52,25 +47,26 @@ PAPER = Recipe(
 
 RECIPES: dict[str, Recipe] = {
     "CMCTrainer": RECOMMENDED,
-    "CMCTrainer_shapes": SHAPES,
-    "CMCTrainer_lesions": LESIONS,
+    "CMCTrainer_contrastTeacher": CONTRAST_TEACHER,
+    "CMCTrainer_teacherOnly": replace(
+        CONTRAST_TEACHER,
+        purpose="CMCTrainer_contrastTeacher without CSC and CAC",
+        terms=(SUPERVISED, Term(Pseudo, GAMMA)),
+    ),
     "CMCTrainer_noCSC": replace(
-        SHAPES, purpose="CMCTrainer_shapes without CSC", terms=(SUPERVISED, SMALL_CAC, WITH_PSEUDO)
+        RECOMMENDED, purpose="CMCTrainer without CSC", terms=(SUPERVISED, SMALL_CAC, Term(Pseudo))
     ),
     "CMCTrainer_noCAC": replace(
-        SHAPES, purpose="CMCTrainer_shapes without CAC", terms=(SUPERVISED, SMALL_CSC, WITH_PSEUDO)
+        RECOMMENDED, purpose="CMCTrainer without CAC", terms=(SUPERVISED, SMALL_CSC, Term(Pseudo))
     ),
-    "CMCTrainer_teacherOnly": replace(
-        SHAPES, purpose="CMCTrainer_shapes without CSC and CAC", terms=(SUPERVISED, WITH_PSEUDO)
+    "CMCTrainer_wholeScanLabelsOnly": replace(
+        RECOMMENDED, purpose="CMCTrainer without CSC and CAC", terms=(SUPERVISED, Term(Pseudo))
     ),
     "CMCTrainer_supervised": SHARED,
     "CMCTrainer_separate": replace(
         SHARED,
         purpose="from labelled scans alone, with an encoder and a decoder of each modality, whose skips are fused",
         network=(SEPARATE, SuperviseDeep(), FuseSkips()),
-    ),
-    "CMCTrainer_wholeScanLabelsOnly": replace(
-        LESIONS, purpose="CMCTrainer_lesions without CSC and CAC", terms=(SUPERVISED, Term(Pseudo))
     ),
     "CMCTrainerPaper": PAPER,
     "CMCTrainerPaper_noCAC": replace(

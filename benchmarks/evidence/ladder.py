@@ -4,11 +4,11 @@
         [--rungs CMCTrainer_supervised CMCTrainer ...] [--jobs 2] [--iterations 300]
         [--source amos_synthetic --labels 0.2]
 
-FOLDER of the data is that of run.py, or, for that other source, what amos.py made. A seed's labelled, unlabelled and
+FOLDER of the data is that of run.py or, for that other source, what amos.py made. A seed's labelled, unlabelled and
 validation subjects are those of run.py, too. All trainings have nnU-Net's plan at one spacing, and the same width,
 patch and batch; nnU-Net's own trainer trains a model for each input. Every finished run adds its records to
 docs/ladder.json; give the same command again after an interruption. Prints a table in Markdown: Dice in percent, mean
-and spread over seeds. docs/comparison.md gets the table of all records that there are.
+and spread over seeds. docs/comparison.md gets the tables of all records that there are.
 """
 
 import argparse
@@ -29,8 +29,8 @@ PAGE = records.FILE.with_name("comparison.md")
 START, END = "<!-- measured: made by benchmarks/evidence/ladder.py -->\n", "<!-- end of measured -->"
 EPOCHS = 10
 HEADINGS = {
-    LGG.name: "Gliomas (TCGA-LGG), whose class is told by its contrast: 8 labelled subjects, 8 judged:",
-    AMOS.name: "Organs (CT and MR made over label maps of AMOS): 4 labelled subjects, 4 judged:",
+    LGG.name: "FLAIR and T1post of gliomas (TCGA-LGG) at 5 mm, 8 subjects labelled and 64 not, 8 judged:",
+    AMOS.name: "CT and MR made over label maps of AMOS, six organs, at 8 mm, 4 subjects labelled and 16 not, 4 judged:",
 }
 
 

@@ -18,7 +18,7 @@ PARTS = (
     "CMCTrainer_separate",
     "CMCTrainer_supervised",
     "CMCTrainer_teacherOnly",
-    "CMCTrainer_shapes",
+    "CMCTrainer_contrastTeacher",
     "CMCTrainer_wholeScanLabelsOnly",
     DEFAULT,
 )

@@ -9,7 +9,7 @@ from short_trainers import TAUGHT, short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.views import RandomizeContrast, StrongView
-from nnunet_cmc.trainers.recipes import SHAPES, SUPERVISED, WITH_PSEUDO
+from nnunet_cmc.trainers.recipes import RECIPES
 
 
 def contrasted(**arguments):
@@ -83,7 +83,7 @@ def test_without_strong_views_it_is_refused():
 
 
 def dice_in_another_contrast(cubes, views, seed: int) -> float:
-    recipe = replace(SHAPES, terms=(SUPERVISED, WITH_PSEUDO), views=views)
+    recipe = replace(RECIPES["CMCTrainer_teacherOnly"], views=views)
     trainer = cubes.trainer(short(recipe, epochs=5, iterations=14, seed=seed))
     trainer.run_training()
     network = trainer.network.eval()

@@ -8,7 +8,7 @@ from short_trainers import short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks.changes import FuseSkips, SuperviseDeep
-from nnunet_cmc.trainers.recipes import PAPER, SHAPES
+from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER, PAPER
 
 DEEP = replace(PAPER, network=(*PAPER.network, SuperviseDeep()))
 DEEP_FUSED = replace(DEEP, network=(*DEEP.network, FuseSkips()))
@@ -20,7 +20,7 @@ def test_registered_scans_teach_skip_fusion(registered):
     assert any(value.ne(0).any() for value in trainer.network.skip_fusion.parameters())
 
 
-@pytest.mark.parametrize("recipe", [DEEP, SHAPES])
+@pytest.mark.parametrize("recipe", [DEEP, CONTRAST_TEACHER])
 def test_deep_supervision_halves_the_weight_with_the_resolution_and_leaves_the_coarsest_out(registered, recipe):
     architecture = registered.plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
     architecture["encoder_kwargs"] = {"features_per_stage": [4, 8, 8, 8], "blocks_per_stage": [1, 1, 1, 1]}

@@ -9,7 +9,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from short_trainers import TAUGHT, short
 
 from nnunet_cmc.data.loading.views import RandomizeContrast
-from nnunet_cmc.trainers.recipes import SHAPES
+from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER
 
 CONTRASTED = replace(TAUGHT, views=(*TAUGHT.views, RandomizeContrast()))
 
@@ -39,7 +39,7 @@ def test_they_are_read_and_augmented_as_nnunet_does_it(flat):
     assert list(validation.patch_size) == [10, 32, 32]
 
 
-@pytest.mark.parametrize("recipe", [CONTRASTED, SHAPES])
+@pytest.mark.parametrize("recipe", [CONTRASTED, CONTRAST_TEACHER])
 def test_a_training_with_every_term_and_view(flat, recipe):
     trainer = flat.trainer(short(recipe, epochs=1))
     trainer.run_training()

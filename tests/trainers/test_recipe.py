@@ -236,8 +236,8 @@ def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
     with torch.no_grad():
         assert again.eval()(x).equal(trainer.network.eval()(x))
     saved = torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)
-    rows = trainer.recipe.rows()  # of the one that was chosen, where there is a choice
-    assert rows == recipe.rows() or recipe.for_lesions
+    rows = recipe.rows()
+    assert trainer.recipe.rows() == rows
     assert saved["recipe"] == rows
     log = Path(trainer.log_file).read_text()
     assert all(f"{what}: {value}" in log for what, value in rows.items())
@@ -266,6 +266,5 @@ def test_a_recipe_reads_as_a_table():
         "pseudo-labels": "none",
         "combination": "equal weights",
         "length": "nnU-Net's",
-        "for lesions": "the same",
     }
     assert ByLength() == RECIPES["CMCTrainer"].optimizer

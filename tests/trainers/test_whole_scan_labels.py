@@ -13,10 +13,10 @@ from hypothesis.extra.numpy import arrays
 from short_trainers import short
 
 from nnunet_cmc.data.loading.cases import weight_of
-from nnunet_cmc.trainers.recipes import RECIPES, SHAPES
+from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER, RECIPES
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels, label_scans, stability
 
-LESIONS, ROUNDS = RECIPES["CMCTrainer_wholeScanLabelsOnly"], RECIPES["PseudoLabelTrainer"]
+WHOLE, ROUNDS = RECIPES["CMCTrainer_wholeScanLabelsOnly"], RECIPES["PseudoLabelTrainer"]
 
 
 def folder_of(trainer, number: int) -> Path:
@@ -39,7 +39,7 @@ def weights(trainer) -> dict[str, torch.Tensor]:
 
 def test_they_are_what_the_network_predicts_at_half_time_and_are_learned_from_then_on(cubes):
     cubes.add_unlabeled("extra", [0])
-    trainer = cubes.trainer(short(LESIONS, epochs=4))
+    trainer = cubes.trainer(short(WHOLE, epochs=4))
     seen, start = {}, trainer.on_epoch_start
 
     def note():
@@ -70,7 +70,7 @@ def test_they_are_what_the_network_predicts_at_half_time_and_are_learned_from_th
     assert all(terms["pseudo"][2:])
 
 
-@pytest.mark.parametrize(("recipe", "epochs"), [(LESIONS, 2), (ROUNDS, 3)])
+@pytest.mark.parametrize(("recipe", "epochs"), [(WHOLE, 2), (ROUNDS, 3)])
 def test_a_label_that_lies_beside_a_hidden_case_is_not_read(registered, recipe, epochs):
     for case in registered.hidden():
         (registered.images / f"{case}_seg.b2nd").write_bytes(b"not to be opened")
@@ -81,7 +81,7 @@ def test_a_label_that_lies_beside_a_hidden_case_is_not_read(registered, recipe, 
 
 
 def test_rows_learn_the_labels_at_their_own_voxels(registered):
-    trainer = registered.trainer(short(LESIONS))
+    trainer = registered.trainer(short(WHOLE))
     folder = Path(registered.results, "labels")
     folder.mkdir(parents=True)
     trainer.initialize()
@@ -99,7 +99,7 @@ def test_rows_learn_the_labels_at_their_own_voxels(registered):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "number", "moment"), [(LESIONS, 1, "before"), (LESIONS, 1, "within"), (ROUNDS, 2, "within")]
+    ("recipe", "number", "moment"), [(WHOLE, 1, "before"), (WHOLE, 1, "within"), (ROUNDS, 2, "within")]
 )
 def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeypatch, recipe, number, moment):
     """Stopped while it makes the labels of the last round."""
@@ -230,7 +230,7 @@ def test_rounds_are_due_from_their_share_of_the_epochs_on():
 
 
 def test_labels_of_an_earlier_training_are_forgotten(registered):
-    trainer = registered.trainer(short(LESIONS))
+    trainer = registered.trainer(short(WHOLE))
     stale = folder_of(trainer, 1)
     stale.mkdir(parents=True)
     (stale / "stale_seg.b2nd").write_bytes(b"")
@@ -240,4 +240,4 @@ def test_labels_of_an_earlier_training_are_forgotten(registered):
 
 def test_a_teacher_beside_them_is_refused():
     with pytest.raises(ValueError, match=r"Teacher and WholeScanLabels cannot stand together"):
-        replace(SHAPES, whole_scan_labels=WholeScanLabels())
+        replace(CONTRAST_TEACHER, whole_scan_labels=WholeScanLabels())
