@@ -56,26 +56,26 @@ class Subjects:
         return [*self.pool, *self.validation]
 
     def kept(self, subject: str) -> str:
-        """The one modality that the subject keeps where scans are unpaired."""
+        """Return the one modality that the subject keeps where scans are unpaired."""
         return self.source.modalities[self._turn[subject]]
 
     def labeled(self, fraction: float) -> list[str]:
-        """The labelled subjects; half of them keep the first modality, and more are a superset of fewer."""
+        """Return the labelled subjects; half of them keep the first modality, and more are a superset of fewer."""
         return self.pool[: self.source.labeled[fraction]]
 
     def unlabeled(self, fraction: float) -> list[str]:
-        """The others of the pool."""
+        """Return the others of the pool."""
         return self.pool[self.source.labeled[fraction] :]
 
 
 def fold_number(source: Source, arrangement: str, fraction: float) -> int:
-    """The fold of every dataset's ``splits_final.json`` that is this experiment."""
+    """Return the fold of every dataset's ``splits_final.json`` that is this experiment."""
     fractions = list(source.labeled)
     return ARRANGEMENTS.index(arrangement) * len(fractions) + fractions.index(fraction)
 
 
 def folds(dataset: str, subjects: Subjects) -> list[dict[str, list[str]]]:
-    """All experiments on this dataset with the subjects of one seed, in the order of :func:`fold_number`."""
+    """List all experiments on this dataset with the subjects of one seed, in the order of :func:`fold_number`."""
 
     def cases(arrangement: str, chosen: Iterable[str]) -> list[str]:
         return sorted(case for subject in chosen for case in _cases(dataset, arrangement, subject, subjects))

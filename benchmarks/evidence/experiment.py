@@ -54,7 +54,7 @@ class Bench:
             folder.mkdir(parents=True, exist_ok=True)
 
     def finish(self, run: Run) -> list[dict]:
-        """Train, predict, judge; the run's records."""
+        """Train, predict, judge, and return the run's records."""
         done = self.work / "records" / f"{run.key}.json"
         if not done.is_file():
             seconds = self.train(run)
@@ -64,7 +64,7 @@ class Bench:
         return json.loads(done.read_text())
 
     def train(self, run: Run) -> float:
-        """Train, or go on where a training was cut; returns its wall time in seconds, with that of its teachers."""
+        """Train, or go on where a training was cut, and return its wall time in seconds, with that of its teachers."""
         before = self.train(run.teacher) if run.teacher else 0.0
         self.prepare(run)
         model = self.model(run)
@@ -101,7 +101,7 @@ class Bench:
             write_json(preprocessed / "splits_final.json", splits)
 
     def splits(self, run: Run) -> list[dict[str, list[str]]]:
-        """The folds of the run's dataset: all experiments on it, or the one in which the pseudo-labels were made."""
+        """Return the folds of the run's dataset: all experiments on it, or the one of its pseudo-labels."""
         if run.teacher:
             unlabeled_too = self.splits(run.labels_alone)[self.fold(run.labels_alone)]
             return [fold_with_pseudo_labels(unlabeled_too)]
@@ -157,7 +157,7 @@ class Bench:
         }
 
     def describe(self, run: Run, given: str, seconds: float) -> dict:
-        """What a record says of the run itself."""
+        """Return what a record says of the run itself."""
         return run.description | {
             "fold": self.subjects.fold, "test_input": given, "iterations": self.profile.total_iterations,
             "seconds": round(seconds), "device": device_name(self.profile.device), "commit": commit(),
@@ -179,7 +179,7 @@ class Bench:
         return {case.case: case for case in judged}
 
     def predict(self, run: Run, cases: Path, predictions: Path, log: str) -> None:
-        """With the final checkpoint, without test-time mirroring."""
+        """Predict with the final checkpoint, without test-time mirroring."""
         self.command(
             log, "nnUNetv2_predict", "-d", self._number(run), "-c", CONFIGURATION, "-f", self.fold(run),
             "-tr", run.budgeted, "-p", PLANS[run.planner], "-i", cases, "-o", predictions,
@@ -187,15 +187,15 @@ class Bench:
         )  # fmt: skip
 
     def fold(self, run: Run) -> int:
-        """The number of the run in the splits of its dataset."""
+        """Return the number of the run in the splits of its dataset."""
         return 0 if run.recipe else fold_number(self.source, run.trained_in, run.labels)
 
     def raw(self, run: Run) -> Path:
-        """The folder of the run's dataset."""
+        """Return the folder of the run's dataset."""
         return self.folders["raw"] / self._name(run)
 
     def model(self, run: Run) -> Path:
-        """The folder of the run's fold."""
+        """Return the folder of the run's fold."""
         trained = f"{run.description['trainer']}__{PLANS[run.planner]}__{CONFIGURATION}"
         return self.folders["results"] / self._name(run) / trained / f"fold_{self.fold(run)}"
 
@@ -204,10 +204,6 @@ class Bench:
 
     def _number(self, run: Run) -> int:
         return self.source.datasets[run.dataset]
-
-    def program(self, name: str) -> list[str]:
-        """What runs a command of this environment."""
-        return [str(Path(sysconfig.get_path("scripts")) / name)]
 
     def command(self, log: str, name: str, *arguments, seed: int = 0) -> None:
         """Run a command of this environment with one thread; RuntimeError with its log's name if it fails."""
@@ -224,7 +220,7 @@ class Bench:
             environment |= {"nnUNet_n_proc_DA": workers, "nnUNet_def_n_proc": "1", **threads}
         file = self.work / "logs" / f"{log}.txt"
         with file.open("w") as output:
-            call = [*self.program(name), *map(str, arguments)]
+            call = [str(Path(sysconfig.get_path("scripts")) / name), *map(str, arguments)]
             done = subprocess.run(call, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise RuntimeError(f"{name} ended with exit code {done.returncode}: see {file}")
@@ -259,7 +255,7 @@ def finish_all(
 
 
 def dice_of(cases: list[CaseResult]) -> list[float]:
-    """In percent, the mean over the classes, one for each subject."""
+    """Return Dice in percent, the mean over the classes, one for each subject."""
     return [round(100 * _mean_over_classes(case, "Dice"), 1) for case in cases]
 
 
@@ -268,7 +264,7 @@ def mean_dice(cases: list[CaseResult]) -> float:
 
 
 def mean_assd(cases: list[CaseResult]) -> float | None:
-    """In mm, over what is both there and predicted; None if nothing is."""
+    """Average ASSD in mm over what is both there and predicted; None if nothing is."""
     assd = Statistic.of(_mean_over_classes(case, "ASSD") for case in cases)
     return round(assd.mean, 2) if assd.n else None
 

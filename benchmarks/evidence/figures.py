@@ -10,7 +10,7 @@ PLAIN, TAUGHT, OURS = "#999999", "#E69F00", "#0072B2"  # distinct in grey and to
 
 
 def headline(systems: Systems) -> Figure:
-    """Dice of the default and of the better nnU-Net for each arrangement and input; a dot is a seed."""
+    """Draw the Dice of the default and of the better nnU-Net for each arrangement and input; a dot is a seed."""
     profile = profile_of(systems)
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, len(ARRANGEMENTS), sharey=True)

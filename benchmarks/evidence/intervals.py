@@ -27,7 +27,7 @@ class Difference:
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray, draws: int = 10_000, seed: int = 0) -> Difference:
-    """Bootstrap percentile interval of ``ours - theirs``: seeds are drawn anew, and of each of them its subjects.
+    """Bootstrap the percentile interval of ``ours - theirs``: draw seeds anew, and of each of them its subjects.
 
     Args:
         ours, theirs: ``(seeds, subjects)``; those of a seed are the same subjects in the same order, those of two seeds

@@ -10,7 +10,7 @@ from nnunet_cmc.utils.files import write_json
 
 
 def make_dataset(teacher_raw: Path, predicted: Path, unlabeled: list[str], raw: Path) -> None:
-    """The teacher's raw dataset, with its predictions in place of the labels of the unlabelled cases.
+    """Copy the teacher's raw dataset, with its predictions in place of the labels of the unlabelled cases.
 
     Args:
         teacher_raw: the dataset that the teacher was trained on.
@@ -27,12 +27,12 @@ def make_dataset(teacher_raw: Path, predicted: Path, unlabeled: list[str], raw: 
 
 
 def fold_with_pseudo_labels(fold: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The fold, whose unlabelled cases are labelled now."""
+    """Return the fold, whose unlabelled cases are labelled now."""
     return {"train": sorted(fold["train"] + fold["unlabeled"]), "val": fold["val"]}
 
 
 def put_unlabeled(teacher_raw: Path, unlabeled: list[str], cases: Path) -> None:
-    """The scans of the cases to predict."""
+    """Copy the scans of the cases to predict."""
     shutil.rmtree(cases, ignore_errors=True)
     cases.mkdir(parents=True)
     for case in unlabeled:

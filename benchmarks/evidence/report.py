@@ -43,7 +43,7 @@ def write(file: Path) -> None:
 
 
 def page(file: Path) -> str:
-    """The page, with tables of the records of this file."""
+    """Make the page, with tables of the records of this file."""
     results = Results(records.load(file))
     systems = {table: by_system(results, runs) for table, runs in TABLES.items()}
     systems["gpu"] = by_system(results, [replace(run, profile=GPU) for run in TABLES["headline"]])
@@ -62,12 +62,12 @@ def page(file: Path) -> str:
 
 
 def means(systems: Systems) -> str:
-    """Mean over seeds and the spread between them."""
+    """Tabulate means over seeds and the spread between them."""
     return rows_of(systems, "arrangement", lambda run: run.arrangement)
 
 
 def rows_of(systems: Systems, what: str, condition: Callable[[Run], str], source: Source = LGG) -> str:
-    """A row for each system, and what distinguishes it beside its name; nnU-Net's one-channel models share one."""
+    """Tabulate systems, each beside what distinguishes it; nnU-Net's one-channel models share a row."""
     grouped: dict[tuple[str, str], list[dict]] = {}
     for run, its in systems.items():
         grouped.setdefault((condition(run), name_of(run)), []).extend(its.records)
@@ -81,7 +81,7 @@ def rows_of(systems: Systems, what: str, condition: Callable[[Run], str], source
 
 
 def by_trainer(systems: Systems, shown: Collection[str]) -> str:
-    """The ``shown`` trainers of ours, and by how much the default is ahead of each in the mean of the inputs."""
+    """Tabulate the ``shown`` trainers of ours, and how far the default is ahead of each in the mean of the inputs."""
     rows = []
     for run, its in systems.items():
         if run.trainer not in shown:
@@ -94,12 +94,12 @@ def by_trainer(systems: Systems, shown: Collection[str]) -> str:
 
 
 def mean_input(results: Results) -> np.ndarray:
-    """Dice ``(seeds, subjects)``, the mean of the inputs."""
+    """Return Dice ``(seeds, subjects)``, the mean of the inputs."""
     return np.mean([results.by_subject(given) for given in LGG.inputs], axis=0)
 
 
 def differences(systems: Systems, arrangement: str, recipe: str) -> dict[str, Difference]:
-    """The default less the better nnU-Net, for each input and for their mean; empty where a model was not run."""
+    """Compare the default with the better nnU-Net, by input and in their mean; empty where a model was not run."""
     profile = profile_of(systems)
     if not set(stock(arrangement, recipe=recipe, profile=profile)) <= systems.keys():
         return {}
@@ -110,7 +110,7 @@ def differences(systems: Systems, arrangement: str, recipe: str) -> dict[str, Di
 
 
 def comparison(systems: Systems) -> str:
-    """The default against the better nnU-Net of each input, paired by subject."""
+    """Tabulate the default less the better nnU-Net of each input."""
     rows = [
         [arrangement, other, *map(str, found.values())]
         for arrangement in arrangements(systems)
@@ -121,7 +121,7 @@ def comparison(systems: Systems) -> str:
 
 
 def targets(systems: Systems) -> str:
-    """Whether the targets, set before the first run, are met."""
+    """Tabulate whether the targets, set before the first run, are met."""
     rows: dict[str, list[str]] = {}
     for arrangement in arrangements(systems):
         plain, taught = (differences(systems, arrangement, recipe) for recipe in AGAINST)
@@ -144,7 +144,7 @@ def targets(systems: Systems) -> str:
 
 
 def arrangements(systems: Systems) -> list[str]:
-    """Those in which the default and all of nnU-Net's models without pseudo-labels were run."""
+    """List those in which the default and all of nnU-Net's models without pseudo-labels were run."""
     return [
         arrangement
         for arrangement in (ARRANGEMENTS if systems else ())
@@ -154,12 +154,12 @@ def arrangements(systems: Systems) -> list[str]:
 
 
 def two_channels(systems: Systems, arrangement: str) -> list[Results]:
-    """The default, and nnU-Net on both modalities."""
+    """Return the default, and nnU-Net on both modalities."""
     return [systems[Run(arrangement, trainer, profile=profile_of(systems))] for trainer in (DEFAULT, STOCK_TRAINER)]
 
 
 def lost_without_first(results: Results) -> float:
-    """Points of Dice that are lost when the first modality is missing."""
+    """Return the points of Dice that are lost when the first modality is missing."""
     return float(results.by_subject("both").mean() - results.by_subject(LGG.modalities[1]).mean())
 
 
@@ -180,7 +180,7 @@ def cells(results: Results, source: Source = LGG) -> list[str]:
 
 
 def seconds(results: Results) -> float:
-    """Of one training and those of its teachers, the mean over seeds and models."""
+    """Average the time of one training and those of its teachers over seeds and models."""
     return float(np.mean(list({(r["seed"], r["channels"]): r["seconds"] for r in results.records}.values())))
 
 

@@ -160,19 +160,19 @@ class Run:
 
 
 def needs_registered(trainer: str) -> bool:
-    """Whether a trainer of ours refuses unpaired scans."""
+    """Tell whether a trainer of ours refuses unpaired scans."""
     return trainer in RECIPES and any(term.loss.needs_registered for term in RECIPES[trainer].terms)
 
 
 def stock(arrangement: str, source: Source = LGG, **other) -> list[Run]:
-    """nnU-Net on both modalities, and on each alone."""
+    """List nnU-Net on both modalities, and on each alone."""
     return [
         Run(arrangement, STOCK_TRAINER, channels, source=source, **other) for channels in ("both", *source.modalities)
     ]
 
 
 def headline(seeds: int, profile: Profile) -> list[Run]:
-    """The default, nnU-Net, and nnU-Net after two rounds of pseudo-labels."""
+    """List the default, nnU-Net, and nnU-Net after two rounds of pseudo-labels."""
     return [
         run
         for seed in range(seeds)
@@ -187,7 +187,7 @@ def headline(seeds: int, profile: Profile) -> list[Run]:
 
 
 def by_trainer(trainers: Sequence[str], seeds: int = 3) -> list[Run]:
-    """These trainers of ours on registered and unpaired scans, where they take them."""
+    """List these trainers of ours on registered and unpaired scans, where they take them."""
     return [
         Run(arrangement, trainer, seed=seed)
         for seed in range(seeds)

@@ -15,17 +15,17 @@ class Results:
     records: list[dict]
 
     def where(self, **wanted) -> "Results":
-        """Those with these values."""
+        """Select those with these values."""
         return Results([record for record in self.records if wanted.items() <= record.items()])
 
     def of(self, runs: Sequence[Run]) -> "Results":
-        """Those of these runs."""
+        """Select those of these runs."""
         names = [*runs[0].description]
         wanted = {tuple(run.description.values()) for run in runs}
         return Results([record for record in self.records if tuple(record[name] for name in names) in wanted])
 
     def values_of(self, name: str) -> list:
-        """The distinct values, sorted."""
+        """Return the distinct values, sorted."""
         return sorted({record[name] for record in self.records})
 
     @property
@@ -33,12 +33,12 @@ class Results:
         return self.values_of("seed")
 
     def by_subject(self, given: str) -> np.ndarray:
-        """Dice ``(seeds, subjects)`` in percent of one system for one input."""
+        """Return Dice ``(seeds, subjects)`` in percent of one system for one input."""
         by_seed = {record["seed"]: record["dice_by_subject"] for record in self.where(test_input=given).records}
         return np.array([by_seed[seed] for seed in sorted(by_seed)])
 
     def mean(self, given: str, metric: str = "dice") -> float | None:
-        """Over seeds, for one input; None where nothing was measured."""
+        """Average over seeds, for one input; None where nothing was measured."""
         found = [record[metric] for record in self.where(test_input=given).records if record[metric] is not None]
         return float(np.mean(found)) if found else None
 
@@ -51,7 +51,7 @@ Systems = dict[Run, Results]
 
 
 def by_system(results: Results, runs: Iterable[Run]) -> Systems:
-    """The records of each system of a table under its run of seed 0, in the table's order.
+    """Group the records of each system of a table under its run of seed 0, in the table's order.
 
     Of the systems that were run, only the seeds that all of them have are left: means of different subjects do not
     compare.
@@ -68,16 +68,16 @@ def by_system(results: Results, runs: Iterable[Run]) -> Systems:
 
 
 def profile_of(systems: Systems) -> Profile:
-    """The profile of all of them."""
+    """Return the profile of all of them."""
     (profile,) = {run.profile for run in systems}
     return profile
 
 
 def better_stock(systems: Systems, arrangement: str, given: str, recipe: str = "") -> np.ndarray:
-    """Dice ``(seeds, subjects)`` in percent of nnU-Net's two-channel or one-channel model, which is better in the mean.
+    """Return Dice ``(seeds, subjects)`` in percent of that of nnU-Net's models which is better in the mean.
 
     Args:
-        given: input. With both modalities, the one-channel model is that of the first, which looks at that alone.
+        given: input. With both modalities, the one-channel model is that of the first, which looks at it alone.
         recipe: one of :data:`systems.PSEUDO_LABELS`.
     """
     alone = LGG.modalities[0] if given == "both" else given
@@ -88,7 +88,7 @@ def better_stock(systems: Systems, arrangement: str, given: str, recipe: str = "
 
 
 def name_of(run: Run) -> str:
-    """As a reader of a table would call the system."""
+    """Call the system as a reader of a table would."""
     if not run.stock:
         return run.trainer
     trained = "both" if run.channels == "both" else "each alone"
@@ -96,7 +96,7 @@ def name_of(run: Run) -> str:
 
 
 def mean_and_spread(results: Results, metric: str = "dice") -> str:
-    """Mean over the seeds, and their standard deviation if there are several; empty where nothing was measured."""
+    """Format mean and, of several, standard deviation over the seeds; empty where nothing was measured."""
     found = [record[metric] for record in results.records if record[metric] is not None]
     if not found:
         return ""
@@ -105,7 +105,7 @@ def mean_and_spread(results: Results, metric: str = "dice") -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, or a sentence where there is no row."""
+    """Format a table, or a sentence where there is no row."""
     if not rows:
         return "*Not run yet.*"
     lines = [header, ["---"] * len(header), *rows]
