@@ -1,11 +1,15 @@
-"""Fixtures for all tests: nnU-Net's folders, tiny datasets in raw format, real volumes where they are at hand."""
+"""Fixtures for all tests: nnU-Net's folders, tiny datasets in raw format, a browser, real volumes if at hand."""
 
 import ctypes
 import json
 import os
+import re
 import resource
+import shutil
+import subprocess
 import sys
 from contextlib import contextmanager
+from html import unescape
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -98,7 +102,7 @@ def full_disk():
     return limited
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_volume():
     """``write_volume(file, array (D, H, W), spacing=..., origin=..., direction=...)``, geometry in order x, y, z."""
 
@@ -144,3 +148,34 @@ def make_dataset(nnunet_folders, write_volume):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """``browser(page, script, width=..., dark=..., screenshot=None, address=None)`` -> what the script returns.
+
+    The script is the body of an asynchronous function of JavaScript that runs in a copy of the page.
+    """
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium or Chrome is installed, so nobody looks at the pages")
+    alone = ("quic", "background-networking", "component-update", "sync", "gpu")
+    command = [program, "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in alone)]
+    command += [f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--hide-scrollbars"]
+
+    def look(page, script="", *, width=1280, height=900, dark=False, screenshot=None, address=None):
+        run = f"document.body.dataset.facts = JSON.stringify(await (async () => {{ {script} }})() ?? null);"
+        code = f"<script>addEventListener('load', async () => {{ {run} }});</script></body>"
+        copy = page.with_name("measured.html")
+        copy.write_text(page.read_text().replace("</body>", code))
+        shown = f"--screenshot={screenshot}" if screenshot else "--dump-dom"
+        options = ["--virtual-time-budget=5000", f"--window-size={width},{height}", *["--force-dark-mode"] * dark]
+        address = address or f"file://{page.parent}"
+        done = subprocess.run(
+            [*command, *options, shown, f"{address}/{copy.name}"], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        if screenshot is None:
+            return json.loads(unescape(re.search(r'data-facts="([^"]*)"', done.stdout)[1]))
+
+    return look

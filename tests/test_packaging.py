@@ -103,7 +103,7 @@ def test_the_wheel_has_every_module_and_template_of_the_four_folders(wheels):
     sources = set()
     for name in FOLDERS:
         package = Path("nnunet_cmc") / ("" if name == "nnunet_cmc" else name)
-        files = [file for ending in ("*.py", "*.html.j2") for file in (ROOT / name).rglob(ending)]
+        files = [file for ending in ("*.py", "templates/*.*") for file in (ROOT / name).rglob(ending)]
         sources |= {str(package / file.relative_to(ROOT / name)) for file in files}
     assert "nnunet_cmc/evaluation/templates/report.html.j2" in sources
     with ZipFile(wheels["wheel"]) as archive:

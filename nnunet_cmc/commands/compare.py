@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
             "--trainers."
         )
     comparison = _compare([s for s in systems if s.name not in missing], judged, predictions, args, missing, what)
-    written = _write(comparison, judged, output)
+    written = _write(comparison, judged, output, processes_of(args))
     print(f"\n{to_markdown(comparison)}\nWritten: {', '.join(map(str, written))}")
     if crashed := [run for run, error in failures.items() if error.refusal is None]:
         raise RuntimeError(
@@ -165,7 +165,7 @@ def _compare(
     return Comparison(evaluations, subjects, missing=missing, remarks=[what])
 
 
-def _write(comparison: "Comparison", judged: Mapping[str, "JudgedCases"], output: Path) -> list[Path]:
+def _write(comparison: "Comparison", judged: Mapping[str, "JudgedCases"], output: Path, processes: int) -> list[Path]:
     from nnunet_cmc.evaluation.folder_evaluation import label_maps
     from nnunet_cmc.evaluation.judged_cases import name_in
     from nnunet_cmc.evaluation.metrics import METRICS
@@ -183,4 +183,4 @@ def _write(comparison: "Comparison", judged: Mapping[str, "JudgedCases"], output
             cases.images, cases.description, label_maps(cases.labels, cases.description.file_ending)
         ).items()
     }
-    return [*written, table, save_report(output, comparison, scans)]
+    return [*written, table, save_report(output, comparison, scans, processes)]

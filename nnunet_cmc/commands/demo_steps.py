@@ -103,7 +103,7 @@ class Demo:
         result["seconds"] = round(time.monotonic() - self.started, 1)
         write_json(self.output / "demo.json", result)
         picture = self.output / "demo.png"
-        save_overview(picture, [self._files(case.case) for case in evaluations["both"].cases[:3]], CLASSES)
+        save_overview(picture, [self._files(case.case) for case in evaluations["both"].cases[:2]], CLASSES)
 
         print(f"\n[{self._elapsed()}] Dice of {SUBJECTS['test']} test subjects: both modalities given, or only one")
         print("\n" + "".join(f"{title:>14}" for title in ("", *evaluations)))

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-d", "--dataset", metavar="ID", help="dataset ID or name; default: PREDICTION/dataset.json")
     parser.add_argument("-o", "--output", help="folder for what is written; default, for one prediction: its folder")
-    parser.add_argument("--report", action="store_true", help="write report.html with plots and the worst cases, too")
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html with plots and slices of all cases, too"
+    )
     parser.add_argument(
         "-i", "--images", help="the scans, for --report; default: the folder imagesX beside the reference labelsX"
     )
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     comparison = Comparison(evaluations, {case: description.subject_of(case) for case in references})
     written = save_comparison(comparison, output)
     if args.report:
-        written.append(save_report(output, comparison, scans, stress))
+        written.append(save_report(output, comparison, scans, processes_of(args), stress))
 
     print(averages_markdown(comparison) if several else format_table(evaluations[name]))
     for name, evaluation in evaluations.items():

@@ -6,7 +6,6 @@ from pathlib import Path
 from nnunet_cmc.commands.arguments import add_dataset, add_processes, processes_of, raw_dataset
 
 HELP = "pictures of all cases of a dataset, and a table of what it holds"
-ROWS = 10  # cases in a picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,33 +19,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.raw_dataset import check_dataset
+    from nnunet_cmc.evaluation.case_gallery import gallery, save_opener
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
-    from nnunet_cmc.evaluation.inspection import find_cases, overview
+    from nnunet_cmc.evaluation.inspection import NOTE, case_entry, find_cases, overview, overview_text
     from nnunet_cmc.evaluation.pages import write_page
+    from nnunet_cmc.utils.files import require_writable
     from nnunet_cmc.utils.parallel import run_parallel
 
     folder = raw_dataset(args.dataset)
     description = DatasetDescription.read(folder / "dataset.json")
     check_dataset(str(folder), description)
-    modalities, (classes, _) = description.modalities, classes_of(description)
+    classes, _ = classes_of(description)
     cases = find_cases(folder, description)
     output = Path(args.output or f"inspect_{folder.name}")
-    (output / "pictures").mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (output / "pictures" / f"{number:03d}.png", cases[first : first + ROWS], modalities, classes)
-        for number, first in enumerate(range(0, len(cases), ROWS), 1)
-    ]
-    facts = [fact for page in run_parallel(_draw, jobs, processes_of(args), "Looking") for fact in page]
-    table = overview(facts, modalities, classes)
-    page, pictures = output / "index.html", [file.name for file, *_ in jobs]
-    write_page(page, "inspection", title=folder.name, table=table, pictures=pictures)
-    print(f"\n{table}\n\nWritten: {page}")
+    require_writable(output)
+    jobs = [(output / "cases" / case.name, case, classes) for case in cases]
+    found = run_parallel(_draw, jobs, processes_of(args), "Looking")
+    facts = [fact for fact, _ in found]
+    tables, page = overview(facts, description.modalities, classes), output / "index.html"
+    write_page(
+        page,
+        "inspection",
+        title=folder.name,
+        tables=tables,
+        note=NOTE,
+        gallery=gallery([case_entry(fact, pictures, classes) for fact, pictures in found], classes),
+        cases_note="Slices that together show every class of the label, each modality with the 1st to 99th percentile "
+        "of its values.",
+        sorted_by="",
+    )
+    save_opener(page, [fact.files for fact in facts])
+    print(f"\n{overview_text(tables)}\n\nWritten: {page}")
 
 
-def _draw(file, cases, modalities, classes):
+def _draw(folder, case, classes):
+    from nnunet_cmc.evaluation.case_pictures import save_case
     from nnunet_cmc.evaluation.inspection import summarize_case
-    from nnunet_cmc.evaluation.inspection_picture import save_cases
 
-    facts = [summarize_case(case, classes) for case in cases]
-    save_cases(file, facts, modalities, classes)
-    return facts
+    facts = summarize_case(case, classes)
+    return facts, save_case(folder, facts.files, classes)

@@ -1,5 +1,7 @@
 """Inspection of a raw dataset before training: grids, intensities and volumes of its cases, and tables of them."""
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,17 +13,20 @@ from nnunet_cmc.data.format.scan_folder import by_case, by_modality, files_of, s
 from nnunet_cmc.data.reading.grid import Grid, read_grid
 from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.data.reading.voxels import read_voxels
+from nnunet_cmc.evaluation.case_gallery import Entry, Row
+from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.tables import text_table
 
 PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}
+NOTE = "Numbers with a range in brackets are medians over cases."
 
 
 class RawCase(NamedTuple):
     """A case of the dataset: its part, its subject, and its files."""
 
-    name: str
+    name: str  # with its part, if that of another part has the same
     part: str
     subject: str
     images: Mapping[str, Path]  # by modality; absent modalities have none, or one of zeros
@@ -35,6 +40,12 @@ class CaseSummary(NamedTuple):
     grid: Grid  # of its scans
     ranges: dict[str, tuple[float, float]]  # 1st and 99th percentile of each present modality's values
     volumes: dict[str, float]  # ml of each class in the label; empty without a label
+
+    @property
+    def files(self) -> CaseFiles:
+        """Its files, without the scans of zeros of absent modalities."""
+        images = {modality: self.case.images[modality] for modality in self.ranges}
+        return CaseFiles(self.case.name, images, self.case.label, {})
 
 
 def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
@@ -52,7 +63,8 @@ def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
                 cases.append(RawCase(case, title, subject, images, label if label.exists() else None))
     if not cases:
         raise ValueError(f"{folder} has no case: convert the dataset again.")
-    return cases
+    parts = Counter(case.name for case in cases)
+    return [case._replace(name=f"{case.name}, {case.part}") if parts[case.name] > 1 else case for case in cases]
 
 
 def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
@@ -82,8 +94,10 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
     return CaseSummary(case, grid, ranges, volumes)
 
 
-def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: Mapping[str, Label]) -> str:
-    """Return tables of the parts, of the modalities and of the classes, as text."""
+def overview(
+    facts: Sequence[CaseSummary], modalities: Sequence[str], classes: Mapping[str, Label]
+) -> list[list[list[str]]]:
+    """Return tables of the parts, of the modalities and of the classes, each a list of rows, a header first."""
     parts = [["", "cases", "labelled", "subjects", *modalities]]
     for part in PARTS.values():
         own = [f for f in facts if f.case.part == part]
@@ -99,8 +113,34 @@ def overview(facts: Sequence[CaseSummary], modalities: Sequence[str], classes: M
     for name in classes:
         there = [[f.volumes[name]] for f in labelled if f.volumes[name]]
         volumes.append([name, f"{len(there)} of {len(labelled)}", _along_axes(there)])
-    note = "Numbers with a range in brackets are medians over cases."
-    return "\n\n".join([*(_with_rule(table) for table in (parts, grids, volumes)), note])
+    return [parts, grids, volumes]
+
+
+def overview_text(tables: Sequence[Sequence[Sequence[str]]]) -> str:
+    """Format the tables of :func:`overview`, and :data:`NOTE`."""
+    return "\n\n".join([*map(_with_rule, tables), NOTE])
+
+
+def case_entry(facts: CaseSummary, pictures: CasePictures, classes: Mapping[str, Label]) -> Entry:
+    """Describe a case for the page: a row of slices for each of its modalities, with the label over them."""
+    case, grid = facts.case, facts.grid
+    notes = [
+        *([f"of {case.subject}"] if case.subject != case.name else []),
+        case.part if case.part == "unlabelled" else f"{case.part}, {'labelled' if case.label else 'not labelled'}",
+        " x ".join(map(str, grid.size)),
+        " x ".join(f"{step:.3g}" for step in grid.spacing) + " mm",
+    ]
+    facets = {
+        "part": case.part,
+        "modalities": "+".join(facts.ranges),
+        "label": "labelled" if case.label else "not labelled",
+    }
+    volumes = {f"ml of {name}": facts.volumes.get(name, math.nan) for name in classes}
+    layers = [("label", pictures.reference)] if pictures.reference else []
+    rows = [
+        Row(modality, f"{low:.4g} to {high:.4g}", [modality], layers) for modality, (low, high) in facts.ranges.items()
+    ]
+    return Entry(case.name, notes, facets, volumes, pictures, rows)
 
 
 def _along_axes(values: Iterable[Sequence[float]], separator: str = ", ") -> str:

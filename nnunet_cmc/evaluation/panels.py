@@ -1,6 +1,6 @@
 """Rows of panels: slices of scans with coloured overlays and outlines, the layout of every picture of cases."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,6 @@ class Panel(NamedTuple):
     scan: np.ndarray | None  # (rows, columns) from 0 (black) to 1; None for an empty panel
     overlay: np.ndarray | None = None  # RGBA (rows, columns, 4), drawn over the scan
     outlines: Sequence[tuple[np.ndarray, Any]] = ()  # masks (rows, columns) and the colour of each one's outline
-    reason: str = "not available"  # shown in an empty panel
 
 
 class Row(NamedTuple):
@@ -46,7 +45,6 @@ def draw_panels(
     handles: Sequence[Artist],
     *,
     margins: tuple[float, float],
-    title_width: float = 0.0,
     width: float = 2.4,
     outline_width: float = 0.8,
 ) -> tuple[Figure, np.ndarray]:
@@ -54,29 +52,22 @@ def draw_panels(
 
     Args:
         titles, handles: of the columns, of the legend.
-        margins: width and height in inches that are added to those of panels, titles of rows, and legend.
-        title_width: of a column of its own for the titles of the rows; 0: they stand upright beside the first panels.
+        margins: width and height in inches that are added to those of panels and legend.
         width, outline_width: of a panel in inches, of the outlines in points.
     """
     heights = [width * row.height for row in rows]
-    widths = [title_width] * bool(title_width) + [width] * len(titles)
     legend_rows = -(-len(handles) // _LEGEND_COLUMNS)
-    size = (sum(widths) + margins[0], sum(heights) + margins[1] + 0.3 * legend_rows)
+    size = (width * len(titles) + margins[0], sum(heights) + margins[1] + 0.3 * legend_rows)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    axes = figure.subplots(len(rows), len(widths), squeeze=False, height_ratios=heights, width_ratios=widths)
-    panels = axes[:, 1:] if title_width else axes
-    for axis, title in zip(panels[0], titles, strict=True):
+    axes = figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights)
+    for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
-    for row, all_axes, own in zip(rows, axes, panels, strict=True):
-        if title_width:
-            all_axes[0].axis("off")
-            all_axes[0].text(0, 0.5, row.title, va="center", fontsize="small", transform=all_axes[0].transAxes)
-        else:
-            own[0].set_ylabel(row.title, fontsize="small")
+    for row, own in zip(rows, axes, strict=True):
+        own[0].set_ylabel(row.title, fontsize="small")
         for axis, panel in zip(own, row.panels, strict=True):
             _draw_panel(axis, panel, row, outline_width)
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), _LEGEND_COLUMNS), frameon=False)
-    return figure, panels
+    return figure, axes
 
 
 def _draw_panel(axis: Axes, panel: Panel, row: Row, outline_width: float) -> None:
@@ -84,7 +75,7 @@ def _draw_panel(axis: Axes, panel: Panel, row: Row, outline_width: float) -> Non
     axis.set_yticks([])
     if panel.scan is None:
         axis.set_box_aspect(row.height)
-        axis.text(0.5, 0.5, panel.reason, ha="center", va="center", transform=axis.transAxes, color="grey")
+        axis.text(0.5, 0.5, "not available", ha="center", va="center", transform=axis.transAxes, color="grey")
         return
     axis.imshow(panel.scan, cmap="gray", vmin=0, vmax=1, aspect=row.aspect, interpolation="nearest")
     if panel.overlay is not None:
@@ -101,18 +92,12 @@ def outline_handle(color: Any, label: str) -> Line2D:
     return Line2D([], [], color=color, label=label, linewidth=0.8, path_effects=effects)
 
 
-def overlay(parts: Iterable[tuple[np.ndarray, tuple[float, float, float, float]]]) -> np.ndarray:
-    """Return an RGBA image ``(rows, columns, 4)`` with each mask in its colour, the last one on top."""
-    parts = list(parts)
-    image = np.zeros((*parts[0][0].shape, 4))
-    for mask, color in parts:
-        image[mask] = color
-    return image
-
-
 def class_overlay(labels: np.ndarray, classes: Mapping[str, Label], colors: Mapping[str, tuple]) -> np.ndarray:
-    """Return an RGBA image of a label map, translucent."""
-    return overlay((mask_of(labels, label), (*colors[name][:3], 0.6)) for name, label in classes.items())
+    """Return an RGBA image ``(rows, columns, 4)`` of a label map, translucent."""
+    image = np.zeros((*labels.shape, 4))
+    for name, label in classes.items():
+        image[mask_of(labels, label)] = (*colors[name][:3], 0.6)
+    return image
 
 
 def class_outlines(

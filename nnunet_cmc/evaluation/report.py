@@ -1,23 +1,23 @@
-"""Report of an evaluation: one self-contained HTML page, and its figures as PNG files beside it."""
+"""Report of an evaluation: an HTML page with its tables and figures, the figures as PNG files, and all cases."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from math import isnan
 from os import PathLike
 from pathlib import Path
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import by_modality, numbered_cases
 from nnunet_cmc.data.reading.grid import read_grid
+from nnunet_cmc.evaluation.case_gallery import Entry, Row, gallery, save_opener
+from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures, save_case
 from nnunet_cmc.evaluation.pages import write_page
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, notes, table_rows
 from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
-from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
-from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Statistic
+from nnunet_cmc.evaluation.results import Statistic
 from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
-
-_WORST, _BEST = 3, 2
+from nnunet_cmc.utils.parallel import run_parallel
 
 
 def find_scans(
@@ -53,12 +53,14 @@ def save_report(
     folder: str | PathLike,
     comparison: Comparison,
     scans: Mapping[str, Mapping[str, Path]],
+    processes: int = 1,
     stress: StressRuns | None = None,
 ) -> Path:
-    """Write ``report.html`` and ``figures/*.png`` into ``folder``; returns the page.
+    """Write ``report.html``, ``figures/``, ``cases/`` and ``open_case.py`` into ``folder``; returns the page.
 
     Args:
         scans: of each case by modality, as :func:`find_scans` gives them.
+        processes: cases drawn at the same time.
         stress: stress tests to show as well.
     """
     figures = Path(folder, "figures")
@@ -81,16 +83,11 @@ def save_report(
             "better than it is."
         )
         show("Missing and misaligned modalities", note, *stress.save_figures(figures))
-    for number, (name, evaluation) in enumerate(comparison.evaluations.items()):
-        file = figures / (f"cases_{number + 1}.png" if len(comparison.names) > 1 else "cases.png")
-        chosen = worst_and_best(evaluation)
-        save_overview(file, _case_files(chosen, scans), evaluation.classes, differences=True)
-        note = (
-            f"The {min(_WORST, len(chosen))} worst of {len(evaluation.cases)} cases by their mean Dice, the worst "
-            f"first, then the {max(0, len(chosen) - _WORST)} best. The slice is the one that shows most of the "
-            "reference, and for the worst cases also the one with most errors."
-        )
-        show(f"Worst and best cases: {name}", note, file)
+    files = _case_files(comparison, scans)
+    first, *_ = comparison.evaluations.values()
+    jobs = [(Path(folder, "cases", one.case), one, first.classes) for one in files]
+    pictures = run_parallel(save_case, jobs, processes, "Drawing cases")
+    entries = [_entry(*drawn, comparison) for drawn in zip(files, pictures, strict=True)]
     remarks = [f"{name}: {line}" for name, one in comparison.evaluations.items() for line in one_sided_remarks(one)]
     page, means = Path(folder, "report.html"), averages(comparison)
     write_page(
@@ -106,33 +103,39 @@ def save_report(
         notes=notes(comparison),
         averages=means._replace(notes=means.notes + remarks),
         sections=sections,
+        gallery=gallery(entries, first.classes),
+        cases_note="Slices that together show every class, and where each prediction has most errors. White: the "
+        "outlines of the reference.",
+        sorted_by=0,
     )
+    save_opener(page, files)
     return page
 
 
-def worst_and_best(evaluation: Evaluation) -> list[CaseResult]:
-    """Return the cases of lowest mean Dice over their classes, then those of highest, rising; none twice.
-
-    Cases in which no class is in the reference or the prediction are left out.
-    """
-    dice = {case.case: Statistic.of(metrics["Dice"] for metrics in case.metrics.values()) for case in evaluation.cases}
-    judged = [case for case in evaluation.cases if dice[case.case].n]
-    ranked = sorted(judged, key=lambda case: dice[case.case].mean)
-    return ranked[:_WORST] + ranked[_WORST:][-_BEST:]
+def _case_files(comparison: Comparison, scans: Mapping[str, Mapping[str, Path]]) -> list[CaseFiles]:
+    predictions: dict[str, dict[str, str]] = {}
+    for name, evaluation in comparison.evaluations.items():
+        for case in evaluation.cases:
+            predictions.setdefault(case.case, {})[name] = case.prediction_file
+    first, *_ = comparison.evaluations.values()
+    return [CaseFiles(one.case, scans[one.case], one.reference_file, predictions[one.case]) for one in first.cases]
 
 
-def _case_files(cases: Sequence[CaseResult], scans: Mapping[str, Mapping[str, Path]]) -> list[CaseFiles]:
-    single = all(len(scans[case.case]) == 1 for case in cases)  # one column for the scans, whatever they are
-    rows = []
-    for rank, case in enumerate(cases):
-        dice = Statistic.of(metrics["Dice"] for metrics in case.metrics.values()).mean
-        images, modality = scans[case.case], ""
-        if single:
-            ((name, file),) = images.items()
-            images, modality = {"scan": file}, f"{name}, "
-        label = f"{case.case}\n{modality}Dice {100 * dice:.1f} %"
-        files = CaseFiles(label, images, case.reference_file, {"prediction": case.prediction_file})
-        rows.append(files)
-        if rank < _WORST and dice < 1:
-            rows.append(replace(files, case="slice with most errors", errors=True))
-    return rows
+def _entry(files: CaseFiles, pictures: CasePictures, comparison: Comparison) -> Entry:
+    """Describe a case for the page: a row of slices with the reference, and one for each prediction."""
+    case, modalities = files.case, list(files.images)
+    numbers: dict[str, float] = {}
+    rows = [Row("reference", "", modalities, [("label", pictures.reference)])]
+    for name, evaluation in comparison.evaluations.items():
+        (result,) = (one for one in evaluation.cases if one.case == case)
+        dice = {key: 100 * metrics["Dice"] for key, metrics in result.metrics.items()}
+        values = {comparison.average: Statistic.of(dice.values()).mean, **dice} if len(dice) > 1 else dice
+        of = f", {name}" if len(files.predictions) > 1 else ""
+        numbers |= {f"Dice [%] {key}{of}": value for key, value in values.items()}
+        note = "Dice " + ", ".join(f"{key} {value:.1f} %" for key, value in values.items() if not isnan(value))
+        found, wrong = pictures.predictions[name]
+        layers = [("prediction", found), ("outline", pictures.outline), ("errors", wrong)]
+        rows.append(Row(name, note, modalities, layers))
+    subject = comparison.subjects[case]
+    notes = [*([f"of {subject}"] if subject != case else []), result.modalities]
+    return Entry(case, notes, {"modalities": result.modalities}, numbers, pictures, rows)

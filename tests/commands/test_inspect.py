@@ -1,8 +1,9 @@
-"""nnunet_cmc inspect: the tables, and the pictures with what each case is."""
+"""nnunet_cmc inspect: the tables, and the page with what each case is."""
 
 import argparse
+import json
+import re
 
-import matplotlib.image
 import numpy as np
 import pytest
 
@@ -62,27 +63,57 @@ def test_what_the_dataset_holds(make_dataset, write_volume, run, capsys):
     assert written == [["Written:", "inspect_Dataset001_Test/index.html"]]
 
 
-def test_the_page_shows_a_row_for_each_case(make_dataset, run, tmp_path):
-    make_dataset({f"case_{i:02d}": ({i % 2: scan(1)}, label(1, 2)) for i in range(12)})
+def test_the_page_shows_each_case(make_dataset, run, tmp_path):
+    cases = {f"case_{i:02d}": ({i % 2: scan(1)}, label(1, 2) if i < 3 else None) for i in range(5)}
+    make_dataset({**cases, "both": ({0: scan(-1000), 1: scan(1)}, label(1))})
     run("-o", "out")
     page = (tmp_path / "out" / "index.html").read_text()
-    pictures = sorted((tmp_path / "out" / "pictures").iterdir())
-    assert [picture.name for picture in pictures] == ["001.png", "002.png"]
-    assert all(f'src="pictures/{picture.name}"' in page for picture in pictures)
-    assert "training    12" in page
-    ten, two = (matplotlib.image.imread(picture) for picture in pictures)
-    assert ten.shape[1] == two.shape[1]
-    assert (ten.shape[0] - two.shape[0]) / 8 == pytest.approx(110 * (2.4 * 12 / 14 + 0.15), rel=0.02)
+    names = [*(f"case_{i:02d}" for i in range(5)), "both"]
+    assert {folder.name for folder in (tmp_path / "out" / "cases").iterdir()} == set(names)
+    data = dict(re.findall(r"""data-name="([^"]*)" data-case='([^']*)'""", page))
+    assert set(data) == set(names)
+    facets = {name: json.loads(found)["facets"] for name, found in data.items()}
+    assert facets["case_01"] == {"part": "training", "modalities": "MR", "label": "labelled"}
+    assert facets["case_04"] == {"part": "unlabelled", "modalities": "CT", "label": "not labelled"}
+    assert facets["both"] == {"part": "training", "modalities": "CT+MR", "label": "labelled"}
+    assert json.loads(data["both"])["numbers"] == [0.02, 0.0]  # ml: 20 voxels of 1 mm3
+    assert json.loads(data["case_04"])["numbers"] == [None, None]
+    slices = re.findall(r'src="cases/(.*?)/(.*?)"', page)
+    assert {case for case, file in slices if file == "reference.svg"} == set(names) - {"case_03", "case_04"}
+    assert len({file for case, file in slices if case == "both"}) == 3
+    listed = json.loads((tmp_path / "out" / "open_case.json").read_text())["cases"]
+    assert listed["case_04"]["labels"] == {}
+    assert list(listed["both"]["scans"]) == ["CT", "MR"]
+    assert list(listed["case_01"]["scans"]) == ["MR"]  # not the file of zeros
 
 
-def test_colours_only_where_there_is_a_label(make_dataset, run, tmp_path):
-    make_dataset({"a": ({0: scan(1)}, label(1))} | {"u": ({0: scan(1)}, None), "v": ({1: scan(1)}, None)})
+def test_cases_of_one_name_in_two_parts(make_dataset, write_volume, run, tmp_path):
+    folder = make_dataset({"a": ({0: scan(1)}, label(1))})
+    write_volume(folder / "imagesTs" / "a_0000.nii.gz", scan(1))
     run("-o", "out")
-    picture = matplotlib.image.imread(tmp_path / "out" / "pictures" / "001.png")[..., :3]
-    colour = np.ptp(picture, axis=2) > 0.2
-    rows = np.array_split(colour[40:-40], 3)
-    assert rows[0].sum() > 500
-    assert rows[1].sum() == rows[2].sum() == 0
+    assert {folder.name for folder in (tmp_path / "out" / "cases").iterdir()} == {"a, training", "a, test"}
+
+
+def test_a_browser_shows_the_page(make_dataset, run, tmp_path, browser):
+    make_dataset({"a": ({0: scan(-1000, 1000)}, label(1, 2)), "b": ({1: scan(1)}, label(1)), "u": ({1: scan(1)}, None)})
+    run("-o", "out")
+    names = "[...document.querySelectorAll('.case')].map(one => one.dataset.name).join('')"
+    facts = browser(
+        tmp_path / "out" / "index.html",
+        f"""
+        const choose = (name, value) => {{
+          [...form.querySelectorAll("select")].find(one => [...one.options].some(o => o.text === name)).value = value;
+          form.dispatchEvent(new Event("input"));
+          return {names};
+        }};
+        const windows = [...form.window.options].map(option => option.text);
+        return [windows, choose("labelled", "labelled"), choose("MR", "MR"), choose("labelled", ""), choose("MR", ""),
+                choose("ml of spleen", "1"), document.documentElement.scrollWidth <= innerWidth];
+        """,
+        width=500,
+        dark=True,
+    )
+    assert facts == [["soft tissue", "lung", "bone", "brain"], "ab", "b", "bu", "abu", "bau", True]
 
 
 def test_datasets_that_cannot_be_looked_at(make_dataset, run):

@@ -14,7 +14,7 @@ def _blocks(shift=0, spleen=True):
     return labels
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_labels(write_volume):
     """As ``write_volume``, with array axes to the head, to the back and to the patient's left."""
     upright = (1, 0, 0, 0, 1, 0, 0, 0, 1)
