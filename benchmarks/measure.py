@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch reads it: a waiting thread takes no time
 os.environ.setdefault("nnUNet_def_n_proc", "1")  # before nnU-Net reads it: all in this process
-os.environ.setdefault("nnUNet_n_proc_DA", "0")
 
 import torch
 from torch import Tensor
@@ -29,7 +28,8 @@ Seconds = list[float]
 
 
 def parser(description: str | None, repeats: int = 3) -> argparse.ArgumentParser:
-    """With the arguments that every benchmark has."""
+    """With the arguments that every benchmark has; nnU-Net augments in this process, unless the variable is set."""
+    os.environ.setdefault("nnUNet_n_proc_DA", "0")
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument("--threads", type=int, default=1, help="of torch on the CPU")

@@ -18,7 +18,7 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 root_doc = "docs/README"
-include_patterns = ["README.md", "docs/*.md", "benchmarks/NOTES.md"]
+include_patterns = ["README.md", "docs/*.md", "benchmarks/NOTES.md", "benchmarks/evidence/HISTORY.md"]
 exclude_patterns = [".*", "build", "dist", "docs/_build", "nnunet_cmc_demo"]  # not even looked through
 
 myst_enable_extensions = ["dollarmath"]

@@ -32,24 +32,30 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    files = sorted(args.data.glob("*_gt.nii.gz"))
+    try:
+        make_subjects(args.data, args.output, args.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"Written: {args.output}")
+
+
+def make_subjects(data: Path, output: Path, seed: int = 0) -> None:
+    """Write all subjects of the label maps, then their ``split.json``; ValueError if there are too few maps."""
+    files = sorted(data.glob("*_gt.nii.gz"))
     if len(files) < 2 * TESTED:
-        parser.error(f"{args.data} has {len(files)} label maps *_gt.nii.gz, but {2 * TESTED} or more are needed.")
-    order = np.random.default_rng(args.seed).permutation(len(files)).tolist()
+        raise ValueError(f"{data} has {len(files)} label maps *_gt.nii.gz, but {2 * TESTED} or more are needed.")
+    order = np.random.default_rng(seed).permutation(len(files)).tolist()
     train, test = order[:-TESTED], order[-TESTED:]
     for part in (*(f"images_{modality}" for modality in AMOS.modalities), "labels"):
-        (args.output / part).mkdir(parents=True, exist_ok=True)
+        (output / part).mkdir(parents=True, exist_ok=True)
     for patient in order:
         for copy in range(COPIES):
-            make_subject(
-                files[patient], args.output, _name(patient, copy), np.random.default_rng((args.seed, patient, copy))
-            )
+            make_subject(files[patient], output, _name(patient, copy), np.random.default_rng((seed, patient, copy)))
     split = {
         "train_order": [_name(patient, copy) for copy in range(COPIES) for patient in train],
         "test": [_name(patient, copy) for patient in test for copy in range(COPIES)],
     }
-    write_json(args.output / "split.json", split)
-    print(f"{len(split['train_order'])} training and {len(split['test'])} test subjects in {args.output}")
+    write_json(output / "split.json", split)
 
 
 def _name(patient: int, copy: int) -> str:

@@ -14,31 +14,41 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from sources import Source
+from sources import ARRANGEMENTS, Source
 
 from nnunet_cmc.evaluation.misalignment import misalign, random_direction
 
-ARRANGEMENTS = ("registered", "unpaired", "misaligned")
-SEEDS = 5
 DEGREES_PER_MM = 0.5
 
 
 class Subjects:
-    """Who trains, validates and tests, from the ``split.json`` of the data.
+    """Who is labelled, validates and tests with a seed.
+
+    Every subject is in one of the source's test folds: fold 0 is the ``test`` of ``split.json``, the others are cut
+    from its ``train_order``. Seed s tests on fold s. Of the other subjects seed 0 takes the first as labelled and the
+    last for validation, and so does each other seed of an order that it draws, in which those that keep the first
+    modality where scans are unpaired and those that keep the second take turns.
 
     Attributes:
-        pool: the subjects that may be labelled, in the order of ``train_order``.
-        validation: the last of ``train_order``.
+        fold: of the test subjects.
         test: the test subjects.
+        pool: the subjects that may be labelled, in the order in which they are.
+        validation: the validation subjects.
     """
 
-    def __init__(self, data: Path, source: Source):
+    def __init__(self, data: Path, source: Source, seed: int):
         split = json.loads((data / "split.json").read_text())
-        self.source = source
-        self.pool = split["train_order"][: -source.validation]
-        self.validation = split["train_order"][-source.validation :]
-        self.test = split["test"]
-        self._turn = {subject: number % 2 for number, subject in enumerate(split["train_order"])}
+        everybody = [*split["train_order"], *split["test"]]
+        self.source, self.fold = source, seed % source.folds
+        self._turn = {subject: number % 2 for number, subject in enumerate(everybody)}
+        cut = np.array_split(split["train_order"], source.folds - 1) if source.folds > 1 else []
+        self.test: list[str] = [split["test"], *(part.tolist() for part in cut)][self.fold]
+        others = [subject for subject in everybody if subject not in self.test]
+        if seed:
+            drawn = np.random.default_rng(seed).permutation(others).tolist()
+            halves = ([subject for subject in drawn if self._turn[subject] == turn] for turn in (0, 1))
+            others = [subject for pair in zip(*halves, strict=True) for subject in pair]
+        self.pool, self.validation = others[: -source.validation], others[-source.validation :]
 
     @property
     def train(self) -> list[str]:
@@ -46,46 +56,38 @@ class Subjects:
         return [*self.pool, *self.validation]
 
     def kept(self, subject: str) -> str:
-        """The one modality that the subject keeps where scans are unpaired."""
+        """Return the one modality that the subject keeps where scans are unpaired."""
         return self.source.modalities[self._turn[subject]]
 
-    def labeled(self, fraction: float, seed: int) -> list[str]:
-        """The labelled subjects: of seed 0 the first, of another seed drawn.
+    def labeled(self, fraction: float) -> list[str]:
+        """Return the labelled subjects; half of them keep the first modality, and more are a superset of fewer."""
+        return self.pool[: self.source.labeled[fraction]]
 
-        As many keep the first modality as the second. More labels of one seed are a superset of fewer.
-        """
-        order = self.pool if seed == 0 else np.random.default_rng(seed).permutation(self.pool).tolist()
-        halves = [[subject for subject in order if self._turn[subject] == turn] for turn in (0, 1)]
-        half = self.source.labeled[fraction] // 2
-        return [*halves[0][:half], *halves[1][:half]]
-
-    def unlabeled(self, fraction: float, seed: int) -> list[str]:
-        """The others of the pool."""
-        labeled = set(self.labeled(fraction, seed))
-        return [subject for subject in self.pool if subject not in labeled]
+    def unlabeled(self, fraction: float) -> list[str]:
+        """Return the others of the pool."""
+        return self.pool[self.source.labeled[fraction] :]
 
 
-def fold_number(source: Source, arrangement: str, fraction: float, seed: int) -> int:
-    """The fold of every dataset's ``splits_final.json`` that is this experiment."""
+def fold_number(source: Source, arrangement: str, fraction: float) -> int:
+    """Return the fold of every dataset's ``splits_final.json`` that is this experiment."""
     fractions = list(source.labeled)
-    return (ARRANGEMENTS.index(arrangement) * len(fractions) + fractions.index(fraction)) * SEEDS + seed
+    return ARRANGEMENTS.index(arrangement) * len(fractions) + fractions.index(fraction)
 
 
 def folds(dataset: str, subjects: Subjects) -> list[dict[str, list[str]]]:
-    """All experiments on this dataset, in the order of :func:`fold_number`."""
+    """List all experiments on this dataset with the subjects of one seed, in the order of :func:`fold_number`."""
 
     def cases(arrangement: str, chosen: Iterable[str]) -> list[str]:
         return sorted(case for subject in chosen for case in _cases(dataset, arrangement, subject, subjects))
 
     return [
         {
-            "train": cases(arrangement, subjects.labeled(fraction, seed)),
+            "train": cases(arrangement, subjects.labeled(fraction)),
             "val": cases(arrangement, subjects.validation),
-            "unlabeled": cases(arrangement, subjects.unlabeled(fraction, seed)),
+            "unlabeled": cases(arrangement, subjects.unlabeled(fraction)),
         }
         for arrangement in ARRANGEMENTS
         for fraction in subjects.source.labeled
-        for seed in range(SEEDS)
     ]
 
 

@@ -6,12 +6,17 @@ import shutil
 import subprocess
 import sysconfig
 import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from arrangements import Subjects, convert, dataset_name, fold_number, folds, make_scans, put_cases
-from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
-from sources import Source
-from systems import OURS, PLANS, STOCK_PLANNERS, Profile, Run, reduce_plans
+from pseudo_labels import fold_with_pseudo_labels, make_dataset, put_unlabeled
+from systems import PLANS, Run, reduce_plans
 
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.results import CaseResult, Statistic
@@ -23,83 +28,33 @@ PLAN = (
     "import ast, sys; from nnunet_cmc.planners import nnunet; "
     "getattr(nnunet, sys.argv[1])(int(sys.argv[2]), **ast.literal_eval(sys.argv[3])).plan_experiment()"
 )
+LOCKS: defaultdict[Path, Lock] = defaultdict(Lock)  # of the folders that several runs share
 
 
 class Bench:
-    """The runs of one profile on one set of scans at one misalignment, in a folder of their own.
+    """The runs of one profile and seed on one set of scans at one misalignment, in a folder of their own.
+
+    What several runs share, as scans, a dataset or a model, is made once, also when they run at the same time.
 
     Args:
         data: folder of the source's scans.
         work: folder for everything.
-        shift: of the misaligned arrangement, in mm.
+        run: one of them.
     """
 
-    def __init__(self, data: Path, work: Path, profile: Profile, source: Source, shift: float):
-        self.data, self.profile, self.source, self.shift = data, profile, source, shift
-        self.work = work / profile.name / f"{source.name}-{shift:g}mm"
-        self.subjects = Subjects(data, source)
-        self.scans = self.work / "scans"
+    def __init__(self, data: Path, work: Path, run: Run):
+        self.data, self.profile, self.source, self.shift = data, run.profile, run.source, run.shift
+        self.subjects = Subjects(data, self.source, run.seed)
+        shared = work / self.profile.name / f"{self.source.name}-{self.shift:g}mm"
+        self.scans = shared / "scans"
+        # test subjects of a seed are in none of its datasets, so every seed has its own
+        self.work = shared / f"seed{run.seed}" if run.seed else shared
         self.folders = {part: self.work / part for part in ("raw", "preprocessed", "results")}
         for folder in (*self.folders.values(), self.work / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def make_scans(self) -> None:
-        """The scans of all arrangements."""
-        make_scans(self.data, self.scans, self.subjects, self.shift)
-
-    def prepare(self, run: Run) -> None:
-        """Convert, plan and preprocess the run's dataset for its planner. Call :meth:`make_scans` before."""
-        name = self._name(run)
-        done = self.folders["preprocessed"] / name / f"{run.planner}.complete"
-        if done.is_file():
-            return
-        raw = self.raw(run)
-        log = f"prepare-{run.dataset}-{run.planner}"
-        splits = folds(run.dataset, self.subjects)
-        if run.teacher:
-            self._learn_from(run.teacher, splits[self.fold(run)]["unlabeled"], raw, log)
-            splits = folds_with_pseudo_labels(splits)
-        elif not raw.is_dir():
-            convert(run.dataset, self.scans, self.subjects, self.work, lambda *a: self.command(f"{log}-convert", *a))
-        write_json(raw / "splits_final.json", splits)
-        number = self._number(run)
-        stock, reduced = run.planner in STOCK_PLANNERS, self.profile.reduced
-        spacing = None if self.profile.spacing is None else [self.profile.spacing] * 3
-        extractor = [] if stock else ["-fpe", "CMCFingerprintExtractor"]
-        self.command(f"{log}-fingerprint", "nnUNetv2_extract_fingerprint", "-d", number, *extractor, "-np", 1)
-        if run.planner == OURS:
-            sizes = {"channels": reduced.channels, "batch_size": reduced.batch} if reduced else {}
-            arguments = {"overwrite_target_spacing": spacing, **sizes}
-            self.command(f"{log}-plan", "python", "-c", PLAN, run.planner, number, arguments)
-        else:
-            self.command(
-                f"{log}-plan", "nnUNetv2_plan_experiment", "-d", number, "-pl", run.planner,
-                *(["-overwrite_target_spacing", *spacing] if spacing else []),
-                "-overwrite_plans_name", PLANS[run.planner],
-            )  # fmt: skip
-        preprocessed = self.folders["preprocessed"] / name
-        shutil.copy(raw / "splits_final.json", preprocessed)
-        if reduced and stock:
-            reduce_plans(preprocessed / f"{PLANS[run.planner]}.json", reduced)
-        self.command(
-            f"{log}-preprocess", "nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS[run.planner],
-            "-c", CONFIGURATION, "-np", 1,
-        )  # fmt: skip
-        done.touch()
-
-    def _learn_from(self, teacher: Run, unlabeled: list[str], raw: Path, log: str) -> None:
-        """Train the teacher, if it is not, and make the dataset with its labels."""
-        self.prepare(teacher)
-        self.train(teacher)
-        teacher_raw = self.raw(teacher)
-        cases, predicted = self.work / "cases" / log, self.work / "predictions" / log
-        put_unlabeled(teacher_raw, unlabeled, cases)
-        self.predict(teacher, cases, predicted, log)
-        shutil.rmtree(raw, ignore_errors=True)
-        make_dataset(teacher_raw, predicted, raw)
-
     def finish(self, run: Run) -> list[dict]:
-        """Train, predict, judge; the run's records. Call :meth:`prepare` before."""
+        """Train, predict, judge, and return the run's records."""
         done = self.work / "records" / f"{run.key}.json"
         if not done.is_file():
             seconds = self.train(run)
@@ -109,28 +64,85 @@ class Bench:
         return json.loads(done.read_text())
 
     def train(self, run: Run) -> float:
-        """Train, or go on where a training was cut; returns its wall time in seconds."""
+        """Train, or go on where a training was cut, and return its wall time in seconds, with that of its teachers."""
+        before = self.train(run.teacher) if run.teacher else 0.0
+        self.prepare(run)
         model = self.model(run)
         clock = model / "seconds.json"
-        spent = json.loads(clock.read_text()) if clock.is_file() else 0.0
-        if not (model / "checkpoint_final.pth").is_file():
-            resume = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
-            started = time.perf_counter()
-            try:
-                self.command(
-                    f"{run.key}-train", "nnUNetv2_train", self._number(run), CONFIGURATION, self.fold(run),
-                    "-tr", self.trainer(run), "-p", PLANS[run.planner], "-device", self.profile.device, *resume,
-                    seed=run.seed,
-                )  # fmt: skip
-            finally:
-                spent += time.perf_counter() - started
-                model.mkdir(parents=True, exist_ok=True)
-                write_json(clock, spent)
-        return spent
+        with LOCKS[model]:
+            spent = json.loads(clock.read_text()) if clock.is_file() else 0.0
+            if not (model / "checkpoint_final.pth").is_file():
+                resume = ["--c"] if (model / "checkpoint_latest.pth").is_file() else []
+                started = time.perf_counter()
+                try:
+                    self.command(
+                        f"{run.key}-train", "nnUNetv2_train", self._number(run), CONFIGURATION, self.fold(run),
+                        "-tr", run.budgeted, "-p", PLANS[run.planner], "-device", self.profile.device, *resume,
+                        seed=run.seed,
+                    )  # fmt: skip
+                finally:
+                    spent += time.perf_counter() - started
+                    model.mkdir(parents=True, exist_ok=True)
+                    write_json(clock, spent)
+        return before + spent
+
+    def prepare(self, run: Run) -> None:
+        """Convert, plan and preprocess the run's dataset; its teacher was trained before."""
+        raw, preprocessed = self.raw(run), self.folders["preprocessed"] / self._name(run)
+        done, splits = preprocessed / f"{run.planner}.complete", self.splits(run)
+        with LOCKS[self.scans]:
+            make_scans(self.data, self.scans, self.subjects, self.shift)
+        with LOCKS[raw]:
+            if not done.is_file():
+                self._make_raw(run)
+                write_json(raw / "splits_final.json", splits)
+                self._preprocess(run)
+                done.touch()
+            write_json(preprocessed / "splits_final.json", splits)
+
+    def splits(self, run: Run) -> list[dict[str, list[str]]]:
+        """Return the folds of the run's dataset: all experiments on it, or the one of its pseudo-labels."""
+        if run.teacher:
+            unlabeled_too = self.splits(run.labels_alone)[self.fold(run.labels_alone)]
+            return [fold_with_pseudo_labels(unlabeled_too)]
+        return folds(run.dataset, self.subjects)
+
+    def _make_raw(self, run: Run) -> None:
+        raw, log = self.raw(run), f"prepare-{run.dataset}"
+        shutil.rmtree(raw, ignore_errors=True)
+        if not run.teacher:
+            convert(run.dataset, self.scans, self.subjects, self.work, partial(self.command, f"{log}-convert"))
+            return
+        cases, predicted = self.work / "cases" / log, self.work / "predictions" / log
+        labels_alone = run.labels_alone
+        unlabeled = self.splits(labels_alone)[self.fold(labels_alone)]["unlabeled"]
+        put_unlabeled(self.raw(run.teacher), unlabeled, cases)
+        self.predict(run.teacher, cases, predicted, f"{log}-teacher")
+        make_dataset(self.raw(run.teacher), predicted, unlabeled, raw)
+
+    def _preprocess(self, run: Run) -> None:
+        number, log, reduced = self._number(run), f"prepare-{run.dataset}", self.profile.reduced
+        spacing = [self.profile.spacing] * 3
+        extractor = [] if run.stock else ["-fpe", "CMCFingerprintExtractor"]
+        self.command(f"{log}-fingerprint", "nnUNetv2_extract_fingerprint", "-d", number, *extractor, "-np", 1)
+        if run.stock:
+            self.command(
+                f"{log}-plan", "nnUNetv2_plan_experiment", "-d", number, "-pl", run.planner,
+                "-overwrite_target_spacing", *spacing, "-overwrite_plans_name", PLANS[run.planner],
+            )  # fmt: skip
+            reduce_plans(self.folders["preprocessed"] / self._name(run) / f"{PLANS[run.planner]}.json", reduced)
+        else:
+            sizes = {"channels": reduced.channels, "batch_size": reduced.batch}
+            arguments = {"overwrite_target_spacing": spacing, **sizes}
+            self.command(f"{log}-plan", "python", "-c", PLAN, run.planner, number, arguments)
+        self.command(
+            f"{log}-preprocess", "nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS[run.planner],
+            "-c", CONFIGURATION, "-np", 1,
+        )  # fmt: skip
 
     def judge(self, run: Run, given: str, seconds: float) -> dict:
         """Predict with the modalities ``given``: test and validation subjects, and unlabelled ones of the training."""
-        seen = self.subjects.unlabeled(run.labels, run.seed)[: self.profile.transductive]
+        seen = self.subjects.unlabeled(run.labels)[: self.profile.transductive]
         groups = {"test": self.subjects.test, "validation": self.subjects.validation, "transductive": seen}
         everybody = [subject for group in groups.values() for subject in group]
         judged = self.judge_subjects(run, given, everybody)
@@ -142,18 +154,13 @@ class Bench:
             "validation_dice": mean_dice(by_group["validation"]),
             "transductive_dice": mean_dice(by_group["transductive"]) if seen else None,
             "transductive_by_subject": dice_of(by_group["transductive"]),
-            "selected": False,
         }
 
     def describe(self, run: Run, given: str, seconds: float) -> dict:
-        """What a record says of the run itself."""
-        return {
-            "dataset": self.source.name, "arrangement": run.arrangement,
-            "trainer": self.trainer(run), "planner": run.planner,
-            "recipe": run.recipe, "channels": run.channels, "labels": run.labels, "seed": run.seed,
-            "test_input": given, "shift_mm": run.shift if run.arrangement == "misaligned" else 0.0,
-            "iterations": self.profile.total_iterations, "seconds": round(seconds), "profile": self.profile.name,
-            "device": device_name(self.profile.device), "commit": commit(),
+        """Return what a record says of the run itself."""
+        return run.description | {
+            "fold": self.subjects.fold, "test_input": given, "iterations": self.profile.total_iterations,
+            "seconds": round(seconds), "device": device_name(self.profile.device), "commit": commit(),
         }  # fmt: skip
 
     def judge_subjects(self, run: Run, given: str, chosen: list[str]) -> dict[str, CaseResult]:
@@ -172,28 +179,24 @@ class Bench:
         return {case.case: case for case in judged}
 
     def predict(self, run: Run, cases: Path, predictions: Path, log: str) -> None:
-        """With the final checkpoint, without test-time mirroring."""
+        """Predict with the final checkpoint, without test-time mirroring."""
         self.command(
             log, "nnUNetv2_predict", "-d", self._number(run), "-c", CONFIGURATION, "-f", self.fold(run),
-            "-tr", self.trainer(run), "-p", PLANS[run.planner], "-i", cases, "-o", predictions,
+            "-tr", run.budgeted, "-p", PLANS[run.planner], "-i", cases, "-o", predictions,
             "-device", self.profile.device, "-npp", 0, "-nps", 0, "--disable_tta",
         )  # fmt: skip
 
-    def trainer(self, run: Run) -> str:
-        return f"{run.trainer}_cmcbudget"
-
     def fold(self, run: Run) -> int:
-        # the first modality stays where it is when the second moves: alone it is one training, not two
-        unmoved = run.channels == self.source.modalities[0] and run.arrangement == "misaligned"
-        return fold_number(self.source, "registered" if unmoved else run.arrangement, run.labels, run.seed)
+        """Return the number of the run in the splits of its dataset."""
+        return 0 if run.recipe else fold_number(self.source, run.trained_in, run.labels)
 
     def raw(self, run: Run) -> Path:
-        """The folder of the run's dataset."""
+        """Return the folder of the run's dataset."""
         return self.folders["raw"] / self._name(run)
 
     def model(self, run: Run) -> Path:
-        """The folder of the run's fold."""
-        trained = f"{self.trainer(run)}__{PLANS[run.planner]}__{CONFIGURATION}"
+        """Return the folder of the run's fold."""
+        trained = f"{run.description['trainer']}__{PLANS[run.planner]}__{CONFIGURATION}"
         return self.folders["results"] / self._name(run) / trained / f"fold_{self.fold(run)}"
 
     def _name(self, run: Run) -> str:
@@ -201,10 +204,6 @@ class Bench:
 
     def _number(self, run: Run) -> int:
         return self.source.datasets[run.dataset]
-
-    def program(self, name: str) -> list[str]:
-        """What runs a command of this environment."""
-        return [str(Path(sysconfig.get_path("scripts")) / name)]
 
     def command(self, log: str, name: str, *arguments, seed: int = 0) -> None:
         """Run a command of this environment with one thread; RuntimeError with its log's name if it fails."""
@@ -221,14 +220,42 @@ class Bench:
             environment |= {"nnUNet_n_proc_DA": workers, "nnUNet_def_n_proc": "1", **threads}
         file = self.work / "logs" / f"{log}.txt"
         with file.open("w") as output:
-            call = [*self.program(name), *map(str, arguments)]
+            call = [str(Path(sysconfig.get_path("scripts")) / name), *map(str, arguments)]
             done = subprocess.run(call, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise RuntimeError(f"{name} ended with exit code {done.returncode}: see {file}")
 
 
+def finish_all(
+    runs: Sequence[Run], finish: Callable[[Run], list[dict]], jobs: int, keep: Callable[[Run, list[dict]], None]
+) -> int:
+    """Finish runs, some at the same time, and return how many failed.
+
+    Args:
+        runs: those of several tables are finished once.
+        finish: returns a run's records.
+        jobs: runs at the same time.
+        keep: is given each finished run's records, one run at a time.
+    """
+    keeping, failed = Lock(), []
+
+    def work(run: Run) -> None:
+        try:
+            found = finish(run)
+        except Exception:
+            failed.append(run)
+            traceback.print_exc()
+            return
+        with keeping:
+            keep(run, found)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(work, dict.fromkeys(runs)))
+    return len(failed)
+
+
 def dice_of(cases: list[CaseResult]) -> list[float]:
-    """In percent, the mean over the classes, one for each subject."""
+    """Return Dice in percent, the mean over the classes, one for each subject."""
     return [round(100 * _mean_over_classes(case, "Dice"), 1) for case in cases]
 
 
@@ -237,7 +264,7 @@ def mean_dice(cases: list[CaseResult]) -> float:
 
 
 def mean_assd(cases: list[CaseResult]) -> float | None:
-    """In mm, over what is both there and predicted; None if nothing is."""
+    """Average ASSD in mm over what is both there and predicted; None if nothing is."""
     assd = Statistic.of(_mean_over_classes(case, "ASSD") for case in cases)
     return round(assd.mean, 2) if assd.n else None
 

@@ -4,10 +4,11 @@
         [--rungs CMCTrainer_supervised CMCTrainer ...] [--jobs 2] [--iterations 300]
         [--source amos_synthetic --labels 0.2]
 
-FOLDER of the data is that of run.py or, for that other source, what amos.py made. All trainings have nnU-Net's plan at
-one spacing, and the same width, patch and batch; nnU-Net's own trainer trains a model for each input. Every finished
-run adds its records to docs/ladder.json; give the same command again after an interruption. Prints a table in Markdown:
-Dice in percent, mean and spread over seeds. docs/comparison.md gets the tables of all records that there are.
+FOLDER of the data is that of run.py or, for that other source, what amos.py made. A seed's labelled, unlabelled and
+validation subjects are those of run.py, too. All trainings have nnU-Net's plan at one spacing, and the same width,
+patch and batch; nnU-Net's own trainer trains a model for each input. Every finished run adds its records to
+docs/ladder.json; give the same command again after an interruption. Prints a table in Markdown: Dice in percent, mean
+and spread over seeds. docs/comparison.md gets the tables of all records that there are.
 """
 
 import argparse
@@ -16,26 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import records
-from arrangements import ARRANGEMENTS
-from experiment import Bench, dice_of, mean_dice
-from run import finish_all
-from sources import AMOS, LGG, SOURCES, Source
-from systems import OURS, STOCK_TRAINER, Profile, Reduced, Run, stock
+from experiment import Bench, dice_of, finish_all, mean_dice
+from sources import AMOS, ARRANGEMENTS, LGG, SOURCES, Source
+from systems import PARTS, STOCK_TRAINER, Profile, Reduced, Run, needs_registered, stock
 from table import Results, markdown, mean_and_spread
 
 from nnunet_cmc.trainers.compared import COMPARED
-from nnunet_cmc.trainers.recipes import RECIPES
 
-RUNGS = (
-    "CMCTrainer_separate",
-    "CMCTrainer_supervised",
-    "CMCTrainer_teacherOnly",
-    "CMCTrainer_contrastTeacher",
-    "CMCTrainer_wholeScanLabelsOnly",
-    "CMCTrainer",
-    *COMPARED,
-    STOCK_TRAINER,
-)
+RUNGS = (*PARTS, *COMPARED, STOCK_TRAINER)
 PAGE = records.FILE.with_name("comparison.md")
 START, END = "<!-- measured: made by benchmarks/evidence/ladder.py -->\n", "<!-- end of measured -->"
 EPOCHS = 10
@@ -79,33 +68,28 @@ def main() -> None:
     source = SOURCES[args.source]
     name = f"ladder-{args.iterations}x{args.channels}-{args.spacing:g}mm"
     reduced = Reduced(args.channels)
-    profile = Profile(name, args.device, epochs, args.iterations // epochs, args.spacing, reduced, 0, OURS)
+    profile = Profile(name, args.device, epochs, args.iterations // epochs, args.spacing, reduced, 0)
     runs = [
         run
-        for given in ({"seed": seed, "labels": args.labels, "source": source} for seed in range(args.seeds))
+        for seed in range(args.seeds)
+        for given in ({"seed": seed, "labels": args.labels, "source": source, "profile": profile},)
         for rung in args.rungs
         for arrangement in args.arrangements
         if arrangement != "unpaired" or not needs_registered(rung)
-        for run in (stock(arrangement, **given) if rung == STOCK_TRAINER else [Run(arrangement, rung, OURS, **given)])
+        for run in (stock(arrangement, **given) if rung == STOCK_TRAINER else [Run(arrangement, rung, **given)])
     ]
-    bench = ValidationBench(args.data, args.work, profile, source, runs[0].shift)
 
     def keep(run: Run, found: list[dict]) -> None:
         records.save(found, args.results)
         dice = ", ".join(f"{record['test_input']} {record['validation_dice']}" for record in found)
         print(run.key, dice, file=sys.stderr, flush=True)
 
-    failed = finish_all(runs, {bench.shift: bench}, args.jobs, keep)
+    failed = finish_all(runs, lambda run: ValidationBench(args.data, args.work, run).finish(run), args.jobs, keep)
     measured = Results(records.load(args.results))
     print(table(measured.where(profile=name, labels=args.labels), args.arrangements, args.rungs, source))
     args.page.write_text(with_measured(args.page.read_text(encoding="utf-8"), measured), encoding="utf-8")
     if failed:
         sys.exit(f"{failed} runs failed.")
-
-
-def needs_registered(trainer: str) -> bool:
-    """Whether a trainer of ours refuses unpaired scans."""
-    return trainer in RECIPES and any(term.loss.needs_registered for term in RECIPES[trainer].terms)
 
 
 def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str], source: Source = LGG) -> str:

@@ -1,13 +1,11 @@
 """Records to look things up in, and tables of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sources import LGG, Source
-from systems import STOCK_TRAINER
-
-Values = dict[int, list[float]]  # seed -> of each subject
+from systems import Profile, Run, stock
 
 
 @dataclass(frozen=True)
@@ -16,82 +14,89 @@ class Results:
 
     records: list[dict]
 
-    def where(self, stock: bool | None = None, **wanted) -> "Results":
-        """Those with these values; ``stock`` tells nnU-Net's trainers from ours."""
-        return Results(
-            [
-                record
-                for record in self.records
-                if stock in (None, is_stock(record)) and all(record[name] == value for name, value in wanted.items())
-            ]
-        )
+    def where(self, **wanted) -> "Results":
+        """Select those with these values."""
+        return Results([record for record in self.records if wanted.items() <= record.items()])
+
+    def of(self, runs: Sequence[Run]) -> "Results":
+        """Select those of these runs."""
+        names = [*runs[0].description]
+        wanted = {tuple(run.description.values()) for run in runs}
+        return Results([record for record in self.records if tuple(record[name] for name in names) in wanted])
 
     def values_of(self, name: str) -> list:
-        """The distinct values, sorted."""
+        """Return the distinct values, sorted."""
         return sorted({record[name] for record in self.records})
-
-    def complete(self) -> "Results":
-        """Those of the seeds that every arrangement's system of ours has: a run that was cut leaves others."""
-        ours = self.where(stock=False, selected=True)
-        seeds = [set(ours.where(arrangement=arrangement).seeds) for arrangement in ours.values_of("arrangement")]
-        return Results([record for record in self.records if all(record["seed"] in each for each in seeds)])
 
     @property
     def seeds(self) -> list[int]:
         return self.values_of("seed")
 
-    def systems(self) -> dict[str, "Results"]:
-        """Ours first, each under its name."""
-        names = {name_of(record): record for record in self.records}
-        ordered = sorted(names, key=lambda name: (is_stock(names[name]), name))
-        return {name: Results([r for r in self.records if name_of(r) == name]) for name in ordered}
+    def by_subject(self, given: str) -> np.ndarray:
+        """Return Dice ``(seeds, subjects)`` in percent of one system for one input."""
+        by_seed = {record["seed"]: record["dice_by_subject"] for record in self.where(test_input=given).records}
+        return np.array([by_seed[seed] for seed in sorted(by_seed)])
 
-    def values(self, name: str) -> Values:
-        """By seed, of records of one system and input."""
-        return {record["seed"]: record[name] for record in self.records}
-
-    def mean(self, given: str, metric: str) -> float | None:
-        """Over seeds, for one input; None where nothing was measured."""
+    def mean(self, given: str, metric: str = "dice") -> float | None:
+        """Average over seeds, for one input; None where nothing was measured."""
         found = [record[metric] for record in self.where(test_input=given).records if record[metric] is not None]
         return float(np.mean(found)) if found else None
 
-    def mean_of_inputs(self, metric: str, source: Source = LGG) -> str:
+    def mean_of_inputs(self, metric: str = "dice", source: Source = LGG) -> str:
         means = [self.mean(given, metric) for given in source.inputs]
         return "" if None in means else f"{np.mean(means):.1f}"
 
-    def stock_models(self, given: str) -> list["Results"]:
-        """nnU-Net's models that can be asked with this input: with both, the one that looks at FLAIR alone, too."""
-        at = self.where(stock=True)
-        alone = "FLAIR" if given == "both" else given
-        answers = (at.where(channels="both", test_input=given), at.where(channels=alone))
-        return [answer for answer in answers if answer.records]
 
-    def better_stock(self, given: str, values: str) -> Values:
-        """The values of the stock model with the higher mean over seeds: the judge of what is better sees the test."""
-        models = [model.values(values) for model in self.stock_models(given)]
-        return max(models, key=lambda model: np.mean(list(model.values())), default={})
-
-    def best_stock_dice(self, given: str) -> float | None:
-        means = [np.mean([record["dice"] for record in model.records]) for model in self.stock_models(given)]
-        return float(max(means)) if means else None
+Systems = dict[Run, Results]
 
 
-def is_stock(record: dict) -> bool:
-    return record["trainer"].startswith(STOCK_TRAINER)
+def by_system(results: Results, runs: Iterable[Run]) -> Systems:
+    """Group the records of each system of a table under its run of seed 0, in the table's order.
+
+    Of the systems that were run, only the seeds that all of them have are left: means of different subjects do not
+    compare.
+    """
+    grouped: dict[Run, list[Run]] = {}
+    for run in runs:
+        grouped.setdefault(replace(run, seed=0), []).append(run)
+    found = {system: results.of(its) for system, its in grouped.items()}
+    found = {system: its for system, its in found.items() if its.records}
+    seeds = set.intersection(*(set(its.seeds) for its in found.values())) if found else set()
+    return {
+        system: Results([record for record in its.records if record["seed"] in seeds]) for system, its in found.items()
+    }
 
 
-def name_of(record: dict) -> str:
-    """As a reader of a table would call the system."""
-    trainer = record["trainer"].removesuffix("_cmcbudget")
-    if not is_stock(record):
-        return f"{trainer}, {record['planner']}"
-    network = "nnU-Net ResEnc" if "ResEnc" in record["planner"] else "nnU-Net"
-    trained = "both sequences" if record["channels"] == "both" else record["channels"]
-    return ", ".join(filter(None, (network, trained, record["recipe"])))
+def profile_of(systems: Systems) -> Profile:
+    """Return the profile of all of them."""
+    (profile,) = {run.profile for run in systems}
+    return profile
 
 
-def mean_and_spread(results: Results, metric: str) -> str:
-    """Mean over the seeds, and their standard deviation if there are several; empty where nothing was measured."""
+def better_stock(systems: Systems, arrangement: str, given: str, recipe: str = "") -> np.ndarray:
+    """Return Dice ``(seeds, subjects)`` in percent of that of nnU-Net's models which is better in the mean.
+
+    Args:
+        given: input. With both modalities, the one-channel model is that of the first, which looks at it alone.
+        recipe: one of :data:`systems.PSEUDO_LABELS`.
+    """
+    alone = LGG.modalities[0] if given == "both" else given
+    models = stock(arrangement, recipe=recipe, profile=profile_of(systems))
+    asked = {"both": given, alone: alone}
+    dice = [systems[run].by_subject(asked[run.channels]) for run in models if run.channels in asked]
+    return max(dice, key=np.mean)
+
+
+def name_of(run: Run) -> str:
+    """Call the system as a reader of a table would."""
+    if not run.stock:
+        return run.trainer
+    trained = "both" if run.channels == "both" else "each alone"
+    return ", ".join(filter(None, (f"nnU-Net, {trained}", run.recipe)))
+
+
+def mean_and_spread(results: Results, metric: str = "dice") -> str:
+    """Format mean and, of several, standard deviation over the seeds; empty where nothing was measured."""
     found = [record[metric] for record in results.records if record[metric] is not None]
     if not found:
         return ""
@@ -100,7 +105,7 @@ def mean_and_spread(results: Results, metric: str) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, or a sentence where there is no row."""
+    """Format a table, or a sentence where there is no row."""
     if not rows:
         return "*Not run yet.*"
     lines = [header, ["---"] * len(header), *rows]

@@ -1,46 +1,89 @@
-"""The glioma benchmark's scripts: arrangements, folds, records, intervals and tables, on generated scans."""
+"""The glioma benchmark's scripts: folds, arrangements, runs, records, intervals and the page, on generated scans."""
 
 import json
-from types import SimpleNamespace
+import re
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import ClassVar
 
 import numpy as np
-import overfitting
 import pytest
 import report
 import SimpleITK as sitk
-from arrangements import ARRANGEMENTS, SEEDS, Subjects, fold_number, folds, make_scans, put_cases
+from arrangements import Subjects, fold_number, folds, make_scans, put_cases
+from experiment import Bench, finish_all
 from intervals import paired_difference
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-from pictures import dice_of_subjects
-from pseudo_labels import folds_with_pseudo_labels, make_dataset, put_unlabeled
+from pseudo_labels import fold_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
-from sources import AMOS, LGG
-from systems import (
-    CANDIDATES,
-    PLANS,
-    PROFILES,
-    STOCK_PLANNERS,
-    TABLES,
-    Run,
-    choose,
-    finalists,
-    table_runs,
-)
-from table import Results
-from term_shares import shares
+from scipy.stats import bootstrap
+from sources import AMOS, ARRANGEMENTS, LGG
+from systems import DEFAULT, GPU, PLANS, TABLES, Run, needs_registered, stock
+from table import Results, better_stock, by_system
 
 from nnunet_cmc.trainers import registry
+from nnunet_cmc.trainers.recipes import RECIPES
+
+SEEDS = range(LGG.folds)
 
 
-@pytest.fixture(scope="module")
-def subjects(data):
-    return Subjects(data, LGG)
+@pytest.fixture(scope="module", params=SEEDS)
+def subjects(data, request):
+    return Subjects(data, LGG, request.param)
 
 
-@pytest.mark.parametrize("dataset", LGG.datasets)
-def test_every_fold_keeps_subjects_apart_and_shows_few_labels(dataset, subjects):
+def test_each_subject_is_tested_once(data):
+    tested = [subject for seed in SEEDS for subject in Subjects(data, LGG, seed).test]
+    split = json.loads((data / "split.json").read_text())
+    assert sorted(tested) == sorted(split["train_order"] + split["test"])
+    assert len(tested) == 100
+    assert {len(Subjects(data, LGG, seed).test) for seed in SEEDS} == {20}
+
+
+def test_seed_0_is_as_the_split_says(data):
+    split = json.loads((data / "split.json").read_text())
+    order, first = split["train_order"], Subjects(data, LGG, 0)
+    assert first.fold == 0
+    assert first.test == split["test"]
+    assert first.validation == order[-8:]
+    assert first.labeled(0.1) == order[:8]
+    assert first.unlabeled(0.1) == order[8:-8]
+    assert [first.kept(subject) for subject in order[:4]] == ["FLAIR", "T1post", "FLAIR", "T1post"]
+
+
+def test_subjects_are_those_of_the_seed_alone(subjects, data):
+    again = Subjects(data, LGG, subjects.fold)
+    assert (again.test, again.pool, again.validation) == (subjects.test, subjects.pool, subjects.validation)
+    groups = [subjects.test, subjects.validation, subjects.labeled(0.1), subjects.unlabeled(0.1)]
+    assert [len(group) for group in groups] == [20, 8, 8, 64]
+    assert len(set().union(*groups)) == 100
+    other = Subjects(data, LGG, (subjects.fold + 1) % LGG.folds)
+    assert not set(other.test) & set(subjects.test)
+    assert other.labeled(0.1) != subjects.labeled(0.1)
+    assert all(other.kept(subject) == subjects.kept(subject) for subject in (*subjects.train, *subjects.test))
+
+
+def test_half_of_each_group_keeps_each_sequence(subjects):
+    labeled = [subjects.labeled(fraction) for fraction in LGG.labeled]
+    assert [len(group) for group in labeled] == list(LGG.labeled.values())
+    assert set(labeled[0]) < set(labeled[1]) < set(labeled[2])
+    for group in (*labeled, subjects.validation, subjects.test):
+        assert 2 * sum(subjects.kept(subject) == "FLAIR" for subject in group) == len(group)
+
+
+def test_one_fold_tests_all_seeds(data):
+    one, other = (Subjects(data, AMOS, seed) for seed in (0, 1))
+    assert one.test == other.test
+    assert one.labeled(0.1) != other.labeled(0.1)
+    assert not set(other.train) & set(other.test)
+
+
+@pytest.mark.parametrize("dataset", [name for name in LGG.datasets if "pseudo" not in name])
+def test_every_experiment_keeps_subjects_apart_and_shows_few_labels(dataset, subjects):
     made = folds(dataset, subjects)
-    assert len(made) == len(ARRANGEMENTS) * len(LGG.labeled) * SEEDS
+    assert len(made) == len(ARRANGEMENTS) * len(LGG.labeled)
     for fold in made:
         parts = [{case.split("_")[0] for case in fold[part]} for part in ("train", "val", "unlabeled")]
         assert not parts[0] & parts[1]
@@ -50,34 +93,28 @@ def test_every_fold_keeps_subjects_apart_and_shows_few_labels(dataset, subjects)
         assert all(parts[:2])
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_labels_are_nested_and_half_of_each_sequence(subjects, seed):
-    drawn = [set(subjects.labeled(fraction, seed)) for fraction in LGG.labeled]
-    assert [len(labeled) for labeled in drawn] == list(LGG.labeled.values())
-    assert drawn[0] < drawn[1] < drawn[2]
-    assert not drawn[2] & set(subjects.validation)
-    for labeled in drawn:
-        assert 2 * sum(subjects.kept(subject) == "FLAIR" for subject in labeled) == len(labeled)
-    if seed == 0:
-        assert drawn[0] == set(subjects.pool[:8])
-    else:
-        assert drawn[0] != set(subjects.labeled(0.1, seed - 1))
-
-
 def test_stock_and_ours_see_the_same_labels(subjects):
     for arrangement in ARRANGEMENTS:
-        number = fold_number(LGG, arrangement, 0.1, 1)
+        number = fold_number(LGG, arrangement, 0.1)
         ours, theirs = (folds(name, subjects)[number] for name in (arrangement, f"stock_{arrangement}"))
         for part in ("train", "val"):
             assert {c.split("_")[0] for c in ours[part]} == {c.split("_")[0] for c in theirs[part]}
-    alone = folds("FLAIR", subjects)[fold_number(LGG, "unpaired", 0.1, 0)]["train"]
+    alone = folds("FLAIR", subjects)[fold_number(LGG, "unpaired", 0.1)]["train"]
     assert len(alone) == 4
     assert all(subjects.kept(subject) == "FLAIR" for subject in alone)
 
 
-def test_scans_move_with_their_labels(data, subjects, tmp_path):
-    make_scans(data, tmp_path, subjects, 4.0)
-    image = {part: sitk.ReadImage(str(tmp_path / part / "test00.nii.gz"), sitk.sitkFloat32)
+@pytest.fixture(scope="module")
+def scans(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    subjects = Subjects(data, LGG, 0)
+    subjects.pool, subjects.validation, subjects.test = subjects.pool[:1], [], subjects.test[:1]
+    make_scans(data, folder, subjects, 4.0)
+    return folder
+
+
+def test_scans_move_with_their_labels(scans):
+    image = {part: sitk.ReadImage(str(scans / part / "test00.nii.gz"), sitk.sitkFloat32)
              for part in ("T1post", "labels", "moved_T1post", "moved_labels")}  # fmt: skip
     array = {part: sitk.GetArrayFromImage(one) for part, one in image.items()}
     bright = array["moved_T1post"] > 55
@@ -88,11 +125,9 @@ def test_scans_move_with_their_labels(data, subjects, tmp_path):
     assert image["moved_T1post"].GetSpacing() == image["T1post"].GetSpacing()
 
 
-def test_new_cases(data, subjects, tmp_path):
-    make_scans(data, tmp_path / "scans", subjects, 4.0)
-
+def test_new_cases(data, scans, tmp_path):
     def put(moved, given, channels):
-        put_cases(LGG, tmp_path / "scans", ["test00"], moved, given, channels, tmp_path / "cases", tmp_path / "labels")
+        put_cases(LGG, scans, ["test00"], moved, given, channels, tmp_path / "cases", tmp_path / "labels")
         arrays = {file.name: sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
                   for file in sorted((tmp_path / "cases").iterdir())}  # fmt: skip
         return arrays, sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels" / "test00.nii.gz")))
@@ -111,79 +146,63 @@ def test_new_cases(data, subjects, tmp_path):
     assert list(cases) == ["test00_0000.nii.gz"]
 
 
-def a_record(**values):
-    record = {
-        "dataset": "lgg", "arrangement": "registered", "shift_mm": 0.0, "trainer": "CMCTrainerPaper_cmcbudget",
-        "recipe": "",
-        "planner": "CMCPlannerTiny", "channels": "both", "labels": 0.1, "seed": 0, "test_input": "both",
-        "profile": "cpu",
-        "dice": 50.0, "assd": 3.0, "validation_dice": 50.0, "dice_by_subject": [40.0, 60.0], "selected": True,
-    }  # fmt: skip
-    return record | values
+def records_of(run, dice, given=None):
+    """Made-up records: ``dice`` of each test subject with every input, or with one."""
+    return [
+        run.description | {
+            "fold": run.seed, "test_input": name, "dice": float(np.mean(dice)), "dice_by_subject": list(dice),
+            "validation_dice": 50.0, "iterations": 300, "seconds": 60, "device": "CPU", "commit": "abc",
+        }
+        for name in run.inputs
+        if given in (None, name)
+    ]  # fmt: skip
 
 
 def test_a_rerun_replaces_its_record(tmp_path):
-    file = tmp_path / "results.json"
-    save([a_record(), a_record(seed=1)], file)
-    save([a_record(dice=70.0)], file)
+    file, run = tmp_path / "results.json", Run("registered", DEFAULT)
+    (old,), (other,) = records_of(run, [50.0], "both"), records_of(Run("registered", DEFAULT, seed=1), [50.0], "both")
+    save([old, other], file)
+    save([old | {"dice": 70.0}], file)
     assert sorted(record["dice"] for record in load(file)) == [50.0, 70.0]
 
 
-def candidate_records(candidate, seed, validation_dice, test_dice):
-    trainer, planner = candidate
-    return [
-        a_record(
-            trainer=f"{trainer}_cmcbudget",
-            planner=planner or "CMCPlannerTiny",
-            seed=seed,
-            test_input=given,
-            validation_dice=validation_dice,
-            dice=test_dice,
-        )
-        for given in ("FLAIR", "T1post", "both")
-    ]
+def test_the_tables_have_the_rows_that_were_asked_for():
+    headline = TABLES["headline"]
+    assert len(set(headline)) == 5 * 3 * (1 + 3 + 3)
+    assert {run.recipe for run in headline} == {"", "pseudo-labels twice"}
+    assert {(run.seed, run.profile.total_iterations) for run in TABLES["longer"]} == {(s, 900) for s in range(3)}
+    systems = {run.trainer for run in TABLES["systems"]}
+    assert len(systems) == 2 + 9
+    assert {"registered", "unpaired"} == {run.arrangement for run in TABLES["parts"]}
+    assert not [run for run in TABLES["systems"] if run.arrangement == "unpaired" and needs_registered(run.trainer)]
+    assert needs_registered("EFCDTrainer")
+    assert {run.shift for run in TABLES["misalignment"]} == {0.0, 2.5, 5.0, 10.0}
+    assert {LGG.labeled[run.labels] for run in TABLES["labels"]} == {8, 16, 72}
+    unpaired = {run.channels for run in TABLES["amos"] if run.stock and run.arrangement == "unpaired"}
+    assert unpaired == {"both", "CT", "MR"}
 
 
-def test_the_candidate_is_chosen_by_validation_alone():
-    profile = PROFILES["cpu"]
-    dice = {CANDIDATES[0]: 40.0, CANDIDATES[1]: 50.0, CANDIDATES[2]: 45.0}
-    records = [
-        record
-        for candidate, validation in dice.items()
-        for record in candidate_records(candidate, 0, validation, 90.0 if validation == 40.0 else 10.0)
-    ]
-    with pytest.raises(ValueError, match="no validation Dice of CMCTrainerPaper with CMCPlannerTiny"):
-        finalists(records[:-1], profile)
-    best, other = finalists(records, profile)
-    assert (best, other) == (CANDIDATES[1], CANDIDATES[2])
-    with pytest.raises(ValueError, match="run the table finalists"):
-        choose(records, profile)
-    for seed in (1, 2):
-        records += candidate_records(best, seed, 20.0, 99.0) + candidate_records(other, seed, 60.0, 1.0)
-    assert choose(records, profile) == [other, best]
-
-
-@pytest.mark.parametrize("table", sorted(set(TABLES)))
-def test_what_is_offered_can_be_trained(table):
-    for profile in PROFILES.values():
-        for run in table_runs(table, profile, 1, profile.candidates):
-            assert run.planner in PLANS
-            registry.trainer_class(f"{run.trainer}_cmcbudget")
-            assert run.planner in STOCK_PLANNERS or recursive_find_python_class("", run.planner, "")
+@pytest.mark.parametrize(
+    "run", {run.trainer: run for runs in TABLES.values() for run in runs}.values(), ids=lambda run: run.trainer
+)
+def test_what_is_offered_can_be_trained(run):
+    assert run.stock or run.trainer in RECIPES
+    registry.trainer_class(run.budgeted)
+    assert run.planner in PLANS
+    assert run.stock or recursive_find_python_class("", run.planner, "")
 
 
 def test_numbers_of_datasets_are_not_shared():
     numbers = [*LGG.datasets.values(), *AMOS.datasets.values()]
     assert len(set(numbers)) == len(numbers)
     assert max(numbers) < 1000
+    runs = [run for table in TABLES.values() for run in table]
+    assert all(each.dataset in each.source.datasets for run in runs for each in (run, run.teacher) if each)
 
 
-def test_every_table_has_runs_with_names_of_their_own():
-    for table in TABLES:
-        runs = table_runs(table, PROFILES["cpu"], 3, [("CMCTrainerPaper", "")])
-        assert len({run.key for run in runs}) == len(runs) > 0
-    headline = table_runs("headline", PROFILES["cpu"], 3, [("CMCTrainerPaper", "")])
-    assert len(headline) == 3 * 3 * 4
+def test_runs_have_names_of_their_own():
+    for runs in TABLES.values():
+        assert len({(run.key, run.shift) for run in runs}) == len(runs) > 0
 
 
 def test_pseudo_labels_take_the_place_of_hidden_ones(tmp_path):
@@ -200,119 +219,180 @@ def test_pseudo_labels_take_the_place_of_hidden_ones(tmp_path):
     put_unlabeled(tmp_path / "teacher", ["b"], tmp_path / "cases")
     assert [file.name for file in (tmp_path / "cases").iterdir()] == ["b_0000.nii.gz"]
     sitk.WriteImage(label(0), str(tmp_path / "predicted" / "b.nii.gz"))
-    make_dataset(tmp_path / "teacher", tmp_path / "predicted", tmp_path / "student")
+    make_dataset(tmp_path / "teacher", tmp_path / "predicted", ["b"], tmp_path / "student")
     labels = tmp_path / "student" / "labelsTr"
     assert [sitk.ReadImage(str(labels / f"{case}.nii.gz"))[0, 0, 0] for case in ("a", "b")] == [1, 0]
     assert json.loads((tmp_path / "student" / "dataset.json").read_text())["name"] == "student"
-    assert folds_with_pseudo_labels([{"train": ["a"], "val": ["c"], "unlabeled": ["b"]}]) == [
-        {"train": ["a", "b"], "val": ["c"]}
-    ]
+    with pytest.raises(RuntimeError, match=r"a\.nii\.gz"):  # else its hidden label would be learned
+        make_dataset(tmp_path / "teacher", tmp_path / "predicted", ["a"], tmp_path / "other")
+    fold = {"train": ["a"], "val": ["c"], "unlabeled": ["b"]}
+    assert fold_with_pseudo_labels(fold) == {"train": ["a", "b"], "val": ["c"]}
 
 
-def test_a_teacher_of_pseudo_labels_was_trained_before():
-    for run in table_runs("others", PROFILES["cpu"], 1):
-        if run.recipe == "pseudo-labels twice":
-            assert run.teacher.recipe == "pseudo-labels once"
-            assert run.teacher.teacher.recipe == ""
-            assert run.teacher.teacher.teacher is None
+class Untrained(Bench):
+    """A bench whose trainings take a moment and leave an empty checkpoint."""
+
+    trained: ClassVar[list] = []
+
+    def _make_raw(self, run):
+        self.raw(run).mkdir(exist_ok=True)
+
+    def _preprocess(self, run):
+        (self.folders["preprocessed"] / self._name(run)).mkdir()
+
+    def judge(self, run, given, seconds):
+        return run.description | {"test_input": given, "seconds": seconds}
+
+    def command(self, log, name, *arguments, seed=0):
+        assert name == "nnUNetv2_train"
+        time.sleep(0.05)
+        (model,) = [each for run in self.all for each in [self.model(run)] if log == f"{run.key}-train"]
+        self.trained.append(model)
+        model.mkdir(parents=True)
+        (model / "checkpoint_final.pth").touch()
 
 
-def test_intervals():
-    """Against a closed form: equal seeds leave the subjects' spread, sd / sqrt(n) * 1.96."""
+def test_what_runs_share_is_trained_once(data, tmp_path, monkeypatch):
+    """Also when they run at the same time: a teacher, and FLAIR, which stays where it is when T1post moves."""
+    headline = [run for run in TABLES["headline"] if run.stock and run.seed == 1 and run.arrangement != "unpaired"]
+    monkeypatch.setattr(Untrained, "trained", [])
+    scans = tmp_path / "cpu" / "lgg-5mm" / "scans"
+    scans.mkdir(parents=True)
+    (scans / "complete").touch()
+    teachers = [run.teacher for run in headline if run.recipe]
+    Untrained.all = [*headline, *teachers]
+    found = {}
+    failed = finish_all(
+        headline[::-1],
+        lambda run: Untrained(data, tmp_path, run).finish(run),
+        6,
+        lambda run, its: found.update({run: its}),
+    )
+    assert not failed
+    assert len(Untrained.trained) == len(set(Untrained.trained)) == 15, "two of registered scans, two moved, one FLAIR"
+    assert all(its[0]["seconds"] > 0.15 for run, its in found.items() if run.recipe), "three trainings"
+    (file,) = tmp_path.glob("cpu/lgg-5mm/seed1/preprocessed/*pseudo2_registered_both/splits_final.json")
+    subjects = Subjects(data, LGG, 1)
+    (fold,) = json.loads(file.read_text())
+    assert fold == {"train": sorted(subjects.pool), "val": sorted(subjects.validation)}
+
+
+def nested(differences, draws, rng):
+    """Means of the nested bootstrap, drawn in loops."""
+    return [
+        np.mean([np.mean(rng.choice(differences[rng.integers(len(differences))], differences.shape[1]))
+                 for _ in differences])
+        for _ in range(draws)
+    ]  # fmt: skip
+
+
+def test_intervals_are_those_of_a_nested_bootstrap():
     rng = np.random.default_rng(0)
-    by_subject = rng.normal(5, 10, 100)
-    difference = paired_difference(np.stack([by_subject] * 3), np.zeros((3, 100)))
-    assert difference.mean == pytest.approx(by_subject.mean())
-    assert (difference.high - difference.low) / 2 == pytest.approx(1.96 * by_subject.std() / 10, rel=0.05)
-    assert difference.is_certain
-    assert not paired_difference([[5.0, 5.0], [-1.0, -1.0]], np.zeros((2, 2))).is_certain
+    ours, theirs = rng.normal(50, 10, (5, 20)) + rng.normal(0, 4, (5, 1)), rng.normal(45, 10, (5, 20))
+    difference = paired_difference(ours, theirs)
+    assert difference.mean == pytest.approx((ours - theirs).mean())
+    expected = np.percentile(nested(ours - theirs, 2000, rng), [2.5, 97.5])
+    assert [difference.low, difference.high] == pytest.approx(expected, abs=0.5)
+    spread = np.sqrt(((ours - theirs).mean(1).var() + (ours - theirs).var(1).mean() / 20) / 5)  # in closed form
+    assert difference.high - difference.low == pytest.approx(2 * 1.96 * spread, rel=0.05)
+
+
+def test_intervals_of_two_subjects_of_two_seeds():
+    """Against all that can be drawn: each of two draws is a seed and two of its subjects."""
+    differences = np.array([[1.0, 2.0], [4.0, 9.0]])
+    drawn = [np.mean(pair) for row in differences for pair in product(row, row)]
+    low, high = np.percentile([np.mean(pair) for pair in product(drawn, drawn)], [2.5, 97.5])
+    difference = paired_difference(differences, np.zeros((2, 2)))
+    assert (difference.low, difference.high) == pytest.approx((low, high), abs=0.3)
+    assert difference.is_one
 
 
 def test_one_seed_shows_no_difference():
     """However alike its subjects are: other seeds may be on the other side."""
-    difference = paired_difference([[60.0, 61.0]], [[50.0, 51.0]])
-    assert not difference.is_certain
-    assert str(difference) == "+10.0 [+10.0, +10.0]; seeds +10.0 (none: one seed)"
+    dice = np.random.default_rng(0).normal(60, 5, (1, 20))
+    difference = paired_difference(dice, np.full((1, 20), 50.0))
+    expected = bootstrap((dice[0] - 50,), np.mean, method="percentile", rng=0).confidence_interval
+    assert (difference.low, difference.high) == pytest.approx(tuple(expected), abs=0.1)
+    assert difference.low > 0
+    assert not difference.is_one
+    assert str(paired_difference([[60.0, 61.0]], [[50.0, 51.0]])) == "one seed (+10.0 [+10.0, +10.0])"
+    assert str(paired_difference([[60.0, 61.0]] * 2, [[50.0, 51.0]] * 2)) == "+10.0 [+10.0, +10.0]"
+    assert str(paired_difference([[60.0, 40.0]] * 2, [[50.0, 51.0]] * 2)).startswith("none (-0.5 [-11.0, ")
 
 
-def test_shares_of_the_gradient(tmp_path):
-    shared = tmp_path / "shared.csv"
-    shared.write_text("alpha,gradient/supervised/encoder,gradient/csc/encoder\n0.5,2,4\n")
-    assert shares(shared, "csc") == [[100.0]]
-    names = ["alpha", "beta", *(f"gradient/{term}/encoder {m}" for term in ("supervised", "csc", "cac")
-                                for m in ("FLAIR", "T1post"))]  # fmt: skip
-    epochs = [[0.01, 0.1, 2.0, 4.0, 20.0, 8.0, 5.0, 1.0], [0.1, 0.01, 1.0, 1.0, 1.0, 3.0, 2.0, 5.0]]
-    file = tmp_path / "progress.csv"
-    file.write_text("\n".join(",".join(map(str, line)) for line in [names, *epochs]))
-    np.testing.assert_allclose(shares(file, "csc"), [[10, 10], [2, 30]])
-    np.testing.assert_allclose(shares(file, "cac"), [[25, 2], [2.5, 5]])
-
-
-def test_pictures_are_of_the_glioma_and_of_the_headline():
-    run = Run("registered", "CMCTrainerPaper", "CMCPlannerTiny")
-    records = [
-        a_record(**other, dice_by_subject=[1.0])
-        for other in (
-            {"dataset": "amos_synthetic"}, {"seed": 1}, {"test_input": "FLAIR"}, {"arrangement": "misaligned"},
-            {"labels": 0.2}, {"planner": "CMCPlannerResEnc"},
-        )
-    ]  # fmt: skip
-    assert dice_of_subjects([*records, a_record()], run, "CMCTrainerPaper_cmcbudget") == [40.0, 60.0]
+@pytest.mark.parametrize(("spread_of_seeds", "expected"), [(0.0, 0.98), (2.0, 0.95), (4.0, 0.91)])
+def test_how_often_an_interval_holds_the_true_difference(spread_of_seeds, expected):
+    """Of five seeds of 20 subjects that differ by 12 points: as docs/results.md says."""
+    rng = np.random.default_rng(1)
+    drawn = rng.normal(0, spread_of_seeds, (300, 5, 1)) + rng.normal(0, 12, (300, 5, 20))
+    holds = [difference.low <= 0 <= difference.high for each in drawn
+             for difference in [paired_difference(each, np.zeros_like(each), draws=500)]]  # fmt: skip
+    assert np.mean(holds) == pytest.approx(expected, abs=0.035)
 
 
 def test_stock_is_given_its_better_model():
-    stock = {"trainer": "nnUNetTrainer_cmcbudget", "planner": "ExperimentPlanner"}
-    results = Results(
-        [
-            a_record(**stock, test_input="both", dice_by_subject=[10.0, 20.0]),
-            a_record(**stock, channels="FLAIR", test_input="FLAIR", dice_by_subject=[30.0, 40.0]),
-            a_record(**stock, test_input="T1post", dice_by_subject=[0.0, 1.0]),
-            a_record(dice_by_subject=[99.0, 99.0]),
-        ]
-    )
-    assert results.better_stock("both", "dice_by_subject") == {0: [30.0, 40.0]}
-    assert results.better_stock("T1post", "dice_by_subject") == {0: [0.0, 1.0]}
+    both, flair, t1post = stock("registered")
+    found = [
+        *records_of(both, [10.0, 20.0], "both"),
+        *records_of(both, [5.0, 5.0], "FLAIR"),
+        *records_of(both, [0.0, 1.0], "T1post"),
+        *records_of(flair, [30.0, 40.0]),
+        *records_of(t1post, [0.0, 0.5]),
+        *records_of(Run("registered", DEFAULT), [99.0, 99.0]),
+    ]
+    systems = by_system(Results(found), TABLES["headline"])
+    assert better_stock(systems, "registered", "both").tolist() == [[30.0, 40.0]]
+    assert better_stock(systems, "registered", "T1post").tolist() == [[0.0, 1.0]]
+
+
+def test_systems_are_compared_on_the_seeds_that_all_have():
+    ours, (theirs, *_) = Run("registered", DEFAULT), stock("registered")
+    found = [
+        record for run in (ours, theirs) for seed in (0, 2) for record in records_of(replace(run, seed=seed), [1.0])
+    ]
+    found += records_of(replace(ours, seed=1), [9.0])
+    systems = by_system(Results(found), TABLES["headline"])
+    assert {run: its.seeds for run, its in systems.items()} == {ours: [0, 2], theirs: [0, 2]}
 
 
 def test_the_page_is_made_of_records(tmp_path, monkeypatch):
-    stock = {"trainer": "nnUNetTrainer_cmcbudget", "planner": "ExperimentPlanner"}
-    other = {
-        "transductive_dice": 40.0, "transductive_by_subject": [30.0, 50.0], "iterations": 300, "seconds": 9,
-        "device": "CPU", "commit": "abc",
-    }  # fmt: skip
-    rows = [
-        a_record(**other, **system, arrangement=arrangement, shift_mm=shift, seed=seed, test_input=given,
-                 dice=dice + seed, dice_by_subject=[dice + seed, dice - 1])
-        for arrangement, shift in (("registered", 0.0), ("unpaired", 0.0), ("misaligned", 5.0))
-        for seed in (0, 1)
-        for given in ("FLAIR", "T1post", "both")
-        for system, dice in (({}, 60.0), (stock, 50.0))
-    ]  # fmt: skip
-    rows.append(a_record(**other, dataset="amos_synthetic", test_input="CT"))
+    """Of every run of every table: nnU-Net has 50, with pseudo-labels 62, ours 60 and a point more for each seed."""
+    monkeypatch.setattr(report, "paired_difference", partial(paired_difference, draws=100))
+    rows = []
+    for run in {run for runs in TABLES.values() for run in runs} | {
+        replace(run, profile=GPU) for run in TABLES["headline"]
+    }:
+        dice = (62.0 if run.recipe else 50.0) if run.stock else 60.0 + run.seed
+        for given in run.inputs:
+            lost = (given == "T1post") * (20.0 if run.stock else 5.0)
+            rows += records_of(run, [dice - lost + 1, dice - lost - 1], given)
     save(rows, tmp_path / "results.json")
-    output = tmp_path / "results.md"
-    monkeypatch.setattr("sys.argv", ["report.py", "--results", str(tmp_path / "results.json"), "--output", str(output)])
-    report.main()
-    text = output.read_text()
+    report.write(tmp_path / "results.json")
+    text = (tmp_path / "results.md").read_text()
     assert "{{" not in text
-    assert "| registered | CMCTrainerPaper, CMCPlannerTiny | 2 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 ± 0.7 | 60.5 |" in text
-    assert "| misaligned | mean | +10.0 [+10.0, +10.0]; seeds +10.0, +10.0 |" in text
-    assert "*Not run yet.*" in text  # tables without records say so
+    assert "*Not run yet.*" not in text
+    assert len(text.splitlines()) <= 250
+    import shutil
+
+    shutil.copy(tmp_path / "results.png", "/tmp/full.png")
+    assert "| registered | CMCTrainer | 5 | 62.0 ± 1.6 | 57.0 ± 1.6 | 62.0 ± 1.6 | 60.3 | 1.0 |" in text
+    assert "| unpaired | nnU-Net, each alone, pseudo-labels twice | 5 | 62.0 ± 0.0 | 42.0 ± 0.0 |  |  | 1.0 |" in text
+    (plain,) = re.findall(r"^\| registered \| nnU-Net \|.*$", text.split("## Three times")[0], re.MULTILINE)
+    assert plain.startswith("| registered | nnU-Net | +12.0 [")
+    (gain,) = re.findall(r"^\| 3 points above.*$", text.split("## Three times")[0], re.MULTILINE)
+    assert gain.count("met: +17.0 [") == 3
+    assert "met: 5.0 of 20.0" in text
     assert (tmp_path / "results.png").is_file()
 
 
-def test_steps_against_overfitting_are_found_by_nnunets_commands(monkeypatch):
-    found = []
+def test_a_page_without_records_says_so(tmp_path):
+    report.write(tmp_path / "results.json")
+    text = (tmp_path / "results.md").read_text()
+    assert "{{" not in text
+    assert text.count("*Not run yet.*") > 9
+    assert not (tmp_path / "results.png").exists()
 
-    def entry_point():
-        found.extend(recursive_find_python_class("", step, "") for step in overfitting.STEPS)
 
-    select = {"select": lambda name: [SimpleNamespace(load=lambda: entry_point)]}
-    nnunet = SimpleNamespace(entry_points=SimpleNamespace(**select))
-    monkeypatch.setattr(overfitting, "distribution", lambda name: nnunet)
-    monkeypatch.setattr(registry, "trainer_class", registry.trainer_class)  # restored after the test
-    with pytest.raises(SystemExit):
-        overfitting.command("nnUNetv2_train")
-    assert [(cls.recipe.mirrored_axes, cls.recipe.batch_dice, cls.rate) for cls in found] == [
-        ((2,), None, 4e-3), ((0, 1, 2), None, 4e-3), ((0, 1, 2), False, 4e-3), ((0, 1, 2), False, 1e-3),
-    ]  # fmt: skip
+def test_the_page_has_the_records():
+    page = report.records.FILE.with_name("results.md")
+    assert page.read_text(encoding="utf-8") == report.page(report.records.FILE), "run benchmarks/evidence/report.py"
