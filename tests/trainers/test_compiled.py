@@ -16,7 +16,7 @@ from nnunet_cmc.trainers.frames import APART
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("CMCTrainer_shapes", 4),  # and the teacher's
+        ("CMCTrainer_contrastTeacher", 4),  # and the teacher's
         ("CMCTrainer_supervised", 2),
         ("CMCTrainerPaper", 4),
         ("CPSTrainer", 4),
