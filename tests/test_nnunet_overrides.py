@@ -140,7 +140,17 @@ TAKEN_NAMES = [(path, name) for path, names in TAKEN.items() for name in names]
 # constructed by ourselves, with arguments of our own; all others by nnU-Net
 CONSTRUCTED_BY_US = (*("BasicTransform", "nnUNetDataLoader", "nnUNetDatasetBlosc2", "LocalLogger", "PolyLRScheduler"),)
 # private names that we use of other libraries
-OF_OTHERS = {"_SubParsersAction", "_actions", "_asdict", "_exit", "_fields", "_foreach_lerp_", "_functorch", "_replace"}
+OF_OTHERS = {
+    "_SubParsersAction",
+    "_actions",
+    "_asdict",
+    "_exit",
+    "_fields",
+    "_foreach_lerp_",
+    "_functorch",
+    "_replace",
+    "_unsafe_view",
+}
 
 
 @cache
