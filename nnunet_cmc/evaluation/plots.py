@@ -66,6 +66,7 @@ def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
         axis.sharey(first.setdefault(metric, axis))  # modalities can be compared
         _draw_boxes(axis, comparison, group, metric)
         axis.set_title(f"{group}: {TITLES[metric]}", loc="left", fontsize="medium")
+    first["ASSD"].set_ylim(bottom=0)  # when all is drawn: limits that are set no longer follow what is drawn
     save_plot(figure, file, legend=len(comparison.names) > 1)
 
 
@@ -91,7 +92,6 @@ def _draw_boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> 
     if len(comparison.classes) > 6:
         axis.tick_params(axis="x", labelrotation=30)
     axis.set_xlim(-0.6, len(comparison.classes) - 0.4)
-    axis.set_ylim(bottom=0 if metric == "ASSD" else None)
 
 
 def save_comparison(file: str | PathLike, comparison: Comparison) -> None:

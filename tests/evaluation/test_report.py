@@ -11,8 +11,9 @@ import pytest
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.paired_statistics import Comparison
-from nnunet_cmc.evaluation.plots import _curves, save_comparison
+from nnunet_cmc.evaluation.plots import _curves, save_comparison, save_distributions
 from nnunet_cmc.evaluation.report import find_scans, save_report
+from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,25 @@ def test_one_prediction_is_not_compared(tmp_path, comparison, scans, references,
     )
     assert {file.name for file in (page.parent / "figures").iterdir()} == {"distributions.png"}
     assert "Predictions compared" not in page.read_text()
+
+
+def test_no_case_is_outside_of_its_axis(monkeypatch):
+    """Modalities share an axis, whose first one may have the lowest or the highest values."""
+    cases = [
+        CaseResult(name, group, "", "", {"liver": {"Dice": dice, "ASSD": mm, "n_ref": 1, "n_pred": 1}})
+        for name, group, dice, mm in (
+            ("a", "CT", 0.5, 9.0), ("b", "MR", 0.1, 30.0), ("c", "CT+MR", 0.9, 1.0), ("d", "CT+MR", 0.8, 2.0)
+        )
+    ]  # fmt: skip
+    figures = []
+    monkeypatch.setattr("nnunet_cmc.evaluation.plots.save_plot", lambda figure, *_, **__: figures.append(figure))
+    save_distributions("x.png", Comparison({"one": Evaluation({"liver": 1}, 2.0, cases, [])}, {c: c for c in "abcd"}))
+    for axis in figures[0].axes:
+        low, high = axis.get_ylim()
+        drawn = np.concatenate([line.get_ydata() for line in axis.lines])
+        assert low < drawn.min()
+        assert drawn.max() < high, axis.get_title(loc="left")
+        assert "ASSD" not in axis.get_title(loc="left") or low == 0
 
 
 @pytest.mark.parametrize(
