@@ -195,7 +195,7 @@ class PairTrainer(nnUNetTrainer):
         if not self._uses_unlabeled():
             self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")
         elif not unlabeled.cases:
-            self.print_to_log_file("There is no unlabelled case: training is supervised (no CAC).")
+            self.print_to_log_file("There is no unlabelled case: training is supervised, CAC of labelled cases.")
 
     def mirror_axes(self, labeled: CaseSampler) -> tuple[int, ...]:
         """Choose the recipe's axes as transposed, or none where a class has a side: mirrored, it has the other one."""
@@ -238,11 +238,12 @@ class PairTrainer(nnUNetTrainer):
         unlabeled_transforms = transforms
         if self.recipe.teacher is not None:  # its student's strong views have the changes of intensity
             unlabeled_transforms = ComposeTransforms([step for step in transforms.transforms if not is_intensity(step)])
+        unlabeled_pairs, replaced = self.recipe.unlabeled_pairs(self.batch_size)
         train_loader = PairLoader(
             labeled,
             unlabeled,
             self.batch_size,
-            max(1, round(self.recipe.unlabeled_share * self.batch_size)),
+            unlabeled_pairs,
             initial_patch_size,
             patch_size,
             self.label_manager,
@@ -251,6 +252,7 @@ class PairTrainer(nnUNetTrainer):
             located(transforms),
             located(unlabeled_transforms),
             self.views(),
+            replaced,
             first_batch=self.current_epoch * self.num_iterations_per_epoch,
             **seeding,
         )

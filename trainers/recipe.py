@@ -116,7 +116,8 @@ class Recipe:
         network: changes of the plans' network, in this order.
         views: what is done to a batch of pairs, in this order.
         fusion: which modalities of a labelled row are fused with which.
-        unlabeled_share: number of unlabelled pairs for each labelled one in a batch.
+        unlabeled_share: number of unlabelled pairs for each labelled one in a batch; with ``whole_scan_labels`` see
+            there.
         mirrored_axes: of (D, H, W) as read, unless a class has a side; on canonical axes the last is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
         optimizer: and its schedule.
@@ -183,7 +184,14 @@ class Recipe:
     def uses_unlabeled(self, labeled_whole: bool) -> bool:
         """Tell whether unlabelled scans teach anything, before or after they were labelled whole."""
         waiting = self.whole_scan_labels is not None and not labeled_whole
-        return any(term.loss.uses_unlabeled and not (waiting and term.loss is Pseudo) for term in self.terms)
+        return not waiting and any(term.loss.uses_unlabeled for term in self.terms)
+
+    def unlabeled_pairs(self, batch_size: int) -> tuple[int, int]:
+        """Return how many unlabelled pairs a batch has, and the place of how many labelled ones they take."""
+        if self.whole_scan_labels is None:
+            return max(1, round(self.unlabeled_share * batch_size)), 0
+        pairs = max(1, round(self.whole_scan_labels.share * batch_size))
+        return pairs, min(pairs, batch_size - 1)
 
     @property
     def pseudo_labels(self) -> bool:
@@ -216,7 +224,11 @@ class Recipe:
             "network": _listed(self.network) or "as planned",
             "views": _listed(self.views) or "pairs",
             "fusion": _short(self.fusion),
-            "unlabelled pairs": f"{self.unlabeled_share:g} of the labelled",
+            "unlabelled pairs": (
+                f"{self.unlabeled_share:g} of the labelled"
+                if self.whole_scan_labels is None
+                else f"{self.whole_scan_labels.share:g} of a batch, when they have labels"
+            ),
             "mirrored axes": ", ".join(map(str, self.mirrored_axes)),
             "Dice": dice,
             "optimizer": _short(self.optimizer),

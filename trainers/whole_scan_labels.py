@@ -23,20 +23,27 @@ class WholeScanLabels:
     al. 2022) and ST++ (Yang et al., CVPR 2022) train a new one. From the second round on a scan weighs as much as its
     label is stable (:func:`stability`), where these leave out the least stable scans; before, every scan weighs 1.
 
+    Until there are labels unlabelled scans are not read. Then their pairs take the place of labelled ones, so that a
+    step costs the same all the time.
+
     Attributes:
         at: shares of the training after which a round is made, rising.
+        share: of the pairs of a batch that are of scans labelled so; one labelled pair stays at least.
 
     Raises:
-        ValueError: there is no round, or they do not rise within 0 and 1.
+        ValueError: there is no round, they do not rise within 0 and 1, or the share is not between 0 and 1.
     """
 
     at: tuple[float, ...] = (0.5,)
+    share: float = 0.5
 
     def __post_init__(self):
         if not self.at or any(before >= after for before, after in zip((0.0, *self.at), (*self.at, 1.0), strict=True)):
             raise ValueError(
                 f"Rounds at {self.at} are not increasing fractions of a training: give one or more between 0 and 1."
             )
+        if not 0 < self.share < 1:
+            raise ValueError(f"A share {self.share} of a batch is impossible: give one between 0 and 1.")
 
     def rounds_before(self, epoch: int, epochs: int) -> int:
         """Return how many rounds are made before ``epoch`` of so many epochs."""

@@ -178,7 +178,7 @@ def test_half_precision(cubes):
         assert trainer.logger.get_value(term, 0) == pytest.approx(whole.logger.get_value(term, 0), rel=0.1)
 
 
-@pytest.mark.parametrize(("name", "share"), [("CMCTrainer", 0.5), ("CMCTrainerPaper", 1)])
+@pytest.mark.parametrize(("name", "share"), [("CMCTrainer_contrastTeacher", 0.5), ("CMCTrainerPaper", 1)])
 def test_unlabelled_pairs_are_a_share_of_the_labelled_ones(registered, name, share):
     registered.plans["configurations"]["3d_fullres"]["batch_size"] = 4
     trainer = registered.trainer(short(name))
@@ -186,6 +186,23 @@ def test_unlabelled_pairs_are_a_share_of_the_labelled_ones(registered, name, sha
     batch = next(trainer.get_dataloaders()[0])
     assert len(batch["target"]) == 4
     assert len(batch["data"]) == 4 + 4 * share
+
+
+@pytest.mark.parametrize(("pairs", "labeled", "unlabeled"), [(4, 2, 2), (3, 1, 2), (2, 1, 1), (1, 1, 1)])
+def test_pairs_with_pseudo_labels_take_the_place_of_labelled_ones(registered, pairs, labeled, unlabeled):
+    """So a step costs the same, but where one labelled pair is all there is."""
+    registered.plans["configurations"]["3d_fullres"]["batch_size"] = pairs
+    trainer = registered.trainer(short("CMCTrainer"))
+    seen: dict[int, set[tuple[int, int]]] = {0: set(), 1: set()}
+    update = trainer.update
+
+    def noting(batch):
+        seen[trainer.current_epoch].add((len(batch["target"]), len(batch["data"]) - len(batch["target"])))
+        return update(batch)
+
+    trainer.update = noting
+    trainer.run_training()
+    assert seen == {0: {(pairs, 0)}, 1: {(labeled, unlabeled)}}
 
 
 def test_several_workers(registered, monkeypatch):
@@ -228,7 +245,7 @@ def test_without_unlabelled_cases_it_trains_supervised_and_says_so(registered):
     registered.split(["case0", "case1"], ["case2"], [])
     trainer = train(registered.trainer())
     assert "There is no unlabelled case" in log_of(trainer)
-    assert trainer.logger.get_value("cac", None) == [0.0, 0.0]
+    assert all(trainer.logger.get_value("cac", None)), "of labelled cases"
 
 
 def test_scans_without_a_label_file_are_unlabelled_in_every_fold(registered):

@@ -1,4 +1,4 @@
-"""CAC, contrastive anatomical consistency, over the unlabelled pairs of a batch."""
+"""CAC, contrastive anatomical consistency, over the unlabelled pairs of a batch, or the labelled ones."""
 
 from typing import ClassVar
 
@@ -7,15 +7,16 @@ from torch.nn.functional import avg_pool3d
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses import CACLoss
+from nnunet_cmc.losses.ranks import any_rank
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
 
 
 class CAC(PairTerm):
-    """CAC of unlabelled pairs: see :class:`CACLoss`.
+    """CAC of the unlabelled pairs of a batch, or of the labelled ones where it has no other: see :class:`CACLoss`.
 
     Attributes:
-        labeled: whether labelled pairs are compared, too.
+        labeled: whether labelled pairs are always compared, too.
     """
 
     name, loss, bank = "cac", CACLoss, ("num_modalities", "num_classes")
@@ -24,7 +25,7 @@ class CAC(PairTerm):
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the mean over the pairs; an exact 0 with a graph where there is none."""
         registered, others = rows_by_form(batch.pairs)
-        if not self.labeled:
+        if not self.labeled and any_rank(batch.n_labeled < len(batch.data), output.logits.device):
             registered, others = registered[registered >= batch.n_labeled], others[others >= batch.n_labeled]
         return self.mean(
             output.logits,

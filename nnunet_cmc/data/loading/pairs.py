@@ -47,6 +47,8 @@ class PairLoader(SeededLoader):
         unlabeled: the cases without labels, or None.
         pairs: number of labelled pairs in a batch.
         unlabeled_pairs: number of unlabelled ones.
+        replaced: of the labelled pairs, how many the unlabelled ones take the place of: the first, which nnU-Net does
+            not centre on foreground.
         initial_patch_size, patch_size: voxels read, and left after augmentation.
         label_manager: nnU-Net's.
         oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
@@ -70,6 +72,7 @@ class PairLoader(SeededLoader):
         transforms,
         unlabeled_transforms,
         views: Sequence[View] = (),
+        replaced: int = 0,
         **seeding,
     ):
         super().__init__(
@@ -79,6 +82,7 @@ class PairLoader(SeededLoader):
         self.labeled = labeled
         self.unlabeled = unlabeled
         self.unlabeled_pairs = unlabeled_pairs
+        self.replaced = replaced if unlabeled is not None else 0
         self.fusion = fusion
         self.unlabeled_transforms = unlabeled_transforms
         self.views = views
@@ -93,7 +97,8 @@ class PairLoader(SeededLoader):
         return batch.as_dict()
 
     def _draw_batch(self) -> Batch:
-        pairs = [self._draw_pair(self.labeled, self.get_do_oversample(i)) for i in range(self.batch_size)]
+        labeled = range(self.replaced, self.batch_size)
+        pairs = [self._draw_pair(self.labeled, self.get_do_oversample(i)) for i in labeled]
         data, rows = self._read_all(pairs, self.transforms)
         n_labeled = len(rows)
         if self.unlabeled is not None:

@@ -82,6 +82,16 @@ def test_foreground_is_in_every_oversampled_labelled_patch(tmp_path):
     assert all((forced.generate_train_batch()["target"] == 1).flatten(1).any(1).all() for _ in range(5))
 
 
+def test_unlabelled_pairs_replace_those_that_are_not_centred_on_foreground(tmp_path):
+    pairs = {"pairs": 3, "unlabeled_pairs": 2, "oversample_foreground_percent": 1 / 3, "unlabeled": ["a"]}
+    for _ in range(5):
+        batch = loader(tmp_path, REGISTERED, replaced=2, **pairs).make_batch()
+        assert (len(batch["target"]), len(batch["data"])) == (1, 3)
+        assert (batch["target"] > 0).any()
+    alone = loader(tmp_path, REGISTERED, replaced=2, pairs=3).make_batch()
+    assert len(alone["target"]) == len(alone["data"]) == 3, "there is nothing to replace them"
+
+
 def test_fusion_sets(tmp_path):
     for split, expected in ((0.0, True), (1.0, False)):
         batch = loader(tmp_path, REGISTERED, unlabeled=["c"], fusion=FuseOrSplit(split)).generate_train_batch()
