@@ -3,15 +3,15 @@
     python benchmarks/train_step.py [--planners CMCPlanner ...] [--trainer CMCTrainer] [--batch 1] [--side N]
                                     [--against nnunet]
 
-Labelled and as many unlabelled registered pairs of generated abdomens go through a trainer as in a training. Every part
-is then run alone on the inputs that it had: forward and backward, time and the peak of memory above what was there. Its
-*floor* adds up, over its operators (none fused with another), the larger of their operations by the machine's rate for
-matrix products and of their bytes by the rate of a copy; *gap* is the time by that floor. ``whole step`` is the
-trainer's own, which a CPU loads for, too; on a GPU that is the work of other processes, and the step is shown with
-activations kept and computed twice. *Waits* are operators whose result the host must know before it goes on, which a
-GPU then makes it wait for, *operators* those that are started. With ``nnUNet_compile=1`` encoders and decoders are
-compiled. ``--against nnunet`` shows, for ``CMCPlannerNNUNet``, nnU-Net's own network of the same plan beside: on as
-many rows, and a whole step with the plan's batch.
+Labelled and unlabelled registered pairs of generated abdomens go through a trainer as in a training; if it labels scans
+whole, as in the second half, when they have labels. Every part is then run alone on the inputs that it had: forward and
+backward, time and the peak of memory above what was there. Its *floor* adds up, over its operators (none fused with
+another), the larger of their operations by the machine's rate for matrix products and of their bytes by the rate of a
+copy; *gap* is the time by that floor. ``whole step`` is the trainer's own, which a CPU loads for, too; on a GPU that is
+the work of other processes, and the step is shown with activations kept and computed twice. *Waits* are operators whose
+result the host must know before it goes on, which a GPU then makes it wait for, *operators* those that are started.
+With ``nnUNet_compile=1`` encoders and decoders are compiled. ``--against nnunet`` shows, for ``CMCPlannerNNUNet``,
+nnU-Net's own network of the same plan beside: on as many rows, and a whole step with the plan's batch.
 """
 
 import tempfile
@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
     arguments.add_argument("--trainer", default="CMCTrainer", help="CMCTrainerPaper, for example (%(default)s)")
-    arguments.add_argument("--batch", type=int, default=1, help="labelled pairs, and as many unlabelled")
+    arguments.add_argument("--batch", type=int, default=1, help="the plan's (%(default)s pairs)")
     arguments.add_argument("--against", choices=("nnunet",), help="show nnU-Net's network of the same plan, too")
     arguments.add_argument("--side", type=int, help="of the patch in voxels; the planner's, if not given")
     args = arguments.parse_args()
@@ -70,11 +70,12 @@ def main() -> None:
                 plans = workspace.plan(PLANNERS[name], side=args.side, batch_size=args.batch)
                 workspace.preprocess(plans)
                 trainer = workspace.trainer(plans, device, args.trainer)
-                loader, _ = trainer.get_dataloaders()
+                loader = loader_of(trainer)
+                unlabeled, replaced = trainer.recipe.unlabeled_pairs(trainer.batch_size)
             sides = " x ".join(map(str, trainer.configuration_manager.patch_size))
             parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
             print(
-                f"\n{name}, {args.trainer}: {args.batch} + {args.batch} pairs of {sides}, "
+                f"\n{name}, {args.trainer}: {args.batch - replaced} + {unlabeled} pairs of {sides}, "
                 f"{parameters / 1e6:.1f} M parameters"
             )
             print_table(HEADER, rows(trainer, loader, limits, args.repeats, device))
@@ -82,6 +83,16 @@ def main() -> None:
                 print_against(trainer, next(loader), args.repeats, device)
             if device.type == "cuda":
                 print_memory(trainer, next(loader))
+
+
+def loader_of(trainer: CMCTrainer):
+    """The training's loader, with labels of the unlabelled scans where the recipe makes them."""
+    if trainer.recipe.whole_scan_labels is None:
+        return trainer.get_dataloaders()[0]
+    trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+    trainer.current_epoch = trainer.num_epochs - 1
+    trainer.on_epoch_start()
+    return trainer.dataloader_train
 
 
 def print_memory(trainer: CMCTrainer, batch: dict) -> None:

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from nnunet_cmc.planners.base import BasePlanner, millimetres
 
 WORKERS = "nnUNet_n_proc_DA"
-ROWS = 3  # patches of a step for each of nnU-Net's: two views of the labelled ones, two of half as many unlabelled ones
+ROWS = 3  # patches of a step for each of nnU-Net's, at most: labelled ones in two views, half as many unlabelled in two
 
 
 class CMCPlannerNNUNet(BasePlanner):
@@ -202,11 +202,11 @@ def target_of_nnunet(gpu_memory_gb: float) -> float:
     """Compute the target that nnU-Net's planner needs, in GB, for a training of ours to stay within ``gpu_memory_gb``.
 
     nnU-Net estimates the memory of a patch from its network's feature maps and fits its batch b. Our step keeps the
-    activations of 3 b patches: b labelled pairs in two views, and half as many unlabelled ones in two. The teacher sees
-    the unlabelled ones without gradients, so each of its feature maps is freed by the next. Thus a third, and our
-    targets, three times nnU-Net's, give its own plans. Counted (``benchmarks/planned_memory.py``, and a test), these
-    patches keep 3.2 times what nnU-Net's keep, and the whole step with the teacher's weights stays within 0.8 of the
-    target.
+    activations of 3 b patches at most, those of a training with a teacher: b labelled pairs in two views, and half as
+    many unlabelled ones in two (2 b where these take the place of labelled ones). The teacher sees the unlabelled ones
+    without gradients, so each of its feature maps is freed by the next. Thus a third, and our targets, three times
+    nnU-Net's, give its own plans. Counted (``benchmarks/planned_memory.py``, and a test), these patches keep 3.2 times
+    what nnU-Net's keep, and the whole step with the teacher's weights stays within 0.8 of the target.
     """
     return gpu_memory_gb / ROWS
 
