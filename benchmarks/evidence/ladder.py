@@ -19,7 +19,7 @@ from pathlib import Path
 import records
 from experiment import Bench, dice_of, finish_all, mean_dice
 from sources import AMOS, ARRANGEMENTS, LGG, SOURCES, Source
-from systems import PARTS, STOCK_TRAINER, Profile, Reduced, Run, needs_registered, stock
+from systems import DEFAULT, PARTS, STOCK_TRAINER, Profile, Reduced, Run, needs_registered, stock
 from table import Results, markdown, mean_and_spread
 
 from nnunet_cmc.trainers.compared import COMPARED
@@ -93,7 +93,10 @@ def main() -> None:
 
 
 def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str], source: Source = LGG) -> str:
-    """Tabulate the validation Dice of each rung by input; of nnU-Net that of the model of this very input."""
+    """Tabulate the validation Dice of each rung by input; of nnU-Net that of the model of this very input.
+
+    Seeds have unlike subjects, so each row shows the default's mean on its seeds, too, if the default was run on them.
+    """
     rows = []
     for arrangement in arrangements:
         for rung in rungs:
@@ -102,9 +105,13 @@ def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str], s
                 at = Results([record for record in at.records if record["channels"] == record["test_input"]])
             if at.records:
                 cells = [mean_and_spread(at.where(test_input=given), "validation_dice") for given in source.inputs]
-                mean = at.mean_of_inputs("validation_dice", source)
-                rows.append([arrangement, rung, str(len(at.seeds)), *cells, mean])
-    return markdown(("arrangement", "trainer", "seeds", *source.inputs, "mean"), rows)
+                theirs = results.where(dataset=source.name, arrangement=arrangement, trainer=f"{DEFAULT}_cmcbudget")
+                default = Results([record for record in theirs.records if record["seed"] in at.seeds])
+                means = [each.mean_of_inputs("validation_dice", source) for each in (at, default)]
+                if default.seeds != at.seeds:
+                    means[1] = ""
+                rows.append([arrangement, rung, ", ".join(map(str, at.seeds)), *cells, *means])
+    return markdown(("arrangement", "trainer", "seeds", *source.inputs, "mean", f"{DEFAULT}'s, same seeds"), rows)
 
 
 def with_measured(page: str, results: Results) -> str:

@@ -7,6 +7,7 @@ The text around the tables is in results_text.md, which says where each table go
 
 import argparse
 import re
+import textwrap
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def page(file: Path) -> str:
         "provenance": provenance(results),
     }
     for name in ("headline", "longer", "gpu"):
-        parts |= {f"{name}_{part.__name__}": part(systems[name]) for part in (means, comparison, targets)}
+        parts |= {f"{name}_{part.__name__}": part(systems[name]) for part in (answer, means, comparison, targets)}
     text = (HERE / "results_text.md").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
 
@@ -118,6 +119,21 @@ def comparison(systems: Systems) -> str:
         if (found := differences(systems, arrangement, recipe))
     ]
     return markdown(("arrangement", f"{DEFAULT} less", *INPUTS), rows)
+
+
+def answer(systems: Systems) -> str:
+    """Say in a paragraph how many seeds were run, and by how much the default is ahead in the mean of the inputs."""
+    where = arrangements(systems)
+    if not where:
+        return "**Not run yet.**"
+    seeds = len(next(iter(systems.values())).seeds)
+    sentences = [f"{seeds} of {LGG.folds} seeds have been run, which test {20 * seeds} of the 100 subjects."]
+    for recipe, other in AGAINST.items():
+        found = {arrangement: differences(systems, arrangement, recipe) for arrangement in where}
+        ahead = [f"{its['mean'].mean:+.1f} points ({arrangement})" for arrangement, its in found.items() if its]
+        if ahead:
+            sentences.append(f"In the mean of the inputs `{DEFAULT}` less {other} is {', '.join(ahead)}.")
+    return textwrap.fill(f"**{' '.join(sentences)}** Which of these are more than chance is said below.", 120)
 
 
 def targets(systems: Systems) -> str:
