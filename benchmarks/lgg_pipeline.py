@@ -51,7 +51,7 @@ def main() -> None:
     run.command("plan_and_preprocess", "nnUNetv2_plan_and_preprocess", "-d", "950", "-pl", "CMCPlannerTiny",
                 "-fpe", "CMCFingerprintExtractor", "-c", "3d_fullres", "-npfp", "1", "-np", "1")  # fmt: skip
     run.train("train")
-    report = run.judge()
+    report = run.evaluate()
     trained = run.weights()
     run.poison_hidden_labels()
     run.train("train_with_garbage")
@@ -148,7 +148,7 @@ class Run:
             properties["class_locations"] = {1: np.argwhere(garbage)[:100]}
             write_pickle(properties, str(folder / f"{case}.pkl"))
 
-    def judge(self) -> dict:
+    def evaluate(self) -> dict:
         """Predict the test subjects with both sequences and with each alone; Dice on their own grids."""
         reference = self.args.output / "reference"
         for subject in self.test_subjects:

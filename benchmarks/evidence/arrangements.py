@@ -185,11 +185,11 @@ def put_cases(
     cases: Path,
     references: Path,
 ) -> None:
-    """New cases for nnUNetv2_predict, and the labels to judge them by.
+    """New cases for nnUNetv2_predict, and the labels to evaluate them by.
 
     Args:
-        moved: whether the second modality is the moved one. Alone it is judged by its own label, which moved with it;
-            otherwise the label of the first counts.
+        moved: whether the second modality is the moved one. Alone it is evaluated on its own label, which moved with
+            it; otherwise the label of the first counts.
         given: key of :attr:`Source.inputs`, the modalities that are there.
         channels: what the model was trained on: "both" or a modality. A stock model of both, "stacked", has to be
             given a volume of zeros for what is not there.

@@ -54,11 +54,11 @@ class Bench:
             folder.mkdir(parents=True, exist_ok=True)
 
     def finish(self, run: Run) -> list[dict]:
-        """Train, predict, judge, and return the run's records."""
+        """Train, predict, evaluate, and return the run's records."""
         done = self.work / "records" / f"{run.key}.json"
         if not done.is_file():
             seconds = self.train(run)
-            found = [self.judge(run, given, seconds) for given in run.inputs]
+            found = [self.evaluate(run, given, seconds) for given in run.inputs]
             done.parent.mkdir(exist_ok=True)
             write_json(done, found)
         return json.loads(done.read_text())
@@ -140,13 +140,13 @@ class Bench:
             "-c", CONFIGURATION, "-np", 1,
         )  # fmt: skip
 
-    def judge(self, run: Run, given: str, seconds: float) -> dict:
+    def evaluate(self, run: Run, given: str, seconds: float) -> dict:
         """Predict with the modalities ``given``: test and validation subjects, and unlabelled ones of the training."""
         seen = self.subjects.unlabeled(run.labels)[: self.profile.transductive]
         groups = {"test": self.subjects.test, "validation": self.subjects.validation, "transductive": seen}
         everybody = [subject for group in groups.values() for subject in group]
-        judged = self.judge_subjects(run, given, everybody)
-        by_group = {group: [judged[subject] for subject in members] for group, members in groups.items()}
+        evaluated = self.evaluate_subjects(run, given, everybody)
+        by_group = {group: [evaluated[subject] for subject in members] for group, members in groups.items()}
         return self.describe(run, given, seconds) | {
             "dice": mean_dice(by_group["test"]),
             "assd": mean_assd(by_group["test"]),
@@ -163,8 +163,8 @@ class Bench:
             "seconds": round(seconds), "device": device_name(self.profile.device), "commit": commit(),
         }  # fmt: skip
 
-    def judge_subjects(self, run: Run, given: str, chosen: list[str]) -> dict[str, CaseResult]:
-        """Predict these subjects with the modalities ``given``, and judge each by its label."""
+    def evaluate_subjects(self, run: Run, given: str, chosen: list[str]) -> dict[str, CaseResult]:
+        """Predict these subjects with the modalities ``given``, and evaluate each by its label."""
         cases, references, predictions = (
             self.work / part / run.key / given for part in ("cases", "references", "predictions")
         )
@@ -173,10 +173,10 @@ class Bench:
         self.predict(run, cases, predictions, f"{run.key}-predict-{given}")
         dataset_json = json.loads((self.raw(run) / "dataset.json").read_text())
         dataset_json.pop("cmc", None)  # names the training's cases, not these
-        judged = evaluate_folder(references, predictions, dataset_json, progress=False).cases
+        evaluated = evaluate_folder(references, predictions, dataset_json, progress=False).cases
         shutil.rmtree(cases)
         shutil.rmtree(references)
-        return {case.case: case for case in judged}
+        return {case.case: case for case in evaluated}
 
     def predict(self, run: Run, cases: Path, predictions: Path, log: str) -> None:
         """Predict with the final checkpoint, without test-time mirroring."""

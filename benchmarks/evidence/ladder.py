@@ -1,4 +1,4 @@
-"""From separate networks to CMCTrainer, a part at a time, judged by the validation subjects: no test subject is seen.
+"""From separate networks to CMCTrainer, a part at a time, on the validation subjects: no test subject is seen.
 
     python benchmarks/evidence/ladder.py --data FOLDER --work FOLDER [--seeds 3] [--arrangements unpaired registered]
         [--rungs CMCTrainer_supervised CMCTrainer ...] [--jobs 2] [--iterations 300]
@@ -29,18 +29,19 @@ PAGE = records.FILE.with_name("comparison.md")
 START, END = "<!-- measured: made by benchmarks/evidence/ladder.py -->\n", "<!-- end of measured -->"
 EPOCHS = 10
 HEADINGS = {
-    LGG.name: "FLAIR and T1post of gliomas (TCGA-LGG) at 5 mm, 8 subjects labelled and 64 not, 8 judged:",
-    AMOS.name: "CT and MR made over label maps of AMOS, six organs, at 8 mm, 4 subjects labelled and 16 not, 4 judged:",
+    LGG.name: "FLAIR and T1post of gliomas (TCGA-LGG) at 5 mm, 8 subjects labelled and 64 not, 8 for validation:",
+    AMOS.name: "CT and MR made over label maps of AMOS, six organs, at 8 mm, 4 subjects labelled and 16 not, "
+    "4 for validation:",
 }
 
 
 class ValidationBench(Bench):
-    """Judges by the validation subjects alone."""
+    """Evaluates on the validation subjects alone."""
 
-    def judge(self, run: Run, given: str, seconds: float) -> dict:
+    def evaluate(self, run: Run, given: str, seconds: float) -> dict:
         """Predict them with the modalities ``given``."""
-        judged = self.judge_subjects(run, given, self.subjects.validation)
-        cases = [judged[subject] for subject in self.subjects.validation]
+        evaluated = self.evaluate_subjects(run, given, self.subjects.validation)
+        cases = [evaluated[subject] for subject in self.subjects.validation]
         return self.describe(run, given, seconds) | {
             "validation_dice": mean_dice(cases),
             "validation_by_subject": dict(zip(self.subjects.validation, dice_of(cases), strict=True)),

@@ -1,4 +1,4 @@
-"""Train, predict and judge all that docs/results.md needs, and write the page.
+"""Train, predict and evaluate all that docs/results.md needs, and write the page.
 
     python benchmarks/evidence/run.py --data FOLDER --amos FOLDER --work FOLDER [--jobs 2]
         [--tables headline parts ...] [--seeds 5] [--profile gpu]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nnunet_cmc.commands.compared_systems import System
     from nnunet_cmc.commands.comparison_runs import Settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
-    from nnunet_cmc.evaluation.judged_cases import JudgedCases
+    from nnunet_cmc.evaluation.evaluated_cases import EvaluatedCases
     from nnunet_cmc.evaluation.paired_statistics import Comparison
 
 HELP = "train, predict and evaluate several trainers on one dataset, and test their differences"
@@ -70,10 +70,10 @@ def run(args: argparse.Namespace) -> Outcome:
     require_writable(output)
     settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
     _resume(settings, output)
-    judged, what = _judged_cases(raw, folds, description, output)
+    evaluated, what = _evaluated_cases(raw, folds, description, output)
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
-    runs = [Run(s, f, judged[f].images, folder) for (s, f), folder in predictions.items()]
+    runs = [Run(s, f, evaluated[f].images, folder) for (s, f), folder in predictions.items()]
     print(f"{what}\nEverything but the trained models goes to {output}.\n\n{plan_text(runs, args.jobs)}\n", flush=True)
     runner = Runner(settings, output / "logs", args.jobs)
     failures = runner.run(runs)
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> Outcome:
             f"No system has numbers to compare, such as {name}, {reason.rstrip('.')}: correct that, or name others in "
             "--trainers."
         )
-    comparison = _compare([s for s in systems if s.name not in missing], judged, predictions, args, missing, what)
-    written = _write(comparison, judged, output, processes_of(args))
+    comparison = _compare([s for s in systems if s.name not in missing], evaluated, predictions, args, missing, what)
+    written = _write(comparison, evaluated, output, processes_of(args))
     print(f"\n{to_markdown(comparison)}")
     outcome = Outcome(comparison.as_json(), written)
     if crashed := [run for run, error in failures.items() if error.refusal is None]:
@@ -106,23 +106,25 @@ def _folds(args: argparse.Namespace) -> list[str]:
     return folds
 
 
-def _judged_cases(
+def _evaluated_cases(
     raw: Path, folds: Sequence[str], description: "DatasetDescription", output: Path
-) -> tuple[dict[str, "JudgedCases"], str]:
+) -> tuple[dict[str, "EvaluatedCases"], str]:
     """Prepare the cases that each fold is evaluated on, and say which they are."""
-    from nnunet_cmc.evaluation.judged_cases import labeled_test_cases, lay_out, validation_cases
+    from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, validation_cases
 
     modalities = "from each modality alone and from all that the case has"
     if test := labeled_test_cases(raw, description):
-        judged = dict.fromkeys(folds, lay_out(test, description, output / "cases" / "test"))
+        evaluated = dict.fromkeys(folds, lay_out(test, description, output / "cases" / "test"))
         models = f"{'the model of fold' if len(folds) == 1 else 'each model of the folds'} {', '.join(folds)}"
-        return judged, (
+        return evaluated, (
             f"Evaluated on the {len(test)} test cases of {raw / 'labelsTs'}, which {models} predicts {modalities}."
         )
     of_folds = {fold: validation_cases(raw, fold) for fold in folds}
-    judged = {fold: lay_out(cases, description, output / "cases" / f"fold_{fold}") for fold, cases in of_folds.items()}
+    evaluated = {
+        fold: lay_out(cases, description, output / "cases" / f"fold_{fold}") for fold, cases in of_folds.items()
+    }
     number = ", ".join(f"fold {fold}: {len(cases)}" for fold, cases in of_folds.items())
-    return judged, (
+    return evaluated, (
         f"Evaluated on validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "
         "Trainings of this package weigh the modalities by patches of them: the numbers are slightly optimistic."
     )
@@ -145,14 +147,14 @@ def _resume(settings: "Settings", output: Path) -> None:
 
 def _compare(
     systems: Sequence["System"],
-    judged: Mapping[str, "JudgedCases"],
+    evaluated: Mapping[str, "EvaluatedCases"],
     predictions: Mapping[tuple["System", str], Path],
     args: argparse.Namespace,
     missing: Mapping[str, str],
     what: str,
 ) -> "Comparison":
+    from nnunet_cmc.evaluation.evaluated_cases import name_in, pool
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
-    from nnunet_cmc.evaluation.judged_cases import name_in, pool
     from nnunet_cmc.evaluation.paired_statistics import Comparison
 
     processes = processes_of(args)
@@ -161,20 +163,22 @@ def _compare(
         print(f"Evaluating {system.name}", flush=True)
         of_folds = {
             fold: evaluate_folder(cases.labels, predictions[system, fold], cases.description, processes)
-            for fold, cases in judged.items()
+            for fold, cases in evaluated.items()
         }
         evaluations[system.name] = pool(of_folds)
     subjects = {
-        name_in(judged, case, fold): subject
-        for fold, cases in judged.items()
+        name_in(evaluated, case, fold): subject
+        for fold, cases in evaluated.items()
         for case, subject in cases.description.subjects.items()
     }
     return Comparison(evaluations, subjects, missing=missing, remarks=[what])
 
 
-def _write(comparison: "Comparison", judged: Mapping[str, "JudgedCases"], output: Path, processes: int) -> list[Path]:
+def _write(
+    comparison: "Comparison", evaluated: Mapping[str, "EvaluatedCases"], output: Path, processes: int
+) -> list[Path]:
+    from nnunet_cmc.evaluation.evaluated_cases import name_in
     from nnunet_cmc.evaluation.folder_evaluation import label_maps
-    from nnunet_cmc.evaluation.judged_cases import name_in
     from nnunet_cmc.evaluation.metrics import METRICS
     from nnunet_cmc.evaluation.paper_table import save_comparison
     from nnunet_cmc.evaluation.report import find_scans, save_report
@@ -184,8 +188,8 @@ def _write(comparison: "Comparison", judged: Mapping[str, "JudgedCases"], output
     table = output / "comparison.csv"
     save_csv(comparison.table, ["prediction", "subject", "case", "modalities", "class"], METRICS, table)
     scans = {
-        name_in(judged, case, fold): files
-        for fold, cases in judged.items()
+        name_in(evaluated, case, fold): files
+        for fold, cases in evaluated.items()
         for case, files in find_scans(
             cases.images, cases.description, label_maps(cases.labels, cases.description.file_ending)
         ).items()

@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> Outcome:
         if evaluation.without_reference:
             cases = ", ".join(evaluation.without_reference)
             print(f"\n{name}: predicted, but without a reference and not evaluated: {cases}.")
-    unjudged = {name: one.without_reference for name, one in evaluations.items()}
-    return Outcome({**comparison.as_json(), "without_reference": unjudged}, written)
+    unevaluated = {name: one.without_reference for name, one in evaluations.items()}
+    return Outcome({**comparison.as_json(), "without_reference": unevaluated}, written)
 
 
 def _named_folders(arguments: list[str], option: str = "-p") -> dict[str, str]:

@@ -69,9 +69,9 @@ def notes(comparison: Comparison) -> list[str]:
     fewer = []
     for group, column in product(comparison.groups, comparison.classes):
         every = len(counts.of_group(group))
-        judged = sorted({comparison.cells[name, group, "Dice", column].n for name in comparison.names})
-        if judged[0] < every:
-            ends = " to ".join(map(str, dict.fromkeys((judged[0], judged[-1]))))
+        evaluated = sorted({comparison.cells[name, group, "Dice", column].n for name in comparison.names})
+        if evaluated[0] < every:
+            ends = " to ".join(map(str, dict.fromkeys((evaluated[0], evaluated[-1]))))
             fewer.append(f"{group} {column} is in {ends} of {every}")
     if fewer:
         lines.append(

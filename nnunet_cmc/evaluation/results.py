@@ -53,7 +53,7 @@ class Evaluation:
         classes: name and label of each foreground class, in the order of ``dataset.json``.
         tolerance: of NSD, in mm.
         cases: sorted by name.
-        without_reference: predicted cases that have no reference and were not judged.
+        without_reference: predicted cases that have no reference and were not evaluated.
     """
 
     classes: dict[str, Label]

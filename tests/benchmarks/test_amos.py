@@ -29,7 +29,7 @@ def test_subjects_of_label_maps(tmp_path, monkeypatch):
         )
         assert ct.shape == mr.shape == labels.shape
         assert set(np.unique(labels)) == {0, 1, 4}, (
-            "numbered without gaps, as the converter does, or predictions are judged wrongly"
+            "numbered without gaps, as the converter does, or predictions are evaluated wrongly"
         )
         assert 0.6 < (labels == 4).sum() * amos.SPACING**3 / (125 * 8**3) < 1.5  # mm3, stretched by up to 10 % an axis
         assert ct[labels == 1].mean() - ct[labels == 4].mean() > 10

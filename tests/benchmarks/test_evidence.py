@@ -240,7 +240,7 @@ class Untrained(Bench):
     def _preprocess(self, run):
         (self.folders["preprocessed"] / self._name(run)).mkdir()
 
-    def judge(self, run, given, seconds):
+    def evaluate(self, run, given, seconds):
         return run.description | {"test_input": given, "seconds": seconds}
 
     def command(self, log, name, *arguments, seed=0):

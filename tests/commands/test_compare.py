@@ -100,7 +100,7 @@ def compare(tmp_path, *trainers, folds=("0",), more=()):
     return main(["compare", *trained, "-o", str(tmp_path / "out"), *more])
 
 
-def test_trains_predicts_judges_and_does_nothing_twice(nnunet, tmp_path, capsys):
+def test_trains_predicts_evaluates_and_does_nothing_twice(nnunet, tmp_path, capsys):
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "Evaluated on validation cases (fold 0: 3), since there are no labelled test cases" in printed

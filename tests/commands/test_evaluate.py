@@ -129,7 +129,7 @@ def test_every_folder_is_looked_at_before_the_long_part(folders, monkeypatch):
     shutil.copytree(folders / "prediction", folders / "other")
     (folders / "other" / "b.nii.gz").unlink()
     monkeypatch.setattr(
-        "nnunet_cmc.evaluation.folder_evaluation.evaluate_folder", lambda *_: pytest.fail("it was judged")
+        "nnunet_cmc.evaluation.folder_evaluation.evaluate_folder", lambda *_: pytest.fail("it was evaluated")
     )
     with pytest.raises(ValueError, match=r"other lacks the predictions of 1 of 2 reference cases: b;"):
         compare(folders, str(folders / "prediction"), str(folders / "other"), more=("-o", str(folders / "out")))

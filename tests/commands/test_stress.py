@@ -18,7 +18,7 @@ def stress(dataset, output, *more):
     return main(["stress", *map(str, arguments), "-device", "cpu", *more])
 
 
-def test_predicts_judges_and_draws(dataset, tmp_path, capsys):
+def test_predicts_evaluates_and_draws(dataset, tmp_path, capsys):
     output = tmp_path / "out"
     assert stress(dataset, output) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A tiny dataset of four cases in two modalities, with references and predictions to judge."""
+"""A tiny dataset of four cases in two modalities, with references and predictions to evaluate."""
 
 from functools import partial
 

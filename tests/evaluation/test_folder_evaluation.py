@@ -9,7 +9,7 @@ from nnunet_cmc.evaluation.folder_evaluation import NOT_STATED, classes_of, eval
 from nnunet_cmc.evaluation.metrics import compute_metrics
 
 
-def test_every_case_and_class_is_judged_at_its_own_spacing(folders, dataset_json, blocks):
+def test_every_case_and_class_is_evaluated_at_its_own_spacing(folders, dataset_json, blocks):
     evaluation = evaluate_folder(*folders, dataset_json)
     assert [(case.case, case.modalities) for case in evaluation.cases] == [
         ("a", "CT"), ("b", "MR"), ("c", "CT+MR"), ("d", "CT")

@@ -32,9 +32,9 @@ def test_dice_in_percent_and_distances_in_mm():
 def test_classes_that_are_named_as_their_mean(folders, dataset_json, tmp_path):
     dataset_json["labels"] = {"background": 0, "average": 1, "average of all": 2}
     reference, prediction = folders
-    judged = evaluate_folder(reference, prediction, dataset_json)
-    first, second = (judged.statistic(name, "Dice", "CT").mean for name in judged.classes)
-    both = Comparison({"a": judged, "b": judged}, {case: case for case in "abcd"})
+    evaluated = evaluate_folder(reference, prediction, dataset_json)
+    first, second = (evaluated.statistic(name, "Dice", "CT").mean for name in evaluated.classes)
+    both = Comparison({"a": evaluated, "b": evaluated}, {case: case for case in "abcd"})
     columns = ["average", "average of all", "average of all of all"]
     expected = dict(zip(columns, (first, second, (first + second) / 2), strict=True))
     assert first > second > 0
@@ -82,7 +82,7 @@ def test_markdown_has_a_row_per_prediction_and_a_column_per_modality_and_class(c
     assert "† undefined in cases" in to_markdown(comparison)
 
 
-def test_says_in_how_many_cases_a_class_is_judged(comparison, folders, dataset_json):
+def test_says_in_how_many_cases_a_class_is_evaluated(comparison, folders, dataset_json):
     note = "Where neither reference nor prediction has a class, it is not evaluated: MR spleen is in {} of 1 cases."
     assert note.format(0) in to_markdown(comparison)
     assert "% " + note.format(0) in to_latex(comparison)

@@ -172,8 +172,8 @@ def test_json_is_json_where_numbers_are_undefined(tmp_path):
 def test_figure_of_a_class_that_is_named_as_the_mean():
     mask = np.ones(1, bool)
     case = CaseResult("a", "CT+MR", "r", "p", dict.fromkeys(("average", "ball"), compute_metrics(mask, mask, [1.0])))
-    judged = Evaluation({"average": 1, "ball": 2}, 2.0, [case], [])
-    figure = _missing(summarize(dict.fromkeys(conditions(["CT", "MR"])[:3], judged), ["CT", "MR"]))
+    evaluated = Evaluation({"average": 1, "ball": 2}, 2.0, [case], [])
+    figure = _missing(summarize(dict.fromkeys(conditions(["CT", "MR"])[:3], evaluated), ["CT", "MR"]))
     assert figure.axes[0].get_legend_handles_labels()[1] == ["average", "ball", "average of all"]
 
 

@@ -9,7 +9,7 @@ import torch
 from nnunet_cmc.trainers.registry import trainer_class
 
 
-def test_only_validation_cases_are_judged(in_tiny, tmp_path, monkeypatch):
+def test_only_validation_cases_are_evaluated(in_tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     plans, dataset_json = (
         json.loads((in_tiny.preprocessed / f"{name}.json").read_text()) for name in ("CMCNNUNetSmallPlans", "dataset")
@@ -23,5 +23,5 @@ def test_only_validation_cases_are_judged(in_tiny, tmp_path, monkeypatch):
         (folder / name).write_text("of the split before")
     trainer.perform_actual_validation()
     assert sorted(os.listdir(folder)) == ["c.nii.gz", "d.nii.gz", "d.npz", "notes.txt", "summary.json"]
-    judged = json.loads((folder / "summary.json").read_text())["metric_per_case"]
-    assert sorted(Path(case["prediction_file"]).name for case in judged) == ["c.nii.gz", "d.nii.gz"]
+    evaluated = json.loads((folder / "summary.json").read_text())["metric_per_case"]
+    assert sorted(Path(case["prediction_file"]).name for case in evaluated) == ["c.nii.gz", "d.nii.gz"]

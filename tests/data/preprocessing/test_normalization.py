@@ -62,7 +62,7 @@ def test_a_constant_channel_is_finite(scheme, value):
 
 
 @pytest.mark.parametrize("scheme", ["PositiveZScoreNormalization", "PercentileNormalization"])
-def test_a_channel_without_positive_voxels_is_judged_by_all(scheme, ct):
+def test_a_channel_without_positive_voxels_is_normalized_by_all(scheme, ct):
     image = -np.abs(ct)
     image[0, 0, 0] = 1
     result = run(scheme, image)

@@ -1,4 +1,4 @@
-"""What is shown of the cases that systems are judged by."""
+"""What is shown of the cases that systems are evaluated on."""
 
 import json
 
@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.raw_case import read_case, shown_channels
-from nnunet_cmc.evaluation.judged_cases import labeled_test_cases, lay_out, pool, validation_cases
+from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, pool, validation_cases
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
 VOLUME = np.arange(1.0, 28.0, dtype=np.float32).reshape(3, 3, 3)
@@ -35,18 +35,18 @@ def description(raw, **cmc):
 def test_each_modality_alone_and_all_of_a_case(raw, tmp_path, write_volume):
     (raw / "splits_final.json").write_text(json.dumps([{"train": [], "val": []}, {"train": ["c"], "val": ["a", "b"]}]))
     dataset = description(raw, subjects={"a": "patient"})
-    judged = lay_out(validation_cases(raw, "1"), dataset, tmp_path / "out")
+    evaluated = lay_out(validation_cases(raw, "1"), dataset, tmp_path / "out")
     shown = {"a_CT": (0,), "a_MR": (1,), "a_CT+MR": (0, 1), "b_MR": (1,)}
-    assert judged.description.present_channels == shown
-    assert {name: judged.description.subject_of(name) for name in shown} == {
+    assert evaluated.description.present_channels == shown
+    assert {name: evaluated.description.subject_of(name) for name in shown} == {
         "a_CT": "patient", "a_MR": "patient", "a_CT+MR": "patient", "b_MR": "b",
     }  # fmt: skip
-    files = [judged.images / f"{name}_{channel:04d}.nii.gz" for name in shown for channel in (0, 1)]
-    assert sorted(judged.images.iterdir()) == sorted(files), "stock nnU-Net needs a file of every channel"
+    files = [evaluated.images / f"{name}_{channel:04d}.nii.gz" for name in shown for channel in (0, 1)]
+    assert sorted(evaluated.images.iterdir()) == sorted(files), "stock nnU-Net needs a file of every channel"
     for name, channels in shown.items():
         data, _ = read_case([str(file) for file in files if file.name[:-12] == name], dataset)
         assert shown_channels(data) == list(channels)
-        label = sitk.GetArrayFromImage(sitk.ReadImage(str(judged.labels / f"{name}.nii.gz")))
+        label = sitk.GetArrayFromImage(sitk.ReadImage(str(evaluated.labels / f"{name}.nii.gz")))
         assert np.array_equal(label, LABEL)
     np.testing.assert_array_equal(read_case([str(file) for file in files[4:6]], dataset)[0], [VOLUME, 2 * VOLUME])
 
@@ -65,16 +65,16 @@ def test_test_cases_are_those_with_labels(raw, tmp_path, write_volume):
 def test_a_folder_is_taken_again_for_the_same_cases_only(raw, tmp_path, write_volume):
     write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
     cases = labeled_test_cases(raw, description(raw))
-    judged = lay_out(cases, description(raw), tmp_path / "out")
-    before = {file: file.lstat().st_mtime_ns for file in judged.images.iterdir()}
-    assert lay_out(cases, description(raw), tmp_path / "out") == judged
-    assert {file: file.lstat().st_mtime_ns for file in judged.images.iterdir()} == before
+    evaluated = lay_out(cases, description(raw), tmp_path / "out")
+    before = {file: file.lstat().st_mtime_ns for file in evaluated.images.iterdir()}
+    assert lay_out(cases, description(raw), tmp_path / "out") == evaluated
+    assert {file: file.lstat().st_mtime_ns for file in evaluated.images.iterdir()} == before
     more = {**cases, "z": cases["x"]}
     with pytest.raises(ValueError, match="out holds other cases than are to be evaluated now: name another folder"):
         lay_out(more, description(raw), tmp_path / "out")
 
 
-def test_what_cannot_be_judged(raw, tmp_path, write_volume):
+def test_what_cannot_be_evaluated(raw, tmp_path, write_volume):
     with pytest.raises(ValueError, match="fold 0 no validation cases of its own to evaluate on instead: make folds"):
         validation_cases(raw, "0")
     (raw / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["gone"]}]))

@@ -25,7 +25,7 @@ Labeled = dict[str, tuple[list[str], Path]]  # case -> files of its scans, and i
 
 
 @dataclass(frozen=True)
-class JudgedCases:
+class EvaluatedCases:
     """A folder of what is shown of labelled cases.
 
     Attributes:
@@ -73,7 +73,7 @@ def validation_cases(raw: Path, fold: str) -> Labeled:
     return {case: (files[case]["images"], Path(files[case]["label"])) for case in cases}
 
 
-def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathLike) -> JudgedCases:
+def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathLike) -> EvaluatedCases:
     """Write what is shown of the cases to ``folder``, unless it is there.
 
     Raises:
@@ -113,7 +113,7 @@ def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathL
         subjects={name: description.subject_of(case) for name, (case, _) in shown.items()},
         listed_files=None,
     )
-    return JudgedCases(folder / "images", folder / "labels", own)
+    return EvaluatedCases(folder / "images", folder / "labels", own)
 
 
 def pool(of_folds: Mapping[str, Evaluation]) -> Evaluation:
