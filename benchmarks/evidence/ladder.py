@@ -1,4 +1,4 @@
-"""From separate networks to CMCTrainer, a part at a time, on the validation subjects: no test subject is seen.
+"""From separate networks to CMCTrainer, a part at a time, without a test subject.
 
     python benchmarks/evidence/ladder.py --data FOLDER --work FOLDER [--seeds 3] [--arrangements unpaired registered]
         [--rungs CMCTrainer_supervised CMCTrainer ...] [--jobs 2] [--iterations 300]
@@ -7,8 +7,10 @@
 FOLDER of the data is that of run.py or, for that other source, what amos.py made. A seed's labelled, unlabelled and
 validation subjects are those of run.py, too. All trainings have nnU-Net's plan at one spacing, and the same width,
 patch and batch; nnU-Net's own trainer trains a model for each input. Every finished run adds its records to
-docs/ladder.json; give the same command again after an interruption. Prints a table in Markdown: Dice in percent, mean
-and spread over seeds. docs/comparison.md gets the tables of all records that there are.
+docs/ladder.json; give the same command again after an interruption. The validation subjects are few, so the unlabelled
+ones are predicted, too, and compared with their labels, which no training has read, though it may have seen the scans:
+*hidden*. Prints a table in Markdown: Dice in percent, mean and spread over seeds. docs/comparison.md gets the tables of
+all records that there are.
 """
 
 import argparse
@@ -36,15 +38,17 @@ HEADINGS = {
 
 
 class ValidationBench(Bench):
-    """Evaluates on the validation subjects alone."""
+    """Evaluates on the validation subjects and, by their hidden labels, on the unlabelled ones."""
 
     def evaluate(self, run: Run, given: str, seconds: float) -> dict:
         """Predict them with the modalities ``given``."""
-        evaluated = self.evaluate_subjects(run, given, self.subjects.validation)
-        cases = [evaluated[subject] for subject in self.subjects.validation]
+        validation, unlabeled = self.subjects.validation, self.subjects.unlabeled(run.labels)
+        evaluated = self.evaluate_subjects(run, given, [*validation, *unlabeled])
+        cases = [evaluated[subject] for subject in validation]
         return self.describe(run, given, seconds) | {
             "validation_dice": mean_dice(cases),
-            "validation_by_subject": dict(zip(self.subjects.validation, dice_of(cases), strict=True)),
+            "validation_by_subject": dict(zip(validation, dice_of(cases), strict=True)),
+            "hidden_dice": mean_dice([evaluated[subject] for subject in unlabeled]),
         }
 
 
@@ -111,8 +115,12 @@ def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str], s
                 means = [each.mean_of_inputs("validation_dice", source) for each in (at, default)]
                 if default.seeds != at.seeds:
                     means[1] = ""
-                rows.append([arrangement, rung, ", ".join(map(str, at.seeds)), *cells, *means])
-    return markdown(("arrangement", "trainer", "seeds", *source.inputs, "mean", f"{DEFAULT}'s, same seeds"), rows)
+                hidden = at.mean_of_inputs("hidden_dice", source) if all("hidden_dice" in r for r in at.records) else ""
+                rows.append([arrangement, rung, ", ".join(map(str, at.seeds)), *cells, *means, hidden])
+    header = ("arrangement", "trainer", "seeds", *source.inputs, "mean", f"{DEFAULT}'s, same seeds", "hidden, mean")
+    if not any(row[-1] for row in rows):  # of earlier records
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    return markdown(header, rows)
 
 
 def with_measured(page: str, results: Results) -> str:

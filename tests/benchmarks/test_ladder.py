@@ -30,6 +30,9 @@ def test_the_ladder_s_table():
     fewer = [record for record in records if record["trainer"] != "CMCTrainer_cmcbudget" or record["seed"] == 1]
     rows = ladder.table(Results(fewer), ["registered"], ["nnUNetTrainer", "CMCTrainer"]).splitlines()
     assert [row.split(" | ")[-1] for row in rows[2:]] == [" |", "30.7 |"], "not on all of nnU-Net's seeds"
+    hidden = [record | {"hidden_dice": record["validation_dice"] + 3} for record in records]
+    rows = ladder.table(Results(hidden), ["registered"], ["CMCTrainer"]).splitlines()
+    assert rows[2].endswith("| 30.3 | 30.3 | 33.3 |")
 
 
 def test_the_page_on_the_systems_has_the_records():
