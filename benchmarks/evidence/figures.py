@@ -13,9 +13,10 @@ def headline(systems: Systems) -> Figure:
     """Draw the Dice of the default and of the better nnU-Net for each arrangement and input; a dot is a seed."""
     profile = profile_of(systems)
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(ARRANGEMENTS), sharey=True)
+    shown = [arrangement for arrangement in ARRANGEMENTS if any(run.arrangement == arrangement for run in systems)]
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     drawn = {}
-    for axis, arrangement in zip(axes, ARRANGEMENTS, strict=True):
+    for axis, arrangement in zip(axes, shown, strict=True):
         for place, given in enumerate(LGG.inputs):
             bars = {}
             for name, recipe, color in (

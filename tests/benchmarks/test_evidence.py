@@ -372,7 +372,7 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     assert "{{" not in text
     assert "*Not run yet.*" not in text
     assert len(text.splitlines()) <= 250
-    assert "**5 of 5 seeds have been run, which test 100 of the 100 subjects." in text
+    assert "**Run so far: 5 of 5 seeds, which test 100 of the 100 subjects." in text
     assert "`CMCTrainer` less nnU-Net is +17.0 points (registered), +17.0 points (unpaired)" in text.replace("\n", " ")
     assert "| registered | CMCTrainer | 5 | 62.0 ± 1.6 | 57.0 ± 1.6 | 62.0 ± 1.6 | 60.3 | 1.0 |" in text
     assert "| unpaired | nnU-Net, each alone, pseudo-labels twice | 5 | 62.0 ± 0.0 | 42.0 ± 0.0 |  |  | 1.0 |" in text
