@@ -190,8 +190,9 @@ class Recipe:
         """Return how many unlabelled pairs a batch has, and the place of how many labelled ones they take."""
         if self.whole_scan_labels is None:
             return max(1, round(self.unlabeled_share * batch_size)), 0
-        pairs = max(1, round(self.whole_scan_labels.share * batch_size))
-        return pairs, min(pairs, batch_size - 1)
+        replaceable = batch_size - 1
+        pairs = max(1, min(replaceable, round(self.whole_scan_labels.share * batch_size)))
+        return pairs, min(pairs, replaceable)
 
     @property
     def pseudo_labels(self) -> bool:

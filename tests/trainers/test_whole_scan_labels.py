@@ -222,6 +222,20 @@ def test_rounds_rise_within_the_training(at):
         WholeScanLabels(at)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+def test_a_share_of_a_batch_is_neither_nothing_nor_all(share):
+    with pytest.raises(ValueError, match="of a batch is impossible: give one between 0 and 1"):
+        WholeScanLabels(share=share)
+
+
+@given(share=st.floats(0.01, 0.99), batch_size=st.integers(2, 20))
+def test_a_batch_stays_as_large_and_keeps_a_labelled_pair(share, batch_size):
+    pairs, replaced = replace(WHOLE, whole_scan_labels=WholeScanLabels(share=share)).unlabeled_pairs(batch_size)
+    assert pairs == replaced
+    assert 1 <= pairs < batch_size
+    assert abs(pairs - share * batch_size) <= 1
+
+
 def test_rounds_are_due_from_their_share_of_the_epochs_on():
     labels = WholeScanLabels((1 / 3, 2 / 3))
     assert [labels.rounds_before(epoch, 6) for epoch in range(6)] == [0, 0, 1, 1, 2, 2]
