@@ -384,6 +384,19 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     assert (tmp_path / "results.png").is_file()
 
 
+def test_one_seed_leaves_the_targets_open():
+    """However far ahead the default is on its subjects."""
+    rows = []
+    for run in (run for run in TABLES["headline"] if run.seed == 0):
+        dice = 50.0 if run.stock else 80.0
+        rows += [record for given in run.inputs for record in records_of(run, [dice + 1, dice - 1], given)]
+    text = report.targets(report.by_system(Results(rows), TABLES["headline"]))
+    assert text.count("open: ") == 5 * 3
+    assert "open: one seed (+30.0 [" in text
+    assert "met: " not in text
+    assert "missed" not in text
+
+
 def test_a_page_without_records_says_so(tmp_path):
     report.write(tmp_path / "results.json")
     text = (tmp_path / "results.md").read_text()
