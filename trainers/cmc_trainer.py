@@ -19,6 +19,7 @@ from nnunet_cmc.networks.changes import build_changed
 from nnunet_cmc.networks.combination import ByReliability
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
+from nnunet_cmc.trainers.moving_average import MovingAverage, momentum_of
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.reporting_trainer import ReportingTrainer
@@ -82,7 +83,7 @@ class CMCTrainer(ReportingTrainer):
         return False  # which encoders run depends on the data: the network as a whole has no fixed graph
 
     def initialize(self) -> None:
-        """Initialize as nnU-Net does, and build the recipe's terms and teacher; ``nnUNet_compile=1`` compiles."""
+        """Initialize as nnU-Net does, and build the recipe's terms and average; ``nnUNet_compile=1`` compiles."""
         super().initialize()
         names = self.description.modalities
         terms = [term.name for term in self.recipe.terms]
@@ -105,13 +106,26 @@ class CMCTrainer(ReportingTrainer):
         )
         self.terms = nn.ModuleDict({term.name: term.build(setting) for term in self.recipe.terms}).to(self.device)
         self.loss = self.terms[Supervised.name].loss  # what nnU-Net validates with
-        iterations = self.num_epochs * self.num_iterations_per_epoch
-        self.teacher = MeanTeacher(self.bare_network, self.recipe.teacher, iterations) if self.recipe.teacher else None
+        self.average = self._build_average()
         if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
             torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
-            for network in filter(None, (self.bare_network, self.teacher)):
+            for network in filter(None, (self.bare_network, self.average)):
                 for each in (module for module in network.modules() if isinstance(module, CMCNet)):  # a peer, too
                     each.compile_parts()
+
+    def _build_average(self) -> MovingAverage | None:
+        """Build what labels the unlabelled scans: a teacher, the average that labels them whole, or nothing."""
+        iterations = self.num_epochs * self.num_iterations_per_epoch
+        if self.recipe.teacher is not None:
+            return MeanTeacher(self.bare_network, self.recipe.teacher, iterations)
+        if self.recipe.whole_scan_labels is not None:
+            return MovingAverage(self.bare_network, momentum_of(iterations))
+        return None
+
+    @property
+    def teacher(self) -> MeanTeacher | None:
+        """The teacher of a recipe that has one."""
+        return self.average if isinstance(self.average, MeanTeacher) else None
 
     @property
     def num_classes(self) -> int:
@@ -147,13 +161,13 @@ class CMCTrainer(ReportingTrainer):
         for parameter in self.network.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
         self.print_to_log_file(f"{sizes[True]:,} parameters train, {sizes[False]:,} are frozen.")
-        if self.teacher is not None and not self.teacher.n_averaged:
-            self.teacher.update_parameters(self.bare_network)  # a new teacher starts from the loaded weights
+        if self.average is not None and not self.average.n_averaged:
+            self.average.update_parameters(self.bare_network)  # a new one starts from the loaded weights
 
     def own_state(self) -> dict:
-        """Return what a checkpoint has beside nnU-Net's entries: terms, teacher, gradients, and the recipe in words."""
+        """Return what a checkpoint has beside nnU-Net's entries: terms, average, gradients, and the recipe in words."""
         state = {"terms_state": self.terms.state_dict(), "gradients": self.gradients, "recipe": self.recipe.rows()}
-        return {**super().own_state(), **state, "teacher_state": self.teacher and self.teacher.state_dict()}
+        return {**super().own_state(), **state, "average_state": self.average and self.average.state_dict()}
 
     def load_own_state(self, checkpoint: dict) -> None:
         """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another recipe."""
@@ -167,8 +181,8 @@ class CMCTrainer(ReportingTrainer):
         super().load_own_state(checkpoint)
         self.terms.load_state_dict(checkpoint["terms_state"])
         self.gradients = checkpoint["gradients"]
-        if self.teacher is not None:
-            self.teacher.load_state_dict(checkpoint["teacher_state"])
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint["average_state"])
 
     # ---- one step
 
@@ -188,8 +202,8 @@ class CMCTrainer(ReportingTrainer):
         if self.iteration == 0:
             self._measure_gradients(values)
         self._step(loss)
-        if self.teacher is not None:
-            self.teacher.update_parameters(self.bare_network)
+        if self.average is not None:
+            self.average.update_parameters(self.bare_network)
         return self._numbers(loss, values, rows) | weights
 
     def loss_terms(self, output: CMCOutput, batch: Batch) -> dict[str, Tensor]:

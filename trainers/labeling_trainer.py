@@ -9,6 +9,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
 from nnunet_cmc.data.loading.cases import UNFINISHED, weight_of
+from nnunet_cmc.trainers.moving_average import MovingAverage
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
 from nnunet_cmc.trainers.whole_scan_labels import label_scans
 
@@ -16,11 +17,14 @@ from nnunet_cmc.trainers.whole_scan_labels import label_scans
 class LabelingTrainer(ResumableTrainer):
     """Predict the unlabelled scans when :class:`WholeScanLabels` says, and go on with loaders that read the labels.
 
+    The average of the weights predicts them: see :class:`WholeScanLabels`.
+
     Those of round 1 are written to ``pseudo_labels/round_1`` in the fold's folder, and so on, each with the scan's
     weight. A training that is interrupted goes on with those that are there; a new one makes new ones.
     """
 
     rounds = 0  # that were made
+    average: MovingAverage | None  # there, if scans are labelled
 
     def _labels_folder(self, number: int) -> str:
         return join(self.output_folder, "pseudo_labels", f"round_{number}")
@@ -56,14 +60,14 @@ class LabelingTrainer(ResumableTrainer):
             return
         self.print_to_log_file(f"Labelling {len(cases)} unlabelled scans, from which the training learns now.")
         self.enter_epoch()
+        assert self.average is not None, "a recipe that labels whole scans has an average"
         labels = self._labels_folder(number)
         os.makedirs(labels + UNFINISHED, exist_ok=True)
         predictor = nnUNetPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
         predictor.manual_initialization(
-            self.bare_network, self.plans_manager, self.configuration_manager, None, self.dataset_json,
+            self.average.module, self.plans_manager, self.configuration_manager, None, self.dataset_json,
             type(self).__name__, None,
         )  # fmt: skip
-        self.network.eval()
         mine, after_each = cases, self._exit_if_terminated
         if self.is_ddp:  # ranks have unlike numbers of cases, so they cannot tell each other of SIGTERM between them
             mine, after_each = cases[self.local_rank :: torch.distributed.get_world_size()], lambda: None

@@ -5,15 +5,13 @@ modalities fused; the student sees the strong view, each modality by itself, and
 is confident (FixMatch, Sohn et al. 2020).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from nnunet_cmc.data.loading.batch import Batch
+from nnunet_cmc.trainers.moving_average import MovingAverage, momentum_of
 
 
 @dataclass(frozen=True)
@@ -22,22 +20,15 @@ class Teacher:
 
     Attributes:
         confidence: probability from which a voxel of its prediction is a label.
-        momentum: of the average, for each step; before as many steps as that takes, it is the mean of all students.
-            None: by the length of the training, see :meth:`momentum_of`.
+        momentum: of the average, for each step; None: by the length of the training, see :func:`momentum_of`.
     """
 
     confidence: float = 0.9
     momentum: float | None = None
 
-    def momentum_of(self, iterations: int) -> float:
-        """Return the momentum in a training of so many steps: 0.97 for 400 and 0.999 for 250,000, between by power."""
-        if self.momentum is not None:
-            return self.momentum
-        return 1 - 0.03 * min(1.0, (400 / iterations) ** 0.53)
 
-
-class MeanTeacher(AveragedModel):
-    """A moving average of the student. It is no part of the network, and what predicts is the student.
+class MeanTeacher(MovingAverage):
+    """A moving average of the student, which labels what the student sees.
 
     Args:
         student: a CMCNet.
@@ -46,9 +37,8 @@ class MeanTeacher(AveragedModel):
     """
 
     def __init__(self, student: nn.Module, teacher: Teacher, iterations: int):
-        super().__init__(student, multi_avg_fn=partial(follow, momentum=teacher.momentum_of(iterations)))
+        super().__init__(student, momentum_of(iterations) if teacher.momentum is None else teacher.momentum)
         self.confidence = teacher.confidence
-        self.requires_grad_(False).eval()
 
     @torch.no_grad()
     def pseudo_targets(self, data: Tensor, num_classes: int) -> Tensor:
@@ -69,11 +59,3 @@ class MeanTeacher(AveragedModel):
             targets = torch.full_like(weak[:, :1], num_classes, dtype=torch.int16)
         student_sees = torch.cat([batch.data[: batch.n_labeled], batch.strong])
         return replace(batch, data=student_sees, pseudo_targets=targets)
-
-
-def follow(teacher: Sequence[Tensor], student: Sequence[Tensor], updates: Tensor | int, momentum: float) -> None:
-    """Move ``teacher`` to ``m teacher + (1 - m) student`` with ``m = min(1 - 1 / (t + 1), momentum)`` after t updates.
-
-    A constant m would keep of the random weights that a training begins with ``m ** t``, for hundreds of iterations.
-    """
-    torch._foreach_lerp_(list(teacher), list(student), max(1 / (int(updates) + 1), 1 - momentum))

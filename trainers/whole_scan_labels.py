@@ -19,9 +19,11 @@ from nnunet_cmc.utils.files import atomic_write
 class WholeScanLabels:
     """Label the unlabelled scans whole and from all their modalities, and learn from these labels from then on.
 
-    Each round replaces the labels, and the training goes on with the network as it is; the winner of FLARE22 (Huang et
-    al. 2022) and ST++ (Yang et al., CVPR 2022) train a new one. From the second round on a scan weighs as much as its
-    label is stable (:func:`stability`), where these leave out the least stable scans; before, every scan weighs 1.
+    The moving average of the weights labels them: while the learning rate is high, it predicts better than the weights
+    of any one step (Izmailov et al., UAI 2018). Each round replaces the labels, and the training goes on with the
+    network as it is; the winner of FLARE22 (Huang et al. 2022) and ST++ (Yang et al., CVPR 2022) train a new one. From
+    the second round on a scan weighs as much as its label is stable (:func:`stability`), where these leave out the
+    least stable scans; before, every scan weighs 1.
 
     Until there are labels unlabelled scans are not read. Then their pairs take the place of labelled ones, so that a
     step costs the same all the time.

@@ -1,16 +1,12 @@
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from short_trainers import TAUGHT, resumed, short
-from torch.optim.swa_utils import AveragedModel
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.trainers.teacher import Teacher, follow
 
-MOMENTUM = 0.99
 Quiet, Alone = short(TAUGHT), short("MeanTeacherTrainer")
 
 
@@ -38,7 +34,7 @@ def test_it_trains_and_the_network_is_a_cmcnet_like_any_other(cubes, cls):
     plain = cubes.trainer(short("CMCTrainer_supervised" if cls is Alone else "CMCTrainerPaper"))
     plain.initialize()
     assert checkpoint["network_weights"].keys() == plain.network.state_dict().keys()
-    assert {key.removeprefix("module.") for key in checkpoint["teacher_state"]} > checkpoint["network_weights"].keys()
+    assert {key.removeprefix("module.") for key in checkpoint["average_state"]} > checkpoint["network_weights"].keys()
     assert np.isfinite(checkpoint["logging"]["pseudo"]).all()
     assert checkpoint["logging"]["gamma"] == [0, 1], "what has learned nothing yet teaches nothing"
     assert ("csc" in checkpoint["logging"]) == ("cac" in checkpoint["logging"]) == (cls is Quiet)
@@ -59,27 +55,6 @@ def test_the_teacher_is_the_mean_of_the_first_students(registered):
     for name, value in expected.items():
         torch.testing.assert_close(teacher[name], value, rtol=1e-5, atol=1e-7)
     assert not teacher["mia.bias"].equal(trainer.network.state_dict()["mia.bias"])
-
-
-def test_the_random_weights_are_forgotten_and_then_the_average_moves():
-    """Student t is worth 1 / 100 of the teacher after 99 updates, and 0.99 times as much after each one more."""
-    student = torch.nn.Linear(1, 1, bias=False)
-    teacher = AveragedModel(student, multi_avg_fn=partial(follow, momentum=MOMENTUM))
-    students = torch.randn(151)
-    for updates, value in enumerate(students):
-        student.weight.data.fill_(value)
-        teacher.update_parameters(student)
-        share = torch.full((updates + 1,), 1 / min(updates + 1, 100))
-        share *= MOMENTUM ** (updates - torch.arange(updates + 1).clamp(min=99)).clamp(min=0)
-        assert share.sum() == pytest.approx(1, abs=1e-4)
-        torch.testing.assert_close(teacher.module.weight.sum(), share @ students[: updates + 1], rtol=1e-4, atol=1e-5)
-    assert share[0] < 0.01
-
-
-def test_the_momentum_follows_the_length_of_the_training():
-    momenta = [Teacher().momentum_of(iterations) for iterations in (10, 400, 250_000)]
-    assert momenta == pytest.approx([0.97, 0.97, 0.999], abs=2e-4)
-    assert Teacher(momentum=0.5).momentum_of(400) == 0.5
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(registered):

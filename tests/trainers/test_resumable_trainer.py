@@ -278,6 +278,6 @@ def test_killed_at_random_moments_and_continued(unpaired, uninterrupted):
     (checkpoint,) = unpaired.results.rglob("checkpoint_final.pth")
     found = torch.load(checkpoint, weights_only=False)
     assert_same(
-        {"network": found["network_weights"], "banks": found["terms_state"], "teacher": found["teacher_state"]},
+        {"network": found["network_weights"], "banks": found["terms_state"], "teacher": found["average_state"]},
         {part: uninterrupted[part] for part in ("network", "banks", "teacher")},
     )

@@ -37,27 +37,31 @@ def weights(trainer) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.network.state_dict().items()}
 
 
-def test_they_are_what_the_network_predicts_at_half_time_and_are_learned_from_then_on(cubes):
+def test_they_are_what_the_average_predicts_at_half_time_and_are_learned_from_then_on(cubes):
     cubes.add_unlabeled("extra", [0])
     trainer = cubes.trainer(short(WHOLE, epochs=4))
     seen, start = {}, trainer.on_epoch_start
 
     def note():
         if trainer.current_epoch == 2:
-            trainer.network.eval()
             for case in trainer.unlabeled_dataset.identifiers:
-                image = torch.from_numpy(trainer.unlabeled_dataset.load_case(case)[0][:])
-                seen[case] = image
-            weights = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-            seen["weights"] = weights
-        start()
+                seen[case] = torch.from_numpy(trainer.unlabeled_dataset.load_case(case)[0][:])
+            seen["weights"] = {name: value.clone() for name, value in trainer.average.module.state_dict().items()}
+            kept = weights(trainer)
+            for parameter in trainer.network.parameters():
+                parameter.data.zero_()  # predicts background everywhere
+            start()
+            trainer.network.load_state_dict(kept)
+        else:
+            start()
 
     trainer.on_epoch_start = note
     trainer.run_training()
-    weights = seen.pop("weights")
+    average = seen.pop("weights")
     found = labels_of(trainer)
+    assert all(label.any() for label in found.values())
     assert found.keys() == seen.keys() == {*cubes.hidden(), "extra"}
-    trainer.network.load_state_dict(weights)
+    trainer.network.load_state_dict(average)
     trainer.network.eval()
     for case, image in seen.items():
         assert found[case].shape == (1, *image.shape[1:])
