@@ -23,19 +23,25 @@ SHAPE = (24, 32, 28)
 BODY = [[2.0, 22.0], [4.0, 28.0], [4.0, 24.0]]
 
 
-def save(folder, case, channels, seed=0, shape=SHAPE):
-    """A case whose present channels count voxels along W, H, ... and whose class 1 is a cube in one corner."""
+def save(folder, case, channels, seed=0, shape=SHAPE, far=1, near=None):
+    """A case whose present channels count voxels along W, H, ...
+
+    Of the class ``far`` there is a cube in one corner, of ``near`` in the opposite one; None: no cube.
+    """
     rng = np.random.default_rng(seed)
     data = np.zeros((2, *shape), dtype=np.float32)
     ramp = np.indices(shape).sum(0) + 1.0
     for channel in channels:
         data[channel] = ramp + channel + rng.uniform(0, 0.1, shape)
     seg = np.zeros((1, *shape), dtype=np.int16)
-    seg[0, shape[0] - 6 : shape[0] - 2, 24:28, 20:24] = 1
+    if far is not None:
+        seg[0, shape[0] - 6 : shape[0] - 2, 24:28, 20:24] = far
+    if near is not None:
+        seg[0, 2:6, 4:8, 4:8] = near
     properties = {
         "present_channels": list(channels),
         "body_box": BODY,
-        "class_locations": {1: np.argwhere(seg == 1)},
+        "class_locations": {k: np.argwhere(seg == k) for k in (1, 2)},
     }
     sizes = {"chunks": (1, 16, 16, 16), "blocks": (1, 8, 8, 8)}
     nnUNetDatasetBlosc2.save_case(data, seg, properties, os.path.join(folder, case), **sizes)

@@ -35,8 +35,9 @@ class PairLoader(SeededLoader):
 
     A *row* is one network sample ``(M, D, H, W)``. A case with several modalities is one row, and its own pair: one
     crop, one augmentation. A case with a single modality gets a partner that shows another one (:class:`CaseSampler`
-    says which), at the same relative position in the body; the two are two rows, augmented on their own, since voxels
-    of different grids have nothing to do with each other.
+    says which), at the same relative position in the body or, where the pair is centred on foreground, at foreground of
+    the same class, if it has any. The two are two rows, augmented on their own, since voxels of different grids have
+    nothing to do with each other.
 
     A batch is a :class:`Batch`. Labelled rows are fused as ``fusion`` says, unlabelled ones not at all. ``positions``
     are those of cells of :func:`position_stride` voxels along each axis, NaN outside of what was read and for scans
@@ -51,7 +52,7 @@ class PairLoader(SeededLoader):
             not centre on foreground.
         initial_patch_size, patch_size: voxels read, and left after augmentation.
         label_manager: nnU-Net's.
-        oversample_foreground_percent: share of the labelled pairs that are centred on a foreground voxel.
+        oversample_foreground_percent: share of the labelled pairs that are centred on foreground, both scans of them.
         fusion: of the labelled rows.
         views: what is done to each batch, in this order: see :mod:`~nnunet_cmc.data.loading.views`.
         transforms, unlabeled_transforms: nnU-Net's augmentation of the labelled and the other rows, :func:`located`.
@@ -138,20 +139,34 @@ class PairLoader(SeededLoader):
     def _draw_pair(self, sampler: CaseSampler, force_foreground: bool) -> list[Crop]:
         case = sampler.draw()
         data, seg, _, properties = sampler.dataset.load_case(case)
-        corner, _ = self.get_bbox(data.shape[1:], force_foreground, properties.get("class_locations"))
+        centre = self._draw_class(properties) if force_foreground else None
+        corner, _ = self.get_bbox(data.shape[1:], force_foreground, properties.get("class_locations"), centre)
         anchor = Crop(case, sampler.present[case], corner, np.array(properties["body_box"], dtype=float), data, seg)
         partner = sampler.draw_partner(case)
-        return [anchor] if partner is None else [anchor, self._at_same_position(anchor, sampler, *partner)]
+        return [anchor] if partner is None else [anchor, self._partner_of(anchor, sampler, *partner, centre)]
 
-    def _at_same_position(self, anchor: Crop, sampler: CaseSampler, case: str, modality: int) -> Crop:
-        """Take the crop of ``case`` whose centre lies at the same relative position in the body as the anchor's."""
+    def _draw_class(self, properties: dict) -> int | None:
+        """Draw a class that a case shows, as nnU-Net's get_bbox does, with the same random numbers; None: none."""
+        shown = [label for label, voxels in properties["class_locations"].items() if len(voxels)]
+        return shown[np.random.choice(len(shown))] if shown else None
+
+    def _partner_of(self, anchor: Crop, sampler: CaseSampler, case: str, modality: int, centre: int | None) -> Crop:
+        """Take a crop of ``case`` at foreground of the class ``centre`` or, without any, where the anchor's lies."""
         data, seg, _, properties = sampler.dataset.load_case(case)
         box = np.array(properties["body_box"], dtype=float)
+        if centre is not None and len(properties["class_locations"].get(centre, ())):
+            corner, _ = self.get_bbox(data.shape[1:], True, properties["class_locations"], centre)
+        else:
+            corner = self._same_place(anchor, box, data.shape[1:])
+        return Crop(case, (modality,), corner, box, data, seg)
+
+    def _same_place(self, anchor: Crop, box: np.ndarray, shape: Sequence[int]) -> list[int]:
+        """Compute the corner of a crop whose centre has the same relative position in the body as the anchor's."""
         half = np.array(self.patch_size) / 2
         relative = (np.array(anchor.corner) + half - anchor.body_box[:, 0]) / np.ptp(anchor.body_box, axis=1)
         corner = np.round(box[:, 0] + relative * np.ptp(box, axis=1) - half).astype(int)
-        lowest, highest = zip(*(self._corner_range(side, d) for d, side in enumerate(data.shape[1:])), strict=True)
-        return Crop(case, (modality,), [int(c) for c in np.clip(corner, lowest, highest)], box, data, seg)
+        lowest, highest = zip(*(self._corner_range(side, d) for d, side in enumerate(shape)), strict=True)
+        return [int(c) for c in np.clip(corner, lowest, highest)]
 
     def _corner_range(self, side: int, d: int) -> tuple[int, int]:
         """Compute where a patch may begin along axis d of a volume, as in nnU-Net's get_bbox."""

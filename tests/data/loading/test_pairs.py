@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
-from pair_loaders import BODY, CT_ONLY, PATCH, REGISTERED, UNPAIRED, loader
+from pair_loaders import BODY, CT_ONLY, PATCH, REGISTERED, UNPAIRED, loader, save
 
 from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
 from nnunet_cmc.data.loading.views import StrongView
@@ -80,6 +80,26 @@ def test_positions_are_those_of_the_body_box(tmp_path):
 def test_foreground_is_in_every_oversampled_labelled_patch(tmp_path):
     forced = loader(tmp_path, REGISTERED, oversample_foreground_percent=1.0)
     assert all((forced.generate_train_batch()["target"] == 1).flatten(1).any(1).all() for _ in range(5))
+
+
+def test_both_scans_of_an_oversampled_pair_are_centred_on_the_same_class(tmp_path):
+    """Lesions of two patients lie at unlike places, and patches at the same place would show one of them."""
+    for case, (channel,) in UNPAIRED.items():
+        far, near = (1, 2) if channel == 0 else (2, 1)
+        save(tmp_path, case, (channel,), far=far, near=near)
+    forced = loader(tmp_path, UNPAIRED, oversample_foreground_percent=1.0, pairs=1)
+    shown = [[{*row.unique().tolist()} - {0, -1} for row in forced.make_batch()["target"]] for _ in range(20)]
+    assert all(first == second for first, second in shown)
+    assert {k for pair in shown for k in pair[0]} == {1, 2}
+
+
+def test_a_partner_without_the_class_lies_at_the_same_relative_position(tmp_path):
+    for case, (channel,) in UNPAIRED.items():
+        save(tmp_path, case, (channel,), far=None, near=1 + channel)
+    forced = loader(tmp_path, UNPAIRED, oversample_foreground_percent=1.0, pairs=1)
+    for _ in range(10):
+        positions = forced.make_batch()["positions"]
+        torch.testing.assert_close(positions[0], positions[1], atol=0.06, rtol=0)
 
 
 def test_unlabelled_pairs_replace_those_that_are_not_centred_on_foreground(tmp_path):
