@@ -50,14 +50,15 @@ class LabelingTrainer(ResumableTrainer):
     def on_epoch_start(self) -> None:
         """Start as nnU-Net does; before the first epoch that learns from them, the labels of a round are made."""
         while self.rounds < self._rounds_due():
-            self._label_unlabeled_scans(self.rounds + 1)
+            if self.unlabeled_dataset.identifiers:
+                self._label_unlabeled_scans(self.rounds + 1)
+                if self.rounds:  # after the first round every scan weighs 1
+                    self._report_weights()
             self.rounds += 1
         super().on_epoch_start()
 
     def _label_unlabeled_scans(self, number: int) -> None:
         cases = self.unlabeled_dataset.identifiers
-        if not cases:
-            return
         self.print_to_log_file(f"Labelling {len(cases)} unlabelled scans, from which the training learns now.")
         self.enter_epoch()
         assert self.average is not None, "a recipe that labels whole scans has an average"
@@ -82,6 +83,9 @@ class LabelingTrainer(ResumableTrainer):
         self.pseudo_labels = labels
         self.close_loaders()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+
+    def _report_weights(self) -> None:
+        cases = self.unlabeled_dataset.identifiers
         weights = {case: weight_of(self.unlabeled_dataset.load_case(case)[1]) for case in cases}
         least = ", ".join(f"{case} {weights[case]:.2f}" for case in sorted(weights, key=weights.__getitem__)[:5])
         self.print_to_log_file(f"Weights of the scans: mean {sum(weights.values()) / len(cases):.3f}, least {least}.")
