@@ -126,8 +126,10 @@ def answer(systems: Systems) -> str:
     where = arrangements(systems)
     if not where:
         return "**Not run yet.**"
-    seeds = len(next(iter(systems.values())).seeds)
-    sentences = [f"Run so far: {seeds} of {LGG.folds} seeds, which test {20 * seeds} of the 100 subjects."]
+    profile = profile_of(systems)
+    seeds = {each: len(systems[Run(each, DEFAULT, profile=profile)].seeds) for each in where}
+    run = ", ".join(f"{number} ({arrangement})" for arrangement, number in seeds.items())
+    sentences = [f"Run so far: {run} of {LGG.folds} seeds, each of which tests 20 of the 100 subjects."]
     for recipe, other in AGAINST.items():
         found = {arrangement: differences(systems, arrangement, recipe) for arrangement in where}
         ahead = [f"{its['mean'].mean:+.1f} points ({arrangement})" for arrangement, its in found.items() if its]

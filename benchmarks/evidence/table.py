@@ -53,17 +53,20 @@ Systems = dict[Run, Results]
 def by_system(results: Results, runs: Iterable[Run]) -> Systems:
     """Group the records of each system of a table under its run of seed 0, in the table's order.
 
-    Of the systems that were run, only the seeds that all of them have are left: means of different subjects do not
-    compare.
+    Of the systems that were run on an arrangement, only the seeds that all of them have are left: means of different
+    subjects do not compare.
     """
     grouped: dict[Run, list[Run]] = {}
     for run in runs:
         grouped.setdefault(replace(run, seed=0), []).append(run)
     found = {system: results.of(its) for system, its in grouped.items()}
     found = {system: its for system, its in found.items() if its.records}
-    seeds = set.intersection(*(set(its.seeds) for its in found.values())) if found else set()
+    seeds: dict[str, set[int]] = {}
+    for system, its in found.items():
+        seeds[system.arrangement] = seeds.get(system.arrangement, {*its.seeds}) & {*its.seeds}
     return {
-        system: Results([record for record in its.records if record["seed"] in seeds]) for system, its in found.items()
+        system: Results([record for record in its.records if record["seed"] in seeds[system.arrangement]])
+        for system, its in found.items()
     }
 
 
