@@ -178,6 +178,11 @@ class CMCTrainer(ReportingTrainer):
                     f"{self.output_folder} was trained with another recipe than {type(self).__name__} has now ({what}: "
                     f"{value}, and now: {recipe.get(what)}): train anew, without --c."
                 )
+        if self.average is not None and not checkpoint.get("average_state"):
+            raise ValueError(
+                f"The checkpoint in {self.output_folder} has no moving average of the weights, which labels the "
+                "unlabelled scans: it is of an earlier version; train anew, without --c."
+            )
         super().load_own_state(checkpoint)
         self.terms.load_state_dict(checkpoint["terms_state"])
         self.gradients = checkpoint["gradients"]

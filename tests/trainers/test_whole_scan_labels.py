@@ -141,6 +141,14 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeyp
         assert all(np.array_equal(label, found[case]) for case, label in expected.items())
 
 
+def test_a_checkpoint_without_the_average_is_refused(registered):
+    trainer = registered.trainer(short(WHOLE))
+    trainer.initialize()
+    state = {**trainer.own_state(), "average_state": None}
+    with pytest.raises(ValueError, match="has no moving average of the weights, which labels the unlabelled scans"):
+        trainer.load_own_state(state)
+
+
 def test_labels_that_are_newer_than_the_checkpoint_are_made_anew(registered, monkeypatch):
     """After a crash in the last epoch the training goes on from the first one's end: round 2 is of later weights."""
     whole = registered.trainer(short(ROUNDS, epochs=3))
