@@ -7,10 +7,9 @@
 FOLDER of the data is that of run.py or, for that other source, what amos.py made. A seed's labelled, unlabelled and
 validation subjects are those of run.py, too. All trainings have nnU-Net's plan at one spacing, and the same width,
 patch and batch; nnU-Net's own trainer trains a model for each input. Every finished run adds its records to
-docs/ladder.json; give the same command again after an interruption. The validation subjects are few, so the unlabelled
+ladder.json; give the same command again after an interruption. The validation subjects are few, so the unlabelled
 ones are predicted, too, and compared with their labels, which no training has read, though it may have seen the scans:
-*hidden*. Prints a table in Markdown: Dice in percent, mean and spread over seeds. docs/comparison.md gets the tables of
-all records that there are.
+*hidden*. Prints a table in Markdown: Dice in percent, mean and spread over seeds.
 """
 
 import argparse
@@ -20,21 +19,14 @@ from pathlib import Path
 
 import records
 from experiment import Bench, dice_of, finish_all, mean_dice
-from sources import AMOS, ARRANGEMENTS, LGG, SOURCES, Source
+from sources import ARRANGEMENTS, LGG, SOURCES, Source
 from systems import DEFAULT, PARTS, STOCK_TRAINER, Profile, Reduced, Run, needs_registered, stock
 from table import Results, markdown, mean_and_spread
 
 from nnunet_cmc.trainers.compared import COMPARED
 
 RUNGS = (*PARTS, *COMPARED, STOCK_TRAINER)
-PAGE = records.FILE.with_name("comparison.md")
-START, END = "<!-- measured: made by benchmarks/evidence/ladder.py -->\n", "<!-- end of measured -->"
 EPOCHS = 10
-HEADINGS = {
-    LGG.name: "FLAIR and T1post of gliomas (TCGA-LGG) at 5 mm, 8 subjects labelled and 64 not, 8 for validation:",
-    AMOS.name: "CT and MR made over label maps of AMOS, six organs, at 8 mm, 4 subjects labelled and 16 not, "
-    "4 for validation:",
-}
 
 
 class ValidationBench(Bench):
@@ -66,8 +58,7 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, default=5.0, help="mm (%(default)s)")
     parser.add_argument("--channels", type=int, default=16, help="of the first stage; nnU-Net has 32 (%(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--results", type=Path, default=records.FILE.with_name("ladder.json"))
-    parser.add_argument("--page", type=Path, default=PAGE, help="whose table is written (%(default)s)")
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("ladder.json"))
     args = parser.parse_args()
     epochs = min(EPOCHS, args.iterations)
     source = SOURCES[args.source]
@@ -92,7 +83,6 @@ def main() -> None:
     failed = finish_all(runs, lambda run: ValidationBench(args.data, args.work, run).finish(run), args.jobs, keep)
     measured = Results(records.load(args.results))
     print(table(measured.where(profile=name, labels=args.labels), args.arrangements, args.rungs, source))
-    args.page.write_text(with_measured(args.page.read_text(encoding="utf-8"), measured), encoding="utf-8")
     if failed:
         sys.exit(f"{failed} runs failed.")
 
@@ -121,17 +111,6 @@ def table(results: Results, arrangements: Sequence[str], rungs: Sequence[str], s
     if not any(row[-1] for row in rows):  # of earlier records
         header, rows = header[:-1], [row[:-1] for row in rows]
     return markdown(header, rows)
-
-
-def with_measured(page: str, results: Results) -> str:
-    """The text of ``page`` with a table for each source of scans between its marks."""
-    before, _, rest = page.partition(START)
-    tables = [
-        f"{HEADINGS[name]}\n\n{table(results.where(dataset=name), list(ARRANGEMENTS), RUNGS, SOURCES[name])}\n\n"
-        for name in HEADINGS
-        if results.where(dataset=name).records
-    ]
-    return f"{before}{START}\n{''.join(tables)}{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Make docs/results.md and its figure of docs/results.json.
+"""Make docs/results.md, its figure and docs/comparison.md of docs/results.json.
 
     python benchmarks/evidence/report.py
 
-The text around the tables is in results_text.md, which says where each table goes.
+The text around the tables is in results_text.md and comparison_text.md, which say where each table goes.
 """
 
 import argparse
 import re
 import textwrap
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 import records
 from intervals import Difference, paired_difference
 from sources import AMOS, ARRANGEMENTS, LGG, Source
-from systems import DEFAULT, GPU, PARTS, PSEUDO_LABELS, STOCK_TRAINER, SYSTEMS, TABLES, Run, stock
+from systems import DEFAULT, GPU, PSEUDO_LABELS, STOCK_TRAINER, TABLES, Run, stock
 from table import Results, Systems, better_stock, by_system, markdown, mean_and_spread, name_of, profile_of
 
 from nnunet_cmc.trainers.recipes import RECIPES
@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 INPUTS = (*(f"{modality} alone" for modality in LGG.modalities), "both", "mean")
 TIME = "training (min)"
 AGAINST = {"": "nnU-Net", PSEUDO_LABELS[-1]: "nnU-Net with pseudo-labels"}
+PAGES = ("results", "comparison")
 
 
 def main() -> None:
@@ -35,22 +36,23 @@ def main() -> None:
 
 
 def write(file: Path) -> None:
-    """Write the page beside the file of the records, and the figure if the headline was run."""
+    """Write the pages beside the file of the records, and the figure if the headline was run."""
     headline = by_system(Results(records.load(file)), TABLES["headline"])
     if headline:
         figures.headline(headline).savefig(file.with_name("results.png"), dpi=150)
-    file.with_name("results.md").write_text(page(file), encoding="utf-8")
-    print(f"Written: {file.with_name('results.md')}")
+    for name, text in pages(file).items():
+        file.with_name(f"{name}.md").write_text(text, encoding="utf-8")
+        print(f"Written: {file.with_name(f'{name}.md')}")
 
 
-def page(file: Path) -> str:
-    """Make the page, with tables of the records of this file."""
+def pages(file: Path) -> dict[str, str]:
+    """Make the pages by name, with tables of the records of this file."""
     results = Results(records.load(file))
     systems = {table: by_system(results, runs) for table, runs in TABLES.items()}
     systems["gpu"] = by_system(results, [replace(run, profile=GPU) for run in TABLES["headline"]])
     parts = {
-        "parts": by_trainer(systems["parts"], shown=PARTS),
-        "systems": by_trainer(systems["systems"], shown=SYSTEMS),
+        "parts": by_trainer(systems["parts"], described=True),
+        "systems": by_trainer(systems["systems"]),
         "labels": rows_of(systems["labels"], "labelled", lambda run: str(LGG.labeled[run.labels])),
         "misalignment": rows_of(systems["misalignment"], "shift (mm)", lambda run: f"{run.shift:g}"),
         "amos": rows_of(systems["amos"], "arrangement", lambda run: run.arrangement, AMOS),
@@ -58,8 +60,8 @@ def page(file: Path) -> str:
     }
     for name in ("headline", "longer", "gpu"):
         parts |= {f"{name}_{part.__name__}": part(systems[name]) for part in (answer, means, comparison, targets)}
-    text = (HERE / "results_text.md").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
+    texts = {name: (HERE / f"{name}_text.md").read_text(encoding="utf-8") for name in PAGES}
+    return {name: re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text) for name, text in texts.items()}
 
 
 def means(systems: Systems) -> str:
@@ -81,15 +83,13 @@ def rows_of(systems: Systems, what: str, condition: Callable[[Run], str], source
     return markdown((what, "system", "seeds", *header, TIME), rows)
 
 
-def by_trainer(systems: Systems, shown: Collection[str]) -> str:
-    """Tabulate the ``shown`` trainers of ours, and how far the default is ahead of each in the mean of the inputs."""
+def by_trainer(systems: Systems, described: bool = False) -> str:
+    """Tabulate trainers of ours, and how far the default is ahead of each in the mean of the inputs."""
     rows = []
     for run, its in systems.items():
-        if run.trainer not in shown:
-            continue
         default = systems.get(replace(run, trainer=DEFAULT), its)
         ahead = "" if default is its else str(paired_difference(mean_input(default), mean_input(its)))
-        name = f"`{run.trainer}`" + (f": {RECIPES[run.trainer].purpose}" if run.trainer in PARTS else "")
+        name = f"`{run.trainer}`" + (f": {RECIPES[run.trainer].purpose}" if described else "")
         rows.append([run.arrangement, name, str(len(its.seeds)), *cells(its), ahead, minutes(its)])
     return markdown(("arrangement", "trainer", "seeds", *INPUTS, "the default less this", TIME), rows)
 

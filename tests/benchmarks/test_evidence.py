@@ -329,6 +329,9 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     assert gain.count("met: +17.0 [") == 3
     assert "met: 5.0 of 20.0" in text
     assert (tmp_path / "results.png").is_file()
+    compared = (tmp_path / "comparison.md").read_text()
+    assert "| unpaired | `UMMLTrainer` | 3 | 61.0 ± 1.0 | 56.0 ± 1.0 | 61.0 ± 1.0 | 59.3 | none (+0.0 [" in compared
+    assert "| unpaired | `EFCDTrainer` |" not in compared, "it needs registered scans"
 
 
 def test_one_seed_leaves_the_targets_open():
@@ -349,9 +352,11 @@ def test_a_page_without_records_says_so(tmp_path):
     text = (tmp_path / "results.md").read_text()
     assert "{{" not in text
     assert text.count("*Not run yet.*") > 9
+    assert "*Not run yet.*" in (tmp_path / "comparison.md").read_text()
     assert not (tmp_path / "results.png").exists()
 
 
-def test_the_page_has_the_records():
-    page = report.records.FILE.with_name("results.md")
-    assert page.read_text(encoding="utf-8") == report.page(report.records.FILE), "run benchmarks/evidence/report.py"
+@pytest.mark.parametrize("name", report.PAGES)
+def test_the_pages_have_the_records(name):
+    page = report.records.FILE.with_name(f"{name}.md").read_text(encoding="utf-8")
+    assert page == report.pages(report.records.FILE)[name], "run benchmarks/evidence/report.py"

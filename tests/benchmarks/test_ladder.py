@@ -1,4 +1,4 @@
-"""The ladder from separate networks to CMCTrainer: its table, the page that has it, and a run."""
+"""The ladder from separate networks to CMCTrainer: its table, and a run."""
 
 import json
 
@@ -35,15 +35,6 @@ def test_the_ladder_s_table():
     assert rows[2].endswith("| 30.3 | 30.3 | 33.3 |")
 
 
-def test_the_page_on_the_systems_has_the_records():
-    page = ladder.PAGE.read_text(encoding="utf-8")
-    measured = Results(load(ladder.PAGE.with_name("ladder.json")))
-    assert page == ladder.with_measured(page, measured), "run benchmarks/evidence/ladder.py"
-    assert measured.records, "something has been measured"
-    assert not ladder.needs_registered("CMCTrainer")
-    assert ladder.needs_registered("EFCDTrainer")
-
-
 @pytest.mark.slow
 def test_the_ladder_runs(data, tmp_path, monkeypatch, capsys):
     """On the validation subjects alone; nnU-Net's plan and ours have the same width, patch and batch."""
@@ -52,11 +43,8 @@ def test_the_ladder_runs(data, tmp_path, monkeypatch, capsys):
     )
     results = tmp_path / "ladder.json"
     monkeypatch.setattr("sys.argv", ["ladder.py", "--data", str(data), "--work", str(tmp_path / "work"),
-                                     "--results", str(results), "--page", str(tmp_path / "page.md"),
-                                     *arguments.split()])  # fmt: skip
-    (tmp_path / "page.md").write_text(f"above\n{ladder.START}{ladder.END}below\n")
+                                     "--results", str(results), *arguments.split()])  # fmt: skip
     ladder.main()
-    assert "| unpaired | CMCTrainer | 0 |" in (tmp_path / "page.md").read_text()
     assert "| unpaired | CMCTrainer | 0 |" in capsys.readouterr().out
     found = load(results)
     assert sorted((record["trainer"], record["channels"], record["test_input"]) for record in found) == [
