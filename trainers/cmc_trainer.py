@@ -28,6 +28,7 @@ from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
 from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
+from nnunet_cmc.utils.allocator import keep_freed_memory
 
 
 class CMCTrainer(ReportingTrainer):
@@ -57,6 +58,8 @@ class CMCTrainer(ReportingTrainer):
             self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = length.iterations, length.validation
         if self.device.type == "cuda":
             self.half_precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        else:
+            keep_freed_memory()
         if self.half_precision is not torch.float16:
             self.grad_scaler = None  # bfloat16 has the range of float32
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration

@@ -44,8 +44,6 @@ class Demo:
         self.environment = {
             # One CPU does everything: no processes that compete for it, and threads that sleep while they wait.
             **{"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-            # glibc hands large arrays back to the system and asks for them anew: a tenth of a CPU training's time.
-            **{"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"},
             **os.environ,
             **{variable: str(self.output / folder) for variable, folder in VARIABLES.items()},
             "NNUNET_CMC_SEED": str(seed),

@@ -7,8 +7,8 @@ that predicts from each modality alone; training on random subsets of the modali
 
 Ours: encoders and decoders are those of the plans; what is absent is left out of the attention by a key mask (tokens of
 zeros in the authors' code). Simplified: a 1^3 convolution of each masked concatenation, in place of modules that weight
-the regions of classes; classes weigh alike in the loss, and resolutions as in nnU-Net; there is no dropout, so that a
-training that is continued is the same to the bit.
+the regions of classes; classes weigh alike in the loss, resolutions as in nnU-Net, and a prediction from several
+modalities counts for each of them; there is no dropout, so that a training that is continued is the same to the bit.
 """
 
 from collections.abc import Mapping, Sequence

@@ -28,7 +28,7 @@ class CPS(LossTerm):
     loss of the first network against the argmax of the second, and of the second against that of the first, of all
     voxels, however unsure; and the mean over the unlabelled rows plus the mean over the labelled ones. Re-implemented
     from this description. Ours: Dice + CE in place of CE, of each modality's prediction and at every resolution as
-    :class:`Supervised`; the classes are those of the finest.
+    :class:`Supervised`; the classes are those of the finest; and a weight that rises, see ``LAMBDA``.
     """
 
     name = "cps"
