@@ -13,12 +13,13 @@ from nnunet_cmc.trainers.logger import pseudo_foreground_of
 def shown(batch: Batch, modalities: Sequence[str]) -> dict[str, Tensor]:
     """Count in how many rows each modality is shown: labelled, fused with others and alone, and unlabelled.
 
-    Rows are those of all ranks. Copies in the style of a modality are counted by themselves.
+    A row may show a modality in both ways. Rows are those of all ranks. Copies in the style of a modality are counted
+    by themselves.
     """
-    scans = batch.scans
-    together = batch.fusion.sum(2) * scans  # (N, M), how many each is fused with, itself among them
-    labeled, hidden = together[: batch.n_labeled], together[batch.n_labeled :]
-    counts = {"fused": (labeled > 1).sum(0), "alone": (labeled == 1).sum(0), "unlabelled": (hidden > 0).sum(0)}
+    scans, n = batch.scans, batch.n_labeled
+    several = batch.fusion.sum(2, keepdim=True) > 1  # (N, M, 1), predictions from several modalities
+    fused, alone = (batch.fusion & several).any(1) & scans, ~several[..., 0] & scans
+    counts = {"fused": fused[:n].sum(0), "alone": alone[:n].sum(0), "unlabelled": scans[n:].sum(0)}
     if batch.swaps is not None:
         counts["restyled"] = (batch.present & ~scans).sum(0)
     (numbers,) = summed(torch.stack([*counts.values()]).float())

@@ -123,10 +123,10 @@ class CMCNet(nn.Module):
         encoder_kwargs: dict,
         decoder_channels: list[int] | None = None,
         checkpointing: bool = False,
-        deep_supervision: bool = False,
+        deep_supervision: bool | None = None,
     ):
         super().__init__()
-        if deep_supervision:  # what a stock trainer asks of every network
+        if deep_supervision is not None:  # a stock trainer asks every network for it, or for none
             raise ValueError("nnU-Net's own trainers cannot train plans of a CMC planner: give -tr CMCTrainer.")
         if input_channels < 2:
             raise ValueError(f"CMC needs two modalities or more; dataset.json names {input_channels} channel.")

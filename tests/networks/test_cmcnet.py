@@ -286,6 +286,7 @@ def test_encoders_and_decoders_have_names():
             r"decoder_channels are \[4, 4, 4\]; the Universal Model's decoder has \[4, 4, 8\]",
         ),
         ({"deep_supervision": True}, "-tr CMCTrainer"),
+        ({"deep_supervision": False}, "-tr CMCTrainer"),  # nnUNetTrainerNoDeepSupervision
     ],
 )
 def test_refuses_what_cannot_be_built(change, sentence):

@@ -24,7 +24,7 @@ def test_rows_and_foreground_by_modality():
     labels[1, 0, 0, 0, 0] = 1
     batch = batch_of(fusion, labels, labeled=2)
     assert {name: int(count) for name, count in shown(batch, ("CT", "MR")).items()} == {
-        "shown/CT fused": 0, "shown/CT alone": 1, "shown/CT unlabelled": 1,
+        "shown/CT fused": 1, "shown/CT alone": 1, "shown/CT unlabelled": 1,
         "shown/MR fused": 1, "shown/MR alone": 1, "shown/MR unlabelled": 2,
     }  # fmt: skip
     shares = {name: float(share) for name, share in pseudo_foreground(batch, ("CT", "MR"), 3).items()}
