@@ -72,7 +72,7 @@ def test_every_page_is_in_the_index():
 
 def test_the_navigation_of_the_site_is_that_of_the_index():
     groups = conf.navigation(INDEX.read_text(encoding="utf-8"))
-    assert list(groups) == ["", "Tutorials", "How-to guides", "Reference", "Explanation", "Development"]
+    assert list(groups) == ["", "Tutorials", "How-to guides", "Reference", "Explanation", "Results and development"]
     assert groups[""] == ["README"]
     pages = [page for group in groups.values() for page in group]
     assert len(pages) == len(set(pages))

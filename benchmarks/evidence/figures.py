@@ -2,9 +2,9 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from sources import ARRANGEMENTS, LGG
+from sources import LGG
 from systems import DEFAULT, PSEUDO_LABELS, Run, stock
-from table import Systems, better_stock, profile_of
+from table import Systems, arrangements, better_stock, profile_of
 
 PLAIN, TAUGHT, OURS = "#999999", "#E69F00", "#0072B2"  # distinct in grey and to the colour-blind
 
@@ -13,7 +13,7 @@ def headline(systems: Systems) -> Figure:
     """Draw the Dice of the default and of the better nnU-Net for each arrangement and input; a dot is a seed."""
     profile = profile_of(systems)
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    shown = [arrangement for arrangement in ARRANGEMENTS if any(run.arrangement == arrangement for run in systems)]
+    shown = arrangements(systems)
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     drawn = {}
     for axis, arrangement in zip(axes, shown, strict=True):
@@ -25,8 +25,8 @@ def headline(systems: Systems) -> Figure:
             ):
                 if set(stock(arrangement, recipe=recipe, profile=profile)) <= systems.keys():
                     bars[name] = color, better_stock(systems, arrangement, given, recipe)
-            if (ours := Run(arrangement, DEFAULT, profile=profile)) in systems:
-                bars[f"nnunet_cmc, {DEFAULT}"] = OURS, systems[ours].by_subject(given)
+            ours = systems[Run(arrangement, DEFAULT, profile=profile)]
+            bars[f"nnunet_cmc, {DEFAULT}"] = OURS, ours.by_subject(given)
             for number, (name, (color, dice)) in enumerate(bars.items()):
                 x, seeds = place + 0.27 * (number - 1), dice.mean(1)
                 drawn[name] = axis.bar(x, seeds.mean(), 0.25, color=color)

@@ -16,9 +16,19 @@ import figures
 import numpy as np
 import records
 from intervals import Difference, paired_difference
-from sources import AMOS, ARRANGEMENTS, LGG, Source
+from sources import AMOS, LGG, Source
 from systems import DEFAULT, GPU, PSEUDO_LABELS, STOCK_TRAINER, TABLES, Run, stock
-from table import Results, Systems, better_stock, by_system, markdown, mean_and_spread, name_of, profile_of
+from table import (
+    Results,
+    Systems,
+    arrangements,
+    better_stock,
+    by_system,
+    markdown,
+    mean_and_spread,
+    name_of,
+    profile_of,
+)
 
 from nnunet_cmc.trainers.recipes import RECIPES
 
@@ -36,9 +46,9 @@ def main() -> None:
 
 
 def write(file: Path) -> None:
-    """Write the pages beside the file of the records, and the figure if the headline was run."""
+    """Write the pages beside the file of the records, and the figure if the headline was run somewhere."""
     headline = by_system(Results(records.load(file)), TABLES["headline"])
-    if headline:
+    if arrangements(headline):
         figures.headline(headline).savefig(file.with_name("results.png"), dpi=150)
     for name, text in pages(file).items():
         file.with_name(f"{name}.md").write_text(text, encoding="utf-8")
@@ -161,16 +171,6 @@ def targets(systems: Systems) -> str:
             said = f"{'open' if len(ours.seeds) == 1 else 'met' if met else '**missed**'}: {found}"
             rows.setdefault(target, []).append("not run" if met is None else said)
     return markdown(("target", *arrangements(systems)), [[target, *cells] for target, cells in rows.items()])
-
-
-def arrangements(systems: Systems) -> list[str]:
-    """List those in which the default and all of nnU-Net's models without pseudo-labels were run."""
-    return [
-        arrangement
-        for arrangement in (ARRANGEMENTS if systems else ())
-        for given in ({"profile": profile_of(systems)},)
-        if {Run(arrangement, DEFAULT, **given), *stock(arrangement, **given)} <= systems.keys()
-    ]
 
 
 def two_channels(systems: Systems, arrangement: str) -> list[Results]:

@@ -8,7 +8,7 @@ FOLDER of the data holds ``images_FLAIR``, ``images_T1post``, ``labels`` and ``s
 its records to docs/results.json. Give the same command again after an interruption: it goes on where it was, a cut
 training too. ``--profile smoke`` shows whether it works, and leaves docs/ alone.
 
-Core hours of the tables, in their order: 13, 5, 10, 1, 1, 1 and 17, so 48 for all. They are extrapolated from what was
+Core hours of the tables, in their order: 13, 7, 10, 1, 1, 1 and 17, so 50 for all. They are extrapolated from what was
 measured of ``CMCTrainer`` and of nnU-Net, in core seconds: a dataset 50, a training 70 and 30 plus 1.6 and 0.6 an
 iteration, a prediction with one input 28 and 18. A run of the smoke profile takes 104 (ours, with its dataset) and
 nnU-Net's two rounds of pseudo-labels 187.

@@ -20,6 +20,8 @@ PARTS = (
     "CMCTrainer_teacherOnly",
     "CMCTrainer_contrastTeacher",
     "CMCTrainer_wholeScanLabelsOnly",
+    "CMCTrainer_noCSC",
+    "CMCTrainer_noCAC",
     DEFAULT,
 )
 SYSTEMS = ("CMCTrainerPaper", *COMPARED)

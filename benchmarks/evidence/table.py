@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sources import LGG, Source
-from systems import Profile, Run, stock
+from sources import ARRANGEMENTS, LGG, Source
+from systems import DEFAULT, Profile, Run, stock
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,16 @@ def profile_of(systems: Systems) -> Profile:
     """Return the profile of all of them."""
     (profile,) = {run.profile for run in systems}
     return profile
+
+
+def arrangements(systems: Systems) -> list[str]:
+    """List those in which the default and all of nnU-Net's models without pseudo-labels were run."""
+    return [
+        arrangement
+        for arrangement in (ARRANGEMENTS if systems else ())
+        for given in ({"profile": profile_of(systems)},)
+        if {Run(arrangement, DEFAULT, **given), *stock(arrangement, **given)} <= systems.keys()
+    ]
 
 
 def better_stock(systems: Systems, arrangement: str, given: str, recipe: str = "") -> np.ndarray:
