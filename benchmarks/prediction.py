@@ -24,6 +24,10 @@ from nnunet_cmc.inference.windows import WindowPredictor
 from nnunet_cmc.trainers.registry import trainer_class
 
 
+class StockPredictor(nnUNetPredictor):
+    """nnU-Net's own predictor, of which the package makes none of its own."""
+
+
 def predicts(network: nn.Module, plans: dict, dataset_json: dict, predictor: nnUNetPredictor) -> Callable:
     """The predictor's function from a preprocessed case to its logits, with the windows of these plans."""
     manager = PlansManager(plans)
@@ -59,8 +63,8 @@ def main() -> None:
             ("nnU-Net", stock, both[:1], WindowPredictor),
             ("one modality", ours, one, WindowPredictor),
             ("both", ours, both, WindowPredictor),
-            ("nnU-Net, a window at a time", stock, both[:1], nnUNetPredictor),
-            ("both, a window at a time", ours, both, nnUNetPredictor),
+            ("nnU-Net, a window at a time", stock, both[:1], StockPredictor),
+            ("both, a window at a time", ours, both, StockPredictor),
         ):
             with quiet():
                 made = predictor(0.5, True, mirroring, device.type == "cuda", device, allow_tqdm=False)

@@ -245,11 +245,15 @@ class CMCTrainer(ReportingTrainer):
         return dummy_context() if half is None else autocast(self.device.type, half)
 
     def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
-        """Measure the gradient of each term, unweighted, at each encoder and decoder, at a backward pass for each."""
+        """Measure the gradient of each term, unweighted, at each encoder and decoder, at a backward pass for each.
+
+        A term that has nothing in this batch is an exact 0, on all ranks, and has no gradient.
+        """
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
         parts = self.bare_network.parts(self.description.modalities)
         for term in self.terms:
-            for part, norm in gradient_norms(terms[term], parts, scale).items():
+            norms = gradient_norms(terms[term], parts, scale) if terms[term] else dict.fromkeys(parts, 0.0)
+            for part, norm in norms.items():
                 self.gradients[f"gradient/{term}/{part}"] = norm
 
     def _step(self, loss: Tensor) -> None:

@@ -69,14 +69,14 @@ class LabelingTrainer(ResumableTrainer):
             self.average.module, self.plans_manager, self.configuration_manager, None, self.dataset_json,
             type(self).__name__, None,
         )  # fmt: skip
-        mine, after_each = cases, self._exit_if_terminated
-        if self.is_ddp:  # ranks have unlike numbers of cases, so they cannot tell each other of SIGTERM between them
-            mine, after_each = cases[self.local_rank :: torch.distributed.get_world_size()], lambda: None
-        shown = tqdm(mine, "Labelling", unit="scan", disable=self.local_rank > 0)
-        label_scans(predictor, self.unlabeled_dataset, shown, labels + UNFINISHED, after_each)
-        if self.is_ddp:
-            torch.distributed.barrier()
-        if self.local_rank == 0:
+        rank, ranks = (self.local_rank, torch.distributed.get_world_size()) if self.is_ddp else (0, 1)
+        with tqdm(total=len(cases), desc="Labelling", unit="scan", disable=rank > 0) as bar:
+            for start in range(0, len(cases), ranks):  # ranks wait for each other after each scan, not for hours
+                mine = cases[start : start + ranks][rank : rank + 1]
+                label_scans(predictor, self.unlabeled_dataset, mine, labels + UNFINISHED)
+                self._exit_if_terminated()
+                bar.update(min(ranks, len(cases) - start))
+        if rank == 0:
             os.rename(labels + UNFINISHED, labels)
         if self.is_ddp:
             torch.distributed.barrier()

@@ -1,7 +1,6 @@
 """The moving average of a network's weights, which predicts better than weights that are still on their way."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,13 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, network: nn.Module, momentum: float):
-        super().__init__(network, multi_avg_fn=partial(follow, momentum=momentum))
+        super().__init__(network, multi_avg_fn=self._follow)
+        self.momentum = momentum
         self.requires_grad_(False).eval()
+
+    def _follow(self, average: Sequence[Tensor], network: Sequence[Tensor], _: Tensor | int) -> None:
+        """Follow the network. The number of updates that torch hands over lies on the GPU, and would be waited for."""
+        follow(average, network, int(self.n_averaged), self.momentum)
 
 
 def momentum_of(iterations: int) -> float:
@@ -29,9 +33,9 @@ def momentum_of(iterations: int) -> float:
     return 1 - 0.03 * min(1.0, (400 / iterations) ** 0.53)
 
 
-def follow(average: Sequence[Tensor], network: Sequence[Tensor], updates: Tensor | int, momentum: float) -> None:
+def follow(average: Sequence[Tensor], network: Sequence[Tensor], updates: int, momentum: float) -> None:
     """Move ``average`` to ``m average + (1 - m) network`` with ``m = min(1 - 1 / (t + 1), momentum)`` after t updates.
 
     A constant m would keep of the random weights that a training begins with ``m ** t``, for hundreds of iterations.
     """
-    torch._foreach_lerp_(list(average), list(network), max(1 / (int(updates) + 1), 1 - momentum))
+    torch._foreach_lerp_(list(average), list(network), max(1 / (updates + 1), 1 - momentum))

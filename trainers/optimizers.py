@@ -70,7 +70,7 @@ class ConstantAdam:
         self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
     ) -> tuple[Optimizer, Schedule]:
         """Make the optimizer."""
-        return torch.optim.Adam(trained(network), self.rate), ConstantRate(self.rate)
+        return torch.optim.Adam(trained(network), self.rate, fused=True), ConstantRate(self.rate)
 
     def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
         """Return a sentence about the rate."""
@@ -89,9 +89,9 @@ class StockSGD:
     ) -> tuple[Optimizer, Schedule]:
         """Make the optimizer, and its schedule over so many epochs."""
         optimizer = torch.optim.SGD(
-            trained(network), self.rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay
+            trained(network), self.rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay, fused=True
         )
-        return optimizer, PolyLRScheduler(optimizer, self.rate, epochs)
+        return optimizer, EpochPolyLR(optimizer, self.rate, epochs)
 
     def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
         """Return a sentence about the rate."""
@@ -128,6 +128,14 @@ class ByLength:
 def trained(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that are not frozen."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+class EpochPolyLR(PolyLRScheduler):
+    """nnU-Net's schedule, which changes the rate between epochs alone."""
+
+    def step(self, current_step: float | None = None) -> None:
+        """Set the rate for a moment of the training, in epochs."""
+        super().step(None if current_step is None else int(current_step))
 
 
 class WarmUpPolyLR(PolyLRScheduler):

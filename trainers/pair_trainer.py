@@ -197,11 +197,17 @@ class PairTrainer(nnUNetTrainer):
         elif not unlabeled.cases:
             self.print_to_log_file("There is no unlabelled case: training is supervised, CAC of labelled cases.")
 
-    def mirror_axes(self, labeled: CaseSampler) -> tuple[int, ...]:
-        """Choose the recipe's axes as transposed, or none where a class has a side: mirrored, it has the other one."""
+    def mirror_axes(self, cases: list[str]) -> tuple[int, ...]:
+        """Choose the recipe's axes as transposed, or none where a class has a side: mirrored, it has the other one.
+
+        Args:
+            cases: the labelled and the validation cases. All folds of a cross-validation have the same, and so mirror
+                alike: nnU-Net's ensemble of them takes the axes of the first.
+        """
         transposed = self.plans_manager.transpose_forward.index
         names = {label: name for name, label in self.description.labels.items()}
-        sided = [names[label] for label in sided_classes(labeled.dataset, transposed(LEFT_RIGHT))]
+        dataset = self.dataset_class(str(self.preprocessed_dataset_folder), cases)
+        sided = [names[label] for label in sided_classes(dataset, transposed(LEFT_RIGHT))]
         if sided:
             classes = ", ".join(sided)
             self.print_to_log_file(f"No mirroring: in the labelled cases {classes} lie on one side of the body.")
@@ -231,7 +237,7 @@ class PairTrainer(nnUNetTrainer):
             )
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()
-        mirror_axes = self.mirror_axes(labeled)
+        mirror_axes = self.mirror_axes([*labeled.cases, *val])
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
         transforms = self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d)

@@ -35,10 +35,13 @@ def trainer_class(name: str) -> type:
         if kind in said:
             raise ValueError(f"The trainer {name} sets its length twice: omit {said[kind]} or {value}.")
         base, said[kind] = match["base"], value
+    if "budget" in said and len(said) > 1:
+        other = next(value for kind, value in said.items() if kind != "budget")
+        raise ValueError(f"The trainer {name} sets its length twice: omit {other} or {said['budget']}.")
     if base not in RECIPES:
         raise ValueError(
-            f"There is no trainer {name}: take one of {', '.join(RECIPES)}, followed by _Nepochs (any N), _smoke or "
-            "_cmcbudget if you like."
+            f"There is no trainer {name}: take one of {', '.join(RECIPES)}, followed by _Nepochs (any N), _smoke, "
+            "_demo or _cmcbudget if you like."
         )
     if name == CMCTrainer.__name__:
         return CMCTrainer

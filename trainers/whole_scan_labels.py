@@ -1,6 +1,6 @@
 """Pseudo-labels of whole scans, which the network makes in one or several rounds of its training."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, isnan
 from os.path import isfile, join
@@ -57,7 +57,6 @@ def label_scans(
     dataset: UnlabeledDataset,
     cases: Iterable[str],
     folder: str,
-    after_each: Callable[[], None],
 ) -> None:
     """Write the predicted label ``(1, D, H, W)`` int16 of each preprocessed case to ``folder``, but for those there.
 
@@ -67,7 +66,6 @@ def label_scans(
     Args:
         predictor: of the network that labels.
         dataset: reads the images, and the labels of the round before.
-        after_each: is called after each case.
     """
     for case in cases:
         file = join(folder, f"{case}_seg.b2nd")
@@ -78,7 +76,6 @@ def label_scans(
             weight = {} if before is None else {WEIGHT: stability(before[:], label, len(logits))}
             with atomic_write(file) as temporary:
                 blosc2.asarray(label, urlpath=str(temporary), meta=weight)
-        after_each()
 
 
 def stability(before: np.ndarray, after: np.ndarray, num_classes: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
+from torch._dynamo import OptimizedModule
 from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
@@ -80,8 +81,15 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs: Any) -> None:
-    """Make ``predictor`` a :class:`CheckedPredictor` after ``initialize``. ValueError if there is no such device."""
+    """Make ``predictor`` a :class:`CheckedPredictor` after ``initialize``, with compiled parts if nnU-Net compiles.
+
+    Raises:
+        ValueError: there is no such device.
+    """
     require_device(predictor.device)
+    if isinstance(predictor.network, OptimizedModule):  # nnUNet_compile=1: nnU-Net compiles the network as a whole
+        predictor.network = predictor.network._orig_mod
+        predictor.network.compile_parts()
     if type(predictor) is not nnUNetPredictor:
         return
     predictor.__class__ = CheckedPredictor

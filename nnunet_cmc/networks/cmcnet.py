@@ -352,8 +352,9 @@ class CMCNet(nn.Module):
         is computed. ``options`` are those of ``torch.compile``.
         """
         self.stacked_on = None  # a compiled encoder is few operators already
-        for part in (*self.encoders, *self.decoders):
-            part.compile(fullgraph=True, **options)
+        if not is_compiled(self.decoders[0]):
+            for part in (*self.encoders, *self.decoders):
+                part.compile(fullgraph=True, **options)
 
     def _run(self, part: nn.Module, *inputs):
         if is_compiled(part):

@@ -11,6 +11,11 @@ from nnunet_cmc.inference import windows
 from nnunet_cmc.inference.checked_predictor import CheckedPredictor
 from nnunet_cmc.inference.trained_model import TrainedModel
 from nnunet_cmc.inference.windows import WINDOWS_PER_BATCH
+from nnunet_cmc.networks import CMCNet
+
+
+class StockPredictor(nnUNetPredictor):
+    """nnU-Net's own predictor: the hook makes of that class one of ours, and leaves others alone."""
 
 
 @pytest.mark.parametrize("gaussian", [True, False])
@@ -25,15 +30,36 @@ def test_logits_are_those_of_nnunet_however_many_windows_go_at_once(tiny, monkey
     if absent is not None:
         case[absent] = 0
     found = []
-    for predictor in (nnUNetPredictor, CheckedPredictor):
+    for predictor in (StockPredictor, CheckedPredictor):
         made = predictor(use_gaussian=gaussian, device=torch.device("cpu"), allow_tqdm=False)
         made.manual_initialization(
             trained.network, manager, manager.get_configuration("3d_fullres"), trained.weights, dataset_json,
             "CMCTrainer", (2,),
         )  # fmt: skip
+        assert type(made) is predictor
         found.append(made.predict_logits_from_preprocessed_data(case))
     assert found[1].dtype == found[0].dtype
     torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=5e-3)  # both are float16
+
+
+def test_compiling_is_of_encoders_and_decoders(tiny, monkeypatch):
+    """``nnUNet_compile=1``: the network as a whole has no graph, since presence decides what is computed."""
+    case, found, compiled = torch.randn(2, 20, 30, 18), [], []
+    compile_ = torch.nn.Module.compile
+
+    def without_backend(self, **arguments):
+        compiled.append(self)
+        compile_(self, backend="eager", **arguments)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_backend)
+    for value in ("0", "1"):
+        monkeypatch.setenv("nnUNet_compile", value)
+        made = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+        made.initialize_from_trained_model_folder(str(tiny.model), ["0"])
+        assert isinstance(made.network, CMCNet)
+        assert len(compiled) == 2 * int(value), "encoder and decoder, if asked for"
+        found.append(made.predict_logits_from_preprocessed_data(case))
+    torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=5e-3)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e4])

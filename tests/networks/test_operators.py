@@ -7,6 +7,7 @@ from operators import Operators
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import SuperviseDeep
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
 
@@ -19,6 +20,10 @@ NARROW = {  # nor do they depend on widths
 
 
 def network_of(planner) -> CMCNet:
+    if planner is CMCPlannerNNUNet:  # which leaves topology and widths to nnU-Net
+        network = CMCNet(2, 3, [SIDE] * 3, "unet", {"features_per_stage": [2] * 5, "blocks_per_stage": [2] * 5})
+        SuperviseDeep()(network)
+        return network
     kwargs = planner.encoder_kwargs | NARROW.get(planner, {})
     widths = [2, 4, 8] if planner is CMCPlannerUniversal else [4] * len(planner.decoder_channels)
     network = CMCNet(2, 3, [SIDE] * 3, planner.encoder, kwargs, widths)
@@ -38,7 +43,8 @@ def started(network: CMCNet, rows: int) -> int:
     return len(operators.names)
 
 
-@pytest.mark.parametrize(("planner", "most"), [(CMCPlanner, 1600), (CMCPlannerTiny, 600), (CMCPlannerUniversal, 400)])
+@pytest.mark.parametrize(("planner", "most"), [(CMCPlannerNNUNet, 400), (CMCPlanner, 1600), (CMCPlannerTiny, 600),
+                                               (CMCPlannerUniversal, 400)])  # fmt: skip
 def test_few_operators_are_started_whatever_the_batch(planner, most):
     network = network_of(planner)
     assert [n for rows in (2, 4) if (n := started(network, rows)) > most] == []

@@ -57,7 +57,7 @@ def test_nnunet_finds_our_class_here_and_in_a_spawned_worker(name, spawned):
     assert spawned.submit(function, *arguments).result() is cls
 
 
-@pytest.mark.parametrize("suffix", ["", "_5epochs", "_smoke_cmcbudget"])
+@pytest.mark.parametrize("suffix", ["", "_5epochs", "_smoke"])
 def test_nnunet_finds_every_recipe_with_any_suffix(suffix):
     for name in RECIPES:
         function, *arguments = search_for(name + suffix)

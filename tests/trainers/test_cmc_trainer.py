@@ -328,10 +328,17 @@ def test_plans_and_labels_that_are_not_for_us(registered):
      ("CMCTrainer", ["cube"], None), ("CMCTrainer", [], (0, 1, 2))],
 )  # fmt: skip
 def test_scans_are_mirrored_unless_a_class_has_a_side(registered, monkeypatch, name, sided, axes):
-    monkeypatch.setattr("nnunet_cmc.trainers.pair_trainer.sided_classes", lambda dataset, axis: [1] * len(sided))
+    looked_at = set()
+
+    def sided_classes(dataset, axis):
+        looked_at.update(dataset.identifiers)
+        return [1] * len(sided)
+
+    monkeypatch.setattr("nnunet_cmc.trainers.pair_trainer.sided_classes", sided_classes)
     trainer = registered.trainer(short(name))
     trainer.initialize()
     trainer.get_dataloaders()
+    assert looked_at == {case for cases in trainer.do_split() for case in cases}, "as in all folds"
     assert trainer.inference_allowed_mirroring_axes == axes
     assert ("cube lie on one side of the body" in log_of(trainer)) == bool(sided)
 

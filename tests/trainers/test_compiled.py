@@ -17,6 +17,7 @@ from nnunet_cmc.trainers.frames import APART
     ("name", "parts"),
     [
         ("CMCTrainer_contrastTeacher", 4),  # and the teacher's
+        ("CMCTrainer", 4),  # and the average's
         ("CMCTrainer_supervised", 2),
         ("CMCTrainerPaper", 4),
         ("CPSTrainer", 4),

@@ -46,8 +46,7 @@ def test_suffixes_say_how_long(registered, name, length):
     assert name in trainer.output_folder
 
 
-@pytest.mark.parametrize("name", ["MeanTeacherTrainer_cmcbudget", "CMCTrainer_smoke_cmcbudget",
-                                  "CMCTrainer_cmcbudget_smoke"])  # fmt: skip
+@pytest.mark.parametrize("name", ["MeanTeacherTrainer_cmcbudget", "CMCTrainer_cmcbudget"])
 def test_a_budget_comes_from_the_environment(registered, monkeypatch, name):
     monkeypatch.setenv("NNUNET_CMC_EPOCHS", "3")
     monkeypatch.setenv("NNUNET_CMC_ITERATIONS", "20")
@@ -64,8 +63,8 @@ def test_an_unknown_name_is_answered_with_those_there_are(name):
         trainer_class(name)
 
 
-@pytest.mark.parametrize("name", ["CMCTrainer_5epochs_7epochs", "CMCTrainer_smoke_demo",
-                                  "CMCTrainer_cmcbudget_cmcbudget"])  # fmt: skip
+@pytest.mark.parametrize("name", ["CMCTrainer_5epochs_7epochs", "CMCTrainer_smoke_demo", "CMCTrainer_smoke_cmcbudget",
+                                  "CMCTrainer_cmcbudget_20epochs", "CMCTrainer_cmcbudget_cmcbudget"])  # fmt: skip
 def test_a_length_said_twice_is_refused(name):
     with pytest.raises(ValueError, match="sets its length twice"):
         trainer_class(name)

@@ -117,14 +117,10 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeyp
 
     module = "nnunet_cmc.trainers.labeling_trainer.label_scans"
 
-    def terminated(predictor, dataset, cases, folder, after_each):
-        if Path(folder).name != f"round_{number}.unfinished":
-            label_scans(predictor, dataset, cases, folder, after_each)
-            return
-        if moment == "within":
-            label_scans(predictor, dataset, list(cases)[:1], folder, lambda: None)
-        cut._terminated = True
-        after_each()
+    def terminated(predictor, dataset, cases, folder):
+        cut._terminated = Path(folder).name == f"round_{number}.unfinished"
+        if moment == "within" or not cut._terminated:
+            label_scans(predictor, dataset, cases, folder)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, terminated)
