@@ -96,6 +96,10 @@ class CaseSampler:
         for case, channels in self.present.items():
             for channel in channels:
                 self._with_modality[channel].append(case)
+        self._alone = {
+            modality: [case for case in cases if len(self.present[case]) == 1]
+            for modality, cases in self._with_modality.items()
+        }
         shares = self._shares_as_first()
         self._shares = shares / shares.sum() if len(shares) else shares
         self._plans: dict[tuple[int, int], _PartnerPlan] = {}
@@ -140,10 +144,7 @@ class CaseSampler:
 
     def _candidates(self, modality: int) -> list[str]:
         """List the scans of this modality alone or, without any, all cases that have it."""
-        return self._alone(modality) or self._with_modality[modality]
-
-    def _alone(self, modality: int) -> list[str]:
-        return [c for c in self._with_modality[modality] if len(self.present[c]) == 1]
+        return self._alone[modality] or self._with_modality[modality]
 
     def _shares_as_first(self) -> np.ndarray:
         """Compute how often each case is the first of a pair, or its own; with its part as a partner it makes 1.
@@ -153,13 +154,13 @@ class CaseSampler:
         """
         shares = dict.fromkeys(self.cases, 1.0)
         for modality in self.modalities():
-            alone = self._alone(modality)
+            alone = self._alone[modality]
             others = [m for m in self.modalities() if m != modality] if alone else []
             partners = sum(len(self._candidates(m)) for m in others)
-            first = 0.5 if any(self._alone(m) for m in others) else 1.0
+            first = 0.5 if any(self._alone[m] for m in others) else 1.0
             for case in alone:
                 shares[case] = first
-            for case in (c for m in others if not self._alone(m) for c in self._candidates(m)):
+            for case in (c for m in others if not self._alone[m] for c in self._candidates(m)):
                 shares[case] -= first * len(alone) / partners
         several = {case for case in self.cases if len(self.present[case]) > 1}
         return np.array([max(shares[case], 0.5) if case in several else shares[case] for case in self.cases])
