@@ -6,7 +6,7 @@ shape. "CT" is in HU, sharp and noisy; "MR" is T2-like, blurred across slices, w
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -35,6 +35,26 @@ TISSUES = {
 INDEX = {tissue: index for index, tissue in enumerate(TISSUES)}
 
 
+class Layout(NamedTuple):
+    """How subjects were scanned.
+
+    Attributes:
+        scans: modalities of a subject, of one after the other.
+        apart: whether each scan is on a grid of its own, with a label of its own.
+    """
+
+    scans: tuple[tuple[str, ...], ...]
+    apart: bool = False
+
+
+LAYOUTS = {
+    "registered": Layout((MODALITIES,)),
+    "misaligned": Layout((MODALITIES,), apart=True),
+    "unpaired": Layout((("CT",), ("MR",)), apart=True),
+    "missing": Layout((MODALITIES, ("CT",), ("MR",))),
+}
+
+
 def phantom(
     rng: np.random.Generator, size: Sequence[int] = (56, 56, 72), spacing: Sequence[float] = (2.5, 2.5, 2.5)
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -58,15 +78,28 @@ def phantom(
 
 
 def generate(
-    folder: str | Path, *, labeled: int, unlabeled: int = 0, test: int = 0, layout: str = "registered", seed: int = 0
+    folder: str | Path,
+    *,
+    labeled: int,
+    unlabeled: int = 0,
+    test: int = 0,
+    layout: str = "registered",
+    spacing: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Write phantoms as folders of NIfTI files, ``train`` and, if there are ``test`` subjects, ``test``.
 
-    ``registered``: every subject has CT and MR on one grid, and one label. ``unpaired``: every subject has one scan, CT
-    and MR in turn, grids differ, and MR is stored with two axes reversed.
+    ``registered``: every subject has CT and MR on one grid, and one label. ``misaligned``: each of the two is on a grid
+    of its own, with its own label; MR lies elsewhere, lacks the lowest slice and is stored with two axes reversed.
+    ``unpaired``: every subject has one such scan, CT and MR in turn. ``missing``: as registered, but two of three
+    subjects have one scan.
 
     Args:
         labeled, unlabeled, test: number of subjects of each kind; unlabelled ones have no label file.
+        layout: of the four above.
+        spacing: mm along z, y, x; as a rule 2.5 each, or 2.4 to 2.6 in plane where scans have grids of their own, with
+            slices of 3 mm (4 mm where there is MR alone).
+        seed: of all subjects.
 
     Returns:
         the arguments of :func:`~nnunet_cmc.dataset_conversion.folders.convert_folders` for what was written.
@@ -74,10 +107,11 @@ def generate(
     Raises:
         ValueError: the layout is unknown, it has too few labelled subjects, or the folder holds phantoms already.
     """
-    if layout not in ("registered", "unpaired"):
-        raise ValueError(f"The layout of the phantoms must be registered or unpaired, but is {layout!r}.")
-    if labeled < (least := 1 if layout == "registered" else 2):
-        raise ValueError(f"Phantoms in the layout {layout} need {least} labelled subject(s) or more, not {labeled}.")
+    if layout not in LAYOUTS:
+        raise ValueError(f"The layout of the phantoms must be one of {', '.join(LAYOUTS)}, but is {layout!r}.")
+    scans_of, apart = LAYOUTS[layout]
+    if labeled < len(scans_of):
+        raise ValueError(f"Phantoms in the layout {layout} need {len(scans_of)} labelled subject(s), not {labeled}.")
     root = Path(folder)
     if (root / "train").exists() or (root / "test").exists():
         raise ValueError(f"{root} holds phantoms already: delete them, or choose another folder.")
@@ -85,25 +119,26 @@ def generate(
     for number, kind in enumerate(kinds):
         part = root / ("test" if kind == "test" else "train")
         rng = np.random.default_rng([seed, number])  # a subject is the same, however many follow
-        scans = MODALITIES if layout == "registered" else (MODALITIES[number % 2],)
-        spacing = (2.5, 2.5, 2.5)  # mm along z, y, x
-        if layout == "unpaired":
+        scans = scans_of[number % len(scans_of)]
+        steps = spacing or (2.5, 2.5, 2.5)
+        if apart and not spacing:
             in_plane = round(rng.uniform(2.4, 2.6), 2)
-            spacing = (3.0 if scans[0] == "CT" else 4.0, in_plane, in_plane)
-        size = [round(length / step) for length, step in zip((140, 140, 180), spacing, strict=True)]
-        labels, images = phantom(rng, size, spacing)
-        orientation = "RAS" if scans == ("MR",) else "LPS"
-        origin = rng.uniform(-100, 100, 3).tolist()
+            steps = (3.0 if scans[0] == "CT" else 4.0, in_plane, in_plane)
+        size = [round(length / step) for length, step in zip((140, 140, 180), steps, strict=True)]
+        labels, images = phantom(rng, size, steps)
         name = f"subject_{number + 1:03d}.nii.gz"
-        for modality in scans:
-            _write(images[modality], part / modality / name, spacing, origin, orientation)
-        if kind != "unlabeled":
-            target = part / ("labels" if layout == "registered" else f"labels_{scans[0]}")
-            _write(labels, target / name, spacing, origin, orientation)
+        for index, of_grid in enumerate([(modality,) for modality in scans] if apart else [scans]):
+            origin = rng.uniform(-100, 100, 3).tolist()
+            orientation = "RAS" if of_grid == ("MR",) else "LPS"
+            for modality in of_grid:
+                _write(images[modality][index:], part / modality / name, steps, origin, orientation)
+            if kind != "unlabeled":
+                target = part / (f"labels_{of_grid[0]}" if apart else "labels")
+                _write(labels[index:], target / name, steps, origin, orientation)
 
     def sources(part: Path, prefix: str = "") -> dict[str, Any]:
         shown = [modality for modality in MODALITIES if (part / modality).is_dir()]
-        labels = part / "labels" if layout == "registered" else {m: part / f"labels_{m}" for m in shown}
+        labels = {m: part / f"labels_{m}" for m in shown} if apart else part / "labels"
         return {f"{prefix}images": {m: part / m for m in shown}, f"{prefix}labels": labels}
 
     return {"classes": CLASSES, **sources(root / "train"), **(sources(root / "test", "test_") if test else {})}

@@ -15,6 +15,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 )
 from scipy.optimize import brentq
 
+from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
 from nnunet_cmc.planners.base import BasePlanner, millimetres
 
 WORKERS = "nnUNet_n_proc_DA"
@@ -119,16 +120,21 @@ class CMCPlannerNNUNet(BasePlanner):
             return ExperimentPlanner.static_estimate_VRAM_usage(*arguments)
 
     def get_plans_for_configuration(self, spacing, median_shape, *arguments) -> dict:
-        """Plan a configuration as nnU-Net does for images that are no larger than the largest patch; none in 2-D."""
+        """Plan a configuration as nnU-Net does for images that are no larger than the largest patch; none in 2-D.
+
+        Patches have four slices or more, for which scans of fewer are padded.
+        """
         if len(spacing) == 2:
             return {}
+        shape = np.maximum(median_shape, FEWEST_SLICES)
         voxels = None if self.largest_patch is not None else self.patch_voxels
-        limit = self.largest_patch if voxels is None else box_of_volume(voxels, np.array(spacing), median_shape)
-        image = np.array(median_shape) if limit is None else np.minimum(median_shape, limit)
+        limit = self.largest_patch if voxels is None else box_of_volume(voxels, np.array(spacing), shape)
+        image = shape if limit is None else np.minimum(shape, limit)
         plan = super().get_plans_for_configuration(spacing, image, *arguments)
         while limit is not None and _exceeds(plan["patch_size"], limit, voxels):
             image = image - np.greater(plan["patch_size"], limit)  # nnU-Net had rounded up to what its strides divide
             plan = super().get_plans_for_configuration(spacing, image, *arguments)
+        plan["patch_size"] = np.maximum(plan["patch_size"], FEWEST_SLICES)  # an axis of so few is never halved
         plan["median_image_size_in_voxels"] = median_shape
         plan["batch_size"] = self.batch_size or plan["batch_size"]
         return plan

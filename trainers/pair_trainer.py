@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.plans_json import FEWEST_SLICES, REMEDY
 from nnunet_cmc.data.format.raw_dataset import require_set
 from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
@@ -26,8 +27,6 @@ from nnunet_cmc.data.preprocessing.normalization import clip_range
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
-
-FEWEST_SLICES = 4  # nnU-Net's GaussianBlurTransform reflects up to 3 voxels at the borders, and there must be one more
 
 
 class PairTrainer(nnUNetTrainer):
@@ -233,7 +232,7 @@ class PairTrainer(nnUNetTrainer):
         if min(patch_size) < FEWEST_SLICES:
             raise ValueError(
                 f"The patch {patch_size} has a side of fewer than {FEWEST_SLICES} voxels, which nnU-Net's augmentation "
-                f"cannot blur: make it {FEWEST_SLICES} in the plans; scans with fewer slices are padded."
+                f"cannot blur: {REMEDY}, which pads scans of fewer slices."
             )
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()

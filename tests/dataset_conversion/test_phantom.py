@@ -1,5 +1,7 @@
 """Phantoms: anatomy and contrast that hold for every subject, and the folders made of them."""
 
+import json
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -120,6 +122,30 @@ def test_unpaired_folders_have_one_scan_a_subject_and_left_is_left(tmp_path, nnu
         assert shape.GetCentroid(CLASSES["liver"])[0] < shape.GetCentroid(CLASSES["spleen"])[0] - 50
 
 
+def test_misaligned_scans_of_a_subject_have_grids_and_labels_of_their_own(tmp_path, nnunet_folders):
+    sources = generate(tmp_path, labeled=1, unlabeled=1, layout="misaligned", spacing=(14.0, 5.0, 5.0))
+    folder = convert_folders(5, "Phantom", **sources)
+    ct, mr = (sitk.ReadImage(str(folder / "labelsTr" / f"subject_001_{m}.nii.gz")) for m in ("CT", "MR"))
+    assert ct.GetSize() == (36, 28, 10)
+    assert mr.GetSize() == (36, 28, 9)
+    assert ct.GetSpacing() == mr.GetSpacing() == (5.0, 5.0, 14.0)
+    assert ct.GetOrigin() != mr.GetOrigin()
+    turned = sitk.GetArrayFromImage(sitk.DICOMOrient(mr, "LPS"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(ct)[1:], turned, "of the same anatomy")
+    assert {f.name for f in (folder / "imagesUn").iterdir()} == {
+        "subject_002_CT_0000.nii.gz",
+        "subject_002_MR_0001.nii.gz",
+    }
+
+
+def test_two_of_three_subjects_lack_a_modality(tmp_path, nnunet_folders):
+    sources = generate(tmp_path, labeled=3, unlabeled=2, layout="missing", spacing=(9.0, 9.0, 9.0))
+    folder = convert_folders(5, "Phantom", **sources)
+    shown = json.loads((folder / "dataset.json").read_text())["cmc"]["present_channels"]
+    kinds = ([0, 1], [0], [1], [0, 1], [0])
+    assert shown == {f"subject_00{number}": channels for number, channels in enumerate(kinds, 1)}
+
+
 def test_a_subject_does_not_depend_on_the_others(tmp_path):
     generate(tmp_path / "few", labeled=1, seed=3)
     generate(tmp_path / "more", labeled=2, seed=3)
@@ -132,8 +158,8 @@ def test_a_subject_does_not_depend_on_the_others(tmp_path):
 
 
 def test_impossible_requests(tmp_path):
-    with pytest.raises(ValueError, match=r"registered or unpaired, but is 'paired'"):
+    with pytest.raises(ValueError, match=r"one of registered, misaligned, unpaired, missing, but is 'paired'"):
         generate(tmp_path, labeled=2, layout="paired")
-    with pytest.raises(ValueError, match=r"unpaired need 2 labelled subject\(s\) or more, not 1"):
+    with pytest.raises(ValueError, match=r"unpaired need 2 labelled subject\(s\), not 1"):
         generate(tmp_path, labeled=1, layout="unpaired")
     assert not list(tmp_path.iterdir())

@@ -317,6 +317,24 @@ class TestReducedForm:
         assert without_files(CMCPlannerNNUNetSmall, patch_size=(8, 32, 32))["patch_size"] == [8, 32, 32]
 
 
+@pytest.mark.parametrize("planner", [CMCPlannerNNUNet, CMCPlannerNNUNetSmall])
+@pytest.mark.parametrize(
+    ("spacing", "shape"),
+    [([8.0, 1.5, 1.5], [2, 200, 180]), ([5.0, 0.2, 0.2], [4, 1024, 1024]), ([20.0, 0.5, 0.5], [30, 320, 320])],
+    ids=["two slices", "nnU-Net takes one of four off", "a box of three slices"],
+)
+def test_a_patch_has_four_slices_or_more(dataset, planner, spacing, shape):
+    """In every training patch nnU-Net blurs, and it cannot blur three."""
+    file = dataset[1] / "dataset_fingerprint.json"
+    stacks = {"spacings": [spacing] * 3, "shapes_after_crop": [shape] * 3}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **stacks}))
+    plan = without_files(planner)
+    assert plan["patch_size"][0] >= 4
+    assert plan["patch_size"] == plan["architecture"]["arch_kwargs"]["patch_size"]
+    assert list(plan["median_image_size_in_voxels"]) == shape
+    assert not np.any(plan["patch_size"] % strides_of(plan))
+
+
 def strides_of(plan: dict) -> np.ndarray:
     return np.prod(plan["architecture"]["arch_kwargs"]["encoder_kwargs"]["strides"], axis=0)
 

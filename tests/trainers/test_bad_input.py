@@ -130,7 +130,7 @@ def test_a_patch_of_three_slices(registered):
     configuration["patch_size"] = configuration["architecture"]["arch_kwargs"]["patch_size"] = [3, 32, 32]
     with pytest.raises(RuntimeError, match="Padding size should be less"):
         blur_dimension(torch.ones(1, 3, 32, 32), sigma=1.0, dim_to_blur=0)
-    with pytest.raises(ValueError, match=r"The patch \[3, 32, 32\] has a side of fewer than 4 voxels, .*: make it 4"):
+    with pytest.raises(ValueError, match=r"The patch \[3, 32, 32\] has a side of fewer than 4 voxels, .*: plan again"):
         registered.trainer().get_dataloaders()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import blosc2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from short_trainers import TAUGHT, short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.views import RandomizeContrast, StrongView
+from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import MeanTeacher
 
@@ -47,6 +49,23 @@ def test_strong_views_alone_change_and_keep_norm_and_absence(cubes):
                 agreement.append(np.corrcoef(x.flatten(), y.flatten())[0, 1])
     assert np.median(np.abs(agreement)) < 0.98
     assert len(set(np.round(agreement, 6))) == len(agreement)
+
+
+def test_background_is_shown_as_it_is_in_the_weak_view(unpaired):
+    """As the preprocessor writes it; nnU-Net's noise had filled it."""
+    for file in {*unpaired.images.glob("*.b2nd")} - {*unpaired.images.glob("*_seg.b2nd")}:
+        image = blosc2.open(str(file), mode="a")
+        data = image[:]
+        data[..., :11][data[..., :11] != 0] = ALMOST_ZERO
+        image[:] = data
+    seen = 0
+    for batch in batches_of(unpaired.trainer(short(contrasted())), 4):
+        weak = batch.data[batch.n_labeled :]
+        background = weak.abs() < 1.01 * ALMOST_ZERO
+        assert batch.strong[background].equal(weak[background])
+        assert (batch.strong[~background] != weak[~background]).float().mean() > 0.99
+        seen += int((background & (weak != 0)).sum())
+    assert seen > 1000
 
 
 def test_a_share_of_the_views_is_changed():

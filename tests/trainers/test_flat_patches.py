@@ -14,12 +14,12 @@ from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER
 CONTRASTED = replace(TAUGHT, views=(*TAUGHT.views, RandomizeContrast()))
 
 
-@pytest.fixture
-def flat(cubes):
-    """Patches of 10 slices, which are never halved, of volumes of 20 x 24 x 22 voxels."""
+@pytest.fixture(params=[10, 4])
+def flat(request, cubes):
+    """Patches of 10 slices, or of the fewest, which are never halved, of volumes of 20 x 24 x 22 voxels."""
     configuration = cubes.plans["configurations"]["3d_fullres"]
     architecture = configuration["architecture"]["arch_kwargs"]
-    configuration["patch_size"] = architecture["patch_size"] = [10, 32, 32]
+    configuration["patch_size"] = architecture["patch_size"] = [request.param, 32, 32]
     architecture["encoder_kwargs"] |= {
         "kernel_sizes": [[1, 3, 3], [1, 3, 3], [3, 3, 3]],
         "strides": [[1, 1, 1], [1, 2, 2], [1, 2, 2]],
@@ -34,9 +34,9 @@ def test_they_are_read_and_augmented_as_nnunet_does_it(flat):
     _, dummy_2d, initial, _ = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(trainer)
     assert dummy_2d
     assert training.patch_size.tolist() == initial.tolist()
-    assert training.patch_size[0] == 10
+    assert training.patch_size[0] == trainer.configuration_manager.patch_size[0]
     assert isinstance(training.transforms.transforms[0], Convert3DTo2DTransform)
-    assert list(validation.patch_size) == [10, 32, 32]
+    assert list(validation.patch_size) == trainer.configuration_manager.patch_size
 
 
 @pytest.mark.parametrize("recipe", [CONTRASTED, CONTRAST_TEACHER])

@@ -218,7 +218,7 @@ def test_what_is_missing_or_there_twice_is_named(changes, sentence):
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items()
                                   if not recipe.needs_pretrained and recipe.only_modality != 2])  # fmt: skip
-def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
+def test_every_recipe_trains_a_step_and_its_weights_predict_any_subset(cubes, name):
     recipe = replace(RECIPES[name], length=Length(1, 2, 1))
     trainer = trainer_of(cubes, recipe)
     trainer.logger.local_logger.plot_progress_png = lambda folder: None
@@ -232,9 +232,14 @@ def test_every_recipe_trains_a_step_and_its_weights_predict(cubes, name):
     assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
     again = type(trainer).build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 2, False)
     again.load_state_dict(trainer.network.state_dict())
-    x = torch.randn(2, 2, 16, 16, 16)
+    only = recipe.only_modality
+    subsets = torch.tensor([[1, 1], [1, 0], [0, 1]] if only is None else [[m == only for m in (0, 1)]])
+    x = torch.randn(2, 16, 16, 16) * subsets[:, :, None, None, None]
     with torch.no_grad():
-        assert again.eval()(x).equal(trainer.network.eval()(x))
+        logits = again.eval()(x)
+        assert logits.equal(trainer.network.eval()(x))
+    assert logits.isfinite().all()
+    assert len(logits.flatten(1).unique(dim=0)) == len(subsets), "each subset is predicted from what it shows"
     saved = torch.load(f"{trainer.output_folder}/checkpoint_final.pth", weights_only=False)
     rows = recipe.rows()
     assert trainer.recipe.rows() == rows

@@ -1,5 +1,7 @@
 """Every compared system with three modalities."""
 
+from itertools import product
+
 import pytest
 import torch
 from short_trainers import short
@@ -16,7 +18,7 @@ def air(batch: dict) -> dict:
 
 
 @pytest.mark.parametrize("name", COMPARED)
-def test_it_trains_and_a_teacher_can_copy_it(three, name):
+def test_it_trains_and_predicts_any_subset_and_a_teacher_can_copy_it(three, name):
     """On batches with scans, and on one without."""
     trainer = three.trainer(short(name))
     update = trainer.update
@@ -31,8 +33,12 @@ def test_it_trains_and_a_teacher_can_copy_it(three, name):
 
     teacher = MeanTeacher(network, Teacher(), iterations=4)
     teacher.update_parameters(network)
-    x = torch.randn(2, 3, 16, 16, 16)
-    x[1, 1] = 0
+    subsets = torch.tensor([*product([False, True], repeat=3)][1:])
+    x = torch.randn(3, 16, 16, 16) * subsets[:, :, None, None, None]
     with torch.no_grad():
-        torch.testing.assert_close(teacher(x), network(x), rtol=0, atol=0)
+        logits = network(x)
+        torch.testing.assert_close(teacher(x), logits, rtol=0, atol=0)
+    assert logits.shape == (7, 2, 16, 16, 16)
+    assert logits.isfinite().all()
+    assert len(logits.flatten(1).unique(dim=0)) == 7, "each subset is predicted from what it shows"
     assert not {*map(id, teacher.parameters())} & {*map(id, network.parameters())}

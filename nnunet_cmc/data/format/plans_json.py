@@ -10,6 +10,10 @@ from nnunet_cmc.utils.files import is_plain_name, read_json
 REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlannerNNUNet"
 NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any other name, nnU-Net calls what it leads to
 
+FEWEST_SLICES = (
+    4  # of a patch: nnU-Net's GaussianBlurTransform reflects up to 3 voxels at its borders, and needs one more
+)
+
 
 class Kind(NamedTuple):  # of an entry of plans
     name: str

@@ -75,7 +75,8 @@ class Batch:
         """Show the strong views in their contrasts, if there are any to be shown in."""
         if self.strong is None or self.contrasts is None:
             return self
-        return replace(self, strong=self.contrasts.show(self.strong), contrasts=None)
+        weak = self.data[self.n_labeled :]
+        return replace(self, strong=self.contrasts.show(self.strong, weak), contrasts=None)
 
     def to(self, device: torch.device) -> "Batch":
         """Move the batch to ``device``, but for numbers of rows."""

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv3d, leaky_relu_, pad
 
+from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
+
 CHANNELS = (1, 2, 2, 2, 1)  # before, between and after the four convolutions
 TINY = torch.finfo(torch.float32).tiny
 
@@ -47,14 +49,20 @@ class Contrasts:
     channels: list[int]
     clip: list[tuple[float, float] | None]
 
-    def show(self, x: Tensor) -> Tensor:
-        """Return ``x (N, M, D, H, W)`` float32 with these scans in their contrasts, on its device."""
+    def show(self, strong: Tensor, weak: Tensor) -> Tensor:
+        """Return ``strong (N, M, D, H, W)`` float32 with these scans in their contrasts, on its device.
+
+        Their background, and what lies outside of them, is that of ``weak``, in which it is still as it was
+        preprocessed: noise has filled it in ``strong``.
+        """
         if not self.rows:
-            return x
+            return strong
         networks = draw_networks(len(self.rows), torch.Generator().manual_seed(self.seed))
         where = self.rows, self.channels
-        shown = x.clone()
-        shown[where] = randomize_contrast(x[where], networks, self.clip)
+        background = weak[where].abs() < 2 * ALMOST_ZERO  # twice: interpolation rounds
+        shown = strong.clone()
+        contrasted = randomize_contrast(strong[where].masked_fill(background, 0), networks, self.clip)
+        shown[where] = torch.where(background, weak[where], contrasted)
         return shown
 
 
@@ -76,7 +84,7 @@ def randomize_contrast(x: Tensor, networks: RandomNetworks, clip: Sequence[tuple
     """Show each scan of ``x (n, D, H, W)`` float32 in a contrast of its own.
 
     ``a g(x) + (1 - a) x`` with its network g and blend a, scaled to the Frobenius norm of x. What is exactly 0 stays
-    so, be it background or an absent channel.
+    so.
 
     Args:
         x: on any device.
