@@ -17,12 +17,13 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import FEWEST_SLICES, REMEDY
 from nnunet_cmc.data.format.raw_dataset import require_set
 from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
+from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
 from nnunet_cmc.data.loading.locating import located
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
-from nnunet_cmc.data.loading.views import RandomizeContrast, View, is_intensity
+from nnunet_cmc.data.loading.views import RandomizeContrast, View
 from nnunet_cmc.data.preprocessing.normalization import clip_range
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
@@ -240,9 +241,11 @@ class PairTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
         transforms = self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d)
-        unlabeled_transforms = transforms
-        if self.recipe.teacher is not None:  # its student's strong views have the changes of intensity
-            unlabeled_transforms = ComposeTransforms([step for step in transforms.transforms if not is_intensity(step)])
+        moved = ComposeTransforms([step for step in transforms.transforms if not is_intensity(step)])
+        if any(self.configuration_manager.use_mask_for_norm):
+            transforms = with_background_kept(transforms)
+        # a teacher's student has the changes of intensity in its strong views
+        unlabeled_transforms = transforms if self.recipe.teacher is None else moved
         unlabeled_pairs, replaced = self.recipe.unlabeled_pairs(self.batch_size)
         train_loader = PairLoader(
             labeled,

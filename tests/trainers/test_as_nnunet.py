@@ -9,6 +9,7 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from short_trainers import short
 
+from nnunet_cmc.data.loading.background import KeepBackground
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.trainers.recipes import RECIPES
 
@@ -24,8 +25,9 @@ def trainer(unpaired):
         "features_per_stage": [4, 8, 8, 8], "blocks_per_stage": [1] * 4, "strides": STRIDES,
     }  # fmt: skip
 
-    def build(batch_dice: bool):
-        unpaired.plans["configurations"]["3d_fullres"]["batch_dice"] = batch_dice
+    def build(batch_dice: bool = False, masked: bool = False):
+        configuration = unpaired.plans["configurations"]["3d_fullres"]
+        configuration |= {"batch_dice": batch_dice, "use_mask_for_norm": [masked] * 2}
         trainer = unpaired.trainer(short(SUPERVISED))
         trainer.initialize()
         return trainer
@@ -56,9 +58,10 @@ def test_the_loss_is_nnunets_with_deep_supervision(trainer, batch_dice):
     torch.testing.assert_close(found, expected)
 
 
-def test_augmentation_and_oversampling_are_nnunets(trainer):
-    """But for mirroring of a class that has a side."""
-    trainer = trainer(False)
+@pytest.mark.parametrize("masked", [False, True])
+def test_augmentation_and_oversampling_are_nnunets(trainer, masked):
+    """But for mirroring of a class that has a side, and a background that is kept by what the image shows."""
+    trainer = trainer(masked=masked)
     loader = trainer.get_dataloaders()[0].data_loader
     mirrored = trainer.inference_allowed_mirroring_axes or ()
     rotation, dummy_2d, initial, all_axes = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(
@@ -69,6 +72,9 @@ def test_augmentation_and_oversampling_are_nnunets(trainer):
     stock = nnUNetTrainer.get_training_transforms(patch_size, rotation, None, mirrored, dummy_2d)
     (spatial, *others), (located, *ours) = stock.transforms, loader.transforms.transforms
     assert described(located.spatial) == described(spatial)
+    changes = [step for step in ours if isinstance(step, KeepBackground)]
+    assert len(changes) == masked
+    ours = [each for step in ours for each in (step.transforms.transforms if step in changes else [step])]
     assert [described(step) for step in ours] == [described(step) for step in others]
     assert list(loader.patch_size) == list(initial)
     plain = nnUNetTrainer(

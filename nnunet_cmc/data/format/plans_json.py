@@ -10,9 +10,8 @@ from nnunet_cmc.utils.files import is_plain_name, read_json
 REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlannerNNUNet"
 NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any other name, nnU-Net calls what it leads to
 
-FEWEST_SLICES = (
-    4  # of a patch: nnU-Net's GaussianBlurTransform reflects up to 3 voxels at its borders, and needs one more
-)
+# of a patch: nnU-Net's GaussianBlurTransform reflects up to 3 voxels at its borders, and needs one more
+FEWEST_SLICES = 4
 
 
 class Kind(NamedTuple):  # of an entry of plans

@@ -75,8 +75,7 @@ class Batch:
         """Show the strong views in their contrasts, if there are any to be shown in."""
         if self.strong is None or self.contrasts is None:
             return self
-        weak = self.data[self.n_labeled :]
-        return replace(self, strong=self.contrasts.show(self.strong, weak), contrasts=None)
+        return replace(self, strong=self.contrasts.show(self.strong), contrasts=None)
 
     def to(self, device: torch.device) -> "Batch":
         """Move the batch to ``device``, but for numbers of rows."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv3d, leaky_relu_, pad
 
-from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
+from nnunet_cmc.data.loading.background import is_background
 
 CHANNELS = (1, 2, 2, 2, 1)  # before, between and after the four convolutions
 TINY = torch.finfo(torch.float32).tiny
@@ -49,20 +49,17 @@ class Contrasts:
     channels: list[int]
     clip: list[tuple[float, float] | None]
 
-    def show(self, strong: Tensor, weak: Tensor) -> Tensor:
-        """Return ``strong (N, M, D, H, W)`` float32 with these scans in their contrasts, on its device.
-
-        Their background, and what lies outside of them, is that of ``weak``, in which it is still as it was
-        preprocessed: noise has filled it in ``strong``.
-        """
+    def show(self, x: Tensor) -> Tensor:
+        """Return ``x (N, M, D, H, W)`` float32 with these scans, but for their background, in their contrasts."""
         if not self.rows:
-            return strong
+            return x
         networks = draw_networks(len(self.rows), torch.Generator().manual_seed(self.seed))
         where = self.rows, self.channels
-        background = weak[where].abs() < 2 * ALMOST_ZERO  # twice: interpolation rounds
-        shown = strong.clone()
-        contrasted = randomize_contrast(strong[where].masked_fill(background, 0), networks, self.clip)
-        shown[where] = torch.where(background, weak[where], contrasted)
+        scans = x[where]
+        background = is_background(scans)
+        contrasted = randomize_contrast(scans.masked_fill(background, 0), networks, self.clip)
+        shown = x.clone()
+        shown[where] = torch.where(background, scans, contrasted)
         return shown
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_cmc.data.loading.background import KeepBackground, is_intensity
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.gin import Contrasts
 from nnunet_cmc.data.loading.style import SwapStyles
@@ -24,13 +23,14 @@ class StrongView:
 
     The student of a mean teacher sees the strong view, the teacher the weak one.
 
-    An absent channel is exactly zero in both views; a present one is not zero everywhere in either.
+    The background is the same in both views. An absent channel is exactly zero in both; a present one is not zero
+    everywhere in either.
     """
 
     def __call__(self, batch: Batch) -> Batch:
         """Return ``batch`` with ``strong``."""
         weak = batch.data[batch.n_labeled :]
-        perturb = perturbation(weak.shape[2:])
+        perturb = KeepBackground(perturbation(weak.shape[2:]))
         there = (weak != 0).flatten(2).any(2)[..., None, None, None]
         strong = torch.stack([perturb(image=row.clone())["image"] for row in weak]) if len(weak) else weak
         return replace(batch, strong=strong * there)
@@ -101,12 +101,7 @@ class FusePairs:
 View = StrongView | RandomizeContrast | FusePairs | SwapStyles
 
 
-def is_intensity(transform: BasicTransform) -> bool:
-    """Tell whether a step of nnU-Net's training augmentation changes intensities, and moves no voxel."""
-    return isinstance(transform, RandomTransform) and isinstance(transform.transform, ImageOnlyTransform)
-
-
-def perturbation(patch_size: Sequence[int]) -> BasicTransform:
+def perturbation(patch_size: Sequence[int]) -> ComposeTransforms:
     """Return nnU-Net's changes of intensity: what is true of the weak view is true of the strong one."""
     steps = nnUNetTrainer.get_training_transforms(patch_size, (0.0, 0.0), None, (), False).transforms
     return ComposeTransforms([step for step in steps if is_intensity(step)])

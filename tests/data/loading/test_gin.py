@@ -107,14 +107,14 @@ def test_a_seed_decides_the_contrasts_of_the_scans_that_are_named():
     contrasts = Contrasts(7, [0, 1, 1], [2, 0, 1], [None] * 3)
     results = []
     for _ in range(2):
-        results.append(contrasts.show(x, x))
+        results.append(contrasts.show(x))
         torch.rand(5)
     assert results[0].equal(results[1])
-    assert not Contrasts(8, [0, 1, 1], [2, 0, 1], [None] * 3).show(x, x).equal(results[0])
+    assert not Contrasts(8, [0, 1, 1], [2, 0, 1], [None] * 3).show(x).equal(results[0])
     changed = (results[0] != x).flatten(2).any(2)
     assert changed.tolist() == [[False, False, True], [True, True, False]]
     torch.testing.assert_close(results[0][1, 0], randomize_contrast(x[[0, 1, 1], [2, 0, 1]], drawn(3, 7))[1])
-    assert Contrasts(7, [], [], []).show(x, x).equal(x)
+    assert Contrasts(7, [], [], []).show(x).equal(x)
 
 
 def test_no_gradient_is_kept():
