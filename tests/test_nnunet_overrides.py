@@ -147,6 +147,7 @@ OF_OTHERS = {
     "_exit",
     "_fields",
     "_foreach_lerp_",
+    "_orig_mod",  # of a network that torch compiled
     "_functorch",
     "_replace",
     "_unsafe_view",
