@@ -31,7 +31,7 @@ class ReportingTrainer(LabelingTrainer):
 
     def on_train_start(self) -> None:
         """Start as nnU-Net does."""
-        self._is_quiet, self._epoch_seconds = False, []
+        self._is_quiet, self._epoch_seconds, self._trained = False, [], TRAINED
         super().on_train_start()
 
     def get_dataloaders(self):
@@ -54,11 +54,6 @@ class ReportingTrainer(LabelingTrainer):
         self._epoch_seconds.append(time.monotonic() - self._epoch_started)
         if self.local_rank == 0:
             self._report_epoch(is_best=best is None or self._best_ema > best)
-
-    def on_train_end(self) -> None:
-        """End as nnU-Net does."""
-        super().on_train_end()
-        self._trained = TRAINED
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Validate as nnU-Net does, and print what this run wrote."""
