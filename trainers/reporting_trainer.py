@@ -2,21 +2,25 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
 from nnunet_cmc.trainers.logger import dice_of
 
-FEWEST_EPOCHS = 10  # before which a Dice of 0 tells nothing
+FEWEST_EPOCHS = 10  # of a training that warns: in shorter ones a Dice of 0 tells nothing
+TRAINED = ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "progress.csv")
 
 
 class ReportingTrainer(LabelingTrainer):
     """Keeps what nnU-Net and we print while an epoch runs off the screen; ``training_log_*.txt`` has all of it.
 
-    After each epoch rank 0 prints :func:`epoch_line`, and once a warning for each modality that is not learned.
+    After each epoch rank 0 prints :func:`epoch_line`, and once a warning for each modality that is not learned; at the
+    end, what was written.
     """
 
     _is_quiet = False
+    _trained: Sequence[str] = ()  # files of the training; none where a checkpoint is only validated
     _epoch_started: float
     _epoch_seconds: list[float]  # of the epochs of this run, with checkpoints and ``progress.png``
 
@@ -27,7 +31,7 @@ class ReportingTrainer(LabelingTrainer):
 
     def on_train_start(self) -> None:
         """Start as nnU-Net does."""
-        self._is_quiet, self._epoch_seconds = False, []
+        self._is_quiet, self._epoch_seconds, self._trained = False, [], TRAINED
         super().on_train_start()
 
     def get_dataloaders(self):
@@ -50,6 +54,13 @@ class ReportingTrainer(LabelingTrainer):
         self._epoch_seconds.append(time.monotonic() - self._epoch_started)
         if self.local_rank == 0:
             self._report_epoch(is_best=best is None or self._best_ema > best)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Validate as nnU-Net does, and print what this run wrote."""
+        super().perform_actual_validation(save_probabilities)
+        if self.local_rank == 0:
+            written = [name for name in (*self._trained, "validation") if Path(self.output_folder, name).exists()]
+            print(f"Written: {self.output_folder} ({', '.join(written)})", flush=True)
 
     def _save_and_exit(self):
         self._is_quiet = False  # the screen tells why it ends
@@ -75,8 +86,8 @@ class ReportingTrainer(LabelingTrainer):
                 self.print_to_log_file(
                     f"WARNING: the Dice of {name} alone is still 0 after {self.current_epoch} of {self.num_epochs} "
                     f"epochs: see how many labelled cases of {name} fold {self.fold} has (at the start of the log), "
-                    "whether their labels lie on the scans (`nnunet_cmc inspect`), and docs/troubleshooting.md, "
-                    '"Training".'
+                    "whether their labels lie on the scans and the scans show the classes (`nnunet_cmc inspect`), and, "
+                    "where the Dice of all modalities is 0 as well, the labels and the learning rate."
                 )
 
 
@@ -114,9 +125,10 @@ def duration(seconds: float) -> str:
 
 
 def is_not_learned(dice: Sequence[float], epochs: int) -> bool:
-    """Tell whether a tenth of the epochs (at least 10) just ended, and ``dice``, one value an epoch, never left 0.
+    """Tell whether a tenth of 10 epochs or more just ended, and ``dice``, one value an epoch, never left 0.
 
     NaN, of epochs whose validation patches show no class, says nothing.
     """
     known = [value for value in dice if value == value]
-    return len(dice) == max(FEWEST_EPOCHS, -(-epochs // 10)) and bool(known) and not any(known)
+    is_time = epochs >= FEWEST_EPOCHS and len(dice) == -(-epochs // 10)
+    return is_time and bool(known) and not any(known)

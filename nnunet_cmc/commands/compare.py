@@ -171,12 +171,14 @@ def _compare(
         for fold, cases in evaluated.items()
         for case, subject in cases.description.subjects.items()
     }
-    return Comparison(evaluations, subjects, missing=missing, remarks=[what])
+    return Comparison(evaluations, subjects, missing=missing, remarks=[what], progress=True)
 
 
 def _write(
     comparison: "Comparison", evaluated: Mapping[str, "EvaluatedCases"], output: Path, processes: int
 ) -> list[Path]:
+    from nnunet_cmc.data.preprocessing.normalization import ct_modalities
+    from nnunet_cmc.evaluation.case_gallery import files_of_page
     from nnunet_cmc.evaluation.evaluated_cases import name_in
     from nnunet_cmc.evaluation.folder_evaluation import label_maps
     from nnunet_cmc.evaluation.metrics import METRICS
@@ -194,4 +196,6 @@ def _write(
             cases.images, cases.description, label_maps(cases.labels, cases.description.file_ending)
         ).items()
     }
-    return [*written, table, save_report(output, comparison, scans, processes)]
+    print("Drawing the figures.", flush=True)
+    ct = {name for cases in evaluated.values() for name in ct_modalities(cases.description)}
+    return [*written, table, *files_of_page(save_report(output, comparison, scans, processes, ct=ct))]

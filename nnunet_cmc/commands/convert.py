@@ -110,6 +110,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     options = {name: value for name, value in vars(args).items() if name not in ("run", "source", "json")}
     options["processes"] = processes_of(args)
+    print("Listing files; folders of DICOM images take longest.", flush=True)
     if args.source == "folders":
         folder = convert_folders.convert(**options)
     else:

@@ -1,6 +1,7 @@
 """The demo's pipeline: generated scans through our commands and nnU-Net's, ending with a table and a picture."""
 
 import os
+import re
 import shlex
 import shutil
 import time
@@ -21,6 +22,8 @@ NAME = "CMCDemo"
 TRAINER, PLANS = "CMCTrainer_demo", "CMCNNUNetSmallPlans"
 SUBJECTS = {"labeled": 6, "unlabeled": 8, "test": 4}
 INPUTS = {"both": MODALITIES, **{modality: (modality,) for modality in MODALITIES}}
+STEPS = 5 + 2 * len(INPUTS)  # generate, convert, split, plan, train; predict and evaluate each input
+BAR = re.compile(r"([A-Z][\w ]*): +\d+%\|.*\| (\d+)/(\d+) \[[\d:]+<([\d:?]+)")  # of tqdm
 VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
 
 
@@ -53,6 +56,7 @@ class Demo:
             (self.output / folder).mkdir()
         self.dataset = self.output / VARIABLES["nnUNet_raw"] / f"Dataset{DATASET_ID:03d}_{NAME}"
         self.started = time.monotonic()
+        self.step = 0
 
     def run(self) -> Outcome:
         """Run every step, and return the content of ``demo.json`` as numbers. RuntimeError if a step fails."""
@@ -70,7 +74,7 @@ class Demo:
         return self._report(evaluations)
 
     def _convert(self) -> None:
-        print(f"\n[{self._elapsed()}] Generate scans of {sum(SUBJECTS.values())} subjects in CT and MR")
+        self._begin(f"Generate scans of {sum(SUBJECTS.values())} subjects in CT and MR")
         sources = phantom.generate(self.output / "scans", layout="registered", seed=self.seed, **SUBJECTS)
         files = ["--images", *_assignments(sources["images"]), "--labels", sources["labels"]]
         files += ["--classes", *_assignments(CLASSES), "--test-images", *_assignments(sources["test_images"])]
@@ -90,7 +94,8 @@ class Demo:
         references = self.dataset / "labelsTs"
         command = f"nnunet_cmc evaluate -d {DATASET_ID} -np 1"
         self._command(f"evaluate_{given}", "Evaluate", command, "-r", references, "-p", predictions)
-        return evaluate_folder(references, predictions, DatasetDescription.read(self.dataset / "dataset.json"))
+        description = DatasetDescription.read(self.dataset / "dataset.json")
+        return evaluate_folder(references, predictions, description, progress=False)
 
     def _report(self, evaluations: dict[str, Evaluation]) -> Outcome:
         dice = {
@@ -109,7 +114,9 @@ class Demo:
         for name in CLASSES:
             print(f"{name:>14}" + "".join(f"{dice[given][name]:14.3f}" for given in evaluations))
         print(f"{'mean':>14}" + "".join(f"{mean[given]:14.3f}" for given in evaluations))
-        return Outcome(result, [picture, self.output / "demo.json", self.output / "logs"])
+        model = self.output / VARIABLES["nnUNet_results"] / self.dataset.name / f"{TRAINER}__{PLANS}__3d_fullres"
+        written = [model, self.output / "predictions", picture, self.output / "demo.json", self.output / "logs"]
+        return Outcome(result, written)
 
     def _files(self, case: str) -> CaseFiles:
         images = {m: self.dataset / "imagesTs" / f"{case}_{c:04d}.nii.gz" for c, m in enumerate(MODALITIES)}
@@ -122,13 +129,20 @@ class Demo:
     def _command(self, step: str, title: str, words: str, *arguments) -> None:
         """Print a command, of ``words`` and ``arguments``, run it, and show its progress."""
         command = [*words.split(), *map(str, arguments)]
-        print(f"\n[{self._elapsed()}] {title}\n  $ {shlex.join(command)}", flush=True)
+        self._begin(f"{title}\n  $ {shlex.join(command)}")
+        last = None
 
         def show(line: str) -> None:
-            if shown := _progress(line):
+            nonlocal last
+            if (shown := _progress(line)) and shown != last:
                 print(f"    [{self._elapsed()}] {shown}", flush=True)
+                last = shown
 
         run_logged(command, self.output / "logs" / f"{step}.txt", self.environment, show)
+
+    def _begin(self, title: str) -> None:
+        self.step += 1
+        print(f"\n[{self._elapsed()}] Step {self.step} of {STEPS}: {title}", flush=True)
 
     def _elapsed(self) -> str:
         return elapsed(time.monotonic() - self.started)
@@ -139,9 +153,12 @@ def _assignments(pairs: dict) -> list[str]:
 
 
 def _progress(line: str) -> str | None:
-    """Return what to show of a line of output: epochs and predicted cases."""
+    """Return what to show of a line of output: epochs, predicted and validated cases, and the state of bars."""
     message = line.rstrip().split("\r")[-1]
-    for mark in ("Epoch ", "Predicting ", "Target spacing"):
+    if bar := BAR.match(message):
+        what, done, total, left = bar.groups()
+        return f"{what}: {done} of {total}" + (f", {left} left" if 0 < int(done) < int(total) else "")
+    for mark in ("Epoch ", "Predicting ", "predicting ", "Target spacing"):
         if mark in message:
             return message[message.index(mark) :]
     return None

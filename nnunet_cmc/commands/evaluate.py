@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
+    from nnunet_cmc.data.preprocessing.normalization import ct_modalities
+    from nnunet_cmc.evaluation.case_gallery import files_of_page
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
     from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_comparison
@@ -71,14 +73,16 @@ def run(args: argparse.Namespace) -> Outcome:
     output = Path(args.output or first)
     require_writable(output)
     evaluations = {}
-    for name, folder in predictions.items():
+    for number, (name, folder) in enumerate(predictions.items(), 1):
         if several:
-            print(f"{name}: {folder}", flush=True)
+            print(f"{number} of {len(predictions)}, {name}: {folder}", flush=True)
         evaluations[name] = evaluate_folder(args.reference, folder, description, processes_of(args), args.tolerance)
-    comparison = Comparison(evaluations, {case: description.subject_of(case) for case in references})
+    comparison = Comparison(evaluations, {case: description.subject_of(case) for case in references}, progress=True)
     written = save_comparison(comparison, output)
     if args.report:
-        written.append(save_report(output, comparison, scans, processes_of(args), stress))
+        print("Drawing the figures.", flush=True)
+        ct = ct_modalities(description)
+        written += files_of_page(save_report(output, comparison, scans, processes_of(args), stress, ct))
 
     print(averages_markdown(comparison) if several else format_table(evaluations[name]))
     for name, evaluation in evaluations.items():

@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.raw_dataset import check_dataset
-    from nnunet_cmc.evaluation.case_gallery import gallery, save_opener
+    from nnunet_cmc.data.preprocessing.normalization import ct_modalities
+    from nnunet_cmc.evaluation.case_gallery import files_of_page, gallery, save_opener
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import NOTE, case_entry, find_cases, overview, overview_text
     from nnunet_cmc.evaluation.pages import write_page
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> Outcome:
     cases = find_cases(folder, description)
     output = Path(args.output or f"inspect_{folder.name}")
     require_writable(output)
-    jobs = [(output / "cases" / case.name, case, classes) for case in cases]
+    ct = ct_modalities(description)
+    jobs = [(output / "cases" / case.name, case, classes, ct) for case in cases]
     found = run_parallel(_draw, jobs, processes_of(args), "Drawing")
     facts = [fact for fact, _ in found]
     tables, page = overview(facts, description.modalities, classes), output / "index.html"
@@ -55,12 +57,12 @@ def run(args: argparse.Namespace) -> Outcome:
     )
     save_opener(page, [fact.files for fact in facts])
     print(f"\n{overview_text(tables)}")
-    return Outcome({"dataset": folder.name, "cases": [fact.as_json() for fact in facts]}, [page])
+    return Outcome({"dataset": folder.name, "cases": [fact.as_json() for fact in facts]}, files_of_page(page))
 
 
-def _draw(folder, case, classes):
+def _draw(folder, case, classes, ct):
     from nnunet_cmc.evaluation.case_pictures import save_case
     from nnunet_cmc.evaluation.inspection import summarize_case
 
     facts = summarize_case(case, classes)
-    return facts, save_case(folder, facts.files, classes)
+    return facts, save_case(folder, facts.files, classes, ct)

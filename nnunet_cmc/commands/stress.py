@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.inference.verify import verify
 
     model = model_folder(args, args.trainer)
+    print("Checking the model and the scans, whose SHA-256 tells later whether they are the same.", flush=True)
     for file, problem in verify(model):
         if problem:  # and nnU-Net, which predicts, unpickles checkpoints
             raise ValueError(f"{file} cannot be trusted: {problem.rstrip('.')}.")
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> Outcome:
     names = description.modalities
     written = save_stress(evaluations, names, args.output)
     summary = summarize(evaluations, names)
-    written += save_stress_figures(summary, names, args.output)
+    print("Drawing the figures.", flush=True)
+    written += [*save_stress_figures(summary, names, args.output), Path(args.output, "predictions")]
     print(f"\n{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}")
     for condition, evaluation in evaluations.items():
         dice, assd = (evaluation.mean(metric).mean for metric in ("Dice", "ASSD"))

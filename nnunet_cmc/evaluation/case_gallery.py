@@ -74,5 +74,11 @@ def save_opener(page: Path, cases: Sequence[CaseFiles]) -> None:
     write_json(page.with_name("open_case.json"), {"page": page.name, "cases": listed})
 
 
+def files_of_page(page: Path) -> list[Path]:
+    """List a page and what was written beside it."""
+    beside = (page.with_name(name) for name in ("figures", "cases", "open_case.py", "open_case.json"))
+    return [page, *(path for path in beside if path.exists())]
+
+
 def _or_none(value: float) -> float | None:
     return None if isnan(value) else round(value, 4)

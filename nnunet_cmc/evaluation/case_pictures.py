@@ -1,6 +1,6 @@
 """Pictures of one case for a page: its slices side by side, as one JPEG of each scan and SVG of the labels over it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,7 @@ from nnunet_cmc.evaluation.slices import (
 )
 from nnunet_cmc.utils.files import atomic_write, write_text
 
-COUNT = 8  # slices of a case, unless its classes need more
+COUNT = 12  # slices of a case, unless its classes need more
 # colours unlike those of any class or scan
 ERRORS = {"false negative": "#00e5ff", "false positive": "#ffee00", "wrong class": "#ff30ff"}
 _PLANES = ("axial", "coronal", "sagittal")  # across axes to the head, to the back, and to the patient's left
@@ -78,11 +78,11 @@ class CasePictures:
     predictions: dict[str, tuple[str, str]]
 
 
-def save_case(folder: Path, files: CaseFiles, classes: Mapping[str, Label]) -> CasePictures:
+def save_case(folder: Path, files: CaseFiles, classes: Mapping[str, Label], ct: Collection[str] = ()) -> CasePictures:
     """Write the pictures of a case into ``folder``.
 
     The slices together show every class of the reference and of every prediction, and where each prediction has most
-    errors.
+    errors. Modalities of the names ``ct`` are CT by the dataset.
     """
     folder.mkdir(parents=True, exist_ok=True)
     volumes = {modality: read_volume(file) for modality, file in files.images.items()}
@@ -94,7 +94,8 @@ def save_case(folder: Path, files: CaseFiles, classes: Mapping[str, Label]) -> C
     ranks = sorted(range(len(planes)), key=lambda rank: planes[rank].number, reverse=axis == 0)
     strip = _Strip(folder, [planes[rank] for rank in ranks], first)
 
-    scans = {modality: strip.save_scan(f"{i}.jpg", volumes[modality][0]) for i, modality in enumerate(volumes)}
+    ct = [modality for modality, (volume, _) in volumes.items() if is_ct(volume, modality in ct)]
+    scans = {m: strip.save_scan(f"{i}.jpg", volumes[m][0], m in ct) for i, m in enumerate(volumes)}
     colors = {name: to_hex(color) for name, color in class_colors(classes).items()}
     label = outline = ""
     if reference is not None:
@@ -116,7 +117,7 @@ def save_case(folder: Path, files: CaseFiles, classes: Mapping[str, Label]) -> C
         needed=needed,
         size=(strip.size[0] // len(planes), strip.size[1]),
         scans=scans,
-        ct=[modality for modality, (volume, _) in volumes.items() if is_ct(volume)],
+        ct=ct,
         reference=label,
         outline=outline,
         predictions=pairs,
@@ -149,13 +150,10 @@ class _Strip:
     def masks(self, labels: np.ndarray, classes: Mapping[str, Label]) -> dict[str, np.ndarray]:
         return dict(zip(classes, masks_of(self.cut(labels), classes), strict=True))
 
-    def save_scan(self, name: str, volume: np.ndarray) -> str:
+    def save_scan(self, name: str, volume: np.ndarray, ct: bool) -> str:
         values = self.cut(volume)
-        if is_ct(volume):
-            gray = compress_hounsfield(values)
-        else:
-            gray = scale(values, *map(float, np.percentile(volume, (1, 99.5))))
-        image = Image.fromarray(np.rint(255 * gray).astype(np.uint8))
+        grey = compress_hounsfield(values) if ct else scale(values, *map(float, np.percentile(volume, (1, 99.5))))
+        image = Image.fromarray(np.rint(255 * grey).astype(np.uint8))
         with atomic_write(self.folder / name) as temporary:
             (image if image.size == self.size else image.resize(self.size)).save(temporary, "JPEG", quality=90)
         return name

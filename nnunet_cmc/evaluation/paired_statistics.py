@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from scipy import stats
+from tqdm import tqdm
 
 from nnunet_cmc.evaluation.results import Evaluation, describe, name_of_mean, ordered
 
@@ -49,6 +50,7 @@ class Comparison:
         seed: of the bootstrap.
         missing: name of each row that has no numbers, and why, in a sentence.
         remarks: sentences below the tables.
+        progress: show a progress bar.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Comparison:
         seed: int = 0,
         missing: Mapping[str, str] | None = None,
         remarks: Sequence[str] = (),
+        progress: bool = False,
     ):
         self.evaluations = dict(evaluations)
         self.names = list(self.evaluations)
@@ -73,7 +76,8 @@ class Comparison:
         self.cells: dict[tuple[str, str, str, str], Cell] = {}
         self.tests: dict[tuple[str, str, str, str], PairedTest] = {}
         statistics = self._statistics()
-        for name, group, metric in product(self.names, self.groups, COMPARED):
+        rows = list(product(self.names, self.groups, COMPARED))
+        for name, group, metric in tqdm(rows, "Computing intervals and tests", disable=not progress):
             sums, first_sums = (self._sums(one, group, metric) for one in (name, self.names[0]))
             columns = [*self.classes, self.average]
             tests = self._tests(sums, first_sums)

@@ -1,6 +1,6 @@
 """Report of an evaluation: an HTML page with its tables and figures, the figures as PNG files, and all cases."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isnan
 from os import PathLike
 from pathlib import Path
@@ -55,6 +55,7 @@ def save_report(
     scans: Mapping[str, Mapping[str, Path]],
     processes: int = 1,
     stress: StressRuns | None = None,
+    ct: Collection[str] = (),
 ) -> Path:
     """Write ``report.html``, ``figures/``, ``cases/`` and ``open_case.py`` into ``folder``; returns the page.
 
@@ -62,6 +63,7 @@ def save_report(
         scans: of each case by modality, as :func:`find_scans` gives them.
         processes: cases drawn at the same time.
         stress: stress tests to show as well.
+        ct: modalities that are CT by the dataset; others are where their values say so.
     """
     figures = Path(folder, "figures")
     figures.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,7 @@ def save_report(
         show("Missing and misaligned modalities", note, *stress.save_figures(figures))
     files = _case_files(comparison, scans)
     first, *_ = comparison.evaluations.values()
-    jobs = [(Path(folder, "cases", one.case), one, first.classes) for one in files]
+    jobs = [(Path(folder, "cases", one.case), one, first.classes, ct) for one in files]
     pictures = run_parallel(save_case, jobs, processes, "Drawing cases")
     entries = [_entry(*drawn, comparison) for drawn in zip(files, pictures, strict=True)]
     remarks = [f"{name}: {line}" for name, one in comparison.evaluations.items() for line in one_sided_remarks(one)]

@@ -94,9 +94,13 @@ def read_volume(file: str | PathLike) -> tuple[np.ndarray, tuple[float, ...]]:
     return sitk.GetArrayFromImage(image), image.GetSpacing()[::-1]
 
 
-def is_ct(scan: np.ndarray) -> bool:
-    """Tell whether a scan has values below -500, which air has in CT only."""
-    return bool(scan.min() < -500)
+def is_ct(scan: np.ndarray, named: bool = False) -> bool:
+    """Tell whether a scan is CT in HU: by values below -500, which air has in CT only, or because the dataset says so.
+
+    Args:
+        named: whether the dataset says so; values that span 100 or less have been scaled, and are no HU.
+    """
+    return bool(scan.min() < -500 or (named and float(scan.max()) - float(scan.min()) > 100))
 
 
 def window(scan: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from nnunet_cmc.utils.files import hidden_folder
 MILLIMETRES = (5.0, 10.0, 20.0)
 DEGREES = (5.0, 10.0, 20.0)
 
+PER_PROCESS = 4  # cases that are predicted at once: the bar moves, and processes start rarely (they take seconds)
+
 # Takes a file for every channel of each case, and each case's output file without its ending.
 Predict = Callable[[list[list[str]], list[str]], None]
 
@@ -120,7 +122,8 @@ def stress_test(
     """Predict and evaluate the cases under every condition.
 
     Args:
-        predict: is not given what ``output`` has already, so interrupted work resumes.
+        predict: gets :data:`PER_PROCESS` cases for each process at once, or one where there is one process, but none
+            that ``output`` has already, so interrupted work resumes.
         cases, reference_folder: of :func:`find_cases`; the references stay where they are when a modality moves.
         output: gets ``predictions/CONDITION/`` and ``log.txt`` with what ``predict`` prints.
         seed: of the directions; one per case and moved modality, the same at every distance.
@@ -131,7 +134,7 @@ def stress_test(
     ending, names, output = description.file_ending, description.modalities, Path(output)
     todo = {one: [case for case in cases if one.applies_to(list(cases[case]))] for one in conditions(names)}
     todo = {condition: concerned for condition, concerned in todo.items() if concerned}
-    at_once = 1 if processes <= 1 else len(cases)
+    at_once = 1 if processes <= 1 else PER_PROCESS * processes
     evaluations = {}
     output.mkdir(parents=True, exist_ok=True)
     number = sum(map(len, todo.values()))

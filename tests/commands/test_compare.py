@@ -91,7 +91,7 @@ def nnunet(make_dataset, nnunet_folders, write_volume, monkeypatch):
     stand_in = StandIn(nnunet_folders / "results" / raw.name)
     monkeypatch.setattr(comparison_runs, "run_logged", stand_in)
     monkeypatch.setattr(paired_statistics, "_RESAMPLES", 20)
-    monkeypatch.setattr(report, "save_report", lambda folder, *_: folder / "report.html")  # takes a second
+    monkeypatch.setattr(report, "save_report", lambda folder, *_, **__: folder / "report.html")  # takes a second
     return stand_in
 
 

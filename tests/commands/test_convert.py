@@ -46,7 +46,9 @@ def test_registered_and_its_summary(run, volumes, capsys):
     assert dataset_json["channel_names"] == {"0": "CT", "1": "MR"}
     assert dataset_json["labels"] == {"background": 0, "liver": 1}
     assert dataset_json["cmc"]["present_channels"] == {"a": [0, 1], "b": [0], "t": [0], "u": [0]}
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[-4:]] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("Listing files"), "before the first bar, which comes when they are listed"
+    assert [line.split() for line in printed[-4:]] == [
         ["cases", "CT", "MR"],
         ["labelled", "2", "2", "1"],
         ["unlabelled", "1", "1", "0"],

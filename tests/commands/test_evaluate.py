@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 
 import numpy as np
@@ -107,8 +108,11 @@ def test_several_predictions_are_compared_in_a_folder_of_their_own(folders, caps
     assert found == summaries | {f"comparison.{ending}" for ending in ("md", "tex", "json")}
     assert not (folders / "prediction" / "summary.json").exists()
     assert json.loads((folders / "out" / "comparison.json").read_text())["first"] == "prediction"
-    printed = capsys.readouterr().out
+    printed, bars = capsys.readouterr()
     assert "Difference to prediction" in printed
+    assert re.findall(r"^(\d of \d, [\w.]+): ", printed, re.MULTILINE) == ["1 of 2, prediction", "2 of 2, 0.1"]
+    assert bars.count("Evaluating: 100%") >= 2
+    assert "Computing intervals and tests: 100%" in bars
     assert "0.1: predicted, but without a reference and not evaluated: c." in printed
 
 
@@ -172,5 +176,6 @@ def test_report_with_the_scans_beside_the_labels_or_elsewhere(folders):
         sitk.WriteImage(scan, str(folders / "imagesTs" / f"{name}.nii.gz"))
     run(folders, "--report")
     assert (folders / "prediction" / "report.html").stat().st_size > 50_000
-    run(folders, "--report", "-i", str(folders / "imagesTs"), "-o", str(folders / "out"))
+    outcome = run(folders, "--report", "-i", str(folders / "imagesTs"), "-o", str(folders / "out"))
+    assert {path.name for path in outcome.written} >= {"report.html", "figures", "cases", "open_case.py"}
     assert {folder.name for folder in (folders / "out" / "cases").iterdir()} == {"a", "b"}

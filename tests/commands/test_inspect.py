@@ -62,7 +62,8 @@ def test_what_the_dataset_holds(make_dataset, write_volume, run, capsys):
     assert " ".join(grids[2]).startswith("CT 14, 12, 6 2, 2, 5 -9")
     assert " ".join(grids[3]).startswith("MR 14, 12, 6 2 (1 .. 2), 2 (1 .. 2), 5 ")
     assert volumes[2:] == [["liver", "2", "of", "2", "0.4"], ["spleen", "1", "of", "2", "0.4"]]  # 20 voxels of 20 mm3
-    assert outcome.written == [Path("inspect_Dataset001_Test/index.html")]
+    names = ("index.html", "cases", "open_case.py", "open_case.json")
+    assert outcome.written == [Path("inspect_Dataset001_Test", name) for name in names]
     a, *_, t = json.loads(to_json(outcome.numbers))["cases"]
     assert a["images"].keys() == a["percentiles_1_99"].keys() == {"CT"}
     assert a["volumes_ml"] == pytest.approx({"liver": 0.4, "spleen": 0.4})
@@ -91,6 +92,15 @@ def test_the_page_shows_each_case(make_dataset, run, tmp_path):
     assert listed["case_04"]["labels"] == {}
     assert list(listed["both"]["scans"]) == ["CT", "MR"]
     assert list(listed["case_01"]["scans"]) == ["MR"]  # not the file of zeros
+
+
+def test_ct_has_windows_where_the_dataset_says_so(make_dataset, run, tmp_path):
+    """Though nothing is below -500 HU, as in CT that was clipped; MR of such values is none."""
+    make_dataset({"a": ({0: scan(-200, 250)}, label(1)), "b": ({1: scan(-200, 250)}, label(1))})
+    run("-o", "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert set(re.findall(r'class="scan( ct)?" data-scan="(\w+)"', page)) == {(" ct", "CT"), ("", "MR")}
+    assert ">soft tissue</option>" in page
 
 
 def test_cases_of_one_name_in_two_parts(make_dataset, write_volume, run, tmp_path):

@@ -22,7 +22,8 @@ def test_predicts_evaluates_and_draws(dataset, tmp_path, capsys):
     output = tmp_path / "out"
     assert stress(dataset, output) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
-    assert "2 cases with several modalities" in printed
+    assert printed.index("Checking the model") < printed.index("2 cases with several modalities")
+    assert "Drawing the figures." in printed
     assert len([line for line in printed.splitlines() if " mm " in line or " degrees " in line]) == 12
     assert "perform_everything_on_device" not in printed
     files = {path.name for path in output.iterdir()}
@@ -39,7 +40,7 @@ def test_predicts_evaluates_and_draws(dataset, tmp_path, capsys):
     assert (output / "stress.json").read_text() == before
     result = json.loads(capsys.readouterr().out)
     assert {"conditions": result["conditions"]} == json.loads(before)
-    assert {Path(file).name for file in result["written"]} == {"stress.csv", "stress.json", *figures}
+    assert {Path(file).name for file in result["written"]} == {"stress.csv", "stress.json", "predictions", *figures}
     assert stress(dataset, output, "--seed", "1") == 1
     assert "has predictions of another stress test, with other seed (" in capsys.readouterr().err
 

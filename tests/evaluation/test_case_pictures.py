@@ -145,9 +145,24 @@ def test_the_pictures_of_a_case(tmp_path, files):
     middle = grey[6, 14 * place + 4]  # within the liver
     assert window_table(*CT_WINDOWS["soft tissue"])[middle] == pytest.approx(0.5, abs=0.03)
     label = (tmp_path / "out" / "reference.svg").read_text()
-    assert 'width="112" height="18" viewBox="0 0 224 24"' in label
+    assert f'width="{14 * COUNT}" height="18" viewBox="0 0 {28 * COUNT} 24"' in label
     assert label.count("<path ") == 2
     assert "#ffee00" in (tmp_path / "out" / "errors_0.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "named", "is_ct"),
+    [(-1000, 40, [], True), (-200, 250, [], False), (-200, 250, ["CT"], True), (0, 1, ["CT"], False)],
+)
+def test_what_is_ct(tmp_path, write_labels, low, high, named, is_ct):
+    """By its values or by the name in the dataset, but not what was scaled to 0 to 1."""
+    scan = np.full((4, 24, 24), low, np.int16)
+    scan[:, 12:] = high
+    write_labels(tmp_path / "scan.nii.gz", scan)
+    files = CaseFiles("a", {"CT": tmp_path / "scan.nii.gz"}, None, {})
+    assert save_case(tmp_path / "out", files, CLASSES, named).ct == ["CT"] * is_ct
+    grey = np.asarray(Image.open(tmp_path / "out" / "0.jpg"))[-6, 12] / 255
+    assert grey == pytest.approx(compress_hounsfield(np.array(high)) if is_ct else 1, abs=0.03)
 
 
 def test_a_case_without_a_label(tmp_path, files):

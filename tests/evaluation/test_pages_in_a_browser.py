@@ -77,7 +77,7 @@ return {
 """
 
 
-@pytest.mark.parametrize(("width", "dark"), [(500, False), (500, True), (1280, True), (1900, False)])
+@pytest.mark.parametrize(("width", "dark"), [(500, False), (500, True), (1280, True), (1900, False), (2700, True)])
 def test_everything_is_within_the_window(page, browser, width, dark):
     facts = browser(page, MEASURE, width=width, dark=dark)
     assert facts["page"] <= facts["window"] == width
@@ -88,10 +88,10 @@ def test_everything_is_within_the_window(page, browser, width, dark):
     assert all(0.8 * min(width, 1200) < drawn <= width for drawn in facts["figures"])
     assert min(facts["decoded"]) > 0
     assert len(facts["slices"]) == 9  # of three cases the reference and two predictions
-    assert facts["columns"] == {500: 2, 1280: 6, 1900: 8}[width]
+    assert facts["columns"] == {500: 2, 1280: 6, 1900: 9, 2700: 13}[width]
     for there, shown, drawn in facts["slices"]:
-        assert (there, shown) == (8, facts["columns"])
-        assert drawn > 180
+        assert (there, shown) == (12, min(facts["columns"], 12))
+        assert 180 < drawn < 195 * (1 + 1 / facts["columns"]), "not stretched, where the window has room for more"
 
 
 CHOOSE = """
@@ -106,7 +106,8 @@ const falling = () => { form.falling.checked = true; return choose({}); };
 return {
   first: names(), options: options("key"), modalities: options("facet"), named: choose({ key: "" }),
   ct: choose({ facet: "CT" }), count: form.querySelector("output").value,
-  liver: choose({ facet: "", key: "1" }), below: choose({ most: "90" }), between: choose({ least: "80" }),
+  facet: choose({ facet: "", key: "modalities" }), ranges: [...form.querySelectorAll(".range")].map(one => one.hidden),
+  liver: choose({ key: "1" }), below: choose({ most: "90" }), between: choose({ least: "80" }),
   spleen: choose({ least: "", most: "", key: "2" }), falling: falling(),
 };
 """
@@ -116,12 +117,13 @@ def test_cases_are_sorted_and_filtered(page, browser):
     facts = browser(page, CHOOSE)
     names = ("average", "liver", "spleen")
     assert facts.pop("options") == [
-        "name", *(f"Dice [%] {key}, {of}" for of in ("<moved>", "the reference") for key in names)
+        "name", "modalities", *(f"Dice [%] {key}, {of}" for of in ("<moved>", "the reference") for key in names)
     ]  # fmt: skip
     assert facts.pop("modalities") == ["all", "CT", "CT+MR", "MR"]
     # Dice of the liver 87.5, 75 and 100 %, of the spleen 100 %, 0 and 100 %
     assert facts == {
-        "first": "bac", "named": "abc", "ct": "a", "count": "1 of 3 cases", "liver": "bac", "below": "ba",
+        "first": "bac", "named": "abc", "ct": "a", "count": "1 of 3 cases", "facet": "acb", "ranges": [True, True],
+        "liver": "bac", "below": "ba",
         "between": "a", "spleen": "bac", "falling": "acb",
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.evaluation import stress_testing
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 from nnunet_cmc.evaluation.stress_figures import StressRuns, _missing, save_stress_figures
@@ -74,6 +75,24 @@ def tested(balls, tmp_path_factory):
     """(evaluations by condition, stub, output folder)"""
     stub, output = Stub(), tmp_path_factory.mktemp("stress") / "out"
     return stress_test(stub, find_cases(*balls, DESCRIPTION), balls[1], DESCRIPTION, output), stub, output
+
+
+def test_cases_are_predicted_a_few_at_a_time(balls, tmp_path, monkeypatch, capsys):
+    """So that the bar moves, and little is lost where the test is interrupted."""
+    monkeypatch.setattr(stress_testing, "PER_PROCESS", 1)
+    cases = find_cases(*balls, DESCRIPTION)
+    many = {f"{case}{i}": files for case, files in cases.items() for i in range(2)}
+    at_once = []
+
+    def predict(inputs, outputs):
+        at_once.append(len(inputs))
+        for output in outputs:
+            Path(output + ".nii.gz").touch()
+
+    monkeypatch.setattr(stress_testing, "evaluate_folder", lambda *_, **__: None)
+    monkeypatch.setattr(stress_testing, "input_files", lambda *_: [])
+    stress_test(predict, many, balls[1], DESCRIPTION, tmp_path, processes=3)
+    assert at_once == [3, 1] * 15
 
 
 def test_every_subset_and_every_misalignment():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from short_trainers import short
 
 from nnunet_cmc.commands.expected_time import EPOCH_TIME
@@ -41,12 +42,15 @@ def test_durations_are_rounded_and_no_unit_is_full(seconds):
 @pytest.mark.parametrize(
     ("dice", "epochs", "expected"),
     [
-        ([0.0] * 10, 20, True),
-        ([NAN] * 9 + [0.0], 20, True),
-        ([NAN] * 10, 20, False),
-        ([0.0] * 9 + [1e-9], 20, False),
-        ([0.1] + [0.0] * 9, 20, False),
+        ([0.0], 10, True),
+        ([0.0] * 2, 10, False),
+        ([0.0], 9, False),
         ([0.0] * 9, 9, False),
+        ([0.0] * 10, 100, True),
+        ([NAN] * 9 + [0.0], 100, True),
+        ([NAN] * 10, 100, False),
+        ([0.0] * 9 + [1e-9], 100, False),
+        ([0.1] + [0.0] * 9, 100, False),
         ([0.0] * 10, 1000, False),
         ([0.0] * 100, 1000, True),
         ([0.0] * 101, 1000, False),
@@ -62,7 +66,7 @@ def trained(registered, monkeypatch, capsys):
     """Trainer of three epochs in which CT finds nothing, and what was on the screen."""
     dice = iter([0.0, 0.25] * 3)
     monkeypatch.setattr(cmc_trainer, "mean_dice", lambda confusion: next(dice))
-    monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 2)
+    monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 3)
     trainer = registered.trainer(short("CMCTrainerPaper", 3, 1, 1))
     trainer.run_training()
     return trainer, capsys.readouterr().out
@@ -95,8 +99,40 @@ def test_a_modality_that_is_not_learned_is_named_once(trained):
     trainer, screen = trained
     for text in (screen, Path(trainer.log_file).read_text()):
         (warning,) = re.findall("WARNING: .*", text)
-        assert "the Dice of CT alone is still 0 after 2 of 3 epochs: see how many labelled cases of CT" in warning
+        assert "the Dice of CT alone is still 0 after 1 of 3 epochs: see how many labelled cases of CT" in warning
         assert "`nnunet_cmc inspect`" in warning
+        assert "docs/" not in warning, "no wheel has them"
+
+
+def test_the_end_names_what_was_written(trained, capsys, monkeypatch):
+    trainer, screen = trained
+    assert "Written:" not in screen, "the validation is still to come"
+    folder = Path(trainer.output_folder)
+
+    def validate(trainer, save_probabilities=False):
+        (folder / "validation").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", validate)
+    trainer.perform_actual_validation()
+    (line,) = re.findall(r"^Written: (.*) \((.*)\)$", capsys.readouterr().out, re.MULTILINE)
+    assert line[0] == str(folder)
+    written = {"checkpoint_final.pth", "validation"}  # without pictures
+    assert written <= set(line[1].split(", ")) <= written | {"checkpoint_best.pth"}
+    assert all((folder / name).exists() for name in line[1].split(", "))
+
+    trainer.local_rank = 1
+    trainer.perform_actual_validation()
+    assert capsys.readouterr().out == "", "other ranks say nothing"
+
+
+def test_a_validation_alone_wrote_no_checkpoint(registered, capsys, monkeypatch):
+    trainer = registered.trainer(short("CMCTrainerPaper"))
+    folder = Path(trainer.output_folder)
+    (folder / "validation").mkdir(parents=True)
+    (folder / "checkpoint_final.pth").touch()
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda *_: None)
+    trainer.perform_actual_validation()
+    assert capsys.readouterr().out.splitlines()[-1] == f"Written: {folder} (validation)"
 
 
 def test_the_screen_tells_why_a_training_ends_within_an_epoch(registered, capsys):

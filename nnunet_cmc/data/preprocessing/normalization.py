@@ -34,6 +34,12 @@ def describe_normalization(description: DatasetDescription, schemes: Sequence[st
     return sentence
 
 
+def ct_modalities(description: DatasetDescription) -> list[str]:
+    """List the modalities that nnU-Net normalises as CT, by the name of the channel."""
+    schemes = map(get_normalization_scheme, description.normalization_names)
+    return [m for m, s in zip(description.modalities, schemes, strict=True) if s.__name__.startswith("CT")]
+
+
 def clip_range(scheme: str, intensities: dict) -> tuple[float, float] | None:
     """Find the lowest and highest value that a scheme leaves of any scan, or None where that depends on the scan.
 

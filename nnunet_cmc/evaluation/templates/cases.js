@@ -5,34 +5,35 @@ const cases = [...list.children].map(element => ({ element, ...JSON.parse(elemen
 const large = document.getElementById("large"), command = document.getElementById("command");
 const WIDTH = 190; // of a thumbnail in px, as far as the window has room
 
-// Sort and filter the cases; those without the number that is asked for come last.
+// Sort and filter the cases, by name, a facet or a number; those without the number come last.
 function arrange() {
   const key = form.key?.value ?? "", sign = form.falling.checked ? -1 : 1;
-  const ends = key === "" ? [] : [form.least.value, form.most.value];
-  const number = entry => key === "" ? cases.indexOf(entry) : entry.numbers[key];
+  const isNumber = key !== "" && !(key in cases[0].facets);
+  const ends = isNumber ? [form.least.value, form.most.value] : [];
+  const value = entry => key === "" ? cases.indexOf(entry) : isNumber ? entry.numbers[key] : entry.facets[key];
   const facets = [...form.querySelectorAll("[data-facet]")].filter(select => select.value);
   const shown = cases.filter(entry => {
-    const value = number(entry);
     return facets.every(select => entry.facets[select.dataset.facet] === select.value)
-      && (!ends.some(Boolean) || value !== null)
-      && (!ends[0] || value >= +ends[0]) && (!ends[1] || value <= +ends[1]);
+      && (!ends.some(Boolean) || value(entry) !== null)
+      && (!ends[0] || value(entry) >= +ends[0]) && (!ends[1] || value(entry) <= +ends[1]);
   });
-  shown.sort((a, b) => (number(a) === null) - (number(b) === null) || sign * (number(a) - number(b)));
-  for (const label of form.querySelectorAll(".range")) label.hidden = key === "";
+  const order = (a, b) => sign * ((a > b) - (a < b));
+  shown.sort((a, b) => (value(a) === null) - (value(b) === null) || order(value(a), value(b)));
+  for (const label of form.querySelectorAll(".range")) label.hidden = !isNumber;
   list.replaceChildren(...shown.map(entry => entry.element));
   form.querySelector("output").value = `${shown.length} of ${cases.length} cases`;
 }
 
-// Show as many slices of each case as fill its lines, and those that show all classes in any case.
+// Show as many slices of each case as fill its lines, and those that show all classes in any case. A window wider than
+// all of them is left empty on the right.
 function fit() {
   const columns = Math.max(Math.floor((list.clientWidth + 4) / (WIDTH + 4)), 2);
-  root.style.setProperty("--columns", Math.min(columns, Math.max(...cases.map(c => count(c.element)))));
+  root.style.setProperty("--columns", columns);
   for (const { element } of cases) {
     const places = Math.ceil(element.dataset.needed / columns) * columns;
     for (const slice of element.querySelectorAll(".slice")) slice.hidden = slice.dataset.rank >= places;
   }
 }
-const count = element => element.querySelector(".slices").childElementCount;
 
 // Apply the choices of scan, window and layers.
 function paint() {
