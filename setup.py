@@ -1,7 +1,7 @@
-"""What ``pyproject.toml`` cannot say: the stage folders of the root are sub-packages, and a ``.pth`` file is shipped.
+"""The one thing that ``pyproject.toml`` cannot say: the package ships a ``.pth`` file.
 
-The ``.pth`` file puts the hook of ``nnunet_cmc/registration/hook.py`` in place at every start of Python; a wheel gets
-it from ``build_py``, an editable install from ``editable_wheel``.
+It puts the hook of ``nnunet_cmc/registration/hook.py`` in place at every start of Python. A wheel gets it from
+``build_py``, an editable install from ``editable_wheel``; everything else about the package is in ``pyproject.toml``.
 """
 
 import base64
@@ -9,15 +9,9 @@ import hashlib
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
-
-STAGES = {
-    "nnunet_cmc.dataset_conversion": "dataset_conversion",
-    "nnunet_cmc.planners": "planners",
-    "nnunet_cmc.trainers": "trainers",
-}
 
 # Python runs .pth files in alphabetical order: "__editable__..." (makes an editable package importable), then ours.
 PTH_NAME = "nnunet_cmc_hook.pth"
@@ -58,12 +52,4 @@ def add_hook(wheel: Path) -> None:
             archive.writestr(name, content)
 
 
-setup(
-    packages=[
-        *find_packages(include=["nnunet_cmc", "nnunet_cmc.*"]),
-        *STAGES,
-        *(f"{stage}.{package}" for stage, folder in STAGES.items() for package in find_packages(folder)),
-    ],
-    package_dir=STAGES,
-    cmdclass={"build_py": BuildPyWithHook, "editable_wheel": EditableWheelWithHook},
-)
+setup(cmdclass={"build_py": BuildPyWithHook, "editable_wheel": EditableWheelWithHook})

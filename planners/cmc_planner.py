@@ -44,7 +44,7 @@ class CMCPlanner(BasePlanner):
         "adapters": True,
         "skip_channels": [32, 64, 128],
     }
-    decoder_channels = (16, 32, 64, 128)  # width at stride 2 ** i
+    decoder_channels: tuple[int, ...] = (16, 32, 64, 128)  # width at stride 2 ** i
 
     def determine_transpose(self):
         """Choose no transposition: the target spacing is isotropic, and the encoder's axes have a meaning."""

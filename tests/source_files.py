@@ -10,17 +10,21 @@ BUILD_FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENS
 """What builds the package, besides the folders of its sources."""
 
 
-@cache
-def modules() -> dict[str, ast.Module]:
-    """Return the syntax tree of every module of the package, by its dotted name."""
+def files() -> dict[str, Path]:
+    """Return the source file of every module of the package, by its dotted name."""
     found = {}
     for folder in FOLDERS:
         for file in sorted((ROOT / folder).rglob("*.py")):
             parts = file.relative_to(ROOT).with_suffix("").parts
             parts = parts if folder == "nnunet_cmc" else ("nnunet_cmc", *parts)
-            name = ".".join(parts).removesuffix(".__init__")
-            found[name] = ast.parse(file.read_text(encoding="utf-8"), str(file))
+            found[".".join(parts).removesuffix(".__init__")] = file
     return found
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of every module of the package, by its dotted name."""
+    return {name: ast.parse(file.read_text(encoding="utf-8"), str(file)) for name, file in files().items()}
 
 
 def imports(tree: ast.AST) -> list[tuple[str, str, str]]:

@@ -1,20 +1,27 @@
 """The docs: what is generated is up to date, links lead somewhere, commands and options exist."""
 
+import ast
 import importlib.util
 import re
 import shlex
+from argparse import ArgumentParser
+from importlib import import_module
+from importlib.metadata import entry_points
+from itertools import chain, dropwhile
 from pathlib import Path
 
 import pytest
-from source_files import FOLDERS
+from source_files import FOLDERS, imports
 
 import nnunet_cmc
 from nnunet_cmc.commands.main import COMMANDS, command_parser
+from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.trainers.registry import trainer_class
 
 ROOT = Path(__file__).parents[1]
 INDEX = ROOT / "docs" / "README.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROJECT = [ROOT / name for name in ("SECURITY.md", "CODE_OF_CONDUCT.md", "setup.py")]
+TEXTS = {".md", ".py", ".toml", ".yml", ".yaml", ".cff", ".js", ".css", ".html", ".j2"}
 
 
 def module(name: str):
@@ -101,32 +108,76 @@ def test_ci_builds_the_site_as_contributors_are_told_to():
     assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
 
 
+def texts():
+    """What people write in this repository: code, pages, settings, scripts; not what is built beside them."""
+    folders = (*FOLDERS, "tests", "benchmarks", "docs", "examples", ".github")
+    found = [*ROOT.iterdir(), *(file for name in folders for file in (ROOT / name).rglob("*"))]
+    yield from (file for file in found if file.suffix in TEXTS and "_build" not in file.parts)
+    yield from [ROOT / "Dockerfile", ROOT / "MANIFEST.in", ROOT / "constraints.txt", *(ROOT / ".ci").iterdir()]
+
+
 def test_lines_fit():
     """Rows of tables and the addresses of links may be longer."""
-    folders = (*FOLDERS, "tests", "benchmarks", "docs", "examples")
-    for file in [*PAGES, *PROJECT, *(file for name in folders for file in (ROOT / name).rglob("*.py"))]:
+    for file in texts():
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             shown = re.sub(r"\]\([^)]*\)", "]", line)
             is_free = file.suffix == ".md" and line.startswith("|")
             assert is_free or len(shown) <= 120, f"{file}:{number} has {len(shown)} characters"
 
 
-def commands_of(page):
-    """Our commands in the shell blocks of a page, a list of words each."""
-    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            for command in re.split(r"&&|;", line):
-                words = shlex.split(command, comments=True)
-                if words[:1] == ["nnunet_cmc"] and "..." not in words and len(words) > 1:
-                    yield words[1:]
+def commands_of(page, program):
+    """Commands in the shell blocks of a page, and those in its text that name a dataset, a list of words each."""
+    text = page.read_text(encoding="utf-8")
+    lines = re.findall(r"`(nnUNetv2_\w+ (?:-d )?\d[^`]*)`", text)
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        lines += block.replace("\\\n", " ").splitlines()
+    for command in (command for line in lines for command in re.split(r"&&|;", line)):
+        words = [*dropwhile(re.compile(r"\w+=").match, shlex.split(command, comments=True))]
+        if words and re.fullmatch(program, words[0]) and "..." not in words and len(words) > 1:
+            yield words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_docs_are_understood(page):
-    for name, *arguments in commands_of(page):
+    for _, name, *arguments in commands_of(page, "nnunet_cmc"):
         assert name in COMMANDS, f"{page.name}: nnunet_cmc {name}"
         command_parser(name).parse_args(arguments)  # ends this test with what argparse says
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_nnunet_in_the_docs_are_understood(page, monkeypatch):
+    """By its own parsers, after which its commands end; the classes that they name are there."""
+    read, ended = ArgumentParser.parse_known_args, type("Ended", (BaseException,), {})
+
+    def only_read(parser, *given):  # parse_args calls it as well
+        arguments, unknown = read(parser, *given)
+        assert not unknown, f"{page.name}: {unknown}"
+        raise ended(arguments)
+
+    monkeypatch.setattr(ArgumentParser, "parse_known_args", only_read)
+    for words in commands_of(page, r"nnUNetv2_\w+"):
+        (command,) = entry_points(group="console_scripts", name=words[0])
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(ended) as error:
+            command.load()()
+        given = vars(error.value.args[0])
+        for name in (str(given.get(option)) for option in ("pl", "fpe", "tr")):
+            assert not name.startswith("CMC") or name in CLASSES or trainer_class(name), shlex.join(words)
+
+
 def test_the_pages_have_commands_to_understand():
-    assert sum(len(list(commands_of(page))) for page in PAGES) > 15
+    assert sum(len(list(commands_of(page, "nnunet_cmc"))) for page in PAGES) > 15
+    assert sum(len(list(commands_of(page, r"nnUNetv2_\w+"))) for page in PAGES) > 15
+
+
+def test_python_in_the_docs_imports_what_is_there():
+    blocks = [ast.parse(code) for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)]
+    assert len(blocks) >= 3
+    for _, module_name, name in chain.from_iterable(map(imports, blocks)):
+        assert not name or hasattr(import_module(module_name), name), f"{module_name} has no {name}"
+
+
+def test_contributors_are_told_how_every_picture_was_made():
+    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    pictures = [file.name for ending in ("png", "svg") for file in (ROOT / "docs").glob(f"*.{ending}")]
+    assert sorted(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)) == sorted(pictures)

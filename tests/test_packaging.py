@@ -6,7 +6,9 @@ import csv
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -21,7 +23,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from source_files import BUILD_FILES, FOLDERS, ROOT, imports, modules
+from source_files import BUILD_FILES, FOLDERS, ROOT, files, imports, modules
 
 import nnunet_cmc
 
@@ -99,16 +101,34 @@ class Environment:
         return {path for path in self.folder.rglob("*") if "__pycache__" not in path.parts}
 
 
+def test_what_the_tests_import_is_installed_and_is_what_lies_here():
+    """An editable package lies here; of any other no file of this folder is imported, though tests start in it."""
+    described = [found.read_text("direct_url.json") for found in importlib.metadata.distributions(name="nnunet_cmc")]
+    is_editable = any("editable" in json.loads(url).get("dir_info", {}) for url in described if url)
+    package = Path(nnunet_cmc.__file__).resolve().parent
+    assert (package == ROOT / "nnunet_cmc") == is_editable
+
+    installed = {name: Path(importlib.util.find_spec(name).origin).resolve() for name in files()}
+    old = [name for name, file in files().items() if file.read_bytes() != installed[name].read_bytes()]
+    assert not old, f"install nnunet_cmc again: its {old} are not those of {ROOT}"
+    if not is_editable:
+        assert {*package.rglob("*.py")} == {*installed.values()}, "remove the folder build/, and install it again"
+
+    command = [sys.executable, "-c", "import nnunet_cmc; print(nnunet_cmc.__file__)"]
+    process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert process.stdout.strip() == nnunet_cmc.__file__
+
+
 def test_the_wheel_has_every_module_and_template_of_the_four_folders(wheels):
     sources = set()
     for name in FOLDERS:
         package = Path("nnunet_cmc") / ("" if name == "nnunet_cmc" else name)
-        files = [file for ending in ("*.py", "templates/*.*") for file in (ROOT / name).rglob(ending)]
-        sources |= {str(package / file.relative_to(ROOT / name)) for file in files}
+        found = [file for ending in ("*.py", "templates/*.*") for file in (ROOT / name).rglob(ending)]
+        sources |= {str(package / file.relative_to(ROOT / name)) for file in found}
     assert "nnunet_cmc/evaluation/templates/report.html.j2" in sources
     with ZipFile(wheels["wheel"]) as archive:
-        files = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert files == sources | {HOOK, "nnunet_cmc/py.typed"}
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert packed == sources | {HOOK, "nnunet_cmc/py.typed"}
 
 
 def test_the_interface_is_the_same_for_python_for_type_checkers_and_in_words():
@@ -192,7 +212,7 @@ def test_what_an_index_shows_is_in_the_metadata_and_the_licence_beside_it(wheels
         f"Version: {nnunet_cmc.__version__}",
         "Author: nnunet_cmc contributors",
         "License-Expression: Apache-2.0",
-        "Requires-Python: >=3.11",
+        "Requires-Python: <3.14,>=3.11",
         "Description-Content-Type: text/markdown",
         "Provides-Extra: docs",
     ):
@@ -200,12 +220,12 @@ def test_what_an_index_shows_is_in_the_metadata_and_the_licence_beside_it(wheels
     assert description == (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_one_lowest_version_of_python():
+def test_the_versions_of_python_are_those_of_the_classifiers():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    lowest = pyproject["project"]["requires-python"].removeprefix(">=")
+    required = SpecifierSet(pyproject["project"]["requires-python"])
+    assert [f"3.{minor}" for minor in range(30) if f"3.{minor}" in required] == PYTHONS
     assert "target-version" not in pyproject["tool"]["ruff"]  # ruff takes that of requires-python
-    assert pyproject["tool"]["mypy"]["python_version"] == lowest
-    assert PYTHONS[0] == lowest
+    assert pyproject["tool"]["mypy"]["python_version"] == PYTHONS[0]
 
 
 def test_every_package_that_is_imported_is_required():
@@ -218,8 +238,7 @@ def test_every_package_that_is_imported_is_required():
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
 def test_the_pinned_versions_install_on_the_pythons_that_readers_are_told(page):
-    (lowest,) = re.findall(r"Python (3\.\d+)", (ROOT / page).read_text(encoding="utf-8"))[:1]
-    assert lowest == PYTHONS[0]
+    assert f"Python {PYTHONS[0]} to {PYTHONS[-1]}" in (ROOT / page).read_text(encoding="utf-8")
     for name in pinned().keys() - documentation():
         accepted = SpecifierSet(importlib.metadata.metadata(name).get("Requires-Python", ""))
         assert all(python in accepted for python in PYTHONS), f"{name} needs Python {accepted}"

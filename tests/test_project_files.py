@@ -1,17 +1,29 @@
-"""Files for the platform that hosts the project: they are well-formed, and name what is there."""
+"""Files for the platform that hosts the project: they are well-formed, and name what is there.
 
+The Dockerfile and the workflows are only read here, but for one step; what builds and runs them are the weekly job
+``image`` and the platform.
+"""
+
+import ast
+import json
 import os
 import re
+import runpy
 import shlex
+import shutil
+import subprocess
 import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from source_files import BUILD_FILES, FOLDERS, ROOT
 
 import nnunet_cmc
+from nnunet_cmc.registration.version import SUPPORTED
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -55,7 +67,7 @@ def test_a_workflow_is_complete_and_its_files_are_there(workflow):
             if word.startswith(".ci/"):
                 assert os.access(ROOT / word, os.X_OK), word
         for option, file in pairwise(words):
-            assert option != "-c" or (ROOT / file).is_file(), file
+            assert option != "-c" or (ROOT / file).exists(), file
 
 
 def test_the_tests_run_on_every_python_and_on_a_mac():
@@ -66,11 +78,38 @@ def test_the_tests_run_on_every_python_and_on_a_mac():
     assert commands(job) == ".ci/run"
 
 
-def test_nnunets_main_branch_is_tested_as_readers_are_told_to_test():
-    (job,) = jobs(GITHUB / "workflows" / "nnunet_main.yml")
-    install, nnunet, test = commands(job).splitlines()
+def test_nnunets_main_branch_is_tested_as_readers_are_told_to_test(tmp_path):
+    weekly = read(GITHUB / "workflows" / "weekly.yml")["jobs"]
+    *admit, install, nnunet, test = commands(weekly["nnunet_main"]).splitlines()
     assert f"{install} && {test}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert nnunet.endswith("git+https://github.com/MIC-DKFZ/nnUNet")
+
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "nnunet_cmc" / "registration").mkdir(parents=True)
+    shutil.copy(ROOT / "nnunet_cmc" / "registration" / "version.py", tmp_path / "nnunet_cmc" / "registration")
+    subprocess.run(["bash", "-e", "-c", "\n".join(line for line in admit if line)], cwd=tmp_path, check=True)
+    dependencies = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (required,) = (found for found in map(Requirement, dependencies) if found.name == "nnunetv2")
+    low, high = runpy.run_path(str(tmp_path / "nnunet_cmc" / "registration" / "version.py"))["SUPPORTED"]
+    assert low == SUPPORTED[0]
+    assert high > (9, 0)
+    assert required.specifier == SpecifierSet(f">={'.'.join(map(str, low))},<{high[0]}")
+
+
+def test_links_and_the_image_are_tried_every_week():
+    weekly = read(GITHUB / "workflows" / "weekly.yml")["jobs"]
+    assert "sphinx-build -b linkcheck -c docs . " in commands(weekly["links"])
+    build, run = commands(weekly["image"]).splitlines()
+    assert build == "docker build -t nnunet_cmc ."
+    (default,) = (shlex.join(json.loads(arguments)) for name, arguments in images() if name == "CMD")
+    assert run == f"docker run --rm nnunet_cmc {default}"
+
+
+def test_ci_looks_for_the_browsers_that_the_tests_use():
+    (line,) = re.findall(r"^ *command -v (.*)$", CI, re.MULTILINE)
+    fixtures = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    (tests,) = re.findall(r"^BROWSERS = (\(.*?^\))", fixtures, re.MULTILINE | re.DOTALL)
+    assert tuple(shlex.split(line)) == ast.literal_eval(tests)
 
 
 @pytest.mark.parametrize("form", sorted((GITHUB / "ISSUE_TEMPLATE").iterdir()), ids=lambda file: file.stem)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
@@ -82,8 +83,8 @@ class PairTrainer(nnUNetTrainer):
             )
 
     @property
-    def bare_network(self) -> nn.Module:
-        """The network without the wrapper of a distributed training."""
+    def bare_network(self) -> Any:
+        """The CMCNet without the wrapper of a distributed training."""
         return self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
 
     def do_split(self) -> tuple[list[str], list[str]]:

@@ -2,12 +2,10 @@
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from nnunet_cmc.networks import CMCNet
+from torch import Tensor, nn
 
 
-def confusion_alone(network: CMCNet, data: Tensor, target: Tensor) -> np.ndarray:
+def confusion_alone(network: nn.Module, data: Tensor, target: Tensor) -> np.ndarray:
     """Count voxels by modality, true class and class predicted from that modality alone: ``(M, K, K)`` int64.
 
     One forward pass; what it predicts is what the network predicts for a case scanned in that modality only.

@@ -6,6 +6,7 @@ The text around the tables is in results_text.md and comparison_text.md, which s
 """
 
 import argparse
+import hashlib
 import re
 import textwrap
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from table import (
 )
 
 from nnunet_cmc.trainers.recipes import RECIPES
+from nnunet_cmc.utils.files import to_json
 
 HERE = Path(__file__).resolve().parent
 INPUTS = (*(f"{modality} alone" for modality in LGG.modalities), "both", "mean")
@@ -49,10 +51,17 @@ def write(file: Path) -> None:
     """Write the pages beside the file of the records, and the figure if the headline was run somewhere."""
     headline = by_system(Results(records.load(file)), TABLES["headline"])
     if arrangements(headline):
-        figures.headline(headline).savefig(file.with_name("results.png"), dpi=150)
+        source = {"Source": digest(headline)}
+        figures.headline(headline).savefig(file.with_name("results.png"), dpi=150, metadata=source)
     for name, text in pages(file).items():
         file.with_name(f"{name}.md").write_text(text, encoding="utf-8")
         print(f"Written: {file.with_name(f'{name}.md')}")
+
+
+def digest(systems: Systems) -> str:
+    """Return what distinguishes the records of these systems; the figure has it in its metadata."""
+    shown = [its.records for its in systems.values()]
+    return f"records of SHA-256 {hashlib.sha256(to_json(shown, sort_keys=True).encode()).hexdigest()}"
 
 
 def pages(file: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from arrangements import Subjects, fold_number, folds, make_scans, put_cases
 from experiment import Bench, finish_all
 from intervals import paired_difference
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from PIL import Image
 from pseudo_labels import fold_with_pseudo_labels, make_dataset, put_unlabeled
 from records import load, save
 from sources import AMOS, ARRANGEMENTS, LGG
@@ -360,3 +361,11 @@ def test_a_page_without_records_says_so(tmp_path):
 def test_the_pages_have_the_records(name):
     page = report.records.FILE.with_name(f"{name}.md").read_text(encoding="utf-8")
     assert page == report.pages(report.records.FILE)[name], "run benchmarks/evidence/report.py"
+
+
+def test_the_picture_of_the_results_is_of_the_present_records():
+    """``report.py`` writes into it what it was drawn from."""
+    with Image.open(report.records.FILE.with_name("results.png")) as picture:
+        drawn_from = picture.text["Source"]
+    systems = report.by_system(Results(report.records.load()), TABLES["headline"])
+    assert drawn_from == report.digest(systems), "run benchmarks/evidence/report.py"

@@ -13,6 +13,9 @@ from nnunet_cmc.commands import doctor
 from nnunet_cmc.commands.doctor import Check
 from nnunet_cmc.registration import hook
 from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.registration.version import SUPPORTED
+
+TOO_NEW = ".".join(map(str, SUPPORTED[1]))
 
 
 def run_doctor(*more: str, **environment: str) -> subprocess.CompletedProcess:
@@ -71,7 +74,7 @@ def test_a_class_found_here_but_not_in_a_spawned_process_is_broken(monkeypatch):
     assert {check.status for name, check in found.items() if name != "CMCTrainer"} == {"OK"}
 
 
-@pytest.mark.parametrize("version", ["2.7.0", "2.9.0", "3.0", None])
+@pytest.mark.parametrize("version", ["2.7.0", f"{TOO_NEW}.0", "99.1", None])
 def test_an_unsupported_nnunet_is_broken(monkeypatch, version):
     installed = importlib.metadata.version
 
@@ -86,7 +89,7 @@ def test_an_unsupported_nnunet_is_broken(monkeypatch, version):
     broken = [check for check in doctor.versions() if check.status != "OK"]
     assert [(check.status, check.subject) for check in broken] == [("BROKEN", "nnunetv2")]
     assert (version or "not installed") in broken[0].finding
-    assert 'pip install "nnunetv2<2.9,>=2.8"' in broken[0].finding
+    assert f'pip install "nnunetv2<{TOO_NEW},>=2.8"' in broken[0].finding
 
 
 def test_folders_that_are_unset_missing_or_there(monkeypatch, tmp_path):

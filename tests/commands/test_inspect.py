@@ -110,7 +110,9 @@ def test_cases_of_one_name_in_two_parts(make_dataset, write_volume, run, tmp_pat
     assert {folder.name for folder in (tmp_path / "out" / "cases").iterdir()} == {"a, training", "a, test"}
 
 
-def test_a_browser_shows_the_page(make_dataset, run, tmp_path, browser):
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [500, 1280])
+def test_a_browser_shows_the_page(make_dataset, run, tmp_path, browser, width, dark):
     make_dataset({"a": ({0: scan(-1000, 1000)}, label(1, 2)), "b": ({1: scan(1)}, label(1)), "u": ({1: scan(1)}, None)})
     run("-o", "out")
     names = "[...document.querySelectorAll('.case')].map(one => one.dataset.name).join('')"
@@ -124,12 +126,15 @@ def test_a_browser_shows_the_page(make_dataset, run, tmp_path, browser):
         }};
         const windows = [...form.window.options].map(option => option.text);
         return [windows, choose("labelled", "labelled"), choose("MR", "MR"), choose("labelled", ""), choose("MR", ""),
-                choose("ml of spleen", "1"), document.documentElement.scrollWidth <= innerWidth];
+                choose("ml of spleen", "1"), document.documentElement.scrollWidth <= innerWidth, innerWidth,
+                getComputedStyle(document.body).backgroundColor];
         """,
-        width=500,
-        dark=True,
+        width=width,
+        dark=dark,
     )
-    assert facts == [["soft tissue", "lung", "bone", "brain"], "ab", "b", "bu", "abu", "bau", True]
+    *facts, background = facts
+    assert facts == [["soft tissue", "lung", "bone", "brain"], "ab", "b", "bu", "abu", "bau", True, width]
+    assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) == dark
 
 
 def test_datasets_that_cannot_be_looked_at(make_dataset, run):

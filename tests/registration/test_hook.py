@@ -191,12 +191,13 @@ for name in {[OURS, *STOCK]}:
 
 
 def test_our_classes_are_refused_to_an_nnunet_that_we_do_not_know(tmp_path):
-    metadata = tmp_path / "nnunetv2-2.9.0.dist-info" / "METADATA"
+    low, high = (".".join(map(str, version)) for version in versions.SUPPORTED)
+    metadata = tmp_path / f"nnunetv2-{high}.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.9.0\n")
+    metadata.write_text(f"Metadata-Version: 2.1\nName: nnunetv2\nVersion: {high}.0\n")
     refused, *stock = run_python(ASK_UNSUPPORTED, PYTHONPATH=str(tmp_path)).splitlines()
-    sentence = 'nnunet_cmc works with nnunetv2>=2.8,<2.9, but 2.9.0 is installed: pip install "nnunetv2>=2.8,<2.9".'
-    assert refused == sentence
+    wanted = f"nnunetv2>={low},<{high}"
+    assert refused == f'nnunet_cmc works with {wanted}, but {high}.0 is installed: pip install "{wanted}".'
     assert ["nnunetv2.experiment_planning." in cls for cls in stock] == [True, True], "what is nnU-Net's keeps working"
 
 
@@ -205,6 +206,7 @@ def test_our_classes_are_refused_to_an_nnunet_that_we_do_not_know(tmp_path):
     [("2.7.9", 0), ("2.8", 1), ("2.8.0", 1), ("2.8.12", 1), ("2.8.1+local", 1), ("2.9rc1", 0), ("2.10", 0), ("3", 0)],
 )
 def test_versions_in_and_out_of_the_range(monkeypatch, capsys, version, supported):
+    monkeypatch.setattr(versions, "SUPPORTED", ((2, 8), (2, 9)))
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     assert (versions.unsupported_nnunet() is None) == bool(supported)
     if not supported:
