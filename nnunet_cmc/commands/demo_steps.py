@@ -24,6 +24,7 @@ SUBJECTS = {"labeled": 6, "unlabeled": 8, "test": 4}
 INPUTS = {"both": MODALITIES, **{modality: (modality,) for modality in MODALITIES}}
 STEPS = 5 + 2 * len(INPUTS)  # generate, convert, split, plan, train; predict and evaluate each input
 BAR = re.compile(r"([A-Z][\w ]*): +\d+%\|.*\| (\d+)/(\d+) \[[\d:]+<([\d:?]+)")  # of tqdm
+MARKS = ("Fingerprint extraction", "Target spacing", "Preprocessing dataset", "Epoch ", "Labelling ", "Predicting ")
 VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
 
 
@@ -153,12 +154,15 @@ def _assignments(pairs: dict) -> list[str]:
 
 
 def _progress(line: str) -> str | None:
-    """Return what to show of a line of output: epochs, predicted and validated cases, and the state of bars."""
+    """Return what to show of a line of output: epochs, predicted and validated cases, and the state of bars.
+
+    A bar ends each state with the next one, so what begins is told by a line before it.
+    """
     message = line.rstrip().split("\r")[-1]
     if bar := BAR.match(message):
         what, done, total, left = bar.groups()
         return f"{what}: {done} of {total}" + (f", {left} left" if 0 < int(done) < int(total) else "")
-    for mark in ("Epoch ", "Predicting ", "predicting ", "Target spacing"):
+    for mark in (*MARKS, "predicting "):  # to validate
         if mark in message:
             return message[message.index(mark) :]
     return None

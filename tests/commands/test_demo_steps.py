@@ -32,6 +32,7 @@ def test_progress_is_shown_while_a_command_runs(tmp_path, monkeypatch):
         (" 17%|█▋        | 1/6 [00:01<00:05,  1.18s/it]\n", None),  # windows of a case
         ("2026-11-29 12:52:19.755099: predicting subject_003 \n", "predicting subject_003"),
         ("Epoch 1 of 10, 3.0 s, 27 s left: loss 1.86\n", "Epoch 1 of 10, 3.0 s, 27 s left: loss 1.86"),
+        ("12:52:19.755099: Labelling 8 unlabelled scans, from\n", "Labelling 8 unlabelled scans, from"),
         ("perform_everything_on_device: False\n", None),
     ],
 )
