@@ -158,7 +158,7 @@ def browser(tmp_path_factory):
     """
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip("no Chromium or Chrome is installed, so nobody looks at the pages")
+        pytest.skip("no Chromium or Chrome is installed, so the browser tests are skipped")
     alone = ("quic", "background-networking", "component-update", "sync", "gpu")
     command = [program, "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in alone)]
     command += [f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--hide-scrollbars"]

@@ -7,7 +7,7 @@ const WIDTH = 190; // of a thumbnail in px, as far as the window has room
 
 // Sort and filter the cases; those without the number that is asked for come last.
 function arrange() {
-  const key = form.key?.value ?? "", sign = form.falling.checked ? -1 : 1;
+  const key = form.key?.value ?? "", sign = form.descending.checked ? -1 : 1;
   const ends = key === "" ? [] : [form.least.value, form.most.value];
   const number = entry => key === "" ? cases.indexOf(entry) : entry.numbers[key];
   const facets = [...form.querySelectorAll("[data-facet]")].filter(select => select.value);
