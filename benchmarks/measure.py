@@ -161,7 +161,7 @@ class Ceilings(NamedTuple):
     bytes: float
 
     def seconds(self, count: Count) -> float:
-        """The floor below which the counted work cannot be done unless operators are fused.
+        """Compute the lower bound of the time for the counted work, unless operators are fused.
 
         They run one after another, each as long as its operations or its traffic take at least.
         """

@@ -100,7 +100,7 @@ def main() -> None:
     public = names[0]
     print(f"{args.batch} pair(s) of {args.side}^3; {limits.flops / 1e9:.0f} GFLOP/s, {limits.bytes / 1e9:.1f} GB/s")
     print_table(
-        ("network", "M parameters", "GFLOP", "GB", "floor (s)", "time (s)", "public = 1", "peak (GiB)", "public = 1"),
+        ("network", "M parameters", "GFLOP", "GB", "bound (s)", "time (s)", "public = 1", "peak (GiB)", "public = 1"),
         (
             (
                 name,

@@ -5,9 +5,9 @@
 
 Labelled and unlabelled registered pairs of generated abdomens go through a trainer as in a training; if it labels scans
 whole, as in the second half, when they have labels. Every part is then run alone on the inputs that it had: forward and
-backward, time and the peak of memory above what was there. Its *floor* adds up, over its operators (none fused with
+backward, time and the peak of memory above what was there. Its lower *bound* adds up, over operators (none fused with
 another), the larger of their operations by the machine's rate for matrix products and of their bytes by the rate of a
-copy; *gap* is the time by that floor. ``whole step`` is the trainer's own, which a CPU loads for, too; on a GPU that is
+copy; *gap* is the time by that bound. ``whole step`` is the trainer's own, which a CPU loads for, too; on a GPU that is
 the work of other processes, and the step is shown with activations kept and computed twice. *Waits* are operators whose
 result the host must know before it goes on, which a GPU then makes it wait for, *operators* those that are started.
 With ``nnUNet_compile=1`` encoders and decoders are compiled. ``--against nnunet`` shows, for ``CMCPlannerNNUNet``,
@@ -48,7 +48,7 @@ from nnunet_cmc.networks.stacked import stacked
 from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 
-HEADER = ("part", "GFLOP", "GB", "floor (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits", "operators")
+HEADER = ("part", "GFLOP", "GB", "bound (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits", "operators")
 
 
 def main() -> None:
@@ -174,10 +174,10 @@ def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: to
             yield name, "", "", "", spread(seconds[name], 1000), share, "", peak, "", ""
             continue
         counted = count(step)
-        floor = limits.seconds(counted)
+        bound = limits.seconds(counted)
         yield (
-            name, f"{counted.flops / 1e9:.2f}", f"{counted.bytes / 1e9:.2f}", f"{1000 * floor:.3g}",
-            spread(seconds[name], 1000), share, f"{median(seconds[name]) / floor:.1f}", peak,
+            name, f"{counted.flops / 1e9:.2f}", f"{counted.bytes / 1e9:.2f}", f"{1000 * bound:.3g}",
+            spread(seconds[name], 1000), share, f"{median(seconds[name]) / bound:.1f}", peak,
             counted.waits, len(counted.operators),
         )  # fmt: skip
 

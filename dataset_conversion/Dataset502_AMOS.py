@@ -144,6 +144,6 @@ def _channel(name: str) -> int:
     number = int(name.removeprefix("amos_"))
     if LAST_CT < number < FIRST_MRI:
         raise ValueError(
-            f"{name} is neither CT (up to {LAST_CT}) nor MRI (from {FIRST_MRI}): AMOS 2022 has no such scan."
+            f"{name} is neither CT (up to {LAST_CT}) nor MRI (from {FIRST_MRI}): AMOS 2022 has no such scan; remove it."
         )
     return int(number >= FIRST_MRI)

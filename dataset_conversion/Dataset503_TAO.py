@@ -57,7 +57,7 @@ def convert_tao(folder: str | Path, dataset_id: int = DATASET_ID, *, seed: int =
         raise ValueError(f"{root} has no folder with T1 or T1c in it: give the one that holds the patients' folders.")
     complete = [patient for patient, cases in patients.items() if all(case.label for case in cases)]
     test = draw_names(complete, round(TEST_FRACTION * len(complete)), np.random.default_rng(seed), "patients")
-    print(f"Drawn with seed {seed} for testing: {', '.join(test) or 'no patient, for there are too few'}.")
+    print(f"Drawn with seed {seed} for testing: {', '.join(test) or 'none (too few patients)'}.")
     cases = [replace(case, test=case.subject in test) for scans in patients.values() for case in scans]
     options |= {"licence": LICENCE, "reference": REFERENCE, "unused": unused, "seed": seed}
     return write_raw_dataset(dataset_id, NAME, CHANNELS, CLASSES, cases, **options)

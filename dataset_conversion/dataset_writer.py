@@ -136,9 +136,11 @@ def write_raw_dataset(
 def _new_dataset_folder(dataset_id: int, name: str) -> Path:
     require_set(nnUNet_raw)
     if not 1 <= dataset_id <= 999:
-        raise ValueError(f"The dataset ID must be from 1 to 999, but is {dataset_id}.")
+        raise ValueError(f"The dataset ID must be from 1 to 999, but is {dataset_id}: give another with -d.")
     if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"The dataset name may have letters, digits, _ and - only, but is {name!r}.")
+        raise ValueError(
+            f"The dataset name may have letters, digits, _ and - only, but is {name!r}: give another with --name."
+        )
     folder = Path(nnUNet_raw, f"Dataset{dataset_id:03d}_{name}")
     if folder.exists():
         raise ValueError(f"{folder} exists already: delete it, or choose another ID.")

@@ -1,4 +1,4 @@
-"""Write what follows from code and data: ``commands.md``, ``messages.md``, ``bad_input.md``, tables of ``trainers.md``.
+"""Generate pages from code and data: ``commands.md``, ``messages.md``, ``bad_input.md``, tables of ``trainers.md``.
 
     python docs/generate.py
 
@@ -35,7 +35,7 @@ STAGES = {
 
 
 def commands() -> str:
-    """Every sub-command with its arguments, read from its parser."""
+    """List every sub-command with its arguments, read from its parser."""
     parts = ["# Commands", "Made by `python docs/generate.py` from the commands themselves.", f"{EPILOG}"]
     for name in COMMANDS:
         parts += _command(command_parser(name), 2)
@@ -58,6 +58,8 @@ def _command(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
             continue
         metavar = action.metavar or (action.option_strings[-1].lstrip("-") if action.option_strings else action.dest)
         value = "" if action.nargs == 0 else " " + formatter._format_args(action, str(metavar).upper())
+        if action.nargs == argparse.REMAINDER:
+            value = f" {metavar} ..."
         if action.choices:
             value = " " + "|".join(map(str, action.choices))
         names = ", ".join(f"`{option}{value}`" for option in action.option_strings) or f"`{value.strip()}`"
@@ -80,7 +82,7 @@ def _cell(text: str) -> str:
 
 
 def messages() -> str:
-    """Every message of a ValueError or RuntimeError, in two columns: what is wrong, and the remedy after it."""
+    """List every message of a ValueError or RuntimeError in two columns: what is wrong, and the remedy."""
     parts = [
         "# Error messages",
         "Made by `python docs/generate.py` from the code. … stands for what a message names: a case, a file, a value.\n"
@@ -115,7 +117,7 @@ def _messages(file: Path) -> Iterator[str]:
 
 
 def _constant(statement: ast.stmt) -> tuple[str, str]:
-    """Name and value of a text that a module defines, such as a remedy that several messages share."""
+    """Return name and value of a text that a module defines, such as a remedy that several messages share."""
     if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
         value = statement.value
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
@@ -136,7 +138,7 @@ def _text(node: ast.expr, constants: Mapping[str, str]) -> str:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """At the last colon or semicolon before a word in lower case, which is where the remedy starts."""
+    """Split a message at the last colon or semicolon before a word in lower case, where the remedy starts."""
     found = [match for match in re.finditer(r"[:;] (?=[a-z-])", text) if match.start() > 10]
     return (text[: found[-1].start()], text[found[-1].end() :]) if found else (text, "")
 
@@ -146,7 +148,7 @@ def _escape(text: str) -> str:
 
 
 def bad_input() -> str:
-    """Every kind of bad input of ``bad_input.toml``, with what the commands say of it."""
+    """List every kind of bad input of ``bad_input.toml``, with the message that it leads to."""
     faults = tomllib.loads((DOCS / "bad_input.toml").read_text(encoding="utf-8"))["fault"]
     rows = []
     for fault in faults:
@@ -156,16 +158,16 @@ def bad_input() -> str:
     parts = [
         "# Bad input",
         "Made by `python docs/generate.py` from `docs/bad_input.toml`, which names the test of each row.",
-        "A command stops at what is listed here before its work begins, or leaves nothing of it behind. It exits with\n"
-        "a code other than 0, and one sentence names the case, the file and the remedy; `nnUNetv2_*` commands print\n"
-        "text of their own around it. What is in quotes is part of that sentence, shortened with ….",
+        "A command refuses what is listed here before it begins, or removes what it has written. It exits with a code\n"
+        "other than 0, and one sentence names the case, the file and the remedy; `nnUNetv2_*` commands print text of\n"
+        "their own around it. Quoted text is part of that sentence, shortened with ….",
         "\n".join(["| command | what is wrong | what you are told |", "|---|---|---|", *rows]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def trainers() -> str:
-    """The recipes that have a name of their own, with what each is for."""
+    """List the recipes that have a name of their own, with the purpose of each."""
     rows = [
         f"| `{name}` | {_cell(recipe.purpose)} |"
         for name, recipe in RECIPES.items()
@@ -175,7 +177,7 @@ def trainers() -> str:
 
 
 def recipes() -> str:
-    """Every recipe: what it is for, and in what it differs from the paper's."""
+    """List every recipe with its purpose and its differences from the paper's."""
     plain = RECIPES["CMCTrainerPaper"].rows()
     rows = [
         f"| `{name}` | {_cell(recipe.purpose)} | {_cell(_differences(recipe, plain))} |"
@@ -187,7 +189,7 @@ def recipes() -> str:
         [
             *textwrap.wrap(described, 120, break_on_hyphens=False),
             "",
-            "| trainer | what it is for | in what it differs from `CMCTrainerPaper` |",
+            "| trainer | purpose | differences from `CMCTrainerPaper` |",
             "|---|---|---|",
             *rows,
         ]
@@ -199,7 +201,7 @@ def _differences(recipe: Recipe, plain: Mapping[str, str]) -> str:
 
 
 def with_table(text: str, name: str, table: str) -> str:
-    """``text`` with ``table`` between its two marks of this name."""
+    """Return ``text`` with ``table`` between its two marks of this name."""
     start, end = f"<!-- {name}: made by docs/generate.py -->", f"<!-- end of {name} -->"
     before, _, rest = text.partition(start)
     return f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"

@@ -165,7 +165,7 @@ def browser(tmp_path_factory):
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         give_up = pytest.fail if "GITHUB_ACTIONS" in os.environ else pytest.skip  # GitHub's machines have Chrome
-        give_up("no Chromium or Chrome is installed, so nobody looks at the pages")
+        give_up("no Chromium or Chrome is installed, so the browser tests are skipped")
     alone = ("quic", "background-networking", "component-update", "sync", "gpu")
     command = [program, "--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{what}" for what in alone)]
     command += [f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--hide-scrollbars"]

@@ -116,7 +116,7 @@ def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
     assert "SupTrainer_smoke, fold 0: 5 cases left, about " in output
     assert output.count("$ nnUNetv2_train") == output.count("$ nnUNetv2_predict") == 2
     assert (
-        "CMCTrainerPaper_adapters_smoke has no numbers: (fold 0) Adapters belong to a transformer, which the encoder"
+        "CMCTrainerPaper_adapters_smoke has no result: (fold 0) Adapters belong to a transformer, which the encoder"
         in output
     )
     table = (tmp_path / "table" / "comparison.md").read_text()
@@ -222,7 +222,7 @@ def test_a_case_without_any_modality_is_refused(demo, predict, tmp_path):
     (tmp_path / "cases").mkdir()
     sitk.WriteImage(scan * 0, str(tmp_path / "cases" / "nothing_0001.nii.gz"))
     output = predict(tmp_path / "cases", tmp_path / "out", demo.environment, fails=True)
-    assert "Case nothing shows no modality: all voxels of" in output
+    assert "Case nothing is empty: all voxels of" in output
     assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 

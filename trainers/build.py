@@ -1,4 +1,4 @@
-"""The network that a trainer would build, without the trainer."""
+"""Building a trainer's network without the trainer."""
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -10,7 +10,7 @@ from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 def build_network(
     trainer: type[CMCTrainer], plans: dict, configuration: str, description: DatasetDescription
 ) -> CMCNet:
-    """Build ``trainer``'s network for these plans. ValueError if they describe none that this package has."""
+    """Build ``trainer``'s network for these plans. ValueError if they describe no network of this package."""
     manager = PlansManager(plans)
     channels, heads = len(description.modalities), len(description.label_values())
     try:

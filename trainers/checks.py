@@ -1,4 +1,4 @@
-"""What CMCTrainer refuses before anything is written."""
+"""Checks of plans, labels and device before a trainer writes anything."""
 
 import os
 from os.path import join

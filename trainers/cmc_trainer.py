@@ -80,7 +80,7 @@ class CMCTrainer(ReportingTrainer):
         return build_changed(build, cls.recipe.network)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Do nothing: CMCNet supervises deep while it trains, if a recipe says so."""
+        """Do nothing: the recipe decides whether CMCNet has deep supervision."""
 
     def _do_i_compile(self) -> bool:
         return False  # which encoders run depends on the data: the network as a whole has no fixed graph
@@ -117,7 +117,7 @@ class CMCTrainer(ReportingTrainer):
                     each.compile_parts()
 
     def _build_average(self) -> MovingAverage | None:
-        """Build what labels the unlabelled scans: a teacher, the average that labels them whole, or nothing."""
+        """Build what predicts the pseudo-labels: a mean teacher, a moving average for whole scans, or nothing."""
         iterations = self.num_epochs * self.num_iterations_per_epoch
         if self.recipe.teacher is not None:
             return MeanTeacher(self.bare_network, self.recipe.teacher, iterations)
@@ -145,7 +145,7 @@ class CMCTrainer(ReportingTrainer):
         )
 
     def on_train_start(self) -> None:
-        """Start as nnU-Net does, and choose the learning rate: by now all weights are loaded."""
+        """Start as nnU-Net does, and choose the learning rate, now that all weights are loaded."""
         if not self.was_initialized:
             self.initialize()
         pretrained = bool(self.bare_network.pretrained)
@@ -165,10 +165,10 @@ class CMCTrainer(ReportingTrainer):
             sizes[parameter.requires_grad] += parameter.numel()
         self.print_to_log_file(f"{sizes[True]:,} parameters train, {sizes[False]:,} are frozen.")
         if self.average is not None and not self.average.n_averaged:
-            self.average.update_parameters(self.bare_network)  # a new one starts from the loaded weights
+            self.average.update_parameters(self.bare_network)  # a new average starts from the loaded weights
 
     def own_state(self) -> dict:
-        """Return what a checkpoint has beside nnU-Net's entries: terms, average, gradients, and the recipe in words."""
+        """Return what a checkpoint has beside nnU-Net's entries: terms, average, gradients, and the recipe as text."""
         state = {"terms_state": self.terms.state_dict(), "gradients": self.gradients, "recipe": self.recipe.rows()}
         return {**super().own_state(), **state, "average_state": self.average and self.average.state_dict()}
 
@@ -221,12 +221,12 @@ class CMCTrainer(ReportingTrainer):
         return {term.name: self.terms[term.name](output, batch) for term in self.recipe.terms}
 
     def weights(self) -> dict[str, float]:
-        """Return the weights of the terms at this epoch by symbol, but for those that are 1."""
+        """Return the weights of the terms at this epoch by symbol, except constant ones."""
         schedules = [term.weight for term in self.recipe.terms if term.weight != CONSTANT]
         return {schedule.symbol: schedule.at(self.current_epoch, self.num_epochs) for schedule in schedules}
 
     def _numbers(self, loss: Tensor, values: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        """Collect what is logged of a step, of all ranks; the host waits for the GPU once."""
+        """Collect the logged numbers of a step over all ranks; the host waits for the GPU once."""
         registered, others = rows_by_form(batch.pairs)
         n_registered, n_unpaired = totals([len(registered), len(others) // 2], loss.device)
         numbers = {"loss": loss, **values}
@@ -245,7 +245,7 @@ class CMCTrainer(ReportingTrainer):
         return dummy_context() if half is None else autocast(self.device.type, half)
 
     def _measure_gradients(self, terms: dict[str, Tensor]) -> None:
-        """Measure the gradient of each term, unweighted, at each encoder and decoder, at a backward pass for each.
+        """Measure the gradient of each unweighted term at each encoder and decoder, with a backward pass per term.
 
         A term that has nothing in this batch is an exact 0, on all ranks, and has no gradient.
         """
@@ -295,7 +295,7 @@ class CMCTrainer(ReportingTrainer):
         )
 
     def validation_step(self, batch: dict) -> dict:
-        """Do as nnU-Net does, and note what each modality predicts alone."""
+        """Do as nnU-Net does, and count what each modality alone predicts."""
         result = super().validation_step(batch)
         data, target = (batch[key].to(self.device, non_blocking=True) for key in ("data", "target"))
         with self._precision():
@@ -325,6 +325,6 @@ class CMCTrainer(ReportingTrainer):
 
 
 def _mean(values: list[float]) -> float:
-    """Compute the mean of those that are numbers: there may be nothing to compare in a step."""
+    """Compute the mean without NaN, which stands for a step with nothing to compare."""
     numbers = [value for value in values if value == value]
     return float(sum(numbers) / len(numbers)) if numbers else float("nan")

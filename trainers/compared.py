@@ -1,7 +1,7 @@
-"""Recipes of the systems that the paper compares with, and of others of today, on the same frame.
+"""Recipes of the systems that the paper compares with, and of recent ones, on a common basis.
 
 Each is re-implemented from its description: on the network of the plans, with nnU-Net's augmentation, this package's
-loaders and, but for mmFormer, the optimizer of ``CMCTrainer``. So a comparison is one of methods.
+loaders and, except for mmFormer, the optimizer of ``CMCTrainer``, so that only the methods differ.
 """
 
 from dataclasses import replace
@@ -70,8 +70,8 @@ COMPARED: dict[str, Recipe] = {
     # pairs as labelled ones, since restyled rows double the batch.
     "UMMLTrainer": replace(
         APART,
-        purpose="UMML (Zhu et al. 2021): a network of each modality; a scan means the same in the style of another "
-        "modality, and confident voxels of each class teach",
+        purpose="UMML (Zhu et al. 2021): a network for each modality, semantic consistency under style transfer, "
+        "class-balanced pseudo-labels",
         terms=(SUPERVISED, Term(SemanticConsistency, RAMP), Term(ClassBalanced, RAMP)),
         views=(SwapStyles(),),
         unlabeled_share=0.5,
@@ -79,15 +79,15 @@ COMPARED: dict[str, Recipe] = {
     # Ours: the weights, constant and rising; see the terms.
     "CMLTrainer": replace(
         APART,
-        purpose="CML (Zhang et al. 2023): a network of each modality, whose predictions are contrasted; in the second "
-        "half the better modality teaches the others on registered unlabelled scans",
+        purpose="CML (Zhang et al. 2023): a network for each modality, contrastive loss between their predictions; in "
+        "the second half the better modality pseudo-labels registered unlabelled scans for the others",
         terms=(SUPERVISED, Term(AreaSimilarity, DELTA), Term(Relearning, OMEGA)),
     ),
     # The paper shares all convolutions and has batch norms of each modality. Here the first stage, too, is a modality's
     # own, and norms are the plans' instance norms, of which each modality has scale and shift, in the decoder as well.
     "UMMKDTrainer": replace(
         SHARED,
-        purpose="UMMKD (Dou et al. 2020): shared convolutions, first stage and norms of each modality, distillation "
+        purpose="UMMKD (Dou et al. 2020): shared convolutions, a first stage and norms for each modality, distillation "
         "between modalities by class, from labelled scans alone",
         terms=(SUPERVISED, Term(Distillation, KAPPA)),
         network=(*SHARED.network, OwnDecoderNorms(), PredictAlone()),
@@ -95,14 +95,15 @@ COMPARED: dict[str, Recipe] = {
     ),
     "CPSTrainer": replace(
         SHARED,
-        purpose="cross pseudo supervision (Chen et al. 2021): two networks teach each other, and the first predicts",
+        purpose="cross pseudo supervision (Chen et al. 2021): two networks learn from each other's pseudo-labels, "
+        "and the first predicts",
         terms=(SUPERVISED, Term(PeerSupervised), Term(CPS, LAMBDA)),
         network=(*SHARED.network, WithPeer()),
     ),
     "PseudoLabelTrainer": replace(
         SHARED,
-        purpose="pseudo-labels of whole scans in two rounds; scans of unstable labels weigh less (after ST++, Yang et "
-        "al. 2022)",
+        purpose="pseudo-labels of whole scans in two rounds; scans with unstable pseudo-labels weigh less (after ST++, "
+        "Yang et al. 2022)",
         terms=(SUPERVISED, Term(Pseudo)),
         whole_scan_labels=WholeScanLabels((1 / 3, 2 / 3)),
     ),

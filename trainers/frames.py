@@ -1,4 +1,4 @@
-"""Two recipes from labelled scans alone, on which the others are built: what all of them have in common."""
+"""Two recipes from labelled scans alone, on which the others are built."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.terms import Supervised, Term
 
 SUPERVISED = Term(Supervised)
-# One network, most of which the modalities share.
+# One network, most of it shared by the modalities.
 SHARED = Recipe(
-    "from labelled scans alone, with one network that the modalities share",
+    "from labelled scans alone, with one network for all modalities",
     (SUPERVISED,),
     (SuperviseDeep(),),
     fusion=FusedAndSingle(),
@@ -19,10 +19,10 @@ SHARED = Recipe(
     mirrored_axes=(0, 1, 2),
     optimizer=ByLength(),
 )
-# A network of each modality; nothing is fused but their predictions.
+# A network for each modality; only their predictions are combined.
 APART = replace(
     SHARED,
-    purpose="a network of each modality, from labelled scans alone: the paper's Sup",
+    purpose="a network for each modality, from labelled scans alone: the paper's Sup",
     network=(SeparateModalities(), PredictAlone(), SuperviseDeep()),
     fusion=Alone(),
     unlabeled_share=1.0,

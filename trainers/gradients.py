@@ -1,4 +1,4 @@
-"""What a term of the loss teaches, and whom."""
+"""Norms of the gradient of a loss term at each part of the network."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 def gradient_norms(term: Tensor, parts: Mapping[str, nn.Module], scale: float = 1.0) -> dict[str, float]:
-    """Compute the Euclidean norm of ``term``'s gradient at each part's parameters, over all ranks; its graph stays.
+    """Compute the Euclidean norm of ``term``'s gradient at each part's parameters, over all ranks; keep its graph.
 
     Args:
         term: a scalar with a graph.
         parts: modules of the network by name.
-        scale: the term is multiplied by it for the backward pass, that small gradients survive float16.
+        scale: factor of the term in the backward pass, so that small gradients survive float16.
     """
     parameters = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
     flat = list(dict.fromkeys(p for of_part in parameters.values() for p in of_part))  # in the same order on all ranks

@@ -1,4 +1,4 @@
-"""A training that labels its unlabelled scans whole, in rounds, if its recipe says so."""
+"""A training that predicts pseudo-labels of whole scans in rounds, if its recipe says so."""
 
 import os
 import shutil
@@ -15,27 +15,26 @@ from nnunet_cmc.trainers.whole_scan_labels import label_scans
 
 
 class LabelingTrainer(ResumableTrainer):
-    """Predict the unlabelled scans when :class:`WholeScanLabels` says, and go on with loaders that read the labels.
+    """Predict pseudo-labels of the unlabelled scans at the times of :class:`WholeScanLabels`, and train on them.
 
-    The average of the weights predicts them: see :class:`WholeScanLabels`.
-
-    Those of round 1 are written to ``pseudo_labels/round_1`` in the fold's folder, and so on, each with the scan's
-    weight. A training that is interrupted goes on with those that are there; a new one makes new ones.
+    The moving average of the weights predicts them. Round 1 is written to ``pseudo_labels/round_1`` in the fold's
+    folder, and so on, each label with its scan's weight. An interrupted training resumes with the labels it has made;
+    a new training makes new ones.
     """
 
-    rounds = 0  # that were made
-    average: MovingAverage | None  # there, if scans are labelled
+    rounds = 0  # number of finished ones
+    average: MovingAverage | None  # None if the recipe labels no scans
 
     def _labels_folder(self, number: int) -> str:
         return join(self.output_folder, "pseudo_labels", f"round_{number}")
 
     def _rounds_due(self) -> int:
-        """Return the number of rounds that this epoch learns from."""
+        """Return the number of rounds that must be finished before this epoch."""
         labels = self.recipe.whole_scan_labels
         return 0 if labels is None else labels.rounds_before(self.current_epoch, self.num_epochs)
 
     def on_train_start(self) -> None:
-        """Start as nnU-Net does, with the labels of the training that is continued."""
+        """Start as nnU-Net does, with the pseudo-labels of the training that is resumed."""
         if self.recipe.whole_scan_labels is not None:
             folders = [self._labels_folder(i + 1) for i in range(len(self.recipe.whole_scan_labels.at))]
             due = self._rounds_due()
@@ -48,18 +47,20 @@ class LabelingTrainer(ResumableTrainer):
         super().on_train_start()
 
     def on_epoch_start(self) -> None:
-        """Start as nnU-Net does; before the first epoch that learns from them, the labels of a round are made."""
+        """Start as nnU-Net does, after making the pseudo-labels that this epoch is the first to train on."""
         while self.rounds < self._rounds_due():
             if self.unlabeled_dataset.identifiers:
                 self._label_unlabeled_scans(self.rounds + 1)
-                if self.rounds:  # after the first round every scan weighs 1
+                if self.rounds:  # in the first round every scan weighs 1
                     self._report_weights()
             self.rounds += 1
         super().on_epoch_start()
 
     def _label_unlabeled_scans(self, number: int) -> None:
         cases = self.unlabeled_dataset.identifiers
-        self.print_to_log_file(f"Labelling {len(cases)} unlabelled scans, from which the training learns now.")
+        self.print_to_log_file(
+            f"Predicting pseudo-labels of {len(cases)} unlabelled scans; they are used for training from now on."
+        )
         self.enter_epoch()
         assert self.average is not None, "a recipe that labels whole scans has an average"
         labels = self._labels_folder(number)

@@ -1,4 +1,4 @@
-"""nnU-Net's local logger, with what CMC adds beside its own series."""
+"""nnU-Net's local logger with further series."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,17 +14,17 @@ LINEAR = ("similarity",)  # panels whose values share one scale
 
 
 def dice_of(modality: str) -> str:
-    """Name of the series of the pseudo Dice from this modality alone."""
+    """Return the name of the series of the pseudo Dice from this modality alone."""
     return f"pseudo_dice/{modality}"
 
 
 def pseudo_foreground_of(modality: str) -> str:
-    """Name of the series of the share of foreground in the pseudo-labels of this modality's scans."""
+    """Return the name of the series of the foreground share in the pseudo-labels of this modality's scans."""
     return f"pseudo_foreground/{modality}"
 
 
 class SeriesLogger(LocalLogger):
-    """Keeps further series of one value per epoch, and :func:`dice_of` each modality, and shows them.
+    """Keep and plot further series of one value per epoch, among them :func:`dice_of` each modality.
 
     Args:
         panels: name of a panel of ``progress.png`` -> names of its series.
@@ -43,7 +43,7 @@ class SeriesLogger(LocalLogger):
         super().log(key, value, epoch)
 
     def plot_progress_png(self, output_folder: str) -> None:
-        """Write ``progress.png`` and, with the same numbers, ``progress.csv``; dots show a single epoch, too."""
+        """Write ``progress.png`` and, with the same numbers, ``progress.csv``; dots make a single epoch visible."""
         self._save_csv(join(output_folder, "progress.csv"))
         log = self.my_fantastic_logging
         rows = 4 + len(self.panels)

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, which predicts better than weights that are still on their way."""
+"""The moving average of a network's weights, which predicts better than the weights while the learning rate is high."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from torch.optim.swa_utils import AveragedModel
 class MovingAverage(AveragedModel):
     """A copy of a network in training, whose weights are the moving average of the network's (Polyak & Juditsky 1992).
 
-    It is no part of the network, and not what predicts when the training is done: by then the learning rate has fallen
-    to zero, and the weights stand still.
+    It is no part of the network, and does not predict after the training: by then the learning rate is zero, and the
+    network's own weights no longer change.
 
     Args:
-        network: which it copies.
-        momentum: of the average, for each step; before as many steps as that takes, it is the mean of all.
+        network: to copy.
+        momentum: of the average, for each step; at the start of a training it is lower, see :func:`follow`.
     """
 
     def __init__(self, network: nn.Module, momentum: float):
@@ -29,13 +29,13 @@ class MovingAverage(AveragedModel):
 
 
 def momentum_of(iterations: int) -> float:
-    """Return the momentum in a training of so many steps: 0.97 for 400 and 0.999 for 250,000, between by power."""
+    """Return the momentum for a training of this many steps: 0.97 up to 400, 0.999 for 250,000, a power law between."""
     return 1 - 0.03 * min(1.0, (400 / iterations) ** 0.53)
 
 
 def follow(average: Sequence[Tensor], network: Sequence[Tensor], updates: int, momentum: float) -> None:
     """Move ``average`` to ``m average + (1 - m) network`` with ``m = min(1 - 1 / (t + 1), momentum)`` after t updates.
 
-    A constant m would keep of the random weights that a training begins with ``m ** t``, for hundreds of iterations.
+    A constant m would keep a share ``m ** t`` of the initial random weights, for hundreds of iterations.
     """
     torch._foreach_lerp_(list(average), list(network), max(1 / (updates + 1), 1 - momentum))

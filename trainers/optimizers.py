@@ -1,4 +1,4 @@
-"""How a recipe's weights are optimised: the optimizer, and its rate over the training."""
+"""Optimizers and learning rate schedules of recipes."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from nnunet_cmc.networks.unet import UNetEncoder
 
-WARM_UP = 50  # iterations; without it AdamW's first steps push the rare classes out, and they come back late or never
+WARM_UP = 50  # iterations; without it AdamW's first steps suppress rare classes, which recover late or never
 
 
 class Schedule(Protocol):
@@ -19,16 +19,16 @@ class Schedule(Protocol):
     initial_lr: float
 
     def step(self, current_step: float | None = None) -> None:
-        """Set the rate for a moment of the training, in epochs."""
+        """Set the rate for a time in epochs."""
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW, which rises over the first iterations and falls polynomially to zero at the last, as nnU-Net's rate does.
+    """AdamW, whose rate rises over the first iterations and then decays polynomially to zero, as nnU-Net's does.
 
     Attributes:
-        weight_decay: from random weights; fine-tuning is Adam, without decay.
-        fine_tuning_rate: of loaded weights (the paper's, by default); None: the planned rate, as from random weights.
+        weight_decay: when training from random weights; fine-tuning is Adam, without decay.
+        fine_tuning_rate: for pretrained weights (default: the paper's); None: the planned rate, as for random weights.
     """
 
     weight_decay: float = 1e-2
@@ -42,9 +42,9 @@ class AdamW:
         return optimizer, WarmUpPolyLR(optimizer, planned_rate, epochs, iterations)
 
     def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
-        """Choose the rate by where the weights are from, and return a sentence about it.
+        """Choose the rate by whether the weights are ``pretrained``, and return a sentence about it.
 
-        nnU-Net loads pretrained weights after the optimizer exists, so it is not known earlier.
+        nnU-Net loads pretrained weights after the optimizer is built, so it is not known earlier.
         """
         rate = self.fine_tuning_rate if pretrained else None
         if rate is None:
@@ -100,7 +100,7 @@ class StockSGD:
 
 @dataclass(frozen=True)
 class ByLength:
-    """AdamW, which learns more in few steps, and nnU-Net's own optimizer for long trainings of its own network.
+    """AdamW for short trainings, in which it learns more, and nnU-Net's optimizer for long ones of its own network.
 
     Attributes:
         long_from: number of iterations of a long training; nnU-Net's own has 250,000.
@@ -120,7 +120,7 @@ class ByLength:
         return chosen.build(network, planned_rate, epochs, iterations)
 
     def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
-        """Choose the rate as the optimizer that was made does, and return a sentence about it."""
+        """Choose the rate as the built optimizer does, and return a sentence about it."""
         chosen = self.long if isinstance(optimizer, torch.optim.SGD) else self.short
         return chosen.start(optimizer, schedule, pretrained)
 
@@ -139,7 +139,7 @@ class EpochPolyLR(PolyLRScheduler):
 
 
 class WarmUpPolyLR(PolyLRScheduler):
-    """Rises linearly over the first iterations, and falls polynomially to zero at the last.
+    """Raise the rate linearly over the first iterations, then let it decay polynomially to zero.
 
     Args:
         initial_lr: the highest rate.
@@ -151,7 +151,7 @@ class WarmUpPolyLR(PolyLRScheduler):
         super().__init__(optimizer, initial_lr, epochs)
 
     def step(self, current_step: float | None = None) -> None:
-        """Set the rate for a moment of the training, in epochs: 1.5 is the middle of the second."""
+        """Set the rate for a time in epochs: 1.5 is the middle of the second epoch."""
         epoch = 0.0 if current_step is None else current_step
         super().step(epoch)
         rise = min(1.0, (epoch * self.iterations + 1) / WARM_UP)
@@ -161,7 +161,7 @@ class WarmUpPolyLR(PolyLRScheduler):
 
 
 class ConstantRate:
-    """nnU-Net steps a schedule every epoch; this one stands still."""
+    """A schedule that keeps the rate constant; nnU-Net steps a schedule every epoch."""
 
     def __init__(self, rate: float):
         self.initial_lr = rate

@@ -1,4 +1,4 @@
-"""What CMCTrainer's steps are fed with: pairs of labelled and of unlabelled scans."""
+"""Training on pairs of labelled and of unlabelled scans: folds, samplers and loaders."""
 
 import os
 from dataclasses import replace
@@ -34,9 +34,9 @@ from nnunet_cmc.trainers.recipe import Recipe
 class PairTrainer(nnUNetTrainer):
     """nnU-Net's trainer, which draws its training batches from a labelled and an unlabelled sampler of pairs."""
 
-    seed: int | None = None  # with it, and in-process loading, a run on the CPU is reproducible to the bit
+    seed: int | None = None  # with a seed and in-process loading, a run on the CPU is reproducible to the bit
     recipe: Recipe
-    pseudo_labels: str | None = None  # folder of the labels of whole scans, when they are made
+    pseudo_labels: str | None = None  # folder of the pseudo-labels of whole scans, once they are made
     unlabeled_dataset: UnlabeledDataset
     is_ddp: bool
     network: nn.Module
@@ -55,14 +55,14 @@ class PairTrainer(nnUNetTrainer):
         require_device(device)
         require_preprocessed(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_ddp:  # nnU-Net takes CUDA for granted, and one machine; torchrun tells each process its GPU
+        if self.is_ddp:  # nnU-Net assumes CUDA and one machine; torchrun tells each process its GPU
             index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
             self.device = torch.device("cuda", index) if device.type == "cuda" else device
         if self.seed is None:
             self.seed = seed_from_environment()
 
     def initialize(self) -> None:
-        """Initialize as nnU-Net does, from the seed if there is one; distributed on the trainer's device."""
+        """Initialize as nnU-Net does, from the seed if there is one, and distribute on the trainer's device."""
         if self.seed is not None:
             torch.manual_seed(self.seed)
         distributed, self.is_ddp = self.is_ddp, False
@@ -77,7 +77,7 @@ class PairTrainer(nnUNetTrainer):
                 )
             self._set_batch_size_and_oversample()
             devices = [self.device] if self.device.type == "cuda" else None
-            # a modality that no row of a rank has leaves its encoder unused; tiles to predict are not equally many
+            # a modality absent on a rank leaves its encoder unused; ranks predict different numbers of tiles
             self.network = DistributedDataParallel(
                 self.network, devices, find_unused_parameters=True, broadcast_buffers=False
             )
@@ -93,7 +93,7 @@ class PairTrainer(nnUNetTrainer):
         return [case for case in fold.train if self._is_used(case)], [case for case in fold.val if self._is_used(case)]
 
     def fold_cases(self) -> Fold:
-        """Return the fold, which nnU-Net draws from all labelled cases if there is no ``splits_final.json`` anywhere.
+        """Return the fold; without any ``splits_final.json``, nnU-Net draws it from all labelled cases.
 
         Raises:
             ValueError: see :func:`splits_in_force` and :func:`load_fold`.
@@ -162,7 +162,7 @@ class PairTrainer(nnUNetTrainer):
         return self.recipe.uses_unlabeled(self.pseudo_labels is not None)
 
     def _report_held_out(self, fold: Fold) -> None:
-        """Say which of the cases of ``imagesUn`` are scans of validation or test subjects, or left out."""
+        """Log which cases of ``imagesUn`` are scans of validation or test subjects, or excluded by the fold."""
         more = UnlabeledDataset.get_identifiers(unlabeled_folder(str(self.preprocessed_dataset_folder)))
         preprocessed = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
         test = {*self.description.present_channels, *self.description.subjects} - {*preprocessed, *more}
@@ -174,7 +174,7 @@ class PairTrainer(nnUNetTrainer):
                 "out."
             )
         if left_out := sorted(set(more) & set(fold.left_out)):
-            self.print_to_log_file(f"Not trained on, as the fold says: {', '.join(left_out)} of imagesUn.")
+            self.print_to_log_file(f"Excluded by the fold (left_out): {', '.join(left_out)} of imagesUn.")
 
     def _report(self, labeled: CaseSampler, unlabeled: CaseSampler) -> None:
         for modality, name in enumerate(self.description.modalities):
@@ -194,12 +194,12 @@ class PairTrainer(nnUNetTrainer):
                     f"{self.fold} has none: {term.loss.needs_registered}; train with -tr CMCTrainer."
                 )
         if not self._uses_unlabeled():
-            self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")
+            self.print_to_log_file("Training is supervised for now: unlabelled cases are not read.")
         elif not unlabeled.cases:
             self.print_to_log_file("There is no unlabelled case: training is supervised, CAC of labelled cases.")
 
     def mirror_axes(self, cases: list[str]) -> tuple[int, ...]:
-        """Choose the recipe's axes as transposed, or none where a class has a side: mirrored, it has the other one.
+        """Return the recipe's axes as transposed, or none if a class lies on one side of the body only.
 
         Args:
             cases: the labelled and the validation cases. All folds of a cross-validation have the same, and so mirror
@@ -211,7 +211,9 @@ class PairTrainer(nnUNetTrainer):
         sided = [names[label] for label in sided_classes(dataset, transposed(LEFT_RIGHT))]
         if sided:
             classes = ", ".join(sided)
-            self.print_to_log_file(f"No mirroring: in the labelled cases {classes} lie on one side of the body.")
+            self.print_to_log_file(
+                f"No mirroring: in the labelled cases {classes} lie on one side of the body only (left or right)."
+            )
             return ()
         axes = (
             "left and right" if self.recipe.mirrored_axes == (LEFT_RIGHT,) else f"the axes {self.recipe.mirrored_axes}"
@@ -220,7 +222,7 @@ class PairTrainer(nnUNetTrainer):
         return tuple(sorted(map(transposed, self.recipe.mirrored_axes)))
 
     def views(self) -> tuple[View, ...]:
-        """Return the recipe's views, which leave no value that the plans' normalisation would have clipped."""
+        """Return the recipe's views, with the range that the plans' normalisation clips to."""
         schemes = self.configuration_manager.normalization_schemes
         intensities = self.plans_manager.foreground_intensity_properties_per_channel
         clip = tuple(clip_range(scheme, intensities[str(channel)]) for channel, scheme in enumerate(schemes))
@@ -245,7 +247,7 @@ class PairTrainer(nnUNetTrainer):
         moved = ComposeTransforms([step for step in transforms.transforms if not is_intensity(step)])
         if any(self.configuration_manager.use_mask_for_norm):
             transforms = with_background_kept(transforms)
-        # a teacher's student has the changes of intensity in its strong views
+        # the strong views of a teacher's student change intensities instead
         unlabeled_transforms = transforms if self.recipe.teacher is None else moved
         unlabeled_pairs, replaced = self.recipe.unlabeled_pairs(self.batch_size)
         train_loader = PairLoader(

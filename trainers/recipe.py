@@ -1,4 +1,4 @@
-"""A recipe: everything in which two trainers differ, as one frozen value."""
+"""A recipe: all settings in which trainers differ, as one frozen value."""
 
 import re
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is; what is None is nnU-Net's own.
+    """Length of a training; None stands for nnU-Net's own number.
 
     Attributes:
         epochs: of the training.
@@ -63,7 +63,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
     (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, AreaSimilarity): "with one modality shown there is no other to compare its predictions with",
-    (ShowOnly, Relearning): "with one modality shown there is no other to teach it",
+    (ShowOnly, Relearning): "with one modality shown there is no other to supervise it",
     (ShowOnly, Distillation): "with one modality shown there is no other to compare its predictions with",
     (ShowOnly, Discounted): "with one modality shown there is no other to combine its evidence with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
@@ -74,7 +74,7 @@ CONFLICTS: dict[tuple[type, type], str] = {
     (MMFormer, SeparateModalities): "both arrange the network",
     (MMFormer, PredictAlone): "predictions of single modalities fuse nothing",
     (MMFormer, FuseByMean): "both replace the fusion",
-    (FusePairs, Relearning): "scans of two patients cannot teach each other voxel by voxel",
+    (FusePairs, Relearning): "voxels of two patients do not correspond",
     (OwnDecoderNorms, SeparateModalities): "separate modalities have decoders of their own already",
     (FusePairs, StrongView): "the strong views are of scans, and fused pairs are rows of two",
     (FusePairs, RandomizeContrast): "the contrast is that of strong views, and fused pairs have none",
@@ -96,12 +96,12 @@ NEEDS: dict[type, tuple[type, str]] = {
     FuseSkips: (SeparateModalities, "a shared decoder gets the mean of the present skips"),
     DecodeAlone: (AuxiliarySupervised, "nothing else trains the decoder of single modalities"),
     AuxiliarySupervised: (DecodeAlone, "it supervises a decoder of single modalities"),
-    OwnDecoderNorms: (PredictAlone, "what is decoded from several modalities is of none of them"),
-    AreaSimilarity: (PredictAlone, "two predictions of one fused feature agree without having learned anything"),
-    Distillation: (PredictAlone, "a prediction of several modalities teaches none of them"),
-    CPS: (PeerSupervised, "two networks that learn no label would teach each other nothing"),
+    OwnDecoderNorms: (PredictAlone, "features of several modalities belong to none of them"),
+    AreaSimilarity: (PredictAlone, "two predictions from one fused feature agree trivially"),
+    Distillation: (PredictAlone, "a prediction from several modalities belongs to none of them"),
+    CPS: (PeerSupervised, "two networks without labels cannot supervise each other"),
     PeerSupervised: (WithPeer, "it is the loss of a second network"),
-    WithPeer: (CPS, "a second network is there to teach the first one"),
+    WithPeer: (CPS, "a second network serves cross pseudo supervision only"),
     ShareEncoder: (SeparateModalities, "otherwise the modalities share an encoder already"),
 }
 
@@ -111,19 +111,20 @@ class Recipe:
     """What a trainer trains, and how.
 
     Attributes:
-        purpose: one line, what it is for.
+        purpose: one line for tables.
         terms: of the loss, with their weights over time.
         network: changes of the plans' network, in this order.
-        views: what is done to a batch of pairs, in this order.
-        fusion: which modalities of a labelled row are fused with which.
-        unlabeled_share: number of unlabelled pairs for each labelled one in a batch; with ``whole_scan_labels`` see
-            there.
-        mirrored_axes: of (D, H, W) as read, unless a class has a side; on canonical axes the last is left to right.
+        views: changes of a batch of pairs, in this order.
+        fusion: decides which modalities of a labelled row are fused.
+        unlabeled_share: number of unlabelled pairs per labelled one in a batch; unused with ``whole_scan_labels``,
+            which has its own.
+        mirrored_axes: of (D, H, W) as read, unless a class occurs on one side of the body only; on canonical axes the
+            last axis is left to right.
         batch_dice: Dice over the rows of a batch (True), of each by itself (False), or as planned (None).
-        optimizer: and its schedule.
-        teacher: of the unlabelled rows, if any.
-        whole_scan_labels: of the unlabelled scans, made in rounds of the training, if any.
-        calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or alike.
+        optimizer: with its schedule.
+        teacher: mean teacher that pseudo-labels the unlabelled rows, if any.
+        whole_scan_labels: pseudo-labels of whole scans, made in rounds of the training, if any.
+        calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or equally.
         length: of the training.
 
     Raises:
@@ -182,12 +183,12 @@ class Recipe:
         return next((change.modality for change in self.network if isinstance(change, ShowOnly)), None)
 
     def uses_unlabeled(self, labeled_whole: bool) -> bool:
-        """Tell whether unlabelled scans teach anything, before or after they were labelled whole."""
+        """Tell whether unlabelled scans are trained on, before or after whole scans have pseudo-labels."""
         waiting = self.whole_scan_labels is not None and not labeled_whole
         return not waiting and any(term.loss.uses_unlabeled for term in self.terms)
 
     def unlabeled_pairs(self, batch_size: int) -> tuple[int, int]:
-        """Return how many unlabelled pairs a batch has, and the place of how many labelled ones they take."""
+        """Return how many unlabelled pairs a batch has, and how many labelled pairs they replace."""
         if self.whole_scan_labels is None:
             return max(1, round(self.unlabeled_share * batch_size)), 0
         replaceable = batch_size - 1
@@ -196,21 +197,21 @@ class Recipe:
 
     @property
     def pseudo_labels(self) -> bool:
-        """Whether unlabelled scans are labelled."""
+        """Whether unlabelled scans get pseudo-labels."""
         return any(term.loss is Pseudo for term in self.terms)
 
     @property
     def teacher_weight(self) -> str:
-        """Symbol of the weight of what the teacher teaches."""
+        """Symbol of the weight of the pseudo-label term."""
         return next(term.weight.symbol for term in self.terms if term.loss is Pseudo)
 
     @property
     def needs_pretrained(self) -> bool:
-        """Whether random weights would stay random where they are frozen."""
+        """Whether frozen parts would keep random weights without a pretrained file."""
         return any(isinstance(change, TrainAdapters) for change in self.network)
 
     def rows(self) -> dict[str, str]:
-        """Return what the recipe says, in words, for tables, logs and checkpoints."""
+        """Return the recipe as text, for tables, logs and checkpoints."""
         dice = {None: "as planned", True: "over the batch", False: "of every sample"}[self.batch_dice]
         length = {"epochs": self.length.epochs, "iterations": self.length.iterations}
         combination = "weighted by validation Dice" if self.calibrated else "equal weights"

@@ -27,22 +27,25 @@ SMALL_CSC, SMALL_CAC = Term(CSC, SMALL_ALPHA), Term(CAC, SMALL_BETA)
 
 RECOMMENDED = replace(
     SHARED,
-    purpose="the one to take: one network, which the modalities share, learns from labels, CSC and CAC, and in the "
-    "second half also from the unlabelled scans, which it labels itself, whole and once",
+    purpose="recommended: one network for all modalities, trained on labels, CSC and CAC, and in the second half also "
+    "on pseudo-labels of whole scans, which it predicts once",
     terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, Term(Pseudo)),
     whole_scan_labels=WholeScanLabels(),
 )
 CONTRAST_TEACHER = replace(
     SHARED,
-    purpose="CMCTrainer, but a mean teacher labels the unlabelled scans, patch by patch, for a student who sees them "
-    "in another contrast",
+    purpose="CMCTrainer, but with a mean teacher, which pseudo-labels patches from a fifth of the training on; the "
+    "student gets them with random contrast",
     terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, Term(Pseudo, GAMMA)),
     views=(StrongView(), RandomizeContrast()),
     teacher=Teacher(),
 )
 SEPARATE = SeparateModalities()
 PAPER = Recipe(
-    "the paper's method, in the form that aligns", (SUPERVISED, WITH_CSC, WITH_CAC), (SEPARATE,), batch_dice=True
+    "the paper's method with contrastive denominators (the printed losses do not align features)",
+    (SUPERVISED, WITH_CSC, WITH_CAC),
+    (SEPARATE,),
+    batch_dice=True,
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -65,22 +68,22 @@ RECIPES: dict[str, Recipe] = {
     "CMCTrainer_supervised": SHARED,
     "CMCTrainer_separate": replace(
         SHARED,
-        purpose="from labelled scans alone, with an encoder and a decoder of each modality, whose skips are fused",
+        purpose="from labelled scans alone, with an encoder and a decoder for each modality and fused skips",
         network=(SEPARATE, SuperviseDeep(), FuseSkips()),
     ),
     "CMCTrainerPaper": PAPER,
     "CMCTrainerPaper_noCAC": replace(
-        PAPER, purpose="its ladder, + CMC strategy: without CAC", terms=(SUPERVISED, WITH_CSC)
+        PAPER, purpose="ablation (Table 2), + CMC strategy: without CAC", terms=(SUPERVISED, WITH_CSC)
     ),
     "CMCTrainerPaper_encoders": replace(
         PAPER,
-        purpose="its ladder, + modality-specific encoders: supervised, mean fusion",
+        purpose="ablation (Table 2), + modality-specific encoders: supervised, mean fusion",
         terms=(SUPERVISED,),
         network=(SEPARATE, FuseByMean()),
     ),
     "CMCTrainerPaper_baseline": replace(
         PAPER,
-        purpose="its ladder, baseline: supervised, mean fusion, one encoder for all modalities",
+        purpose="ablation (Table 2), baseline: supervised, mean fusion, one encoder for all modalities",
         terms=(SUPERVISED,),
         network=(SEPARATE, FuseByMean(), ShareEncoder()),
     ),
@@ -89,7 +92,7 @@ RECIPES: dict[str, Recipe] = {
         PAPER, purpose="the paper's with mean fusion in place of MIA", network=(SEPARATE, FuseByMean())
     ),
     "CMCTrainerPaper_noModalityDropout": replace(
-        PAPER, purpose="the paper's, whose labelled scans are always fused", fusion=FuseOrSplit(0.0)
+        PAPER, purpose="the paper's without modality dropout: labelled scans are always fused", fusion=FuseOrSplit(0.0)
     ),
     **{
         f"CMCTrainerPaper_onlyModality{m}": replace(
@@ -102,13 +105,13 @@ RECIPES: dict[str, Recipe] = {
     },
     "CMCTrainerPaper_adapters": replace(
         PAPER,
-        purpose="the paper's for pretrained transformers, of which adapters and norms alone train",
+        purpose="the paper's for pretrained transformers, frozen except for adapters and norms",
         network=(SEPARATE, TrainAdapters()),
         optimizer=AdamW(fine_tuning_rate=None),
     ),
     "CMCTrainerAsPrinted": replace(
         PAPER,
-        purpose="the paper to the letter, for the record: printed losses, which do not align, Adam at 1e-5, no "
+        purpose="the paper exactly as printed, for reference: losses that do not align features, Adam at 1e-5, no "
         "modality dropout, equal weights of modalities, scans of two patients fused voxel by voxel",
         terms=(SUPERVISED, Term(CSC, ALPHA, "printed"), Term(CAC, BETA, "printed")),
         views=(FusePairs(),),

@@ -1,4 +1,4 @@
-"""From a name to a trainer: a recipe's name, followed by any of the suffixes below in any order.
+"""Trainers by name: a recipe's name, followed by any of the suffixes below in any order.
 
 ``_Nepochs``     N epochs
 ``_smoke``       one epoch of 4 iterations: does everything run?
@@ -24,7 +24,7 @@ def trainer_class(name: str) -> type:
     """Find the trainer of this name; ``nnUNetTrainer_cmcbudget`` is nnU-Net's own with a budget.
 
     Raises:
-        ValueError: there is no such recipe, or a suffix stands twice.
+        ValueError: there is no such recipe, or the length is set twice.
     """
     if name == nnUNetTrainer_cmcbudget.__name__:
         return nnUNetTrainer_cmcbudget
@@ -54,7 +54,7 @@ def trainer_class(name: str) -> type:
 
 
 def __getattr__(name: str) -> type:
-    """Find a trainer as an attribute of this module, which is how it is imported and unpickled."""
+    """Find a trainer as an attribute of this module, as imports and pickle do."""
     try:
         return trainer_class(name)
     except ValueError as error:

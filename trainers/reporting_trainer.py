@@ -1,4 +1,4 @@
-"""A training that tells a person how it goes: a line an epoch on the screen, the details in its log."""
+"""A training that prints one line per epoch, and writes the details into its log."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ TRAINED = ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "progr
 
 
 class ReportingTrainer(LabelingTrainer):
-    """Keeps what nnU-Net and we print while an epoch runs off the screen; ``training_log_*.txt`` has all of it.
+    """Write messages during an epoch into ``training_log_*.txt`` only, and print one line after it.
 
     After each epoch rank 0 prints :func:`epoch_line`, and once a warning for each modality that is not learned; at the
     end, what was written.
@@ -25,7 +25,7 @@ class ReportingTrainer(LabelingTrainer):
     _epoch_seconds: list[float]  # of the epochs of this run, with checkpoints and ``progress.png``
 
     def print_to_log_file(self, *args, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
-        """Write to the log as nnU-Net does, and on the screen unless an epoch runs or loaders are made anew."""
+        """Write to the log as nnU-Net does, and on the screen unless an epoch runs or loaders are rebuilt."""
         shown = also_print_to_console and not self._is_quiet
         super().print_to_log_file(*args, also_print_to_console=shown, add_timestamp=add_timestamp)
 
@@ -35,14 +35,14 @@ class ReportingTrainer(LabelingTrainer):
         super().on_train_start()
 
     def get_dataloaders(self):
-        """Load as nnU-Net does; for a round of pseudo-labels, the cases of the fold are not shown again."""
+        """Load as nnU-Net does; loaders rebuilt for pseudo-labels print nothing."""
         self._is_quiet = self.dataloader_train is not None
         loaders = super().get_dataloaders()
         self._is_quiet = False
         return loaders
 
     def on_epoch_start(self) -> None:
-        """Start as nnU-Net does; what is said of a round of pseudo-labels before the epoch is shown."""
+        """Start as nnU-Net does; messages about pseudo-labels, which come before the epoch, are printed."""
         super().on_epoch_start()
         self._is_quiet, self._epoch_started = True, time.monotonic()
 
@@ -63,7 +63,7 @@ class ReportingTrainer(LabelingTrainer):
             print(f"Written: {self.output_folder} ({', '.join(written)})", flush=True)
 
     def _save_and_exit(self):
-        self._is_quiet = False  # the screen tells why it ends
+        self._is_quiet = False  # the reason is printed
         super()._save_and_exit()
 
     def _report_epoch(self, is_best: bool) -> None:
@@ -100,14 +100,14 @@ def epoch_line(
     alone: Mapping[str, float],
     is_best: bool,
 ) -> str:
-    """Format what a person wants to know of an epoch.
+    """Format the line that is printed after an epoch.
 
     Args:
         epoch: its number, from 1 to ``epochs``.
-        seconds: durations of the epochs of this run, of which the last is this one's; their mean tells the time left.
+        seconds: durations of the epochs of this run, this one last; their mean gives the time left.
         loss: of the training.
         dice: on validation patches, from all modalities of each.
-        alone: modality -> Dice from it alone; NaN where no validation patch of the epoch shows a class.
+        alone: modality -> Dice from it alone; NaN if no validation patch of the epoch shows a class.
         is_best: whether the moving average of ``dice`` is higher than ever.
     """
     left = f", {duration(fmean(seconds) * (epochs - epoch))} left" if epoch < epochs else ""
@@ -125,9 +125,9 @@ def duration(seconds: float) -> str:
 
 
 def is_not_learned(dice: Sequence[float], epochs: int) -> bool:
-    """Tell whether a tenth of 10 epochs or more just ended, and ``dice``, one value an epoch, never left 0.
+    """Tell whether a tenth of 10 epochs or more just ended, and ``dice``, one value per epoch, is still 0.
 
-    NaN, of epochs whose validation patches show no class, says nothing.
+    NaN, for epochs whose validation patches show no class, is ignored.
     """
     known = [value for value in dice if value == value]
     is_time = epochs >= FEWEST_EPOCHS and len(dice) == -(-epochs // 10)

@@ -1,4 +1,4 @@
-"""A training that can be stopped at any moment, and goes on as if it had not been."""
+"""A training that resumes after an interruption at any moment, with the same result."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ class ResumableTrainer(PairTrainer):
     epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
     cases: dict[str, list[str]] | None = None  # of the split that is trained on, by the list that they are in
     _terminated = False
-    _updating = False  # while it is, the state is that of no iteration
+    _updating = False  # in the middle of an update, when the state cannot be saved
 
     def run_training(self) -> None:
         """Train as nnU-Net does, but save and exit at SIGTERM."""
@@ -44,19 +44,19 @@ class ResumableTrainer(PairTrainer):
         if in_main_thread:
             previous = signal.signal(signal.SIGTERM, self._on_sigterm)
         else:
-            self.print_to_log_file("Training outside of the main thread: after SIGTERM nothing is saved.")
+            self.print_to_log_file("Not in the main thread: no checkpoint is saved on SIGTERM.")
         terminate_with_parent()  # of -num_gpus
         try:
             super().run_training()
         except RuntimeError:
             if self._updating or not self._terminated:
                 raise
-            self._save_and_exit()  # the loader's workers got the signal as well, and were missed
+            self._save_and_exit()  # the loader's workers got the signal as well, so a batch was missing
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGTERM, previous)
-        if any_rank(self._terminated, self.device):  # since its last step: what follows is long as well
-            self.print_to_log_file("SIGTERM: the training is done, its validation is not. Train with --c for that.")
+        if any_rank(self._terminated, self.device):  # after its last step: the validation is long as well
+            self.print_to_log_file("SIGTERM: training finished, validation did not. Run again with --c to validate.")
             raise SystemExit(TERMINATED)
 
     def _on_sigterm(self, number, frame) -> None:
@@ -71,7 +71,7 @@ class ResumableTrainer(PairTrainer):
         self.enter_epoch()
 
     def enter_epoch(self) -> None:
-        """Let checkpoints from here on be of this epoch, of which no iteration may be done yet."""
+        """Make checkpoints from here on resume in this epoch, even before its first iteration."""
         if self.epoch_outputs is None:
             self.epoch_outputs = []
 
@@ -89,7 +89,7 @@ class ResumableTrainer(PairTrainer):
         return outputs[self.iteration - 1]
 
     def _seeded_step(self) -> AbstractContextManager:
-        """Let what a network draws, as dropout does, depend on the iteration, and not on whether it was resumed."""
+        """Seed what the network draws, such as dropout, by the iteration, whether or not the training was resumed."""
         if self.seed is None:
             return nullcontext()
         return seeded(self.seed, self.local_rank, self.current_epoch, self.iteration, IN_STEP)
@@ -120,7 +120,7 @@ class ResumableTrainer(PairTrainer):
         raise SystemExit(TERMINATED)
 
     def close_loaders(self) -> None:
-        """End the processes of the loaders; at exit, a loader's thread would take their end for an error."""
+        """End the loaders' processes now; ended at exit, they would raise an error in a loader's thread."""
         for loader in (self.dataloader_train, self.dataloader_val):
             if isinstance(loader, NonDetMultiThreadedAugmenter):
                 loader._finish()
@@ -140,7 +140,7 @@ class ResumableTrainer(PairTrainer):
         return super().get_dataloaders()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Validate as nnU-Net does, whose mean is over all files that it finds: here over the validation cases.
+        """Validate as nnU-Net does, but average over the validation cases only, not over all files found.
 
         Raises:
             ValueError: the checkpoint, or the training until now, is of another split.
@@ -152,7 +152,7 @@ class ResumableTrainer(PairTrainer):
         super().perform_actual_validation(save_probabilities)
 
     def _require_same(self, cases: dict[str, list[str]]) -> None:
-        """Raise ValueError if one of these lists is another one than the training began with."""
+        """Raise ValueError if one of these lists differs from that at the start of the training."""
         if self.cases is None:
             return
         moved = moved_case({key: self.cases.get(key, []) for key in cases}, cases)
@@ -195,9 +195,9 @@ class ResumableTrainer(PairTrainer):
         save_tensors(filename, checkpoint)
 
     def load_checkpoint(self, filename_or_checkpoint: str | dict) -> None:
-        """Take back what :meth:`save_checkpoint` saved, as nnU-Net does; nothing in the file is executed.
+        """Restore what :meth:`save_checkpoint` saved, as nnU-Net does; nothing in the file is executed.
 
-        Of ``checkpoint_latest.pth``, which nnU-Net writes every 50 epochs, and the best beside it, the newer is taken.
+        A newer ``checkpoint_best.pth`` replaces ``checkpoint_latest.pth``, which nnU-Net writes every 50 epochs.
 
         Raises:
             ValueError: the file is no checkpoint, or of another trainer, or of other plans or labels.
@@ -225,7 +225,7 @@ class ResumableTrainer(PairTrainer):
         self.load_own_state(content)
 
     def _newest(self, file: str) -> tuple[str, dict]:
-        """Return checkpoint and content, or those of the best where ``file`` is the latest and that is newer."""
+        """Return a checkpoint and its content: of the best one if ``file`` is the latest one and older."""
         content = _load(file)
         best = os.path.join(os.path.dirname(file), BEST)
         if os.path.basename(file) == LATEST and os.path.isfile(best):
@@ -240,7 +240,7 @@ class ResumableTrainer(PairTrainer):
         return {"epoch_outputs": self.epoch_outputs, "cases": self.cases}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Take back what :meth:`own_state` gave."""
+        """Restore what :meth:`own_state` returned."""
         self.epoch_outputs = checkpoint["epoch_outputs"]
         self.cases = checkpoint.get("cases")
         if self.cases is None:

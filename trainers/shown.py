@@ -1,4 +1,4 @@
-"""What a training step shows the network, and its pseudo-labels, by modality: numbers for the log."""
+"""Numbers for the log: rows in which a step shows each modality, and foreground of its pseudo-labels."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,9 @@ from nnunet_cmc.trainers.logger import pseudo_foreground_of
 
 
 def shown(batch: Batch, modalities: Sequence[str]) -> dict[str, Tensor]:
-    """Count in how many rows each modality is shown: labelled, fused with others and alone, and unlabelled.
+    """Count the rows of all ranks that show each modality: labelled, fused or alone, and unlabelled.
 
-    A row may show a modality in both ways. Rows are those of all ranks. Copies in the style of a modality are counted
-    by themselves.
+    A row may show a modality both fused and alone. Restyled copies are counted separately.
     """
     scans, n = batch.scans, batch.n_labeled
     several = batch.fusion.sum(2, keepdim=True) > 1  # (N, M, 1), predictions from several modalities
@@ -30,7 +29,7 @@ def shown(batch: Batch, modalities: Sequence[str]) -> dict[str, Tensor]:
 def pseudo_foreground(batch: Batch, modalities: Sequence[str], num_classes: int) -> dict[str, Tensor]:
     """Compute the share of foreground in the pseudo-labels of each modality's rows of all ranks; NaN without any row.
 
-    Where there is none, they teach that there is none.
+    If it is 0, the network learns that there is no foreground.
     """
     assert batch.pseudo_targets is not None
     foreground = (batch.pseudo_targets > 0) & (batch.pseudo_targets < num_classes)

@@ -1,8 +1,8 @@
-"""The mean teacher, which labels the unlabelled scans for the network, its student.
+"""The mean teacher, which predicts pseudo-labels of unlabelled patches for the network, its student.
 
-It is a moving average of the student's weights (Tarvainen & Valpola 2017) and sees the weak view of a scan with all its
-modalities fused; the student sees the strong view, each modality by itself, and learns the voxels of which the teacher
-is confident (FixMatch, Sohn et al. 2020).
+It is a moving average of the student's weights (Tarvainen & Valpola 2017) and gets the weak view of a patch with all
+modalities fused; the student gets the strong view, each modality by itself, and trains on the voxels of which the
+teacher is confident (FixMatch, Sohn et al. 2020).
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class Teacher:
     """A mean teacher of a recipe.
 
     Attributes:
-        confidence: probability from which a voxel of its prediction is a label.
+        confidence: lowest probability of a predicted class that makes a voxel's pseudo-label.
         momentum: of the average, for each step; None: by the length of the training, see :func:`momentum_of`.
     """
 
@@ -28,7 +28,7 @@ class Teacher:
 
 
 class MeanTeacher(MovingAverage):
-    """A moving average of the student, which labels what the student sees.
+    """A moving average of the student, which predicts its pseudo-labels.
 
     Args:
         student: a CMCNet.
@@ -42,14 +42,14 @@ class MeanTeacher(MovingAverage):
 
     @torch.no_grad()
     def pseudo_targets(self, data: Tensor, num_classes: int) -> Tensor:
-        """Predict confident labels of ``data (N, M, D, H, W)``: int16 ``(N, 1, D, H, W)``, K where it is not sure."""
+        """Predict confident labels of ``data (N, M, D, H, W)``: int16 ``(N, 1, D, H, W)``, K where not confident."""
         confidence, label = self(data).softmax(1).max(1, keepdim=True)
         return torch.where(confidence > self.confidence, label, num_classes).to(torch.int16)
 
     def teach(self, batch: Batch, num_classes: int, asked: bool = True) -> Batch:
-        """Make the batch the student's: strong views in place of weak ones, and what the teacher says of these.
+        """Return the student's batch: strong views in place of weak ones, and pseudo-labels of the weak ones.
 
-        Where it is not ``asked``, since its term weighs nothing yet, it says nothing.
+        If not ``asked``, since the weight of their term is 0, no voxel has a pseudo-label.
         """
         assert batch.strong is not None, "a recipe with a teacher has strong views"
         weak = batch.data[batch.n_labeled :]

@@ -1,4 +1,4 @@
-"""How well each modality does by itself, on the patches that nnU-Net validates on while it trains."""
+"""Dice of each modality alone on the patches that nnU-Net validates on during training."""
 
 import numpy as np
 import torch
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 def confusion_alone(network: nn.Module, data: Tensor, target: Tensor) -> np.ndarray:
     """Count voxels by modality, true class and class predicted from that modality alone: ``(M, K, K)`` int64.
 
-    One forward pass; what it predicts is what the network predicts for a case scanned in that modality only.
+    It takes one forward pass, and equals the prediction for a case scanned in that modality only.
 
     Args:
-        data: ``(B, M, D, H, W)``; an absent modality, zero everywhere, has nothing to count.
+        data: ``(B, M, D, H, W)``; an absent modality, zero everywhere, is not counted.
         target: ``(B, 1, D, H, W)``, label values 0 to K - 1.
     """
     samples, modalities = data.shape[:2]
@@ -27,7 +27,7 @@ def confusion_alone(network: nn.Module, data: Tensor, target: Tensor) -> np.ndar
 
 
 SHARPNESS = 10.0  # a modality whose Dice is 0.1 higher weighs e times as much
-MEMORY = 0.5  # share of what earlier epochs found
+MEMORY = 0.5  # weight of earlier epochs in the moving average
 
 
 def dice_per_class(confusion: np.ndarray) -> np.ndarray:
@@ -46,10 +46,10 @@ def mean_dice(confusion: np.ndarray) -> float:
 def updated_reliability(reliability: Tensor, confusion: np.ndarray) -> Tensor:
     """Update how reliable each modality is about each class, as logarithms of weights, from validation Dice.
 
-    It follows from the Dice of that modality alone on labelled validation patches, which the network does not train on:
-    on its training patches a modality of pure noise may look as good as any, having learned them by heart. So what
-    modalities predict together is fitted to the validation cases, and their Dice is slightly optimistic. Nearly all
-    background is easy, so it gets the mean of the other classes, and so does a class of which nothing is known.
+    It is the Dice of that modality alone on labelled validation patches, which the network does not train on: training
+    patches may be memorised (overfitting), so that even a modality of pure noise looks good there. The combination is
+    thus fitted to the validation cases, and its Dice on them is slightly optimistic. Nearly all background is easy, so
+    it gets the mean of the other classes, and so does a class without a known Dice.
 
     Args:
         reliability: ``(M, K)``, the present values; 0 where nothing is known yet.

@@ -1,4 +1,4 @@
-"""Pseudo-labels of whole scans, which the network makes in one or several rounds of its training."""
+"""Pseudo-labels of whole scans, predicted in one or several rounds of the training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ from nnunet_cmc.utils.files import atomic_write
 
 @dataclass(frozen=True)
 class WholeScanLabels:
-    """Label the unlabelled scans whole and from all their modalities, and learn from these labels from then on.
+    """Predict pseudo-labels of whole unlabelled scans from all their modalities, and train on them from then on.
 
-    The moving average of the weights labels them: while the learning rate is high, it predicts better than the weights
-    of any one step (Izmailov et al., UAI 2018). Each round replaces the labels, and the training goes on with the
-    network as it is; the winner of FLARE22 (Huang et al. 2022) and ST++ (Yang et al., CVPR 2022) train a new one. From
-    the second round on a scan weighs as much as its label is stable (:func:`stability`), where these leave out the
-    least stable scans; before, every scan weighs 1.
+    The moving average of the weights predicts them: while the learning rate is high, it is better than the weights of
+    any one step (Izmailov et al., UAI 2018). Each round replaces the pseudo-labels, and the training continues with the
+    same network; the winner of FLARE22 (Huang et al. 2022) and ST++ (Yang et al., CVPR 2022) train a new one. From the
+    second round on, a scan is weighted by the stability of its pseudo-label (:func:`stability`), where these leave out
+    the least stable scans; before, every scan weighs 1.
 
-    Until there are labels unlabelled scans are not read. Then their pairs take the place of labelled ones, so that a
-    step costs the same all the time.
+    Before the first round, unlabelled scans are not read. Afterwards their pairs replace labelled ones, so that the
+    cost of a step does not change.
 
     Attributes:
-        at: shares of the training after which a round is made, rising.
-        share: of the pairs of a batch that are of scans labelled so; one labelled pair stays at least.
+        at: fractions of the training after which a round is made, increasing.
+        share: of the pairs of a batch that are pseudo-labelled; at least one labelled pair stays.
 
     Raises:
-        ValueError: there is no round, they do not rise within 0 and 1, or the share is not between 0 and 1.
+        ValueError: there is no round, they do not increase within 0 and 1, or the share is not between 0 and 1.
     """
 
     at: tuple[float, ...] = (0.5,)
@@ -58,13 +58,13 @@ def label_scans(
     cases: Iterable[str],
     folder: str,
 ) -> None:
-    """Write the predicted label ``(1, D, H, W)`` int16 of each preprocessed case to ``folder``, but for those there.
+    """Write the predicted label ``(1, D, H, W)`` int16 of each preprocessed case to ``folder``, unless it is there.
 
-    A case that has a label of an earlier round gets its weight, in the same file. No label but such a one is read, and
-    one scan is in memory at a time.
+    A case with a label of an earlier round gets a weight, in the same file. No other label is read, and one scan is in
+    memory at a time.
 
     Args:
-        predictor: of the network that labels.
+        predictor: of the labelling network.
         dataset: reads the images, and the labels of the round before.
     """
     for case in cases:
@@ -81,8 +81,8 @@ def label_scans(
 def stability(before: np.ndarray, after: np.ndarray, num_classes: int) -> float:
     """Compute the mean Dice over the foreground classes between two labels of a scan, in [0, 1].
 
-    A class that is in neither does not count, and one that is in one of them alone counts 0. Without any foreground in
-    both the labels agree, which is 1.
+    A class in neither label is left out, and a class in only one of them counts 0. Two labels without foreground agree:
+    1.
 
     Args:
         before, after: ``(1, D, H, W)``, label values 0 to ``num_classes`` - 1.

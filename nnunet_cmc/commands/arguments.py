@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what they name: datasets, trained models, numbers of processes."""
+"""Arguments that several commands share, and the datasets, models and numbers of processes that they name."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def model_folder(args: argparse.Namespace, trainer: str) -> Path:
-    """Return a trained model's folder. ValueError if the dataset is not known, or a fold not trained to its end."""
+    """Return a trained model's folder. ValueError if the dataset is unknown or a fold is not fully trained."""
     model = _folder("nnUNet_results", args.dataset) / f"{trainer}__{args.plans}__{args.configuration}"
     for fold in args.folds:
         checkpoint = model / f"fold_{fold}" / "checkpoint_final.pth"
@@ -47,7 +47,7 @@ def raw_dataset(id_or_name: str) -> Path:
 
 
 def preprocessed_dataset(id_or_name: str) -> Path:
-    """Return its folder in nnUNet_preprocessed, which need not exist. ValueError if there is not exactly one."""
+    """Return the dataset's folder in nnUNet_preprocessed, which need not exist. ValueError: as :func:`raw_dataset`."""
     return _folder("nnUNet_preprocessed", id_or_name)
 
 

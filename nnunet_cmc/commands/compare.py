@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="TRAINER[:PLANS]",
-        help="a row each, such as SupTrainer CMCTrainer nnUNetTrainer:nnUNetPlans; all are tested against the first",
+        help="trainers to compare, such as SupTrainer CMCTrainer nnUNetTrainer:nnUNetPlans; each is tested against the "
+        "first",
     )
     parser.add_argument("--folds", nargs="+", required=True, metavar="FOLD", help="folds to train, such as 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at the same time (%(default)s)")
@@ -38,11 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FOLDER",
-        help="folder of all results but the trained models, which go to nnUNet_results; a comparison that was "
-        "interrupted resumes in it; default: comparison_DATASET, here",
+        help="folder of all results except the trained models, which are written to nnUNet_results; an interrupted "
+        "comparison resumes in it; default: comparison_DATASET, here",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the trainings; nnU-Net's own trainers take none (0)"
+        "--seed", type=int, default=0, help="seed of the trainings; nnU-Net's own trainers ignore it (0)"
     )
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
     parser.add_argument(
@@ -74,15 +75,17 @@ def run(args: argparse.Namespace) -> Outcome:
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
     runs = [Run(s, f, evaluated[f].images, folder) for (s, f), folder in predictions.items()]
-    print(f"{what}\nEverything but the trained models goes to {output}.\n\n{plan_text(runs, args.jobs)}\n", flush=True)
+    print(
+        f"{what}\nEverything except the trained models is written to {output}.\n\n{plan_text(runs, args.jobs)}\n",
+        flush=True,
+    )
     runner = Runner(settings, output / "logs", args.jobs)
     failures = runner.run(runs)
     missing = why(failures, runner.logs)
     if len(missing) == len(systems):
         name, reason = next(iter(missing.items()))
         raise ValueError(
-            f"No system has numbers to compare, such as {name}, {reason.rstrip('.')}: correct that, or name others in "
-            "--trainers."
+            f"No system has a result, such as {name}, {reason.rstrip('.')}: correct that, or name others in --trainers."
         )
     comparison = _compare([s for s in systems if s.name not in missing], evaluated, predictions, args, missing, what)
     written = _write(comparison, evaluated, output, processes_of(args))
@@ -109,7 +112,7 @@ def _folds(args: argparse.Namespace) -> list[str]:
 def _evaluated_cases(
     raw: Path, folds: Sequence[str], description: "DatasetDescription", output: Path
 ) -> tuple[dict[str, "EvaluatedCases"], str]:
-    """Prepare the cases that each fold is evaluated on, and say which they are."""
+    """Prepare the cases that each fold is evaluated on, and describe them."""
     from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, validation_cases
 
     modalities = "from each modality alone and from all that the case has"
@@ -126,12 +129,13 @@ def _evaluated_cases(
     number = ", ".join(f"fold {fold}: {len(cases)}" for fold, cases in of_folds.items())
     return evaluated, (
         f"Evaluated on validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "
-        "Trainings of this package weigh the modalities by patches of them: the numbers are slightly optimistic."
+        "Our trainers set the weights of the modalities on patches of these cases: their results are slightly "
+        "optimistic."
     )
 
 
 def _resume(settings: "Settings", output: Path) -> None:
-    """Write what all runs have in common to the folder, or refuse one of another comparison."""
+    """Write the settings of all runs to the folder. ValueError: it has another comparison."""
     from nnunet_cmc.utils.files import read_json, write_json
 
     kept = {key: value for key, value in vars(settings).items() if key != "device"}

@@ -1,4 +1,4 @@
-"""The systems that are compared, each a trainer with plans, and what of them can be checked before anything runs."""
+"""The compared systems, each a trainer with plans, and their checks before anything runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class System:
     """A row of the table.
 
     Attributes:
-        name: the trainer's, with the plans where others have the same trainer.
-        model: nnU-Net's folder of what is trained.
+        name: the trainer's, followed by the plans if another row has the same trainer.
+        model: nnU-Net's folder of the trained model.
     """
 
     name: str
@@ -35,11 +35,11 @@ def find_systems(
     """Check the rows of the table, ``TRAINER`` or ``TRAINER:PLANS``, and return their systems.
 
     Args:
-        plans: of a row that names none.
+        plans: default of rows that name none.
         dataset: whole name, ``DatasetNNN_NAME``.
 
     Raises:
-        ValueError: a row stands twice, or its trainer or plans are not known, do not fit, or are not preprocessed.
+        ValueError: a row is there twice, or its trainer or plans are unknown, do not fit, or are not preprocessed.
     """
     require_set(nnUNet_preprocessed, nnUNet_results)
     parts = [(trainer, own or plans) for trainer, _, own in (row.partition(":") for row in rows)]
@@ -47,7 +47,7 @@ def find_systems(
     systems = []
     for trainer, named in parts:
         if parts.count((trainer, named)) > 1:
-            raise ValueError(f"The row {trainer} with the plans {named} stands twice in --trainers: name it once.")
+            raise ValueError(f"The row {trainer} with the plans {named} is there twice in --trainers: name it once.")
         _check(trainer, named, dataset, configuration, description)
         name = trainer if trainers.count(trainer) == 1 else f"{trainer} {named}"
         model = Path(str(nnUNet_results), dataset, f"{trainer}__{named}__{configuration}")

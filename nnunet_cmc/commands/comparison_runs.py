@@ -1,4 +1,4 @@
-"""What of a comparison is missing: a training and a prediction for each system and fold, as nnU-Net's commands."""
+"""Run what a comparison still lacks: a training and a prediction for each system and fold, by nnU-Net's commands."""
 
 import os
 import shlex
@@ -22,7 +22,7 @@ from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.files import atomic_write
 
 UNKNOWN = "not known yet"
-TOLD = 10  # times that a training or prediction says how much is left
+TOLD = 10  # times that a training or prediction prints how much is left
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 
 
@@ -32,7 +32,7 @@ class Run:
 
     Attributes:
         images: folder of the scans to predict.
-        predictions: folder of what is predicted, which is there when all of it is.
+        predictions: folder of the predictions, which exists once all are made.
     """
 
     system: System
@@ -57,17 +57,17 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the training came to its end."""
+        """Whether the training is finished."""
         return (self.folder / CHECKPOINTS[0]).is_file()
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is a checkpoint that the training can go on from."""
+        """Whether there is a checkpoint to resume the training from."""
         return any((self.folder / name).is_file() for name in CHECKPOINTS)
 
     @property
     def is_predicted(self) -> bool:
-        """Whether all is predicted, and by the checkpoint that is there."""
+        """Whether all cases are predicted, and by the present checkpoint."""
         checkpoint = self.folder / CHECKPOINTS[0]
         there = self.is_trained and self.predictions.is_dir()
         return there and self.predictions.stat().st_mtime >= checkpoint.stat().st_mtime
@@ -98,7 +98,7 @@ def plan_text(runs: Sequence[Run], jobs: int) -> str:
 
 
 def time_left(runs: Sequence[Run], jobs: int) -> str:
-    """Say how many trainings and predictions are to do, and for how long, by what earlier ones of ``runs`` took."""
+    """Format how many trainings and predictions are left, and the expected time, from that of earlier ``runs``."""
     number = [sum(not run.is_trained for run in runs), sum(not run.is_predicted for run in runs)]
     if not any(number):
         return "Nothing is left to train or to predict."
@@ -116,7 +116,7 @@ def _states(run: Run) -> tuple[str, str]:
 
 
 def _seconds(run: Run, runs: Sequence[Run]) -> tuple[float | None, float | None]:
-    """Estimate the rest of the training, and the prediction; 0 for what is done, None where nothing tells."""
+    """Estimate the seconds left of the training and of the prediction: 0 if done, None if unknown."""
     training = 0.0 if run.is_trained else expected_seconds(run.folder)
     if run.is_predicted:
         return training, 0.0
@@ -135,7 +135,7 @@ def _step(state: str, seconds: float | None) -> str:
 
 
 class Runner:
-    """Trains and predicts what is missing; what nnU-Net says goes to ``logs``.
+    """Trains and predicts what is missing; nnU-Net's output is written to ``logs``.
 
     Args:
         jobs: runs at the same time.
@@ -151,7 +151,7 @@ class Runner:
     def run(self, runs: Sequence[Run]) -> dict[Run, CommandError]:
         """Do what is missing of ``runs``, in their order, and return those that failed.
 
-        An interrupt or SIGTERM reaches the commands as SIGTERM, at which trainings of ours save and exit.
+        An interrupt or SIGTERM reaches the commands as SIGTERM, at which our trainers save and exit.
         """
         failures: dict[Run, CommandError] = {}
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ class Runner:
         one, system = self.settings, run.system
         model = ["-d", one.dataset, "-c", one.configuration, "-f", run.fold, "-tr", system.trainer, "-p", system.plans]
         more = [] if one.mirroring else ["--disable_tta"]
-        if one.device == "cpu":  # which one process keeps busy
+        if one.device == "cpu":  # one process keeps it busy
             more += ["-npp", "1", "-nps", "1"]
         files = ["-i", str(run.images), "-o", str(folder)]
         return ["nnUNetv2_predict", *model, "-device", one.device, *more, *files]
@@ -222,7 +222,7 @@ class Runner:
         self._command(run, "predict", self.prediction(run, folder), tell)
 
     def _say_left(self, run: Run, what: str, done: int, left: int, seconds: float) -> None:
-        """Say how many epochs or cases are left after the first, and after each tenth of all."""
+        """Print how many epochs or cases are left, after the first one and after each tenth of them."""
         if left > 0 and (done == 1 or (done > 1 and done % -(-(done + left) // TOLD) == 0)):
             self._say(run, f"{left} {what} left, about {elapsed(left * seconds)}")
 
@@ -246,7 +246,7 @@ class Runner:
 
 
 def why(failures: Mapping[Run, CommandError], logs: Path) -> dict[str, str]:
-    """Say of each system with a run that failed, why it has no numbers."""
+    """Format, for each system with a failed run, why it has no result."""
     reasons: dict[str, str] = {}
     for run, error in failures.items():
         reason = error.refusal or f"a command failed, see {logs}."

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> Outcome:
 
 
 def _summarize(folder: Path) -> dict[str, dict[str, int]]:
-    """Print, and return, how many cases each part has, in all and of each modality."""
+    """Print and return the number of cases of each part, in total and per modality."""
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.scan_folder import by_case, visible_files
     from nnunet_cmc.evaluation.tables import text_table

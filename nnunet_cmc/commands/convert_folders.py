@@ -128,7 +128,7 @@ def _classes(entries: Sequence[str]) -> dict[str, int] | dict[str, dict[str, int
         if not name or not (value.isdecimal() or Path(value).suffix):
             raise ValueError(f"--classes takes CLASS=VALUE, such as liver=1, or a file of them, but got {entry!r}.")
         if name in values or name in files:
-            raise ValueError(f"--classes names {name} twice.")
+            raise ValueError(f"--classes names {name} twice: name it once.")
         if value.isdecimal():
             values[name] = int(value)
         else:

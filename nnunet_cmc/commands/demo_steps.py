@@ -29,14 +29,14 @@ VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet
 
 
 class Demo:
-    """All steps, each a command whose full output goes to ``logs/``.
+    """Run all steps, each a command whose full output is written to ``logs/``.
 
     Args:
         output: a folder that does not exist yet, or is empty.
         seed: of the scans, the folds and the training.
 
     Raises:
-        ValueError: ``output`` has something in it.
+        ValueError: ``output`` is not empty.
     """
 
     def __init__(self, output: str | Path, seed: int):
@@ -61,7 +61,7 @@ class Demo:
 
     def run(self) -> Outcome:
         """Run every step, and return the content of ``demo.json`` as numbers. RuntimeError if a step fails."""
-        print(f"Everything goes to {self.output}. nnU-Net's folders:")
+        print(f"Everything is written to {self.output}. nnU-Net's folders:")
         for variable in VARIABLES:
             print(f"  export {variable}={self.environment[variable]}")
         self._convert()

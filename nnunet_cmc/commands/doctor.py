@@ -158,13 +158,13 @@ def folders() -> Iterator[Check]:
             problem = f"not set: export {variable}=FOLDER, the folder for {content}"
         elif (whole := expanded(folder)) != folder:
             remedy = f"export {variable}={whole}; mkdir -p {whole}"
-            problem = f"{folder} is taken as it stands, nothing in it is expanded: {remedy}"
+            problem = f"{folder} is used literally, without expanding ~ or variables: {remedy}"
         elif cannot_be_expanded(folder):
-            problem = f"{folder} names a home folder or a variable that there is not: export {variable} with the path"
+            problem = f"{folder} names a home folder or a variable that does not exist: export {variable} with the path"
         elif not os.path.isdir(folder):
             problem = f"{folder} does not exist: mkdir -p {folder}, or set {variable} anew"
         elif not os.access(folder, os.W_OK):
-            problem = f"{folder} is not writable: choose another folder, or get the right to"
+            problem = f"{folder} is not writable: choose another folder, or get permission"
         else:
             problem = ""
         yield Check("warning" if problem else "OK", variable, problem or folder)
@@ -187,7 +187,7 @@ def gpu() -> Check:
 
 
 def torchvision() -> Check:
-    """Check torchvision in a process of its own, since a build that does not match torch has lasting effects."""
+    """Check torchvision in another process, since importing a build that does not match torch has lasting effects."""
     process = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
     if process.returncode == 0:
         return Check("OK", "torchvision", importlib.metadata.version("torchvision"))

@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="[NAME=]FOLDER",
-        help="folder with the predicted label maps; give it several times to compare, all are tested against the first",
+        help="folder with the predicted label maps; repeat it to compare several, each is tested against the first",
     )
     parser.add_argument("-d", "--dataset", metavar="ID", help="dataset ID or name; default: PREDICTION/dataset.json")
-    parser.add_argument("-o", "--output", help="folder for what is written; default, for one prediction: its folder")
+    parser.add_argument("-o", "--output", help="output folder; default, for one prediction: its folder")
     parser.add_argument(
         "--report", action="store_true", help="write report.html with plots and slices of all cases, too"
     )
@@ -117,7 +117,7 @@ def _images_beside(reference: str) -> Path:
 
 
 def _description(dataset: str | None, prediction_folder: str) -> DatasetDescription:
-    """Read ``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict leaves beside its predictions."""
+    """Read ``dataset.json`` of the raw dataset, or the copy that nnUNetv2_predict writes beside its predictions."""
     if dataset is not None:
         return DatasetDescription.read(raw_dataset(dataset) / "dataset.json")
     file = Path(prediction_folder, "dataset.json")

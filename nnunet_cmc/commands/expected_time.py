@@ -1,4 +1,4 @@
-"""How long a training or prediction of nnU-Net's will take, by what earlier ones left."""
+"""Expected time of nnU-Net's trainings and predictions, from the logs and files of earlier ones."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best
 def expected_seconds(fold: Path) -> float | None:
     """Estimate the rest of the training in this folder ``fold_X``; None if no fold of the model has begun to train.
 
-    The epochs left, as far as the logs say where it was interrupted, times the median of all folds' epochs.
+    It is the number of epochs left, by the log, times the median time of all folds' epochs.
     """
     epochs = [float(seconds) for log in _logs(fold.parent) for seconds in EPOCH_TIME.findall(_text(log))]
     left = epochs_left(fold)
@@ -22,7 +22,7 @@ def expected_seconds(fold: Path) -> float | None:
 
 
 def epochs_left(fold: Path) -> int | None:
-    """Return how many epochs the training in this folder has before it; None if no fold tells how many there are."""
+    """Return how many epochs the training in this folder has left; None if no fold states their number."""
     if (fold / CHECKPOINTS[0]).is_file():
         return 0
     length = next((n for other in (fold, *sorted(fold.parent.glob("fold_*"))) if (n := _length(other))), None)
@@ -35,7 +35,7 @@ def epochs_left(fold: Path) -> int | None:
 
 
 def seconds_per_case(predictions: Path) -> float | None:
-    """Return what a finished prediction took for each case; None if it left nothing that tells.
+    """Return the seconds per case of a finished prediction; None if its files do not tell.
 
     nnU-Net writes the arguments when it begins, and the label maps as they are predicted.
     """

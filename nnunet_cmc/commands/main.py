@@ -1,7 +1,7 @@
 """``nnunet_cmc``: the command line; each sub-command is a module of this folder.
 
 The module of a sub-command has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args)``, which returns an
-:class:`Outcome` or None. It imports what is slow (torch, nnU-Net, SimpleITK) in functions only, since ``nnunet_cmc
+:class:`Outcome` or None. It imports slow packages (torch, nnU-Net, SimpleITK) in functions only, since ``nnunet_cmc
 --help`` imports all of these modules.
 """
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         args = _parser(arguments).parse_args(arguments)
-        if arguments[0] != "doctor":  # which tells what else is wrong
+        if arguments[0] != "doctor":  # which reports other problems, too
             require_supported_nnunet()
         _run(args)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""What a command did: its numbers, and the files it wrote, shown in one way for all commands, or printed as JSON."""
+"""Result of a command, its numbers and the files it wrote, printed alike by all commands or as JSON."""
 
 import argparse
 import os
@@ -12,10 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``run`` of a command returns.
+    """Result of a command.
 
     Attributes:
-        numbers: what ``--json`` prints, beside the key ``written``.
+        numbers: content of ``--json``, beside the key ``written``.
         written: files, or folders of files.
     """
 
@@ -24,7 +24,7 @@ class Outcome:
 
 
 class PartialError(RuntimeError):
-    """An error after which there is an outcome: a check of several, or a run of several, failed."""
+    """An error with an outcome, when some of several checks or runs failed."""
 
     def __init__(self, message: str, outcome: Outcome):
         super().__init__(message)
@@ -38,7 +38,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def show(outcome: Outcome, as_json: bool) -> None:
-    """Print the result as JSON, or only what was written: commands print the rest themselves."""
+    """Print the result as JSON, or else only the written files: commands print the rest themselves."""
     written = list(map(str, outcome.written))
     if as_json:
         from nnunet_cmc.utils.files import to_json
@@ -50,7 +50,7 @@ def show(outcome: Outcome, as_json: bool) -> None:
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Print to stderr what this process, and those that it starts, print to stdout."""
+    """Redirect stdout of this process and of its subprocesses to stderr."""
     stdout = os.dup(1)
     os.dup2(2, 1)
     try:

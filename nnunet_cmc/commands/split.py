@@ -1,4 +1,4 @@
-"""``nnunet_cmc split``: decide which training cases keep their labels, and which validate."""
+"""``nnunet_cmc split``: choose the training cases that keep their labels, and the validation cases."""
 
 import argparse
 from dataclasses import replace
@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.2,
         metavar="FRACTION",
-        help="fraction of the subjects that is for validation (%(default)s)",
+        help="fraction of the subjects used for validation (%(default)s)",
     )
     parser.add_argument(
         "--inductive",
         action="store_true",
-        help="leave out of each fold the scans of imagesUn that are of its validation or of the test subjects",
+        help="exclude from each fold the scans of imagesUn that are of its validation subjects or of test subjects",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw (%(default)s)")
     add_json(parser)
@@ -68,12 +68,14 @@ def run(args: argparse.Namespace) -> Outcome:
             + ("They are left out." if args.inductive else "They are trained on; --inductive leaves them out.")
         )
     if any(file.with_name("dataset_fingerprint.json").is_file() for file in files):
-        print("Plan and preprocess again: the intensity statistics in existing plans come from the labels of before.")
+        print(
+            "Plan and preprocess again: intensity statistics in existing plans were computed from the previous labels."
+        )
     return Outcome({"dataset": raw.name, "folds": splits, "held_out_scans": held_out}, files)
 
 
 def _with_measured_presence(description: DatasetDescription, cases: dict[str, dict[int, str]]) -> DatasetDescription:
-    """State of every case which channels are present, read from the voxels where ``description`` is silent."""
+    """Complete the present channels of every case, from the voxels if ``description`` does not state them."""
     from tqdm import tqdm
 
     from nnunet_cmc.data.reading.raw_case import read_finite_volume
@@ -89,7 +91,7 @@ def _with_measured_presence(description: DatasetDescription, cases: dict[str, di
 
 
 def _table(description: DatasetDescription, splits: list[dict], unlabeled: dict[str, tuple[int, ...]]) -> str:
-    """Format the number of cases in each part of each fold, in all and of each modality."""
+    """Format the number of cases in each part of each fold, in total and per modality."""
     from nnunet_cmc.evaluation.tables import text_table
 
     def counts(cases: list[str]) -> list[int]:

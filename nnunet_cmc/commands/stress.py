@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="output",
         required=True,
         metavar="FOLDER",
-        help="folder of all results; a test that was interrupted resumes in it",
+        help="folder of all results; an interrupted test resumes in it",
     )
     parser.add_argument("-tr", dest="trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
@@ -47,12 +47,15 @@ def run(args: argparse.Namespace) -> Outcome:
     print("Checking the model and the scans, whose SHA-256 tells later whether they are the same.", flush=True)
     for file, problem in verify(model):
         if problem:  # and nnU-Net, which predicts, unpickles checkpoints
-            raise ValueError(f"{file} cannot be trusted: {problem.rstrip('.')}.")
+            raise ValueError(
+                f"{file} may execute code when nnU-Net loads it ({problem.rstrip('.')}): use a model from a source "
+                "that you trust."
+            )
     description = DatasetDescription.read(model / "dataset.json")
     cases = find_cases(args.images, args.reference, description)
     _resume(args, model)
     processes = args.processes or (1 if args.device == "cpu" else 3)
-    print(f"{len(cases)} cases with several modalities; what nnU-Net says goes to {Path(args.output, 'log.txt')}.")
+    print(f"{len(cases)} cases with several modalities; nnU-Net's output is written to {Path(args.output, 'log.txt')}.")
     load = cache(partial(_load, model, args))  # when it is first needed
     evaluations = stress_test(
         partial(_predict, load, processes),
@@ -91,7 +94,7 @@ def _predict(load: Callable[[], Any], processes: int, inputs: list[list[str]], o
 
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
-    """Write the settings of this test to its folder, or refuse one with another test; files are compared by SHA-256."""
+    """Write the settings of this test to its folder. ValueError: it has another test, by the SHA-256 of the files."""
     from nnunet_cmc.utils.files import read_json, visible, write_json
 
     checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]

@@ -1,4 +1,4 @@
-"""Commands of nnU-Net's and ours as processes of their own, with a log."""
+"""Commands of nnU-Net and of this package as subprocesses with a log."""
 
 import os
 import re
@@ -18,8 +18,7 @@ class CommandError(RuntimeError):
     """A command that ended with an exit code other than 0.
 
     Attributes:
-        refusal: the sentence of the ValueError that ended it, which says what the user can do; None after anything
-            else.
+        refusal: the sentence of the ValueError that ended it, with its remedy; None after any other error.
     """
 
     def __init__(self, message: str, refusal: str | None = None):
@@ -34,9 +33,9 @@ def run_logged(
     line: Callable[[str], None] = lambda text: None,
     started: Callable[[subprocess.Popen], None] = lambda process: None,
 ) -> None:
-    """Run a command of this environment, whose output goes to ``log``; CommandError, with its end, if it fails.
+    """Run a command of this environment with output to ``log``. CommandError, with the end of the log, if it fails.
 
-    It is a process group of its own, so that Ctrl-C at a terminal reaches it as SIGTERM, at which a training saves.
+    It has its own process group: Ctrl-C at a terminal reaches it as SIGTERM, at which a training saves a checkpoint.
 
     Args:
         line: is called with each line of output as it comes.
@@ -68,7 +67,7 @@ def run_logged(
         except BaseException:
             terminate(process)
             assert process.stdout is not None
-            file.writelines(process.stdout)  # without a reader it could not say that it saves, and would die of that
+            file.writelines(process.stdout)  # without a reader, its next message would end it before it saves
             raise
     if process.returncode:
         tail = "".join(last)
@@ -80,7 +79,7 @@ def run_logged(
 
 
 def terminate(process: subprocess.Popen) -> None:
-    """Send SIGTERM to a command of :func:`run_logged` and to all that it started, unless it has ended."""
+    """Send SIGTERM to a command of :func:`run_logged` and to its subprocesses, unless it has ended."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
 

@@ -9,25 +9,30 @@ HELP = "train on several processes or machines, under torchrun"
 USAGE = """\
 Run nnUNetv2_train, with its arguments, in every process that torchrun starts:
   torchrun --nproc-per-node 2 -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCNNUNetPlans --c
-and on several machines that share nnU-Net's folders, the same on each (without the variable,
-restarted workers cannot find each other, since torchrun keeps the addresses of those that died):
+and, on several machines that share nnU-Net's folders, the same on each (without the variable,
+restarted workers cannot find each other, since torchrun keeps the addresses of crashed ones):
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --max-restarts 3 \\
       -m nnunet_cmc train 502 3d_fullres 0 -tr CMCTrainer -p CMCNNUNetPlans --c
-The processes share the batch of the plans. With --c (which starts anew if there is no checkpoint) a restarted
-training goes on from its last one. A single process needs no torchrun: use nnUNetv2_train.
+The processes share the batch of the plans. With --c a restarted training resumes from its last checkpoint, or starts
+anew if there is none. A single process needs no torchrun: use nnUNetv2_train.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = USAGE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of nnUNetv2_train, except -num_gpus")
+    parser.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="ARGUMENTS",
+        help="arguments of nnUNetv2_train, except -num_gpus",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     if "LOCAL_RANK" not in os.environ:
-        raise ValueError("nnunet_cmc train is for torchrun, which was not used: start nnUNetv2_train instead.")
+        raise ValueError("nnunet_cmc train must be started by torchrun: for one process, use nnUNetv2_train.")
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     known.add_argument("-device", default="cuda")
     known.add_argument("-num_gpus")
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from nnunet_cmc.utils.checkpoints import load_checkpoint
 
     if found.pretrained_weights is not None:
-        load_checkpoint(found.pretrained_weights)  # nnU-Net unpickles it, and would execute code in there
+        load_checkpoint(found.pretrained_weights)  # refuse a file that would execute code when nnU-Net unpickles it
     require_device(torch.device(found.device))
     if found.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modality", metavar="NAME", help="fill the parts of this modality only, and those that modalities share"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights that FILE does not have (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed to initialise weights that FILE lacks (%(default)s)")
     add_json(parser)
 
 
@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> Outcome:
 
     plans, description = _plans_and_dataset(args.dataset, args.plans)
     if not args.output.absolute().parent.is_dir():
-        raise ValueError(f"There is no folder {args.output.absolute().parent} to write {args.output.name} to.")
+        raise ValueError(
+            f"There is no folder {args.output.absolute().parent} for {args.output.name}: create it, or give -o another "
+            "path."
+        )
     if args.output.exists() and args.output.samefile(args.file):
         raise ValueError(f"{args.output} would replace the pretrained weights: give -o another name.")
     trainer = trainer_class(args.trainer)

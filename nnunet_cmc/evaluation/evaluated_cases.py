@@ -84,7 +84,9 @@ def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathL
     shown: dict[str, tuple[str, Condition]] = {}
     for case, present in files.items():
         if not present:
-            raise ValueError(f"Case {case} shows no modality: all of its scans are zero.")
+            raise ValueError(
+                f"Case {case} is empty: all voxels of its scans are zero; replace the files or remove the case."
+            )
         for channels in dict.fromkeys([*((channel,) for channel in present), tuple(present)]):
             condition = Condition("+".join(names[channel] for channel in channels), channels)
             name = f"{case}_{condition.folder}"

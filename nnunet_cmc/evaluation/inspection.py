@@ -98,7 +98,9 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
             ranges[modality] = (float(low), float(high))
     if not ranges:
         files = ", ".join(map(str, case.images.values()))
-        raise ValueError(f"Case {case.name} shows no modality: all voxels of {files} are zero.")
+        raise ValueError(
+            f"Case {case.name} is empty: all voxels of {files} are zero; replace the files or remove the case."
+        )
     volumes = {}
     if case.label is not None:
         labels, millilitres = voxels_of(case.label), float(np.prod(grid.spacing)) / 1000

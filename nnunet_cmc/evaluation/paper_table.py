@@ -78,7 +78,7 @@ def notes(comparison: Comparison) -> list[str]:
             f"Where neither reference nor prediction has a class, it is not evaluated: {', '.join(fewer)} cases."
         )
     lines += comparison.remarks
-    return lines + [f"{name} has no numbers: {reason}" for name, reason in comparison.missing.items()]
+    return lines + [f"{name} has no result: {reason}" for name, reason in comparison.missing.items()]
 
 
 class Averages(NamedTuple):

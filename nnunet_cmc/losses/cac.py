@@ -16,8 +16,8 @@ EPS = 1e-6
 class CACLoss(ConsistencyLoss):
     """Compute CAC between every two modalities (Zhou et al., MICCAI 2024, equation 3), in one of three forms.
 
-    * ``printed``: equation (3) to the letter over the batch's cases. It does not align (see `printed`) and is 0 for a
-      batch of one.
+    * ``printed``: equation (3) exactly as printed, over the batch's cases, for reference. It does not align (see
+      `printed`) and is 0 for a batch of one.
     * ``paired``, for registered cases: symmetric cross-entropy over the soft Dice of all predictions of one modality
       with all of the other, as means over the cells of a 16 x 16 x 16 grid (patches of so few voxels: as they are),
       with the same case as positive pair, plus one minus the cases' mean Dice voxel by voxel. The Dice is the mean over

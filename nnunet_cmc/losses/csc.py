@@ -15,7 +15,8 @@ EPS = 1e-6  # added to squared norms, so that constant channels have similarity 
 class CSCLoss(ConsistencyLoss):
     """Compute CSC between every two modalities (Zhou et al., MICCAI 2024, equation 1), in one of three forms.
 
-    * ``printed``: equation (1) to the letter, per case, summed over channels. It does not align: see `printed`.
+    * ``printed``: equation (1) exactly as printed, per case, summed over channels, for reference. It does not align:
+      see `printed`.
     * ``paired``, for registered cases: symmetric cross-entropy per case over the cosines of all channels of one
       modality, centred over space, with all channels of the other; the same channel is the positive pair.
     * ``unpaired``, for cases that share no grid: the same over class prototypes, the weighted means of the features

@@ -47,9 +47,9 @@ def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tupl
     wanted = torch.isin(predicted, predicted.new_tensor(classes))
     if not fused or not wanted.any():
         return torch.zeros_like(combined[0]), combined
-    # (P, K, D, H, W), of the present modalities, or the one that they are fused for
+    # (P, K, D, H, W), of the present modalities, or their one fused prediction
     own = output.logits[0, output.present[0]][: 1 if network.predicts_once else None]
-    centred = own - own.mean(1, keepdim=True)  # what is common to all classes changes no prediction
+    centred = own - own.mean(1, keepdim=True)  # a logit common to all classes changes no prediction
     score = centred.gather(1, predicted.expand(len(own), 1, -1, -1, -1))[:, 0, wanted].sum()
     (gradient,) = torch.autograd.grad(score, fused[0])
     activation = (gradient * fused[0].detach()).sum((0, 1), keepdim=True).relu()

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 class Adapter(nn.Module):
     """Bottleneck with two depthwise 3-D convolutions, 3^3 and 5^3, on a grid of tokens ``(B, D, H, W, C)``.
 
-    The last layer is initialised to zero, so that a pretrained block with an adapter beside its MLP at first computes
-    what it computes without.
+    The last layer is initialised to zero, so that an adapter beside the MLP of a pretrained block at first has no
+    effect.
     """
 
     def __init__(self, dim: int, reduction: int = 4):

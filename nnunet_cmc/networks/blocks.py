@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 
 class InstanceNorm(nn.InstanceNorm3d):
-    """``nn.InstanceNorm3d``, equal to the bit, with an affine map, for an activation in place after it.
+    """``nn.InstanceNorm3d`` with an affine map, equal to the bit, for use before an in-place activation.
 
-    torch's result is a view, and the backward pass of what is computed in place on a view copies the batch four times.
+    torch's result is a view, and the backward pass of an in-place operation on a view copies the batch four times.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""What a recipe may change in the plans' network: values that are called with it, in the order of the recipe.
+"""Changes of the plans' network: values that a recipe lists, called with the network in the recipe's order.
 
-Training and prediction build the network alike, so its weights fit wherever the recipe is the same.
+Training and prediction build the network by the same recipe, so its weights fit.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from nnunet_cmc.networks.skip_fusion import SkipFusion
 
 @dataclass(frozen=True)
 class SuperviseDeep:
-    """Let decoders predict at their coarser resolutions, too, while training."""
+    """Let decoders predict at coarser resolutions, too, during training."""
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place."""
@@ -54,7 +54,7 @@ class PredictAlone:
 
 @dataclass(frozen=True)
 class OwnDecoderNorms:
-    """Give the shared decoder norms of each modality, for predictions of single modalities."""
+    """Give the shared decoder its own norms for each modality, for predictions from single modalities."""
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place. ValueError: its modalities have decoders of their own."""
@@ -69,11 +69,11 @@ class OwnDecoderNorms:
 
 @dataclass(frozen=True)
 class Evidential:
-    """Predict the plausibility of each class by the evidence of prototypes, and combine modalities by Dempster's rule.
+    """Predict the plausibility of each class from prototypes, and combine modalities by Dempster's rule.
 
     Each decoder gets an :class:`EvidentialHead`; the predictions of single modalities are combined by
-    :class:`Discounting`, in training as ``output.auxiliary["combined"]``, too. Predictions at coarser resolutions stay
-    plain logits: they help the decoder to learn, and nothing combines them.
+    :class:`Discounting`, in training also as ``output.auxiliary["combined"]``. Predictions at coarser resolutions stay
+    plain logits, which are not combined.
 
     Args:
         prototypes: number I of each head.
@@ -96,7 +96,7 @@ class Evidential:
 
 @dataclass(frozen=True)
 class FuseSkips:
-    """Give a decoder the skips of the modalities that its own is fused with: see :class:`SkipFusion`."""
+    """Give each modality's decoder also the skips of the modalities fused with it: see :class:`SkipFusion`."""
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place. ValueError: its modalities share a decoder."""
@@ -115,7 +115,7 @@ class FuseByMean:
 
 @dataclass(frozen=True)
 class ShareEncoder:
-    """Use one encoder, of which no part is a modality's own, for the separate decoders of all modalities."""
+    """Use one fully shared encoder for the separate decoders of all modalities."""
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place. ValueError: its modalities share one already."""
@@ -125,14 +125,14 @@ class ShareEncoder:
 
 @dataclass(frozen=True)
 class MMFormer:
-    """Make the network mmFormer's: an encoder of each modality, transformers that fuse, and one decoder.
+    """Make the network mmFormer's: an encoder for each modality, fusion by transformers, and one decoder.
 
     See :mod:`~nnunet_cmc.networks.mmformer`; the numbers are those of the paper, whose deepest maps have 128 channels.
 
     Args:
         width: of a token, but at most four times the channels of the deepest map.
         heads: of the attention.
-        mlp_ratio: hidden width of the transformers' MLP, of that of a token.
+        mlp_ratio: hidden width of the transformers' MLP, relative to that of a token.
     """
 
     width: int = 512
@@ -151,7 +151,7 @@ class MMFormer:
 
 @dataclass(frozen=True)
 class DecodeAlone:
-    """Predict from each modality alone, too, while training, by one more decoder: see :class:`AloneDecoder`."""
+    """Predict from each modality alone, too, during training, by another decoder: see :class:`AloneDecoder`."""
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place."""
@@ -160,7 +160,7 @@ class DecodeAlone:
 
 @dataclass(frozen=True)
 class ShowOnly:
-    """Take all modalities but one for absent, in training and prediction alike.
+    """Treat all modalities but one as absent, in training and prediction.
 
     Args:
         modality: its channel.
@@ -185,7 +185,7 @@ class ShowOnly:
 
 @dataclass(frozen=True)
 class TrainAdapters:
-    """Freeze transformers but for their adapters and norms; what lies outside of them trains."""
+    """Freeze transformers except for their adapters and norms; the rest of the network trains."""
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place. ValueError: its encoders are no transformers with adapters."""
@@ -233,7 +233,7 @@ NetworkChange = (
 
 
 def build_changed(build: Callable[[], CMCNet], changes: Sequence[NetworkChange]) -> CMCNet:
-    """Build a network with ``changes``, made in their order, and last its peer, if one says so, with all others."""
+    """Build a network with ``changes`` in their order, and last, for a :class:`WithPeer`, a peer with the same ones."""
     network, others = build(), [change for change in changes if not isinstance(change, WithPeer)]
     for change in others:
         change(network)

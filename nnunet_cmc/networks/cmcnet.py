@@ -23,7 +23,7 @@ from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
 
 Group = tuple[bool, ...]  # modalities that are fused, (M)
-Groups = dict[tuple[int, int], Group]  # (sample, modality) -> those that its prediction is made from
+Groups = dict[tuple[int, int], Group]  # (sample, modality) -> modalities fused for its prediction
 Wanted = dict[tuple[int, Group], int]  # (sample, fused modalities) -> row of the fused features
 Logits = dict[tuple[int, int], list[Tensor]]  # (sample, modality) -> (K, D, H, W), finest first
 
@@ -43,8 +43,8 @@ class CMCOutput(NamedTuple):
         features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts;
             float32 under autocast, too.
         present: ``(B, M)`` bool.
-        deep: logits at coarser resolutions, finest first, of a training with deep supervision.
-        auxiliary: what the network's auxiliary modules compute, ``(B, ...)`` each, by their names.
+        deep: logits at coarser resolutions, finest first, with deep supervision.
+        auxiliary: outputs of the network's auxiliary modules by name, ``(B, ...)`` each.
     """
 
     logits: Tensor
@@ -75,16 +75,16 @@ class Encoded:
 
 
 def presence(x: Tensor) -> Tensor:
-    """Tell which modalities a sample has: ``x (B, M, D, H, W)`` -> ``(B, M)`` bool. Absent is what is exactly zero."""
+    """Tell which modalities are present in each sample of ``x (B, M, D, H, W)``, not exactly zero: ``(B, M)`` bool."""
     return (x != 0).flatten(2).any(2)
 
 
 class CMCNet(nn.Module):
     """The network of CMC (Zhou et al., MICCAI 2024) for any M >= 2 modalities and any non-empty subset of them present.
 
-    Arranged as planned, the modalities share one encoder, but for its first stage, norms and adapters, and one decoder:
-    MIA, which starts as the mean, fuses the deepest features of the modalities that are present, and every skip is
-    their mean. Arranged by :meth:`separate`, each modality has its own encoder and its own decoder, as in the paper.
+    As planned, the modalities share one encoder, except for its first stage, norms and adapters, and one decoder: MIA,
+    which starts as the mean, fuses the deepest features of the present modalities, and every skip is their mean. After
+    :meth:`separate`, each modality has its own encoder and its own decoder, as in the paper.
 
     A change of a recipe (`changes.py`) may replace these:
 
@@ -94,7 +94,7 @@ class CMCNet(nn.Module):
         combination: of the modalities' predictions, see `combination.py`.
         skip_fusion: of the skips, or None. Separate decoders may get those of other modalities by a
             ``SkipFusion``; a shared one gets the mean of the present ones, or ``ConcatenatedSkips``.
-        auxiliary: modules of the training alone, by name. Each is called with ``x``, ``fusion``, the ``Encoded``
+        auxiliary: modules used in training only, by name. Each is called with ``x``, ``fusion``, the ``Encoded``
             maps, the logits ``(B, M, K, D, H, W)`` and ``present (B, M)``, and returns a tuple of tensors
             ``(B, ...)`` for :class:`CMCOutput`.
         deepest_grid: (d, h, w), size of the deepest features at the planned patch.
@@ -104,7 +104,7 @@ class CMCNet(nn.Module):
         num_classes: K, with background.
         patch_size: (D, H, W) in voxels, a multiple of the encoder's strides.
         encoder, encoder_kwargs: a name in ``nnunet_cmc.networks.encoders.ENCODERS`` and its arguments.
-        decoder_channels: widths of the decoders, at stride 1, 2, 4, ..., but for an encoder that has its own decoder.
+        decoder_channels: widths of the decoders, at stride 1, 2, 4, ...; nnU-Net's own decoder takes none.
         checkpointing: whether training recomputes the activations of encoders and decoders in the backward pass,
             which costs a second forward pass and saves most of the memory.
 
@@ -129,7 +129,10 @@ class CMCNet(nn.Module):
         if deep_supervision is not None:  # a stock trainer asks every network for it, or for none
             raise ValueError("nnU-Net's own trainers cannot train plans of a CMC planner: give -tr CMCTrainer.")
         if input_channels < 2:
-            raise ValueError(f"CMC needs two modalities or more; dataset.json names {input_channels} channel.")
+            raise ValueError(
+                f"CMC needs two modalities or more, but dataset.json names {input_channels} channel: add a channel, or "
+                "use nnU-Net's own planner and trainer."
+            )
         self.num_modalities, self.num_classes = input_channels, num_classes
         self.checkpointing = checkpointing
         self.build_encoder = partial(build_encoder, encoder, **encoder_kwargs)
@@ -142,7 +145,10 @@ class CMCNet(nn.Module):
         one = self.build_encoder()
         self.channels, stride = one.channels, one.strides[-1]
         if any(side % step for side, step in zip(patch_size, stride, strict=True)):
-            raise ValueError(f"The patch {list(patch_size)} is not a multiple of the encoder's strides {list(stride)}.")
+            raise ValueError(
+                f"The patch {list(patch_size)} is not a multiple of the encoder's strides {list(stride)}: change "
+                "patch_size in the plans."
+            )
         self.deepest_grid = [side // step for side, step in zip(patch_size, stride, strict=True)]
         self.shared = True
         decoder = self.build_decoder(one)
@@ -184,7 +190,7 @@ class CMCNet(nn.Module):
 
     @property
     def predicts_once(self) -> bool:
-        """Whether one prediction is made of all that is present, which every modality of it shares."""
+        """Whether one prediction is made from all present modalities together."""
         return self.fuses and len(self.decoders) == 1
 
     def parts(self, modalities: Sequence[str]) -> dict[str, nn.Module]:
@@ -199,14 +205,14 @@ class CMCNet(nn.Module):
         """Predict; with ``fusion`` return the predictions of chosen sets of modalities, and features, for training.
 
         Args:
-            x: ``(B, M, D, H, W)``; a channel that is exactly zero is absent, and is not computed with.
+            x: ``(B, M, D, H, W)``; a channel that is exactly zero is absent and skipped.
             fusion: ``(B, M, M)`` bool; ``fusion[b, m]`` are the modalities fused for the prediction m of sample b,
-                which is made only if m is one of them. Absent modalities are left out of it, and all others where the
-                network fuses none.
+                which is made only if m is one of them. Absent modalities are ignored, and so are all but m if the
+                network does not fuse.
 
         Returns:
-            Without ``fusion`` the prediction from all that is present, logits ``(B, K, D, H, W)``: background where
-            nothing is. With it :class:`CMCOutput`.
+            Without ``fusion`` the prediction from all present modalities, logits ``(B, K, D, H, W)``, background for a
+            sample without any; with it :class:`CMCOutput`.
         """
         if (
             fusion is None
@@ -225,7 +231,7 @@ class CMCNet(nn.Module):
         return self._decode(x, present, fusion & together, trains=True)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
-        """Load as torch does. ValueError, one sentence, where weights of other plans or labels do not fit."""
+        """Load as torch does. ValueError if the weights are of other plans or labels."""
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
@@ -236,14 +242,14 @@ class CMCNet(nn.Module):
             ) from error
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Combine the predictions of all that is present: ``(B, M, K, ...)`` -> ``(B, K, ...)``."""
+        """Combine the predictions of the present modalities: ``(B, M, K, ...)`` -> ``(B, K, ...)``."""
         combined = self.combination(logits, present)
         background = combined.new_full((1, self.num_classes, 1, 1, 1), NO_MODALITY_LOGIT)
         background[:, 0] = 0.0
         return torch.where(present.any(1)[:, None, None, None, None], combined, background)
 
     def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, trains: bool = False) -> CMCOutput:
-        # which modalities a sample has and fuses decides what is computed: the only synchronisation with the GPU
+        # which modalities are present and fused decides what is computed: the only synchronisation with the GPU
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
         # (b, m) -> the modalities fused for it
@@ -320,7 +326,7 @@ class CMCNet(nn.Module):
         return predicted
 
     def _decode_without_modality(self, x: Tensor, present: Tensor, fusion: Tensor) -> CMCOutput:
-        """Decode a sample of zeros beside ``x`` and drop it, so that the output has its usual type, number and graph.
+        """Decode a sample of zeros with ``x`` and drop it, so that the output has its usual type, number and graph.
 
         In a distributed training every rank has to send the same tensors and to take part in the backward pass.
         """
@@ -348,8 +354,8 @@ class CMCNet(nn.Module):
     def compile_parts(self, **options) -> None:
         """Compile encoders and decoders, each as a whole graph for any number of rows, and any set of modalities.
 
-        Of a shared encoder that is what rows of all modalities go through together. Between them, presence decides what
-        is computed. ``options`` are those of ``torch.compile``.
+        Of a shared encoder only the common part is compiled, after the first stage. ``options`` are those of
+        ``torch.compile``.
         """
         self.stacked_on = None  # a compiled encoder is few operators already
         if not is_compiled(self.decoders[0]):

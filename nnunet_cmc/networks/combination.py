@@ -1,4 +1,4 @@
-"""How predictions of a sample's modalities become one: modules that are called with the logits and who is present."""
+"""Combination of the predictions of a sample's modalities: modules called with the logits and the presence."""
 
 import torch
 from torch import Tensor, nn
@@ -7,19 +7,19 @@ from nnunet_cmc.networks.evidence import LARGEST_DOUBT
 
 
 class FirstPresent(nn.Module):
-    """Take that of the first present modality, where all are the same: one decoder has decoded what was fused."""
+    """Take the prediction of the first present modality, where one decoder has made the same one for all."""
 
     def forward(self, logits: Tensor, present: Tensor) -> Tensor:
         """Combine ``logits (B, M, K, D, H, W)`` of the modalities ``present (B, M)`` into ``(B, K, D, H, W)``.
 
-        What a row without any modality gets does not matter.
+        The result of a row without any modality is arbitrary.
         """
         weight = first(present)[:, :, None].expand(-1, -1, logits.shape[2]).to(logits.dtype)
         return _weighted_sum(weight, logits)
 
 
 class ByReliability(nn.Module):
-    """Average log-probabilities, weighted by how reliable a modality is about a class.
+    """Average log-probabilities, weighted by the reliability of each modality for each class.
 
     Attributes:
         reliability: log-weight ``(M, K)`` of each modality for each class: equal until a trainer sets it.
@@ -39,11 +39,11 @@ class ByReliability(nn.Module):
 
 
 class Discounting(nn.Module):
-    """Combine the evidence of modalities by Dempster's rule, each discounted by its learned reliability for each class.
+    """Combine the evidence of modalities by Dempster's rule, discounted by their learned reliability for each class.
 
-    Contextual discounting as in Huang et al. (MICCAI 2022, arXiv 2206.11739): modality m says that class k is plausible
-    to the degree ``1 - beta_mk + beta_mk pl_m(k)``, and the probability of k is proportional to the product of these
-    over the modalities that are present. The paper needs all of them; leaving out those that are absent is ours.
+    Contextual discounting as in Huang et al. (MICCAI 2022, arXiv 2206.11739): by modality m, class k has the
+    plausibility ``1 - beta_mk + beta_mk pl_m(k)``, and the probability of k is proportional to the product of these
+    over the present modalities. The paper needs all modalities; leaving out absent ones is ours.
 
     Attributes:
         reliability: logit ``(M, K)`` of beta: 0.5 at the start.
@@ -65,10 +65,10 @@ class Discounting(nn.Module):
 
 
 class CombinedInTraining(nn.Module):
-    """An auxiliary output of a network's training: the combination of the predictions that are made.
+    """Auxiliary output in training: the combination of the modalities' predictions.
 
     Args:
-        combination: the network's own, whose weights, if it has any, learn from this.
+        combination: the network's own, whose weights, if any, are trained by this output.
     """
 
     def __init__(self, combination: nn.Module):
@@ -76,7 +76,7 @@ class CombinedInTraining(nn.Module):
         self.combination = combination
 
     def forward(self, x: Tensor, fusion: Tensor, encoded: object, logits: Tensor, present: Tensor) -> tuple[Tensor]:
-        """Combine ``logits (B, M, K, D, H, W)``, of those of ``fusion (B, M, M)``, into ``(B, K, D, H, W)``."""
+        """Combine ``logits (B, M, K, D, H, W)`` of the predictions in ``fusion (B, M, M)`` into ``(B, K, D, H, W)``."""
         return (self.combination(logits, fusion.diagonal(dim1=1, dim2=2)),)
 
 

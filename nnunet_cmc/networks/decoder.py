@@ -1,4 +1,4 @@
-"""Decoders: from maps of all resolutions, the deepest of which is fused, to logits."""
+"""Decoders, which map feature maps of all resolutions, the deepest of them fused, to logits."""
 
 from typing import cast
 
@@ -13,9 +13,9 @@ from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder
 
 
 class Predicting(nn.Module):
-    """Base of the decoders: maps of ``widths`` channels at stride 1, 2, 4, ..., and the layers that give logits."""
+    """Base of the decoders: the layers that map ``widths`` channels at stride 1, 2, 4, ... to logits."""
 
-    seg_layers: nn.Module  # nnU-Net's name for what depends on the classes: `-pretrained_weights` leaves it out
+    seg_layers: nn.Module  # nnU-Net's name for layers that depend on the classes: `-pretrained_weights` skips them
 
     def __init__(self, widths: list[int], num_classes: int):
         super().__init__()
@@ -28,11 +28,11 @@ class Predicting(nn.Module):
         self.deep["seg_layers"] = nn.ModuleList(layers)
 
     def add_head(self, head: nn.Module) -> None:
-        """Let ``head`` map what is predicted at the finest resolution, ``(B, K, D, H, W)``, to the logits."""
+        """Let ``head`` map the outputs at the finest resolution, ``(B, K, D, H, W)``, to the logits."""
         self.seg_layers = nn.Sequential(self.seg_layers, head)
 
     def predict(self, maps: list[Tensor]) -> list[Tensor]:
-        """Compute logits ``(B, K, D, H, W)`` of the finest map, and of all, finest first, under deep supervision."""
+        """Compute logits ``(B, K, D, H, W)`` of the finest map or, with deep supervision, of all, finest first."""
         deep = zip(cast(nn.ModuleList, self.deep["seg_layers"]), maps[1:], strict=False) if self.training else ()
         return [self.seg_layers(maps[0]), *(layer(x) for layer, x in deep)]
 
@@ -121,7 +121,7 @@ class VNetDecoder(Predicting):
         return self.predict(decoded)
 
 
-# The decoder of an encoder that has one of its own; every other encoder gets a Decoder.
+# Decoders of encoders that have their own; every other encoder gets a Decoder.
 DECODERS: dict[str, type[nn.Module]] = {"universal": UniversalDecoder, "unet": UNetDecoder, "vnet": VNetDecoder}
 
 

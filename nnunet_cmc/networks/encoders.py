@@ -1,7 +1,7 @@
 """The encoders that plans may name; each computes a pyramid of feature maps of one modality.
 
 An encoder maps ``x (B, 1, D, H, W)`` to a list of maps, shallow to deep; ``channels[i]`` and ``strides[i]`` describe
-the i-th along D, H, W. ``own`` names the parts of its first stage, which each modality has where an encoder is shared:
+the i-th along D, H, W. ``own`` names the parts of its first stage, of which a shared encoder has one per modality:
 ``stem(x)`` computes them, and ``forward(stem(x), from_stem=True)`` is ``forward(x)``.
 """
 
@@ -66,7 +66,7 @@ ENCODERS: dict[str, type[Encoder]] = {
 
 
 def build_encoder(name: str, **kwargs) -> Encoder:
-    """Build the encoder that plans call ``name``. ValueError if there is none of that name."""
+    """Build the encoder with this name in plans. ValueError if there is none."""
     if name not in ENCODERS:
         raise ValueError(f"The plans ask for encoder '{name}', which is none of {sorted(ENCODERS)}; plan again.")
     return ENCODERS[name](**kwargs)

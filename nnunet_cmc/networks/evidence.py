@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-LARGEST_DOUBT = 1 - 1e-6  # of log(1 - doubt), whose gradient has no end at 1
+LARGEST_DOUBT = 1 - 1e-6  # of log(1 - doubt), whose gradient is infinite at 1
 
 
 class EvidentialHead(nn.Module):
@@ -12,7 +12,7 @@ class EvidentialHead(nn.Module):
 
     Re-implemented from the description in Huang et al., "Evidence fusion with contextual discounting for multi-modality
     medical image segmentation" (MICCAI 2022, arXiv 2206.11739). The K outputs of a voxel are its features f. Each of I
-    prototypes pi_i has a mass function of what f says about the class::
+    prototypes pi_i has a mass function over the classes, given f::
 
         s_i = alpha_i exp(-gamma_i |f - pi_i|^2),    m_i({k}) = u_ik s_i,    m_i(Omega) = 1 - s_i,    sum_k u_ik = 1
 
@@ -21,14 +21,14 @@ class EvidentialHead(nn.Module):
 
         pl(k) = q_k / (sum_l (q_l - q_Omega) + q_Omega).
 
-    Its logarithm is what nnU-Net's losses and its inference take for logits: their softmax is pl(k) / sum_l pl(l), the
-    normalised plausibility. The paper's features, masses and rule are these. Ours: everything is computed by
-    logarithms; the memberships u are a softmax; and at the start prototype i is one of class i mod K, about the unit
-    vector of that class, where the paper draws prototypes and memberships at random: so an output of the decoder means
-    from the start what it means in nnU-Net.
+    Its logarithm serves as logits in nnU-Net's losses and inference: their softmax is pl(k) / sum_l pl(l), the
+    normalised plausibility. Features, masses and rule are the paper's. Ours: everything is computed by logarithms; the
+    memberships u are a softmax; and prototype i is initialised to class i mod K, near the unit vector of that class,
+    where the paper draws prototypes and memberships at random: so from the start an output of the decoder has the same
+    meaning as in nnU-Net.
 
-    The prototypes are taken one after the other, and in training each is computed again in the backward pass: memory is
-    that of one prototype, however many there are, for a second computation of this head alone.
+    The prototypes are computed one by one, and in training again in the backward pass: memory is that of a single
+    prototype, at the cost of computing this head twice.
 
     Args:
         num_classes: K.
@@ -62,7 +62,7 @@ class EvidentialHead(nn.Module):
 
 
 def _log_evidence(features: Tensor, prototype: Tensor, support: Tensor, gamma: Tensor, doubt: Tensor) -> Tensor:
-    """Compute log(1 - s + u_k s) of each class, and of Omega, of which no u is: ``(B, K + 1, D, H, W)``."""
+    """Compute log(1 - s + u_k s) of each class, and log(1 - s) of Omega: ``(B, K + 1, D, H, W)``."""
     distance = (features - prototype[:, None, None, None]).square().sum(1, keepdim=True)
     support = support * (-gamma * distance).exp()
     return torch.log1p(-(support * doubt[:, None, None, None]).clamp(max=LARGEST_DOUBT))

@@ -16,7 +16,7 @@ class MIA(nn.Module):
     With all M modalities present this is the modality-aware module of Zhang et al. 2021 ("Modality-aware mutual
     learning"), which CMC cites: ``F = conv(cat_m F_m)``, ``A_m = sigmoid(conv(act(norm(conv(cat[F_m, F])))))``, and the
     fused feature ``sum_m A_m * F_m``. A convolution of a concatenation is a sum of convolutions, so for a subset the
-    sums run over its members and are scaled by ``M / |subset|``: what an absent channel holds cannot enter.
+    sums run over its members and are scaled by ``M / |subset|``: the content of an absent channel has no effect.
 
     Args:
         num_modalities: M.
@@ -65,7 +65,7 @@ class MIA(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """The mean over the present modalities, in place of MIA in an ablation."""
+    """Mean over the present modalities, in place of MIA in ablations."""
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse as :meth:`MIA.forward`."""

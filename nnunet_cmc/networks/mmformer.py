@@ -1,14 +1,14 @@
-"""mmFormer (Zhang et al., MICCAI 2022, arXiv 2206.02425): transformers that fuse modalities.
+"""mmFormer (Zhang et al., MICCAI 2022, arXiv 2206.02425): fusion of modalities by transformers.
 
-Re-implemented from its description. From the paper: a convolutional encoder of each modality; tokens of each modality's
-deepest map with learned positions; a transformer within each modality, and one over the tokens of all that are present;
-one decoder of masked concatenations, supervised at several resolutions; a second decoder, which all modalities share,
-that predicts from each modality alone; training on random subsets of the modalities.
+Re-implemented from its description. From the paper: a convolutional encoder for each modality; tokens of each
+modality's deepest map with learned positions; a transformer within each modality, and one over the tokens of all
+present modalities; one decoder of masked concatenations with deep supervision; a second decoder, shared by all
+modalities, that predicts from each modality alone; training on random subsets of the modalities.
 
-Ours: encoders and decoders are those of the plans; what is absent is left out of the attention by a key mask (tokens of
+Ours: encoders and decoders are those of the plans; a key mask leaves absent modalities out of the attention (tokens of
 zeros in the authors' code). Simplified: a 1^3 convolution of each masked concatenation, in place of modules that weight
-the regions of classes; classes weigh alike in the loss, resolutions as in nnU-Net, and a prediction from several
-modalities counts for each of them; there is no dropout, so that a training that is continued is the same to the bit.
+the regions of classes; classes have equal weights in the loss, resolutions those of nnU-Net, and a prediction from
+several modalities counts for each of them; there is no dropout, so that a resumed training is the same to the bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from nnunet_cmc.networks.sam_med3d import resize_positions
 class MaskedConcatenation(nn.Module):
     """A 1^3 convolution of the concatenated maps of all modalities, in which absent ones are zero.
 
-    Computed as the sum of a convolution of each modality that is present, so what is absent costs nothing.
+    Computed as a sum of convolutions of the present modalities, so that absent ones cost nothing.
 
     Args:
         num_modalities: M.
@@ -52,7 +52,7 @@ class MaskedConcatenation(nn.Module):
 
 
 class ConcatenatedSkips(nn.ModuleList):
-    """A :class:`MaskedConcatenation` at every resolution, for the skips of a decoder that all modalities share.
+    """A :class:`MaskedConcatenation` at every resolution, for the skips of a shared decoder.
 
     Args:
         num_modalities: M.
@@ -95,7 +95,7 @@ class IntraModalTransformer(nn.Module):
 
 
 class MMFormerFusion(nn.Module):
-    """Fuse the deepest maps by a transformer within each modality, and one over the tokens of all that are present.
+    """Fuse the deepest maps by a transformer within each modality, and one over the tokens of all present modalities.
 
     Args:
         num_modalities: M.

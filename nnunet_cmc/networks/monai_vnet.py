@@ -1,6 +1,6 @@
-"""V-Net (Milletari et al., 3DV 2016), of MONAI's modules, as an encoder of one modality; its decoder is in decoder.py.
+"""V-Net (Milletari et al., 3DV 2016) from MONAI's modules as an encoder of one modality; its decoder: decoder.py.
 
-Modules have the names that they have in ``monai.networks.nets.VNet``, so that its weights fit.
+Modules are named as in ``monai.networks.nets.VNet``, so that its weights fit.
 """
 
 import sys
@@ -17,12 +17,12 @@ REMEDY = 'pip install "nnunet_cmc[vnet]"'
 class VNetEncoder(nn.Module):
     """The encoder: ``x (B, 1, D, H, W)`` -> five maps, shallow to deep, at strides 1, 2, 4, 8, 16.
 
-    Batch norm of a training is over the scans of a modality at hand, of a prediction over those of the training. Where
-    activations are computed twice, its running mean follows each batch twice.
+    Batch norm uses the batch's scans of a modality in training, and running statistics in prediction. With
+    checkpointing, these are updated twice per batch.
 
     Args:
-        width: channels of the first map, which double at each further one; V-Net has 16.
-        dropout: probability of leaving out a channel of the two deepest maps, and of the decoder's skips, in training.
+        width: channels of the first map, doubled at each further one; V-Net has 16.
+        dropout: probability of dropping a channel of the two deepest maps, and of the decoder's skips, in training.
 
     Raises:
         ValueError: MONAI is not installed.
@@ -54,7 +54,7 @@ class VNetEncoder(nn.Module):
 
 
 def monai_blocks() -> ModuleType:
-    """Import MONAI's module of V-Net, and not torchvision with it. ValueError if MONAI is not installed."""
+    """Import MONAI's V-Net without torchvision. ValueError if MONAI is not installed."""
     try:
         with _not_imported("torchvision"):  # MONAI would, for networks of its own
             from monai.networks.nets import vnet
@@ -65,7 +65,7 @@ def monai_blocks() -> ModuleType:
 
 @contextmanager
 def _not_imported(name: str) -> Iterator[None]:
-    """Take a module for one that is not installed, unless it was imported before."""
+    """Make a module appear as not installed, unless it was imported before."""
     if name in sys.modules:
         yield
         return

@@ -1,4 +1,4 @@
-"""A second network of the training, which predicts what the first one predicts."""
+"""A second network for cross pseudo supervision, used in training only."""
 
 from typing import cast
 
@@ -10,7 +10,7 @@ NAME = "peer"  # in CMCNet.auxiliary
 
 
 class Peer(nn.Module):
-    """The second network, as an auxiliary module of the first: its weights train and are saved, and it never predicts.
+    """The second network, an auxiliary module of the first; its weights are trained and saved, but not used to predict.
 
     Args:
         network: the second one.
@@ -23,7 +23,7 @@ class Peer(nn.Module):
     def forward(self, x: Tensor, fusion: Tensor, encoded: Encoded, logits: Tensor, present: Tensor) -> tuple:
         """Predict the rows of the first network: logits ``(B, M, K, D, H, W)``, finest resolution first.
 
-        Outside of training mode, as in validation, there is nobody to teach, and nothing is computed.
+        Outside of training mode, as in validation, nothing is computed.
         """
         if not self.training:
             return ()

@@ -1,4 +1,4 @@
-"""Weights from a file into a CMCNet: SAM-Med3D's, the Universal Model's, or those of another CMCNet."""
+"""Loading pretrained weights into a CMCNet: SAM-Med3D's, the Universal Model's, or those of another CMCNet."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,16 +27,16 @@ Counts = dict[str, dict[str, int]]
 def load_pretrained(
     net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, modalities: Sequence[str], only: str | None = None
 ) -> tuple[str, Counts]:
-    """Load the tensors of a checkpoint that ``net`` has, too, and mark ``net`` as pretrained; all others stay.
+    """Load the tensors of a checkpoint that ``net`` also has, and mark ``net`` as pretrained; all others stay.
 
     Args:
         checkpoint: as ``load_checkpoint`` returns it; its kind is recognised by its content.
         path: its file, for error messages.
         modalities: names of the channels of ``net``.
-        only: the one modality that is loaded: its own parts, and what the modalities share.
+        only: load only this modality's own parts and the shared ones; all modalities, if None.
 
     Returns:
-        The kind of the checkpoint, and for each part of the network how many tensors have which of :data:`OUTCOMES`.
+        The kind of the checkpoint, and for each part of the network the number of tensors per :data:`OUTCOMES`.
 
     Raises:
         ValueError: the checkpoint is none of these, is incomplete, or does not fit; ``only`` is not a modality.
@@ -53,7 +53,9 @@ def load_pretrained(
             f"{path} is none of the checkpoints that can be used: SAM-Med3D's (sam_med3d_turbo.pth), the Universal "
             "Model's with the U-Net (clip_driven_universal_unet.pth), or one that CMCTrainer saved."
         )
-    if NAME in net.auxiliary:  # which differs by what the file lacks, the layers that depend on the classes among it
+    if (
+        NAME in net.auxiliary
+    ):  # it keeps random values for what the file lacks, such as layers that depend on the classes
         tensors |= {f"auxiliary.{NAME}.network.{key}": tensor for key, tensor in tensors.items()}
     before = {key: parameter.shape for key, parameter in net.named_parameters()}
     net.load_state_dict(tensors, strict=False)
@@ -73,7 +75,7 @@ def _targets(modalities: Sequence[str], only: str | None) -> list[int]:
 
 
 def _own(net: CMCNet) -> re.Pattern:
-    """Match keys of a state dict that are a modality's own, with its channel as the second group."""
+    """Match keys of a state dict that belong to one modality, with its channel as the second group."""
     prefixes = [
         r"(?:mia|skip_fusion)\.(?:\w+\.)??(?:projections|attentions|intra)",
         r"encoders\.0\..+\.copies" if net.shared else "encoders",
@@ -94,13 +96,13 @@ def _part(net: CMCNet, key: str, modalities: Sequence[str]) -> str:
 
 
 def _planned_encoder(net: CMCNet) -> Encoder:
-    """Build the encoder of the plans, of one modality, without values."""
+    """Build the plans' encoder of one modality, without values."""
     with torch.device("meta"):
         return net.build_encoder()
 
 
 def _for_encoders(net: CMCNet, targets: Iterable[int], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of ``net`` that give these modalities the encoder with this state."""
+    """Return entries of ``net``'s state dict that give the encoders of these modalities this state."""
     if net.shared:
         spread = cast(SharedEncoder, net.encoders[0]).spread(dict.fromkeys(targets, state))
         return {f"encoders.0.{key}": tensor for key, tensor in spread.items()}
@@ -176,7 +178,7 @@ def _is_cmcnet(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
-    """Return the modality of each channel in the training; empty where the checkpoint does not state it."""
+    """Return the modality of each channel in the training; empty if the checkpoint does not state it."""
 
     def entry(*keys: str) -> Any:
         content: Any = checkpoint
@@ -191,14 +193,14 @@ def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, targets: dict[int, str]) -> dict[str, Tensor]:
-    """Return the parts of modalities of the same name, whatever their channels in the checkpoint."""
+    """Return the tensors of modalities of the same name, whatever their channels in the checkpoint."""
     names = _channel_names(checkpoint)
     sources = {name.casefold(): channel for channel, name in names.items()}
     origin = {m: sources[name.casefold()] for m, name in targets.items() if name.casefold() in sources}
     if not origin:
         raise ValueError(
-            f"{path} has the modalities {', '.join(names.values()) or '(none)'}, of which none is "
-            f"{', '.join(targets.values())}."
+            f"{path} has the modalities {', '.join(names.values()) or '(none)'}, but not "
+            f"{', '.join(targets.values())}: use another file, or name the modalities of the dataset as there."
         )
     weights = checkpoint["network_weights"]
     has, wants = map(_arrangement, (weights, net.state_dict()))
@@ -223,7 +225,7 @@ def _cmcnet(net: CMCNet, checkpoint: Mapping[str, Any], path: str | Path, target
 
 
 def _arrangement(weights: Mapping[str, Any]) -> str:
-    """Say which parts each modality has for itself, of a network with these weights."""
+    """Describe which parts of a network with these weights are separate for each modality."""
     encoders, decoders = (
         any(str(key).startswith(f"{part}.1.") for key in weights) for part in ("encoders", "decoders")
     )
@@ -238,7 +240,7 @@ def _arrangement(weights: Mapping[str, Any]) -> str:
 def _of_channels(
     state: Mapping[str, Tensor], of_modality: re.Pattern, channels: Mapping[str, int]
 ) -> dict[str, Tensor]:
-    """Return what is of these channels, renumbered, and what is shared, but for layers that depend on the classes."""
+    """Return tensors of these channels, renumbered, and shared ones, without layers that depend on the classes."""
     chosen: dict[str, Tensor] = {}
     for key, tensor in state.items():
         own = of_modality.fullmatch(str(key))

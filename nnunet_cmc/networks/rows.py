@@ -1,6 +1,6 @@
-"""Gathering samples of a batch, and scattering them back, by rows known on the host: no synchronisation with a GPU.
+"""Gather samples of a batch, and scatter them back, by rows known on the host, without synchronisation with a GPU.
 
-Batches are taken apart by ``unbind``, whose backward pass is one operator; that of ``x[row]`` fills a batch of zeros.
+Batches are split by ``unbind``, whose backward pass is one operator; that of ``x[row]`` fills a batch of zeros.
 """
 
 import torch
@@ -10,13 +10,13 @@ Mask = list[list[bool]]  # (B, M)
 
 
 def rows_of(mask: Mask) -> dict[int, list[int]]:
-    """Return for each modality the samples that have it, in ascending order; modalities of no sample are left out."""
+    """Return the samples of each modality in ascending order, without modalities that no sample has."""
     columns = {m: [b for b, there in enumerate(column) if there] for m, column in enumerate(zip(*mask, strict=True))}
     return {m: rows for m, rows in columns.items() if rows}
 
 
 def take(x: Tensor, rows: list[int]) -> Tensor:
-    """Return ``x[rows]``; ``x`` itself where these are all of its rows in their order."""
+    """Return ``x[rows]``, or ``x`` itself if these are all of its rows in order."""
     if rows == list(range(len(x))):
         return x
     samples = x.unbind()
@@ -33,7 +33,7 @@ def put(part: Tensor, rows: list[int], length: int) -> Tensor:
 
 
 def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
-    """Put tensors of one shape where they belong, by sample and modality, in a zero tensor ``(B, M, ...)``.
+    """Put tensors of one shape, by sample and modality, into a zero tensor ``(B, M, ...)``.
 
     Args:
         like: ``(B, M, ...)``.
@@ -49,7 +49,7 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def any_number_of_rows(*batches: Tensor) -> None:
-    """Let a graph that is compiled for these tensors hold for any length of their first axis, but for 1."""
+    """Let a graph compiled for these tensors be valid for any length of their first axis above 1."""
     from torch._dynamo import maybe_mark_dynamic  # takes a second to import
 
     for batch in batches:

@@ -1,6 +1,6 @@
-"""One encoder for all modalities, of which each modality has its own first stage, norms and adapters.
+"""One encoder for all modalities, with a first stage, norms and adapters for each modality.
 
-All other weights are shared: with few labelled scans every scan of any modality trains them, and they cost once.
+All other weights are shared: scans of every modality train them, which helps with few labels, and are stored once.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from nnunet_cmc.networks.encoders import Encoder
 from nnunet_cmc.networks.rows import any_number_of_rows, is_compiled
 from nnunet_cmc.networks.sam_med3d import ChannelNorm
 
-Rows = dict[int, int]  # modality -> number of its rows in the batch at hand, which lie one modality after the other
+Rows = dict[int, int]  # modality -> number of its rows in the current batch, which is ordered by modality
 
 
 class OwnModule(nn.Module):
-    """A module of each modality, applied to the rows of that modality; at first all are alike."""
+    """A module for each modality, applied to its rows; all copies start equal."""
 
     def __init__(self, module: nn.Module, num_modalities: int, rows: Rows):
         super().__init__()
@@ -36,10 +36,10 @@ class OwnModule(nn.Module):
 
 
 class OwnByRow(OwnModule):
-    """A module of each modality as one computation for all rows, each with the parameters of its modality.
+    """A module for each modality, computed for all rows at once, each row with the parameters of its modality.
 
-    ``chosen`` are these parameters, each ``(B, ...)``, which :class:`SharedEncoder` sets for the batch at hand. So what
-    is computed depends neither on the modalities that are there nor, but for its size, on the number of their rows.
+    ``chosen`` are these parameters, each ``(B, ...)``, set by :class:`SharedEncoder` for the current batch. So the
+    operators are the same for any modalities and any number of rows.
     """
 
     def __init__(self, module: nn.Module, num_modalities: int, rows: Rows):
@@ -48,7 +48,7 @@ class OwnByRow(OwnModule):
 
 
 class OwnInstanceNorm(OwnByRow):
-    """``nn.InstanceNorm3d`` of each modality, which differ in scale and shift."""
+    """``nn.InstanceNorm3d`` with a scale and shift for each modality."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x (B, C, D, H, W)``."""
@@ -95,7 +95,7 @@ BY_ROW: dict[type[nn.Module], type[OwnByRow]] = {
 
 
 class SharedEncoder(nn.Module):
-    """An encoder of one modality, shared by M of them but for its first stage, norms and adapters.
+    """An encoder of one modality, shared by M modalities except for its first stage, norms and adapters.
 
     Args:
         encoder: of one modality; its attribute ``own`` names the parts of the first stage.
@@ -136,14 +136,14 @@ class SharedEncoder(nn.Module):
     def _by_row(self) -> list[OwnByRow]:
         """Return the modules that are computed by row.
 
-        Layer norms are only where a compiler fuses norm and scale, which otherwise are one operator for each modality.
+        Layer norms are so only if compiled, which fuses norm and scale; otherwise each modality's is one operator.
         """
         compiled = is_compiled(self.encoder)
         modules = (module for module in self.encoder.modules() if isinstance(module, OwnByRow))
         return [module for module in modules if compiled or not isinstance(module, OwnLayerNorm)]
 
     def _choose(self, modules: list[OwnByRow]) -> None:
-        """Give each row the parameters of its modality, all of them in a few operators."""
+        """Set the parameters of each row's modality, with few operators."""
         if not modules:
             return
         of_modalities = [
@@ -156,14 +156,14 @@ class SharedEncoder(nn.Module):
             module.chosen[name] = of_rows.unflatten(1, parameter.shape)
 
     def compile(self, *args, **kwargs) -> None:
-        """Compile what the rows of all modalities go through together, as torch does."""
+        """Compile the part after the first stage, as torch does."""
         self.encoder.compile(*args, **kwargs)
 
     def spread(self, states: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return entries of this module's state dict that make it compute what encoders of one modality compute.
+        """Return entries of this module's state dict with the weights of encoders of one modality.
 
         Args:
-            states: modality -> state dict of its encoder; what is shared is taken from the first.
+            states: modality -> state dict of its encoder; shared weights are taken from the first.
         """
         modules = self.encoder.named_modules(remove_duplicate=False)
         own = [f"{name}." for name, module in modules if isinstance(module, OwnModule)]

@@ -18,9 +18,9 @@ class Projections(nn.ModuleList):
 
 
 class SkipFusion(nn.Module):
-    """Add to each skip of a modality those of the others that it is fused with, each through a 1^3 convolution.
+    """Add to each skip of a modality those of the modalities fused with it, each through a 1^3 convolution.
 
-    MIA fuses the deepest feature, whose voxels are many millimetres wide; a detail that only the other modality shows
+    MIA fuses the deepest feature, whose voxels are many millimetres wide; a detail that only another modality shows
     is lost there. The convolutions are initialised to zero: before training on registered scans, and where scans are
     never fused, a decoder uses its own skips only.
 
@@ -38,7 +38,7 @@ class SkipFusion(nn.Module):
 
         Args:
             own: its skips, shallow to deep.
-            others: of each other modality, the same skips ``(n, C, d, h, w)`` of the samples that are fused with it.
+            others: the same skips ``(n, C, d, h, w)`` of each other modality, of the samples fused with it.
             rows: which samples of ``own`` these n are.
         """
         for m, skips in others.items():

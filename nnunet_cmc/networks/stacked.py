@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def stacked(modules: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Compute ``[module(x) for module, x in zip(modules, inputs)]``, equal but for rounding.
+    """Compute ``[module(x) for module, x in zip(modules, inputs)]``, equal except for rounding.
 
     The weights stay the modules' own, and gradients reach them there. Hooks within the modules are not called.
 

@@ -1,4 +1,4 @@
-"""nnU-Net's own U-Net of the plans, as an encoder of one modality and a decoder."""
+"""nnU-Net's U-Net of the plans, as an encoder of one modality and a decoder."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -26,10 +26,10 @@ class UNetEncoder(nn.Module):
         features_per_stage, kernel_sizes, strides: as nnU-Net plans them; by default kernels of 3 and halving.
         blocks_per_stage: convolutions, or residual blocks, of each stage.
         blocks_per_stage_decoder: of the decoder that belongs to it.
-        architecture: key of :data:`ARCHITECTURES`, of whose encoder this has the modules.
+        architecture: key of :data:`ARCHITECTURES`, which gives the encoder's modules.
 
     Raises:
-        ValueError: an architecture that is none of these.
+        ValueError: the architecture is unknown.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class UNetEncoder(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """The decoder, whose coarser resolutions predict, too, while it trains under deep supervision."""
+    """The decoder, which with deep supervision also predicts at coarser resolutions in training mode."""
 
     def __init__(self, encoder: UNetEncoder, widths: None, num_classes: int):
         super().__init__()
@@ -95,7 +95,7 @@ class UNetDecoder(nn.Module):
         self.supervised_deep = True
 
     def add_head(self, head: nn.Module) -> None:
-        """Let ``head`` map what is predicted at the finest resolution, ``(B, K, D, H, W)``, to the logits."""
+        """Let ``head`` map the outputs at the finest resolution, ``(B, K, D, H, W)``, to the logits."""
         self.unet.seg_layers[-1] = nn.Sequential(self.unet.seg_layers[-1], head)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """The U-Net of the CLIP-Driven Universal Model (Liu et al., ICCV 2023): its encoder, its decoder, and its file.
 
-The released network normalises with the statistics of the batch at hand, in evaluation too. For a batch of one that is
-instance norm, which is used here: the same numbers, and no sample changes its neighbour in a larger batch. Parameters
-have the names that they have in the file (hence ``bn1``).
+The released network normalises with batch statistics, even in evaluation. For a batch of one that is instance norm,
+which is used here: the same numbers, and samples of a larger batch do not affect each other. Parameters are named as in
+the file (hence ``bn1``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ WHAT = "U-Net of the Universal Model"
 REMEDY = "use clip_driven_universal_unet.pth as released"
 PREFIX = "module.backbone."
 FIRST = "down_tr64.ops.0.conv1.weight"
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # kept by the file, never used by its network
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # stored in the file, but never used by its network
 
 
 class UNetState(NamedTuple):

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Grid = tuple[int, int, int]
-FAR = -1e30  # added to a logit that is not to count: finite, so that its gradient is 0 and not NaN
+FAR = -1e30  # added to a masked logit: finite, so that its gradient is 0 and not NaN
 
 
 class Geometry(NamedTuple):
-    """Which entries of the position tables a window of ``side``^3 with ``grid`` real tokens meets.
+    """Indices into the position tables for a window of ``side``^3 with ``grid`` real tokens.
 
     Attributes:
         columns: ``(D, H, side, 3 * side)`` int64: where the entries for a query at place p of row (d, h) and the last
@@ -161,7 +161,7 @@ class WindowAttention(nn.Module):
             self.register_load_state_dict_pre_hook(_fit_tables)
 
     def forward(self, x: Tensor, geometries: Geometries | None = None) -> Tensor:
-        """Attend; blocks that share ``geometries`` make each of them once."""
+        """Attend; blocks that share ``geometries`` compute each of them once."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         side = self.window or max(x.shape[1:4])
         qkv = self.qkv(x).to(dtype).unflatten(-1, (3, self.num_heads, -1))

@@ -14,7 +14,7 @@ def require_set(*variables: Any) -> None:
             raise ValueError(f"{name} is {folder}, which nnU-Net does not expand: export {name}={whole}.")
         if cannot_be_expanded(folder):
             raise ValueError(
-                f"{name} is {folder}, which names a home folder or a variable that there is not: export {name} with "
+                f"{name} is {folder}, which names a home folder or a variable that does not exist: export {name} with "
                 "the path of the folder."
             )
 
@@ -25,5 +25,5 @@ def expanded(folder: str) -> str:
 
 
 def cannot_be_expanded(folder: str) -> bool:
-    """Tell whether ``folder`` names the home of a user, or a variable, that there is not, and is no folder so named."""
+    """Tell whether ``folder`` names a home folder or a variable that does not exist, and is not itself a folder."""
     return (folder.startswith("~") or "$" in folder) and expanded(folder) == folder and not os.path.isdir(folder)

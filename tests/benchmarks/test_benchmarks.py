@@ -98,7 +98,7 @@ def test_what_operators_read_and_write(fake):
 
 
 def test_operations_are_those_of_pytorch_s_counter():
-    """And the floor is each operator's, not that of all together."""
+    """And the lower bound is each operator's, not that of all together."""
     measure = importlib.import_module("measure")
     torch.manual_seed(0)
     network, x = CMCNet(2, 3, **NETWORK), torch.randn(2, 2, 16, 16, 16)

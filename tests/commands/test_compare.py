@@ -191,7 +191,7 @@ def test_a_system_that_refuses_becomes_a_row_that_says_why(nnunet, tmp_path, cap
     nnunet.failures[SUP] = CommandError("a long traceback", "no labelled case has several modalities: use another.")
     assert compare(tmp_path, SUP, CMC, TEACHER) == 0
     printed = capsys.readouterr().out
-    why = "SupTrainer has no numbers: (fold 0) no labelled case has several modalities: use another."
+    why = "SupTrainer has no result: (fold 0) no labelled case has several modalities: use another."
     rows = [line for line in printed.splitlines() if line.startswith("| SupTrainer")]
     assert len(rows) == 2, "of Dice and ASSD"
     assert set(rows[0].replace(" ", "").split("|")[2:-1]) == {"-"}
@@ -206,7 +206,7 @@ def test_a_crash_does_not_stop_the_others_but_is_an_error(nnunet, tmp_path, caps
     assert compare(tmp_path, SUP, CMC, TEACHER) == 1
     shown = capsys.readouterr()
     assert "1 runs failed, such as CMCTrainer, fold 0: see" in shown.err
-    assert "CMCTrainer has no numbers: (fold 0) a command failed, see" in shown.out
+    assert "CMCTrainer has no result: (fold 0) a command failed, see" in shown.out
     assert [command[4:6] for command in nnunet.commands if "predict" in command[0]]
     nnunet.failures, nnunet.commands = {}, []
     assert compare(tmp_path, SUP, CMC, TEACHER) == 0
@@ -214,7 +214,7 @@ def test_a_crash_does_not_stop_the_others_but_is_an_error(nnunet, tmp_path, caps
 
     nnunet.failures = {trainer: CommandError("", "the scans are flat.") for trainer in ("CMCTrainer_noCSC",)}
     assert compare(tmp_path, "CMCTrainer_noCSC") == 1
-    message = "No system has numbers to compare, such as CMCTrainer_noCSC, (fold 0) the scans are flat: correct that"
+    message = "No system has a result, such as CMCTrainer_noCSC, (fold 0) the scans are flat: correct that"
     assert message in capsys.readouterr().err
 
 
@@ -235,7 +235,7 @@ def test_what_is_begun_goes_on_and_what_is_trained_anew_is_predicted_anew(nnunet
     ("trainers", "more", "sentence"),
     [
         (["CMCTrainer_fast"], (), "There is no trainer CMCTrainer_fast: take one of CMCTrainer, "),
-        ([SUP, CMC, SUP], (), "The row SupTrainer with the plans CMCNNUNetPlans stands twice"),
+        ([SUP, CMC, SUP], (), "The row SupTrainer with the plans CMCNNUNetPlans is there twice"),
         ([SUP], ("-p", "CMCTinyPlans"), "CMCTinyPlans.json, for the trainer SupTrainer: plan and preprocess"),
         (["nnUNetTrainer"], (), "nnUNetTrainer cannot train the plans CMCNNUNetPlans of a CMC planner: name nnU-Net's"),
         ([f"{SUP}:nnUNetPlans"], (), "SupTrainer cannot train the plans"),

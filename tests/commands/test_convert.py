@@ -118,7 +118,7 @@ def test_classes_from_json(run, volumes, tmp_path, wrap):
         (["--classes", "liver"], r"--classes takes CLASS=VALUE, such as liver=1"),
         (["--classes", "liver=one"], r"--classes takes CLASS=VALUE"),
         (["--classes", "=1"], r"--classes takes CLASS=VALUE"),
-        (["--classes", "a=1", "a=2"], r"--classes names a twice"),
+        (["--classes", "a=1", "a=2"], r"--classes names a twice: name it once"),
         (["--classes", "broken.json"], r"broken.json is not JSON"),
         (["--classes", "list.json"], r"list.json must map the name of each class to its value"),
     ],

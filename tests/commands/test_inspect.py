@@ -174,5 +174,5 @@ def test_files_that_break_off(make_dataset, run):
 
 def test_a_case_of_nothing_but_zeros(make_dataset, run):
     make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: 0 * scan()}, label(1))})
-    with pytest.raises(ValueError, match=r"Case b shows no modality: all voxels of .*b_0001.nii.gz are zero"):
+    with pytest.raises(ValueError, match=r"Case b is empty: all voxels of .*b_0001.nii.gz are zero; replace"):
         run()

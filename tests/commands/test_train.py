@@ -10,7 +10,7 @@ from nnunet_cmc.commands.main import main
 @pytest.mark.parametrize(
     ("environment", "arguments", "sentence"),
     [
-        ({}, [], "nnunet_cmc train is for torchrun, which was not used: start nnUNetv2_train instead."),
+        ({}, [], "nnunet_cmc train must be started by torchrun: for one process, use nnUNetv2_train."),
         ({"LOCAL_RANK": "0"}, ["-num_gpus", "2"], "-num_gpus belongs to nnUNetv2_train: omit it"),
     ],
 )

@@ -256,7 +256,7 @@ def test_grids_that_differ_by_rounding_become_one(tmp_path, nnunet_folders, labe
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset_id": 0}, "from 1 to 999, but is 0"),
+        ({"dataset_id": 0}, "from 1 to 999, but is 0: give another with -d"),
         ({"dataset_id": 1000}, "from 1 to 999"),
         ({"name": "my data"}, "letters, digits.*'my data'"),
         ({"labels": {"liver": 1, "spleen": 3}}, "numbered 1, 2, 3"),

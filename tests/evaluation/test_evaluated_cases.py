@@ -84,7 +84,7 @@ def test_what_cannot_be_evaluated(raw, tmp_path, write_volume):
         validation_cases(raw, "0")
     write_volume(raw / "imagesTs" / "x_0000.nii.gz", 0 * VOLUME)
     write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
-    with pytest.raises(ValueError, match="Case x shows no modality: all of its scans are zero"):
+    with pytest.raises(ValueError, match="Case x is empty: all voxels of its scans are zero; replace"):
         lay_out(labeled_test_cases(raw, description(raw)), description(raw), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -102,13 +102,13 @@ const choose = values => {
   form.dispatchEvent(new Event("input"));
   return names();
 };
-const falling = () => { form.falling.checked = true; return choose({}); };
+const descending = () => { form.descending.checked = true; return choose({}); };
 return {
   first: names(), options: options("key"), modalities: options("facet"), named: choose({ key: "" }),
   ct: choose({ facet: "CT" }), count: form.querySelector("output").value,
   facet: choose({ facet: "", key: "modalities" }), ranges: [...form.querySelectorAll(".range")].map(one => one.hidden),
   liver: choose({ key: "1" }), below: choose({ most: "90" }), between: choose({ least: "80" }),
-  spleen: choose({ least: "", most: "", key: "2" }), falling: falling(),
+  spleen: choose({ least: "", most: "", key: "2" }), descending: descending(),
 };
 """
 
@@ -124,7 +124,7 @@ def test_cases_are_sorted_and_filtered(page, browser):
     assert facts == {
         "first": "bac", "named": "abc", "ct": "a", "count": "1 of 3 cases", "facet": "acb", "ranges": [True, True],
         "liver": "bac", "below": "ba",
-        "between": "a", "spleen": "bac", "falling": "acb",
+        "between": "a", "spleen": "bac", "descending": "acb",
     }  # fmt: skip
 
 

@@ -191,7 +191,7 @@ VOLUME = np.ones((4, 5, 6), np.float32)
         ({"CT": VOLUME.astype(complex)}, (1, 1, 1), "The volume of CT .complex128. must hold finite numbers"),
         ({"CT": VOLUME}, (1, 1), r"three positive numbers .* but is \[1, 1\]"),
         ({"CT": VOLUME}, (1, 0, 1), r"three positive numbers .* but is \[1, 0, 1\]"),
-        ({"CT": VOLUME * 0}, (1, 1, 1), "shows no modality"),
+        ({"CT": VOLUME * 0}, (1, 1, 1), "is empty: all its voxels are zero"),
         ({"CT": VOLUME}, (0.01, 0.01, 0.01), "less than a voxel of the planned spacing 1 x 1 x 1 mm"),
     ],
 )

@@ -176,7 +176,7 @@ def test_a_cmcnet_with_one_common_modality_fills_that(separate):
     assert counts["encoder of MR"]["used"] == 0
     assert separate or counts["encoder"]["at their start"] == 0
     assert not net.mia.bias.any()
-    with pytest.raises(ValueError, match=r"net.pth has the modalities T1, CT, of which none is MR"):
+    with pytest.raises(ValueError, match=r"net.pth has the modalities T1, CT, but not MR: use another file"):
         load(net, "net.pth", only="MR", checkpoint=checkpoint)
 
 

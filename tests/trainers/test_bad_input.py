@@ -146,7 +146,7 @@ PREPROCESSED = {
     "properties of a stock preprocessor": (
         ".pkl",
         lambda file: file.write_bytes(pickle.dumps({"class_locations": {}})),
-        "it lacks what CMCPreprocessor writes",
+        "it was not preprocessed by CMCPreprocessor",
     ),
     "truncated image": (".b2nd", cut, ".*"),
     "text for an image": (".b2nd", lambda file: file.write_text("404"), ".*"),

@@ -283,7 +283,7 @@ def test_unlabelled_scans_of_validation_and_test_subjects(registered):
     assert {"of_train", "of_nobody"} <= cases
     assert not {"of_test", "of_val"} & cases
     assert "Transductive" not in log.read_text()
-    assert "Not trained on, as the fold says: of_test, of_val of imagesUn." in log.read_text()
+    assert "Excluded by the fold (left_out): of_test, of_val of imagesUn." in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_scans_are_mirrored_unless_a_class_has_a_side(registered, monkeypatch, n
     trainer.get_dataloaders()
     assert looked_at == {case for cases in trainer.do_split() for case in cases}, "as in all folds"
     assert trainer.inference_allowed_mirroring_axes == axes
-    assert ("cube lie on one side of the body" in log_of(trainer)) == bool(sided)
+    assert ("cube lie on one side of the body only" in log_of(trainer)) == bool(sided)
 
 
 @pytest.mark.parametrize(("forward", "axes"), [([2, 0, 1], (0,)), ([1, 0, 2], (2,))])

@@ -68,7 +68,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(registered, name, done):
         (lambda: replace(APART, network=(*APART.network, OwnDecoderNorms())), "decoders of their own already"),
         (
             lambda: replace(SHARED, terms=(SUPERVISED, Term(Relearning)), views=(FusePairs(),)),
-            "scans of two patients cannot teach each other",
+            "voxels of two patients do not correspond",
         ),
         *(
             (

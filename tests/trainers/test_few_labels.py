@@ -1,4 +1,4 @@
-"""What keeps few labelled scans from being learned by heart. (test_cmc_trainer.py has the mirroring.)"""
+"""What keeps a network from overfitting few labelled scans. (test_cmc_trainer.py has the mirroring.)"""
 
 import numpy as np
 import pytest

@@ -156,7 +156,10 @@ def test_a_round_of_pseudo_labels_shows_its_progress_and_not_the_cases_of_the_fo
     number = len(trainer.unlabeled_dataset.identifiers)
     assert log.count("CT: 2 labelled") == log.count("No mirroring:") == 3, "at the start and in two rounds"
     assert screen.out.count("CT: 2 labelled") == screen.out.count("No mirroring:") == 1
-    for told, times in ((f"Labelling {number} unlabelled scans", 2), ("Weights of the scans", 1)):  # first all weigh 1
+    for told, times in (
+        (f"Predicting pseudo-labels of {number} unlabelled scans", 2),
+        ("Weights of the scans", 1),
+    ):  # first all weigh 1
         assert screen.out.count(told) == log.count(told) == times
     assert screen.err.count(f"Labelling:   0%|          | 0/{number}") == 2
 

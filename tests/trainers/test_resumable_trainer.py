@@ -141,7 +141,7 @@ def test_sigterm_after_the_last_step(unpaired):
     with pytest.raises(SystemExit) as exit_:
         first.run_training()
     assert exit_.value.code == TERMINATED
-    assert "SIGTERM: the training is done" in Path(first.log_file).read_text()
+    assert "SIGTERM: training finished, validation did not" in Path(first.log_file).read_text()
     assert Path(first.output_folder, "checkpoint_final.pth").is_file()
 
 
@@ -208,7 +208,7 @@ def test_outside_of_the_main_thread(registered):
         thread.submit(trainer.run_training).result()
     assert trainer.current_epoch == 1
     assert signal.getsignal(signal.SIGTERM) == handler
-    assert "outside of the main thread: after SIGTERM nothing is saved" in Path(trainer.log_file).read_text()
+    assert "Not in the main thread: no checkpoint is saved on SIGTERM" in Path(trainer.log_file).read_text()
 
 
 def test_workers_that_die_are_an_error(unpaired, monkeypatch):

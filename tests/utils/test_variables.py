@@ -29,9 +29,11 @@ def test_a_folder_that_no_shell_has_expanded(variable, monkeypatch):
 def test_a_home_or_a_variable_that_there_is_not(value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("nnUNet_raw", value)
-    with pytest.raises(ValueError, match="names a home folder or a variable that there is not: export nnUNet_raw with"):
+    with pytest.raises(
+        ValueError, match="names a home folder or a variable that does not exist: export nnUNet_raw with"
+    ):
         require_set(nnUNet_raw)
-    assert "that there is not: export nnUNet_raw with" in next(folders()).finding
+    assert "that does not exist: export nnUNet_raw with" in next(folders()).finding
     Path(value).mkdir(parents=True)  # then it is the name of a folder
     require_set(nnUNet_raw)
 

@@ -1,14 +1,13 @@
-"""Trainers that run as long as two environment variables say, so that methods can be compared at an equal budget.
+"""Trainers whose length is set by two environment variables, to compare methods at an equal budget.
 
-``nnUNetTrainer_cmcbudget`` is nnU-Net's own trainer, and every trainer of ours has such a form under its name with
-``_cmcbudget`` at the end, made when it is asked for.
+``nnUNetTrainer_cmcbudget`` is nnU-Net's own trainer with a budget; any trainer of ours takes the suffix ``_cmcbudget``.
 
 ``NNUNET_CMC_EPOCHS``      number of epochs
 ``NNUNET_CMC_ITERATIONS``  number of training iterations (optimizer steps) in each epoch
 
-One thing beside the budget is not nnU-Net's: where ``OMP_NUM_THREADS`` is set and the device is a CPU, they compute
-with that many threads. ``nnUNetv2_train`` overrides the variable and takes all cores, so that runs could not share a
-machine. It changes the speed, and the order in which numbers are added (the last bits of a result); nothing else.
+Besides, on a CPU they use as many threads as ``OMP_NUM_THREADS`` says, if it is set. ``nnUNetv2_train`` overrides the
+variable and takes all cores, so that runs could not share a machine. The number of threads changes the speed and the
+order of summation (the last bits of a result), nothing else.
 """
 
 import os
@@ -24,10 +23,9 @@ class Budget:
     """Mixin for a trainer: the number of epochs and of iterations per epoch come from the environment.
 
     One validation iteration is run per five training iterations, which is nnU-Net's own proportion (50 to 250), at most
-    the trainer's own number and at least one. No gradient comes from them, but they choose ``checkpoint_best`` and, in
-    our trainers, calibrate how much each modality is believed: Dice on validation cases is slightly optimistic where
-    modalities are combined. Test cases are never used.
-    The number of threads on a CPU is that of ``OMP_NUM_THREADS``, if it is set.
+    the trainer's own number and at least one. They contribute no gradient, but choose ``checkpoint_best`` and, in our
+    trainers, set the weight of each modality: Dice on validation cases is slightly optimistic where modalities are
+    combined. Test cases are never used.
 
     Raises ValueError if one of the variables is unset or no positive integer.
     """
@@ -62,7 +60,7 @@ def _positive_integer(variable: str) -> int:
 
 
 class nnUNetTrainer_cmcbudget(Budget, nnUNetTrainer):
-    """The stock nnU-Net trainer in everything but its numbers of epochs and iterations.
+    """The stock nnU-Net trainer except for its numbers of epochs and iterations.
 
-    And, on a CPU, in how many threads compute, if ``OMP_NUM_THREADS`` says (see above); unset it for nnU-Net's own.
+    On a CPU also except for its number of threads, if ``OMP_NUM_THREADS`` is set (see above).
     """

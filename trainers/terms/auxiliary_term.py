@@ -1,4 +1,4 @@
-"""L_sep of mmFormer: what each modality's own maps predict alone, against the label."""
+"""L_sep of mmFormer: the prediction from each modality's own maps, against the label."""
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from nnunet_cmc.trainers.terms.supervised_term import per_modality, rows_of_all_
 class AuxiliarySupervised(LossTerm):
     """Dice + CE of the auxiliary decoder's prediction from each modality, summed over modalities as in the paper.
 
-    Every modality of a labelled row counts, whether or not it is shown to the fusion.
+    Every modality of a labelled row counts, whether or not it is fused.
     """
 
     name, uses_unlabeled = "auxiliary", False

@@ -1,4 +1,4 @@
-"""Class-balanced pseudo-labels of UMML: the most confident voxels of each class teach."""
+"""Class-balanced pseudo-labels of UMML: the most confident voxels of each class."""
 
 import torch
 from torch import Tensor
@@ -10,18 +10,18 @@ from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 from nnunet_cmc.trainers.terms.supervised_term import over_resolutions, rows_of_all_ranks
 
-FIRST, LAST = 0.2, 0.5  # share of each class's voxels that teach, when the training begins and ends
+FIRST, LAST = 0.2, 0.5  # share of each class's voxels with a pseudo-label, at the start and end of the training
 DIGIT = 10  # bits
 
 
 class ClassBalanced(LossTerm):
-    """Dice + CE of each modality of the unlabelled scans against the most confident of what it predicts itself.
+    """Dice + CE of each modality of the unlabelled scans against its own most confident predictions.
 
-    Of the voxels that are predicted to be of a class, in all unlabelled scans of the modality in the batch, the most
-    confident q % are labels, and the others do not count. q rises linearly from 20 to 50 over the training (UMML, Zhu
-    et al., MICCAI 2021, after CBST, Zou et al., ECCV 2018). So rare and difficult classes teach as large a share of
-    themselves as easy ones. Labels have no gradient. Ours are Dice beside CE, as in the supervised term, and that
-    confidences are ranked within a batch instead of the whole dataset. Restyled rows have no part.
+    Of the voxels predicted as a class, in all unlabelled scans of the modality in the batch, the most confident q %
+    are pseudo-labels, and the others are ignored. q rises linearly from 20 to 50 over the training (UMML, Zhu et al.,
+    MICCAI 2021, after CBST, Zou et al., ECCV 2018). So rare and difficult classes keep as large a share of their voxels
+    as easy ones. Pseudo-labels have no gradient. Ours: Dice beside CE, as in the supervised term; confidences are
+    ranked within a batch instead of the whole dataset; restyled rows are left out.
     """
 
     name = "class_balanced"
@@ -43,7 +43,7 @@ class ClassBalanced(LossTerm):
 
 
 def confident_labels(logits: Tensor, share: float) -> Tensor:
-    """Label the most confident ``share`` of the voxels predicted to be of each class, and others that are as confident.
+    """Label the most confident ``share`` of the voxels predicted as each class, with ties.
 
     Args:
         logits: ``(n, K, D, H, W)``.
@@ -54,7 +54,7 @@ def confident_labels(logits: Tensor, share: float) -> Tensor:
     """
     num_classes = logits.shape[1]
     confidence, label = logits.float().softmax(1).max(1)
-    bits = confidence.contiguous().view(torch.int32)  # positive numbers are in the order of their bits
+    bits = confidence.contiguous().view(torch.int32)  # positive numbers sort as their bits do
     counts = torch.bincount(label.flatten(), minlength=num_classes)
     wanted = (summed(counts.double())[0] * share).ceil()
     lowest = torch.zeros_like(counts, dtype=torch.int32)  # of each class: its leading digits, found one after another
@@ -63,7 +63,7 @@ def confident_labels(logits: Tensor, share: float) -> Tensor:
         digits = (bits >> shift) & (2**DIGIT - 1)
         found = torch.bincount((label << DIGIT | digits)[candidates], minlength=num_classes << DIGIT)
         from_top = summed(found.double())[0].view(num_classes, -1).flip(1).cumsum(1)
-        above = (from_top < wanted[:, None]).sum(1, keepdim=True)  # digits that are too few voxels'
+        above = (from_top < wanted[:, None]).sum(1, keepdim=True)  # digits with too few voxels
         wanted = wanted - from_top.gather(1, (above - 1).clamp(min=0))[:, 0] * (above[:, 0] > 0)
         lowest = lowest << DIGIT | (2**DIGIT - 1 - above[:, 0]).clamp(min=0).int()
     return torch.where(bits >= lowest[label], label, num_classes).to(torch.int16)

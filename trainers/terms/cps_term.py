@@ -1,4 +1,4 @@
-"""Cross pseudo supervision: the two terms of a training of two networks, which teach each other."""
+"""Cross pseudo supervision: two networks, each trained on the pseudo-labels of the other."""
 
 import torch
 from torch import Tensor
@@ -22,13 +22,13 @@ class PeerSupervised(Supervised):
 
 
 class CPS(LossTerm):
-    """What each of two networks learns from the classes that the other one predicts.
+    """Loss of each of two networks against the classes that the other one predicts.
 
-    As in the paper (Chen et al., "Semi-supervised semantic segmentation with cross pseudo supervision", CVPR 2021) the
-    loss of the first network against the argmax of the second, and of the second against that of the first, of all
-    voxels, however unsure; and the mean over the unlabelled rows plus the mean over the labelled ones. Re-implemented
-    from this description. Ours: Dice + CE in place of CE, of each modality's prediction and at every resolution as
-    :class:`Supervised`; the classes are those of the finest; and a weight that rises, see ``LAMBDA``.
+    As in the paper (Chen et al., "Semi-supervised semantic segmentation with cross pseudo supervision", CVPR 2021): the
+    first network against the argmax of the second and vice versa, at all voxels, however uncertain; the mean over the
+    unlabelled rows plus the mean over the labelled ones. Re-implemented from the description. Ours: Dice + CE in place
+    of CE, for each modality and at every resolution as in :class:`Supervised`, against the classes at the finest
+    resolution; and a rising weight, see ``LAMBDA``.
     """
 
     name = "cps"

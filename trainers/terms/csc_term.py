@@ -9,7 +9,7 @@ from nnunet_cmc.losses import CSCLoss
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.pair_term import PairTerm, rows_by_form
 
-CONFIDENT = 0.9  # an unlabelled voxel stands for its class from this probability on
+CONFIDENT = 0.9  # lowest probability at which an unlabelled voxel counts for its predicted class
 
 
 class CSC(PairTerm):

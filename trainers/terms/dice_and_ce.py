@@ -1,4 +1,4 @@
-"""nnU-Net's Dice + CE, of the rows of all ranks, which may count unequally."""
+"""nnU-Net's Dice + CE over the rows of all ranks, which may have weights."""
 
 import torch
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
@@ -12,8 +12,8 @@ from nnunet_cmc.losses.ranks import distributed, summed
 class Dice(nn.Module):
     """nnU-Net's soft Dice of the foreground classes, negated: over the batch, or the mean over its samples.
 
-    With weights w, Dice of samples is ``sum_i w_i Dice_i / N``. Dice over the batch has w_i of each voxel of row i in
-    its sums, and is multiplied by the mean of w.
+    With weights w, Dice of samples is ``sum_i w_i Dice_i / N``. Dice over the batch weights each voxel of row i by w_i
+    in its sums, and is multiplied by the mean of w.
 
     Args:
         batch_dice: whether Dice is taken over the batch, or of every sample by itself.
@@ -65,10 +65,10 @@ def _as_one_row(x: Tensor) -> Tensor:
 
 
 class DiceAndCE(nn.Module):
-    """Compute nnU-Net's Dice + CE; each rank gives its rows, and has the loss of all.
+    """Compute nnU-Net's Dice + CE; each rank gives its rows, and gets the loss over all.
 
-    CE is ``sum_v w_i ce_v / V`` over all V voxels, w being 1 where no weights are given; Dice see :class:`Dice`. So
-    nothing is divided by the sum of the weights: a batch whose only row is uncertain teaches little.
+    CE is ``sum_v w_i ce_v / V`` over all V voxels, with w = 1 if no weights are given; for Dice see :class:`Dice`. Both
+    are not divided by the sum of the weights: a batch whose only row is uncertain has a small gradient.
 
     Args:
         batch_dice: see :class:`Dice`.

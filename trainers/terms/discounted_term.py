@@ -12,9 +12,9 @@ from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 class Discounted(LossTerm):
     """Compute 1 - Dice of what :class:`Discounting` combines, over the labelled rows with several modalities.
 
-    The discounted Dice loss of Huang et al. (MICCAI 2022, arXiv 2206.11739), from which the reliability of modalities
-    is learned. Ours: Dice is nnU-Net's, of the foreground classes, and the supervised loss beside it is the mean over
-    modalities in place of the sum.
+    The discounted Dice loss of Huang et al. (MICCAI 2022, arXiv 2206.11739), by which the reliability of modalities is
+    learned. Ours: nnU-Net's Dice of the foreground classes, and a supervised loss beside it that is the mean over
+    modalities instead of the sum.
     """
 
     name, uses_unlabeled = "discounted", False

@@ -1,4 +1,4 @@
-"""UMMKD's distillation between modalities: what each predicts, on average, for the voxels of a class."""
+"""UMMKD's distillation between modalities, by their mean predictions for each class."""
 
 from itertools import combinations
 
@@ -19,10 +19,10 @@ class Distillation(LossTerm):
     """Symmetric KL divergence between the modalities' mean predictions for each class, over the labelled rows.
 
     From Dou et al., "Unpaired multi-modal segmentation via knowledge distillation", IEEE TMI 39(7), 2020: for class k
-    of modality m the mean of the logits over the voxels that are labelled k, softmax at T = 2; between two modalities
-    ``(KL(a | b) + KL(b | a)) / 2``, and the mean over the classes, background included. It needs no correspondence of
-    voxels. Re-implemented from the description; the half and the background are as in the authors' public code. Ours:
-    classes that a batch shows in one of the two only are left out; the mean over pairs of modalities.
+    of modality m the mean of the logits over the voxels labelled k, softmax at T = 2; between two modalities
+    ``(KL(a | b) + KL(b | a)) / 2``, and the mean over the classes, background included. It needs no voxel
+    correspondence. Re-implemented from the description; the factor 1/2 and the background are as in the authors' public
+    code. Ours: classes that a batch shows in only one of the two are left out; the mean over pairs of modalities.
     """
 
     name, uses_unlabeled = "distillation", False

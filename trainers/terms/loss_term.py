@@ -1,4 +1,4 @@
-"""What a term of the loss is, and how a recipe names one."""
+"""Base class of the loss terms, and their entries in a recipe."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nnunet_cmc.networks import CMCOutput
 
 
 class Setting(NamedTuple):
-    """What a term may need to know before the first batch: M, K and C of the network's output, and the plans' Dice."""
+    """Settings of a training that terms are built with: M, K and C of the network's output, and the kind of Dice."""
 
     num_modalities: int
     num_classes: int
@@ -28,10 +28,10 @@ class LossTerm(nn.Module):
     Attributes:
         name: in logs, tables and checkpoints.
         compares: whether the term compares modalities.
-        uses_unlabeled: whether unlabelled rows have a part in it.
+        uses_unlabeled: whether the term uses unlabelled rows.
         needs_registered: why it is undefined without a labelled case of several modalities; empty if it is not.
-        progress: the share of the training that is over, at the epoch's start.
-        similarity: of the last call of a term that compares: the mean similarity of partners and of others.
+        progress: fraction of the training that is finished, at the epoch's start.
+        similarity: mean similarity of partners and of others in the last call, of a term that compares.
     """
 
     name: ClassVar[str]
@@ -46,7 +46,7 @@ class LossTerm(nn.Module):
         """Compute the term, a scalar with a graph; an exact 0 where the batch has nothing for it."""
 
     def validated(self, confusion: np.ndarray) -> None:
-        """Take note of what each modality predicted alone at an epoch's end: ``(M, K, K)`` voxels by true class."""
+        """Record each modality's own predictions at an epoch's end: ``(M, K, K)`` voxels by true and predicted."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Term:
     Attributes:
         loss: the class.
         weight: over the training.
-        form: which form of it, where there are several.
+        form: of the term, if it has several.
     """
 
     loss: type[LossTerm]

@@ -1,4 +1,4 @@
-"""Terms between modalities: which form of a consistency loss each pair of a batch gets."""
+"""Terms between modalities, with the form of the consistency loss for each kind of pair."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,8 +15,8 @@ from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 class PairTerm(LossTerm):
     """A term over pairs of modalities.
 
-    A pair whose modalities are one row is registered and gets the ``paired`` form (or, to the letter of the paper, the
-    ``printed`` one); two rows are different grids and get the ``unpaired`` form, whose bank is the term's state.
+    A pair whose modalities are one row is registered and gets the ``paired`` form (or the ``printed`` one, exactly as
+    in the paper); two rows are different grids and get the ``unpaired`` form, whose bank is the term's state.
 
     Args:
         setting: sizes of the bank.
@@ -45,7 +45,7 @@ class PairTerm(LossTerm):
         )
 
     def mean(self, inputs: Tensor, n_paired: float, paired: Callable, n_unpaired: float, unpaired: Callable) -> Tensor:
-        """Compute the mean over the pairs of both forms, of all ranks; a form that no rank has a pair of is not called.
+        """Compute the mean over the pairs of both forms and all ranks; a form without a pair on any rank is not called.
 
         Args:
             inputs: with a graph, for an exact 0 where there is no pair.

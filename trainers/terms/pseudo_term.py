@@ -1,4 +1,4 @@
-"""What the unlabelled rows teach by their pseudo-labels."""
+"""The loss of the unlabelled rows against their pseudo-labels."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from nnunet_cmc.trainers.terms.supervised_term import over_resolutions
 
 
 class Pseudo(LossTerm):
-    """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``, where these are not K.
+    """Dice + CE of each modality of the unlabelled rows against ``pseudo_targets``; K is ignored.
 
-    Supervised at every resolution, as :class:`Supervised`; a row counts as much as its pseudo-label weighs.
+    At every resolution, as in :class:`Supervised`; rows are weighted by ``pseudo_weights``.
     """
 
     name = "pseudo"

@@ -1,4 +1,4 @@
-"""CML's pseudo-label re-learning: what the best modality of a registered scan teaches the others."""
+"""CML's pseudo-label re-learning: the best modality of a registered scan supervises the others."""
 
 import numpy as np
 import torch
@@ -18,15 +18,15 @@ class Relearning(LossTerm):
     """Soft CE + soft Dice against the prediction of the row's best modality, over registered unlabelled rows.
 
     From CML (Zhang et al., Medical Image Analysis 83, 102656, 2023), re-implemented from the description: one modality
-    segments better than the other, and its soft predictions, which get no gradient, are the labels of the other. Ours:
-    the better one has the higher mean Dice of the foreground classes on validation patches, a moving average over
-    epochs; of more than two modalities the best that a row has teaches all others of the row; both networks go on
-    learning from labels meanwhile; full resolution alone, under deep supervision, too.
+    segments better than the other, and its soft predictions, without gradient, are the labels of the other. Ours: the
+    better one has the higher mean Dice of the foreground classes on validation patches, a moving average over epochs;
+    of more than two modalities, the best one in a row supervises all others of the row; both networks continue to
+    train on labels; full resolution only, even with deep supervision.
 
-    A row of one modality has no teacher, nor has any row before the first validation.
+    A row of one modality is left out, and so is every row before the first validation.
 
     Attributes:
-        dice: ``(M)``, of each modality alone; 0 where nothing is known.
+        dice: ``(M)``, of each modality alone; 0 if unknown.
     """
 
     name = "relearning"
@@ -37,7 +37,7 @@ class Relearning(LossTerm):
         self.register_buffer("dice", torch.zeros(setting.num_modalities))
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
-        """Compute the mean over what is taught: modalities of rows; an exact 0 with a graph where there is nothing."""
+        """Compute the mean over the supervised modalities of all rows; an exact 0 with a graph if there are none."""
         hidden = slice(batch.n_labeled, None)
         logits, present = output.logits[hidden], output.present[hidden]
         best, teacher = (self.dice * present).max(1)
@@ -54,7 +54,7 @@ class Relearning(LossTerm):
             return ce / count.clamp(min=1) + disagreement / n_shown.clamp(min=1)
 
     def validated(self, confusion: np.ndarray) -> None:
-        """Update the Dice of the modalities that had something to find."""
+        """Update the Dice of the modalities whose validation patches show a foreground class."""
         new = torch.tensor([mean_dice(each) for each in confusion]).to(self.dice)
         moved = torch.where(self.dice > 0, torch.lerp(new, self.dice, MEMORY), new)
         self.dice.copy_(torch.where(new.isnan(), self.dice, moved))

@@ -1,4 +1,4 @@
-"""Semantic consistency of UMML: a scan and its restyled copy mean the same."""
+"""Semantic consistency of UMML between the predictions of a scan and of its restyled copy."""
 
 from torch import Tensor
 from torch.nn.functional import kl_div
@@ -10,11 +10,11 @@ from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 
 
 class SemanticConsistency(LossTerm):
-    """``KL(S_a(x) || S_b(T_ab x))`` between what is predicted of a scan x and of its copy in the style of b.
+    """``KL(S_a(x) || S_b(T_ab x))`` between the predictions of a scan x and of its copy in the style of b.
 
-    S_a and S_b predict modalities a and b, and both learn (UMML, Zhu et al., MICCAI 2021). The mean over voxels and
-    over the swaps of labelled and unlabelled scans, of which those from a to b and from b to a are the two directions
-    of the paper's sum. T is :class:`SwapStyles` in place of the paper's learned translators.
+    S_a and S_b predict modalities a and b, and both get gradients (UMML, Zhu et al., MICCAI 2021). The mean over voxels
+    and over the swaps of labelled and unlabelled scans, in both directions, a to b and b to a, as in the paper's sum.
+    T is :class:`SwapStyles` in place of the paper's learned translators.
     """
 
     name = "semantic"

@@ -17,8 +17,8 @@ from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
 class Supervised(LossTerm):
     """nnU-Net's Dice + CE of each modality against its label, and the mean over modalities.
 
-    Where decoders predict at coarser resolutions, too, these count as in nnU-Net. The paper prints CE for one modality
-    and Dice for the other.
+    With deep supervision, coarser resolutions are weighted as in nnU-Net. The paper prints CE for one modality and Dice
+    for the other.
     """
 
     name, uses_unlabeled = "supervised", False
@@ -39,7 +39,7 @@ def over_resolutions(
 ) -> Tensor:
     """Compute :func:`per_modality` at every resolution that ``rows`` were predicted at, weighted as in nnU-Net.
 
-    Each resolution weighs half as much as the one before, and the coarsest of several nothing.
+    Each resolution has half the weight of the next finer one; the coarsest, unless it is the only one, has none.
 
     Args:
         target: ``(N, 1 or M, D, H, W)``.
@@ -67,7 +67,7 @@ def rows_of_all_ranks(decoded: Tensor) -> dict[int, list[int]]:
 def per_modality(
     loss: nn.Module, logits: Tensor, rows: Mapping[int, list[int]], target: Tensor, row_weights: Tensor | None = None
 ) -> Tensor:
-    """Compute ``loss`` of each modality over the rows that decoded it, and their mean: none hides another's failure.
+    """Compute ``loss`` of each modality over the rows that decoded it, and the mean over modalities.
 
     Args:
         loss: of logits ``(n, K, D, H, W)`` and labels ``(n, 1, D, H, W)``, and of weights ``(n)`` if there are any.

@@ -1,9 +1,9 @@
-"""``dataset.json``, which may come from anywhere, parsed and checked once into a frozen description.
+"""``dataset.json``, untrusted, parsed and checked once into a frozen description.
 
-Its ``cmc`` key, ``{"version": 1, "present_channels": {case: [0]}, "subjects": {case: id}}``, says which modalities a
-case has, and whose scan it is. Where it is silent about a case, a channel is absent exactly if all its voxels are zero,
-and the case is its own subject. It may also list the names of the ``modalities``, where ``channel_names`` say to
-nnU-Net how to normalise them: ``["CT early", "CT late"]``.
+Its ``cmc`` key, ``{"version": 1, "present_channels": {case: [0]}, "subjects": {case: id}}``, states the modalities and
+the subject of each case. For a case that it does not list, a channel is absent exactly if all its voxels are zero, and
+the case is its own subject. It may also list the names of the ``modalities``, such as ``["CT early", "CT late"]``,
+since ``channel_names`` tell nnU-Net how to normalise them.
 """
 
 import os
@@ -25,12 +25,12 @@ class DatasetDescription:
     Attributes:
         modalities: in channel order.
         normalization_names: nnU-Net's ``channel_names``, by which it chooses how to normalise each channel.
-        labels: class -> value, or values where the class is a region; with ``background`` and, if any, ``ignore``.
+        labels: class -> value, or values if the class is a region; with ``background`` and, if any, ``ignore``.
         file_ending: of images and labels, such as ``.nii.gz``.
-        present_channels: case -> indices of the modalities that it was scanned in, rising, where this is stated.
-        subjects: case -> identifier of the patient, where this is stated.
+        present_channels: case -> indices of its modalities in ascending order, if stated.
+        subjects: case -> identifier of the patient, if stated.
         listed_files: nnU-Net's key ``dataset``, case -> its ``images`` and its ``label``; None if folders are searched.
-        has_cmc_key: whether it was written for this package.
+        has_cmc_key: whether it has a ``cmc`` key.
     """
 
     modalities: tuple[str, ...]
@@ -44,7 +44,7 @@ class DatasetDescription:
 
     @classmethod
     def from_dict(cls, content: Any, file: str | os.PathLike = "dataset.json") -> "DatasetDescription":
-        """Parse the content of a ``dataset.json``. ValueError: something in it, named with ``file``, is unsound."""
+        """Parse the content of a ``dataset.json``. ValueError names ``file`` and the invalid entry."""
         if not isinstance(content, dict):
             raise ValueError(f"{file} must be a JSON object, but is {_short(content)}: {REMEDY}.")
         try:
@@ -80,7 +80,7 @@ class DatasetDescription:
 
     @classmethod
     def of(cls, content: "DatasetDescription | dict[str, Any]") -> "DatasetDescription":
-        """Return a description as it is, and parse a dict, as nnU-Net hands it around. ValueError: see from_dict."""
+        """Return a description as it is, or parse nnU-Net's dict. ValueError: see :meth:`from_dict`."""
         return content if isinstance(content, cls) else cls.from_dict(content)
 
     @classmethod
@@ -89,19 +89,19 @@ class DatasetDescription:
         return cls.from_dict(read_json(file, REMEDY), file)
 
     def subject_of(self, case: str) -> str:
-        """Return the identifier of the patient whose scan ``case`` is: itself, where nothing else is stated."""
+        """Return the identifier of the patient of ``case``: by default the case itself."""
         return self.subjects.get(case, case)
 
     def possible_channels(self, case: str) -> tuple[int, ...]:
-        """Return the channels of ``case``, all of them where it is not stated which it has."""
+        """Return the channels of ``case``: all, if they are not stated."""
         return self.present_channels.get(case, tuple(range(len(self.modalities))))
 
     def label_values(self) -> list[int]:
-        """List all values that a label map may have, rising; that of ``ignore``, if any, among them."""
+        """List all values that a label map may have in ascending order, including that of ``ignore``."""
         return sorted({v for value in self.labels.values() for v in (value if isinstance(value, tuple) else (value,))})
 
     def require_plain_labels(self, who: str) -> None:
-        """Raise ValueError if labels are regions, or one is to be ignored; ``who`` does not support either."""
+        """Raise ValueError if labels are regions or one is ``ignore``, which ``who`` does not support."""
         kind = "an ignore label" if "ignore" in self.labels else None
         if any(isinstance(value, tuple) and len(value) > 1 for value in self.labels.values()):
             kind = "region-based labels"
@@ -112,7 +112,7 @@ class DatasetDescription:
 def modality_names(content: dict) -> list[str]:
     """Return the names of the modalities, in channel order: the ``cmc`` key's, else those of ``channel_names``.
 
-    Two of one name, such as CT, become ``CT 0`` and ``CT 1``. ValueError: ``channel_names`` is not numbered 0, 1, 2,
+    Equal names, such as CT twice, become ``CT 0`` and ``CT 1``. ValueError: ``channel_names`` is not numbered 0, 1, 2,
     ..., or the modalities do not fit it.
     """
     names = content.get("channel_names")

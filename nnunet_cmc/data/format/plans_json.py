@@ -1,4 +1,4 @@
-"""Plans, which may come from anywhere: checked before nnU-Net writes the folders and imports the classes they name."""
+"""Checks of untrusted plans before nnU-Net writes the folders and imports the classes that they name."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from nnunet_cmc.utils.files import is_plain_name, read_json
 
 REMEDY = "plan again, with nnUNetv2_plan_experiment -pl CMCPlannerNNUNet"
-NETWORK = "nnunet_cmc.networks.CMCNet"  # all that our planners write; of any other name, nnU-Net calls what it leads to
+NETWORK = "nnunet_cmc.networks.CMCNet"  # of all our planners; nnU-Net would import and call any other name
 
 # of a patch: nnU-Net's GaussianBlurTransform reflects up to 3 voxels at its borders, and needs one more
 FEWEST_SLICES = 4
@@ -30,7 +30,7 @@ TEXT = Kind("a text", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 LIST = Kind("a list", lambda value: isinstance(value, list))
 AXES = Kind("0, 1 and 2 in some order", lambda value: isinstance(value, list) and sorted(map(str, value)) == [*"012"])
-# What preprocessing, and then training and prediction, read; functions and classes nnU-Net looks up by their names.
+# Entries read by preprocessing, and then by training and prediction; nnU-Net looks up functions and classes by name.
 OF_PLANS = {
     "dataset_name": TEXT,
     "plans_name": TEXT,
@@ -69,7 +69,7 @@ def read_plans(file: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_plans(plans: Any, which: str = "The plans") -> None:
-    """Raise a ValueError, beginning with ``which``, unless ``plans`` have configurations and plain names of folders."""
+    """Raise a ValueError, beginning with ``which``, unless ``plans`` have configurations and plain folder names."""
     configurations = plans.get("configurations") if isinstance(plans, dict) else None
     if not isinstance(configurations, dict) or not all(isinstance(c, dict) for c in configurations.values()):
         raise ValueError(f"{which} have no configurations: {REMEDY}.")
@@ -84,14 +84,14 @@ def check_plans(plans: Any, which: str = "The plans") -> None:
 
 
 def planned_configuration(plans: Any, name: str) -> dict[str, Any]:
-    """Return the configuration ``name`` with what it inherits. ValueError: preprocessing cannot use it."""
+    """Return the configuration ``name`` with inherited entries. ValueError: preprocessing cannot use it."""
     chosen = _configuration(plans, name)
     _require({**plans, **chosen}, {**OF_PLANS, **OF_CONFIGURATION}, plans)
     return chosen
 
 
 def require_ours(plans: Any, name: str, who: str) -> dict[str, Any]:
-    """Return the configuration ``name`` with what it inherits. ValueError: ``who`` cannot train with it."""
+    """Return the configuration ``name`` with inherited entries. ValueError: ``who`` cannot train with it."""
     chosen, title = _configuration(plans, name), plans.get("plans_name", "")
     architecture = chosen["architecture"] if isinstance(chosen.get("architecture"), dict) else {}
     network = architecture.get("network_class_name", "")
@@ -117,7 +117,9 @@ def _configuration(plans: Any, name: str) -> dict[str, Any]:
     check_plans(plans)
     title, configurations = plans.get("plans_name", ""), plans["configurations"]
     if name not in configurations:
-        raise ValueError(f"The plans {title} have no configuration {name}, only {', '.join(configurations)}.")
+        raise ValueError(
+            f"The plans {title} have no configuration {name}, only {', '.join(configurations)}: choose one of these."
+        )
     lineage: list[dict] = []
     parent: Any = name
     while parent is not None:

@@ -1,4 +1,4 @@
-"""A dataset in raw format: its unlabelled cases, and a check of all headers that takes seconds."""
+"""A dataset in raw format: its unlabelled cases, and a quick check of all headers."""
 
 import os
 from codecs import BOM_UTF8
@@ -19,13 +19,14 @@ from nnunet_cmc.utils.variables import require_set
 
 
 def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
-    """Read ``dataset.json`` of a raw dataset. ValueError: nnU-Net's variables, the dataset or the file is unsound."""
+    """Read ``dataset.json`` of a raw dataset. ValueError: nnU-Net's variables, the dataset or the file is invalid."""
     require_set(nnUNet_raw, nnUNet_preprocessed)
     try:
         file = join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json")
     except RuntimeError as error:  # nnU-Net's own text spans several lines
         raise ValueError(
-            f"There is not exactly one dataset with the ID {dataset_name_or_id} in {nnUNet_raw}."
+            f"There is not exactly one dataset with the ID {dataset_name_or_id} in {nnUNet_raw}: give the ID of a "
+            "folder DatasetNNN_NAME in it, and rename others with the same ID."
         ) from error
     content = read_json(file, REMEDY)
     for read_by_nnunet in (file, join(os.path.dirname(file), "splits_final.json")):
@@ -41,12 +42,12 @@ def remove_byte_order_mark(file: str) -> None:
 
 
 def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
-    """Group the channel files in ``imagesUn``, if it is there, by case. ValueError: see :func:`files_of`."""
+    """Group the channel files in ``imagesUn``, if it exists, by case. ValueError: see :func:`files_of`."""
     return by_case(files_of(join(raw_folder, "imagesUn"), file_ending), file_ending)
 
 
 def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
-    """Check names and headers of all files that are read. ValueError: a line for each bad case."""
+    """Check names and headers of all files of the dataset. ValueError: a line for each bad case."""
     folder, ending, listed = join(raw_folder, "imagesUn"), description.file_ending, description.listed_files
     parts = ("imagesUn",) if listed else ("imagesTr", "labelsTr", "imagesUn")
     problems = [sentence for part in parts for sentence in unread_scans(join(raw_folder, part), ending)]

@@ -1,4 +1,4 @@
-"""Folders of scans: which files are read, which case they belong to, and which would silently be left out."""
+"""Folders of scans: the files that are read, their cases, and scans that would silently be left out."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from nnunet_cmc.utils.files import visible
 SCAN = re.compile(
     r".*\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|dicom|ima|gipl|mgh|mgz|mnc|tiff?)(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE
 )
-# Of other formats, and without an ending, what has the number of a channel.
+# Files of other formats or without an ending, if they have a channel number.
 NUMBERED = re.compile(r".+_0\d{3}(\.(png|jpe?g|bmp|gz|zip))?", re.IGNORECASE)
-COMPANIONS = {".hdr": ".img", ".img": ".hdr"}  # of a file with the first ending, that with the second is read as well
+COMPANIONS = {".hdr": ".img", ".img": ".hdr"}  # the file with the second ending is read with the first one
 
 
 def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
@@ -24,23 +24,23 @@ def split_name(image_file: str, file_ending: str) -> tuple[str, int] | None:
 
 
 def case_of(image_file: str, file_ending: str) -> str:
-    """Name the case of a file; without a channel number, its name without the ending."""
+    """Return the case of a file; without a channel number, its name without the ending."""
     found = split_name(image_file, file_ending)
     return found[0] if found else os.path.basename(image_file).removesuffix(file_ending)
 
 
 def visible_files(folder: str | os.PathLike, ending: str = "") -> list[str]:
-    """List what :func:`~nnunet_cmc.utils.files.visible` lists, as texts, as far as it ends in ``ending``."""
+    """List the :func:`~nnunet_cmc.utils.files.visible` paths that end in ``ending``, as texts."""
     return [str(path) for path in visible(folder) if path.name.endswith(ending)]
 
 
 def looks_like_a_scan(name: str) -> bool:
-    """Tell whether a file or folder of this name is likely to be a scan, whether it is read or not."""
+    """Tell whether a file or folder of this name is likely to be a scan, even if it is not read."""
     return bool(SCAN.fullmatch(name) or NUMBERED.fullmatch(name))
 
 
 def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """Describe each file or folder that looks like a scan or a label but is no file of this ending, or holds some."""
+    """Describe each file or folder that is or holds a likely scan or label without this ending."""
     read = (file_ending, COMPANIONS.get(file_ending, file_ending))
     problems = []
     for path in visible_files(folder):
@@ -60,8 +60,8 @@ def unread_scans(folder: str | os.PathLike, file_ending: str) -> list[str]:
 
 
 def _scan_below(folder: str) -> str | None:
-    """Find a file in a folder, or further down, that looks like a scan; but none in a folder of predictions."""
-    if os.path.isfile(os.path.join(folder, "dataset.json")):  # which prediction leaves there
+    """Find a file that looks like a scan in a folder or below it, except in folders of predictions."""
+    if os.path.isfile(os.path.join(folder, "dataset.json")):  # which prediction writes there
         return None
     for path in visible_files(folder):
         if os.path.isdir(path):
@@ -73,14 +73,14 @@ def _scan_below(folder: str) -> str | None:
 
 
 def files_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """List the files of this ending in a folder, if it is there. ValueError: something else looks like a scan."""
+    """List the files of this ending in a folder, if it exists. ValueError: something else looks like a scan."""
     if unread := unread_scans(folder, file_ending):
         raise ValueError("\n".join(unread))
     return visible_files(folder, file_ending)
 
 
 def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """List as :func:`files_of` does. ValueError: as it, or there is no such folder, or no such file in it."""
+    """List files as :func:`files_of`. ValueError also if the folder does not exist or has no such file."""
     if not os.path.isdir(folder):
         raise ValueError(f"There is no folder {folder}: give the folder of the scans.")
     if not (files := files_of(folder, file_ending)):
@@ -89,7 +89,7 @@ def scans_of(folder: str | os.PathLike, file_ending: str) -> list[str]:
 
 
 def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
-    """Group files by case; one without a channel number makes a case of its own, which ``check_case`` refuses."""
+    """Group files by case; one without a channel number is a case of its own, which ``check_case`` refuses."""
     cases: dict[str, list[str]] = {}
     for file in files:
         cases.setdefault(case_of(file, file_ending), []).append(file)
@@ -97,7 +97,7 @@ def by_case(files: Iterable[str], file_ending: str) -> dict[str, list[str]]:
 
 
 def require_one_case(files: Iterable[str], file_ending: str) -> list[str]:
-    """Return ``files``; one without a channel number is for ``check_case``. ValueError: none, or of several cases."""
+    """Return ``files``; ``check_case`` checks their channels. ValueError: there is none, or of several cases."""
     files = list(files)
     if not files:
         raise ValueError(f"A case has no channel file: give a CASE_0000{file_ending} or more.")
@@ -117,13 +117,13 @@ def numbered_cases(folder: str | os.PathLike, file_ending: str) -> dict[str, lis
 
 
 def by_channel(files: Iterable[str], file_ending: str) -> dict[int, str]:
-    """Map each channel to its file, of the files of one case that have a channel number."""
+    """Map each channel of one case to its file; files without a channel number are left out."""
     found = ((split_name(file, file_ending), file) for file in files)
     return dict(sorted((name[1], file) for name, file in found if name))
 
 
 def by_modality(files: Iterable[str], case: str, description: DatasetDescription) -> dict[str, Path]:
-    """Map each modality that ``case`` may have to its file, of the files of this case."""
+    """Map each modality that ``case`` may have to its file among ``files``."""
     found = by_channel(files, description.file_ending)
     possible = description.possible_channels(case)
     return {description.modalities[channel]: Path(file) for channel, file in found.items() if channel in possible}

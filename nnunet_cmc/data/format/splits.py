@@ -1,7 +1,7 @@
 """Folds of ``splits_final.json``, nnU-Net's list of ``{"train": [...], "val": [...]}``, with two further lists.
 
-``unlabeled`` are training cases whose label must not be used, ``left_out`` cases of ``imagesUn`` that the fold does not
-train on. Stock nnU-Net ignores both, and is so the supervised baseline on exactly the same labels.
+``unlabeled`` lists training cases whose label must not be used, ``left_out`` cases of ``imagesUn`` that the fold
+excludes. Stock nnU-Net ignores both, which makes it the supervised baseline on exactly the same labels.
 """
 
 import os
@@ -22,7 +22,7 @@ REMEDY = "make it again with `nnunet_cmc split`"
 
 @dataclass(frozen=True)
 class Fold:
-    """Disjoint lists of cases of ``imagesTr``; ``imagesUn`` is unlabelled in every fold, but for what is left out."""
+    """Disjoint lists of cases of ``imagesTr``, and ``left_out``, the excluded cases of ``imagesUn``."""
 
     train: list[str]
     val: list[str]
@@ -33,10 +33,10 @@ class Fold:
 def splits_in_force(dataset_name: str) -> Path | None:
     """Find the ``splits_final.json`` of a dataset: the preprocessed one, else the raw one, else None.
 
-    Planning copies the raw file, which holds without a copy, too. The preprocessed file may have further folds.
+    Planning copies the raw file, which also applies without a copy. The preprocessed file may have further folds.
 
     Raises:
-        ValueError: a fold of the raw file is another one in the preprocessed file, or a file is malformed.
+        ValueError: a fold of the raw file differs in the preprocessed file, or a file is malformed.
     """
     files = [Path(root.get() or "", dataset_name, NAME) for root in (nnUNet_raw, nnUNet_preprocessed) if root.get()]
     found = [file for file in files if file.is_file()]
@@ -56,7 +56,7 @@ def splits_in_force(dataset_name: str) -> Path | None:
 
 
 def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable[str]]) -> tuple[str, str, str] | None:
-    """Find the first case that two folds have in unlike lists, and in words its lists before and after; or None."""
+    """Find the first case in different lists of two folds, with text for its lists before and after; or None."""
     first, second = ({(case, key) for key, cases in fold.items() for case in cases} for fold in (before, after))
     case = min((case for case, _ in first ^ second), default=None)
     if case is None:
@@ -66,7 +66,7 @@ def moved_case(before: Mapping[str, Iterable[str]], after: Mapping[str, Iterable
 
 
 def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
-    """Read a fold. ValueError: no such file or fold, a list is missing, a case is in two lists or no file name."""
+    """Read a fold. ValueError: no such file or fold, a missing list, a case in two lists or that is no file name."""
     if not Path(splits_file).is_file():
         raise ValueError(f"There is no {splits_file}: make one with `nnunet_cmc split`.")
     splits = _read(splits_file)
@@ -95,7 +95,7 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
 
 
 def hidden_cases(splits_file: str | os.PathLike) -> set[str]:
-    """Read the cases whose label some fold hides; empty where there is no such file."""
+    """Read the cases whose label is hidden in any fold; empty without such a file."""
     if not Path(splits_file).is_file():
         return set()
     hidden = [fold.get("unlabeled", []) for fold in _read(splits_file)]
@@ -110,23 +110,25 @@ def make_splits(
 ) -> list[dict]:
     """Make one fold for each fraction in ``labeled``, over the same validation cases.
 
-    Validation subjects are the same share of every group of subjects scanned in the same modalities; no subject is on
-    both sides, and each modality is validated if it has subjects enough. A fraction is of the training cases that have
-    the same modalities (at least one), so each keeps its share of labels; a larger fraction labels all that a smaller
-    one does. The result depends on the seed and on the set of cases, not on their order.
+    Validation subjects are the same share of every group of subjects with the same modalities; no subject is both in
+    training and in validation, and each modality is validated if it has enough subjects. A fraction applies to each
+    group of training cases with the same modalities (at least one case); a larger fraction includes all labels of a
+    smaller one. The result depends on the seed and on the set of cases, not on their order.
 
     Args:
-        cases: the labelled cases, those of ``imagesTr``.
+        cases: the labelled cases, of ``imagesTr``.
         labeled: fractions of the training cases that keep their labels, in (0, 1].
-        val: fraction of the subjects that validate, in (0, 1).
+        val: fraction of the subjects used for validation, in (0, 1).
 
     Raises:
         ValueError: a fraction is out of range, a modality has no case, or there is nothing to validate on.
     """
     if not labeled or not all(0 < fraction <= 1 for fraction in labeled):
-        raise ValueError(f"The labelled fractions must be above 0 and at most 1, but are {list(labeled)}.")
+        raise ValueError(
+            f"The labelled fractions must be above 0 and at most 1, but are {list(labeled)}: correct --labeled."
+        )
     if not 0 < val < 1:
-        raise ValueError(f"The validation fraction must be between 0 and 1, but is {val}.")
+        raise ValueError(f"The validation fraction must be between 0 and 1, but is {val}: correct --val.")
     subjects = _shuffled_subjects(description, cases, seed)
     require_every_modality(description, [case for scans in subjects.values() for case in scans], "the training set")
 
@@ -154,15 +156,17 @@ def make_splits(
 
 
 def make_folds(description: DatasetDescription, cases: Iterable[str], folds: int, seed: int) -> list[dict]:
-    """Make a cross-validation by subject with every label kept: disjoint ``val`` lists that together hold all cases.
+    """Make a cross-validation by subject with all labels: disjoint ``val`` lists that together hold all cases.
 
     ValueError: fewer than two folds, fewer subjects than folds, or a fold would train without some modality.
     """
     subjects = _shuffled_subjects(description, cases, seed)
-    if not 2 <= folds <= len(subjects):
+    if folds < 2:
+        raise ValueError(f"A cross-validation needs at least 2 folds, but --folds is {folds}: give a larger K.")
+    if folds > len(subjects):
         raise ValueError(
-            f"A cross-validation needs at least 2 folds and as many subjects as folds, but there are {folds} fold(s) "
-            f"and {len(subjects)} subject(s)."
+            f"A cross-validation by subject needs as many subjects as folds, but there are {len(subjects)} subject(s) "
+            f"for {folds} folds: add subjects, or give --folds a smaller K, at least 2."
         )
     dealt = [subject for group in _by_modalities(description, subjects).values() for subject in group]
     everyone = {case for scans in subjects.values() for case in scans}
@@ -192,7 +196,7 @@ def held_out_scans(
 
 
 def require_every_modality(description: DatasetDescription, labeled_cases: Iterable[str], where: str) -> None:
-    """Raise a ValueError that names the modality if one has no labelled case; ``where`` says in what part."""
+    """Raise a ValueError if a modality has no labelled case; ``where`` names the part of the dataset."""
     seen = {channel for case in labeled_cases for channel in description.possible_channels(case)}
     for channel, name in enumerate(description.modalities):
         if channel not in seen:
@@ -203,9 +207,9 @@ def require_every_modality(description: DatasetDescription, labeled_cases: Itera
 
 
 def write_splits(dataset_name: str, splits: list[dict]) -> list[Path]:
-    """Write ``splits_final.json`` into the folder of the raw dataset and, if there, of the preprocessed one.
+    """Write ``splits_final.json`` into the folder of the raw dataset and, if it exists, of the preprocessed one.
 
-    nnU-Net refuses to plan where the two disagree. Returns the files. ValueError: there is no such raw dataset.
+    nnU-Net refuses to plan if the two differ. Returns the files. ValueError: there is no such raw dataset.
     """
     root = nnUNet_raw.get()
     if root is None or not Path(root, dataset_name).is_dir():
@@ -225,7 +229,7 @@ def _read(splits_file: str | os.PathLike) -> list[dict]:
 
 
 def _lists(fold: dict) -> dict[str, list[str]]:
-    """Return the lists of cases of a fold, and nothing else that it holds."""
+    """Return the lists of cases of a fold, without other entries."""
     return {key: list(map(str, cases)) for key, cases in fold.items() if isinstance(cases, list)}
 
 
@@ -249,7 +253,7 @@ def _by_modalities(description: DatasetDescription, subjects: dict[str, list[str
 def _validate_every_modality(
     description: DatasetDescription, subjects: dict[str, list[str]], held_out: set[str]
 ) -> None:
-    """Add subjects to ``held_out`` until each modality is validated, wherever training keeps every modality."""
+    """Add subjects to ``held_out`` until each modality is validated, as far as training keeps every modality."""
     shows = {s: {c for case in scans for c in description.possible_channels(case)} for s, scans in subjects.items()}
     modalities = range(len(description.modalities))
     for modality in modalities:

@@ -1,4 +1,4 @@
-"""Preprocessed cases as training draws them: labelled ones, and those whose label is never opened."""
+"""Preprocessed cases of a training: labelled ones, and unlabelled ones, whose label is never opened."""
 
 import os
 from collections import Counter, defaultdict
@@ -14,18 +14,18 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.utils.pickles import IN_PROPERTIES, RestrictedUnpickler
 
 UNFINISHED = ".unfinished"  # ending of a folder that is being filled
-WEIGHT = "weight"  # entry of the metadata of a pseudo-label's file: how much its scan counts
+WEIGHT = "weight"  # entry of the metadata of a pseudo-label's file: the weight of its scan
 OURS = ("present_channels", "body_box")  # what CMCPreprocessor adds to the properties of a case
 
 
 class LabeledDataset(nnUNetDatasetBlosc2):
-    """nnU-Net's, which unpickles the properties of its cases; this one calls nothing that they name but numpy's own."""
+    """nnU-Net's dataset, but unpickles the properties of its cases without calling anything except numpy."""
 
     def load_case(self, identifier: str):
         """Return (image ``(M, D, H, W)`` on disk, label ``(1, D, H, W)`` on disk, None, properties).
 
         Raises:
-            ValueError: a file is missing or damaged, or is none that :class:`CMCPreprocessor` writes.
+            ValueError: a file is missing, damaged, or not from :class:`CMCPreprocessor`.
         """
         path = join(self.source_folder, identifier)
         image, label = (_array(identifier, path + ending, self.mmap_kwargs) for ending in (".b2nd", "_seg.b2nd"))
@@ -33,7 +33,7 @@ class LabeledDataset(nnUNetDatasetBlosc2):
 
 
 class UnlabeledDataset(nnUNetDatasetBlosc2):
-    """Cases of which only the image is ever opened, whether a label lies beside it or not.
+    """Cases of which only the image is opened, even if a label lies beside it.
 
     Args:
         folders: case -> the folder of its preprocessed files; hidden labels lie among the labelled cases, scans
@@ -46,7 +46,7 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
         self.folders, self.pseudo_labels = folders, pseudo_labels
 
     def load_case(self, identifier: str):
-        """Return (image ``(M, D, H, W)`` on disk, pseudo-label or None, None, properties that no label went into).
+        """Return (image ``(M, D, H, W)`` on disk, pseudo-label or None, None, properties that depend on no label).
 
         Raises:
             ValueError: see :class:`LabeledDataset`.
@@ -63,7 +63,7 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
         """List the cases preprocessed into ``folder``; none where there is no such folder.
 
         Raises:
-            ValueError: the preprocessing was interrupted, so cases are missing without a trace.
+            ValueError: the preprocessing was interrupted, so that cases may be missing.
         """
         if os.path.isdir(folder + UNFINISHED):
             raise ValueError(f"Preprocessing into {folder} was interrupted: run nnUNetv2_preprocess again.")
@@ -71,15 +71,15 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
 
 
 class CaseSampler:
-    """Cases to draw from, and for each scan of a single modality the scans that may be its partner in another one.
+    """Draw cases, and for a scan of a single modality a partner scan of another one.
 
-    In the long run all cases are drawn equally often, whether as the first of a pair or as a partner, as far as pairs
-    allow it: each takes a scan of either modality, so of the modality with fewer scans each is drawn more often. Within
-    that, a partner is of the same subject as often as possible.
+    In the long run all cases are drawn equally often, as the first of a pair or as a partner, as far as pairs allow it:
+    a pair has a scan of each modality, so scans of the modality with fewer scans are drawn more often. Within that, a
+    partner is of the same subject as often as possible.
 
     Args:
         dataset: nnU-Net's.
-        description: says which case has which modality.
+        description: states the modalities of the cases.
         only: the one modality to draw; cases without it are left out. All, if None.
     """
 
@@ -105,11 +105,11 @@ class CaseSampler:
         self._plans: dict[tuple[int, int], _PartnerPlan] = {}
 
     def modalities(self) -> list[int]:
-        """List the channels that some case has, rising."""
+        """List the channels of all cases in ascending order."""
         return sorted(self._with_modality)
 
     def count(self, modality: int) -> int:
-        """Number of cases that have ``modality``."""
+        """Return the number of cases that have ``modality``."""
         return len(self._with_modality.get(modality, ()))
 
     def any_registered(self) -> bool:
@@ -117,13 +117,13 @@ class CaseSampler:
         return any(len(channels) > 1 for channels in self.present.values())
 
     def draw(self) -> str:
-        """Draw a case, the first of a pair or its own pair (numpy's global generator)."""
+        """Draw a case, the first of a pair or a pair by itself (numpy's global generator)."""
         return self.cases[np.random.choice(len(self.cases), p=self._shares)]
 
     def draw_partner(self, case: str) -> tuple[str, int] | None:
-        """Draw a case that shows a modality which ``case``, a scan of one modality, lacks, and that modality.
+        """Draw a partner of ``case``, a scan of one modality, and the partner's other modality.
 
-        None where ``case`` holds several modalities, or no case another one.
+        None if ``case`` has several modalities, or no case has another one.
         """
         others = self._partner_modalities(case)
         if not others:
@@ -143,14 +143,14 @@ class CaseSampler:
         return [m for m in self.modalities() if m not in channels] if len(channels) == 1 else []
 
     def _candidates(self, modality: int) -> list[str]:
-        """List the scans of this modality alone or, without any, all cases that have it."""
+        """List the scans of only this modality or, without any, all cases that have it."""
         return self._alone[modality] or self._with_modality[modality]
 
     def _shares_as_first(self) -> np.ndarray:
-        """Compute how often each case is the first of a pair, or its own; with its part as a partner it makes 1.
+        """Compute how often each case is drawn first; with its draws as a partner the sum is 1.
 
-        Scans of single modalities are partners of each other: half and half. Cases of several modalities are partners
-        where there is no such scan, which leaves at least half for pairs of their own.
+        Scans of single modalities are drawn half as first and half as partners. Cases of several modalities are
+        partners for a modality without such scans, but keep at least half of their draws for themselves.
         """
         shares = dict.fromkeys(self.cases, 1.0)
         for modality in self.modalities():
@@ -167,10 +167,10 @@ class CaseSampler:
 
 
 class _PartnerPlan:
-    """Partners for scans of one modality, each equally often, and of the same subject as far as that leaves room.
+    """Draw partners for scans of one modality: each equally often and, within that, of the same subject if possible.
 
-    The largest joint distribution on pairs of one subject whose marginals do not exceed uniform ones, and what then
-    lacks to uniform drawn independently.
+    Pairs of one subject get the largest joint distribution whose marginals do not exceed uniform ones; the rest up to
+    uniform marginals is drawn independently.
 
     Args:
         subjects: of all scans of the one modality, with repetition.
@@ -197,18 +197,18 @@ class _PartnerPlan:
 
 
 def weight_of(label: blosc2.NDArray) -> float:
-    """Return how much a case counts that has this pseudo-label: 1, if the file does not say."""
+    """Return the weight of a case with this pseudo-label: 1, if the file does not state it."""
     return float(label.schunk.meta.get(WEIGHT, 1.0))
 
 
 def channels_of(dataset: nnUNetBaseDataset, case: str, description: DatasetDescription) -> tuple[int, ...]:
-    """Return the modalities of a case, from dataset.json or, where that is silent, from what preprocessing found."""
+    """Return the modalities of a case from dataset.json or, if not stated there, from preprocessing."""
     return description.present_channels.get(case) or tuple(dataset.load_case(case)[3]["present_channels"])
 
 
 @contextmanager
 def _readable(case: str, file: str) -> Iterator[None]:
-    """Raise ValueError that names ``case`` and ``file`` in place of whatever a damaged file leads to."""
+    """Turn any error over a damaged file into a ValueError that names ``case`` and ``file``."""
     try:
         yield
     except Exception as error:
@@ -227,5 +227,5 @@ def _properties(case: str, file: str, *more: str) -> dict:
     with _readable(case, file), open(file, "rb") as content:
         properties = RestrictedUnpickler(content, IN_PROPERTIES).load()
         if not isinstance(properties, dict) or not {*OURS, *more} <= set(properties):
-            raise ValueError("it lacks what CMCPreprocessor writes")
+            raise ValueError("it was not preprocessed by CMCPreprocessor")
     return properties

@@ -1,4 +1,4 @@
-"""Which modalities of a row are fused with which: values that a recipe names, called with the row's channels.
+"""Choices of the modalities of a row that are fused: values that a recipe names, called with the row's channels.
 
 They draw from numpy's global generator.
 """
@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FuseOrSplit:
-    """Fuse all modalities of a row or, in a share of the rows, two random groups, each by itself: modality dropout.
+    """Fuse all modalities of a row or, in a share of the rows, two random groups separately: modality dropout.
 
-    So a missing modality is nothing new to the network.
+    So the network is trained on missing modalities.
 
     Args:
-        split: the share.
+        split: the share of rows.
     """
 
     split: float = 0.5
@@ -33,7 +33,7 @@ class FuseOrSplit:
 
 @dataclass(frozen=True)
 class FusedAndSingle:
-    """Show every row twice: all its modalities fused, and a random one of them by itself."""
+    """Predict every row twice: from all its modalities fused, and from a random one alone."""
 
     def __call__(self, channels: tuple[int, ...], num_modalities: int) -> Tensor:
         """Draw a row as :meth:`FuseOrSplit.__call__`."""
@@ -46,7 +46,7 @@ class FusedAndSingle:
 
 @dataclass(frozen=True)
 class Alone:
-    """Show each modality by itself, so that agreement between them is learned and not given."""
+    """Predict from each modality alone, so that agreement between them is not trivial."""
 
     def __call__(self, channels: tuple[int, ...], num_modalities: int) -> Tensor:
         """Make a row as :meth:`FuseOrSplit.__call__`."""
@@ -55,7 +55,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class RandomSubset:
-    """Fuse a random subset of a row's modalities, every one but the empty one alike, and show no other."""
+    """Fuse a random non-empty subset of a row's modalities, all equally likely, and leave out the others."""
 
     def __call__(self, channels: tuple[int, ...], num_modalities: int) -> Tensor:
         """Draw a row as :meth:`FuseOrSplit.__call__`."""

@@ -34,9 +34,9 @@ class RandomNetworks(NamedTuple):
 
 @dataclass(frozen=True)
 class Contrasts:
-    """Which scans of a batch are shown in a random contrast, and the seed of these contrasts.
+    """Scans of a batch that get a random contrast, and the seed of these contrasts.
 
-    A few numbers, which a worker draws: the computation is left to where the batch is trained with.
+    A worker draws these few numbers; the trainer computes the contrasts on its device.
 
     Attributes:
         seed: of :func:`draw_networks`.
@@ -50,7 +50,7 @@ class Contrasts:
     clip: list[tuple[float, float] | None]
 
     def show(self, x: Tensor) -> Tensor:
-        """Return ``x (N, M, D, H, W)`` float32 with these scans, but for their background, in their contrasts."""
+        """Return ``x (N, M, D, H, W)`` float32 with these scans in random contrasts; background stays."""
         if not self.rows:
             return x
         networks = draw_networks(len(self.rows), torch.Generator().manual_seed(self.seed))
@@ -64,7 +64,7 @@ class Contrasts:
 
 
 def draw_networks(n: int, generator: torch.Generator | None = None) -> RandomNetworks:
-    """Draw weights and shifts from N(0, 1), blends from U(0, 1), and for each convolution a kernel of 1 or 3, alike.
+    """Draw weights and shifts from N(0, 1), blends from U(0, 1), and for each convolution a kernel of 1 or 3, equally.
 
     As published, the scans of a batch have kernels of one size.
     """
@@ -78,7 +78,7 @@ def draw_networks(n: int, generator: torch.Generator | None = None) -> RandomNet
 
 @torch.no_grad()
 def randomize_contrast(x: Tensor, networks: RandomNetworks, clip: Sequence[tuple[float, float] | None] = ()) -> Tensor:
-    """Show each scan of ``x (n, D, H, W)`` float32 in a contrast of its own.
+    """Give each scan of ``x (n, D, H, W)`` float32 its own random contrast.
 
     ``a g(x) + (1 - a) x`` with its network g and blend a, scaled to the Frobenius norm of x. What is exactly 0 stays
     so.
@@ -86,8 +86,8 @@ def randomize_contrast(x: Tensor, networks: RandomNetworks, clip: Sequence[tuple
     Args:
         x: on any device.
         networks: for each of the scans.
-        clip: for each scan the lowest and highest value of the result, or None; nothing is clipped if empty. What is
-            clipped has at most the norm of x.
+        clip: for each scan the lowest and highest value of the result, or None; nothing is clipped if empty. A clipped
+            result has at most the norm of x.
     """
     there = x != 0
     mixed = torch.lerp(x, convolve(x, networks), _column(networks.blends, x)).mul_(there)

@@ -1,17 +1,17 @@
-"""Lateral classes, which forbid mirroring a scan left to right."""
+"""Classes on one side of the body only, which forbid mirroring a scan left to right."""
 
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 LEFT_RIGHT = 2  # the last array axis of a scan as it is read, on canonical axes; plans may transpose it
-MIN_CASES = 3  # lying on one side in fewer cases may be chance
-MARGIN = 0.05  # of the body's width: nearer to the middle is on no side
+MIN_CASES = 3  # one side in fewer cases may be chance
+MARGIN = 0.05  # of the body's width: a centre nearer to the middle is on neither side
 
 
 def sided_classes(dataset: nnUNetBaseDataset, left_right: int = LEFT_RIGHT) -> list[int]:
     """Find the labels whose centre lies on the same side of the body in every case that shows them.
 
-    A class that fewer than :data:`MIN_CASES` cases show counts as sided, to be safe.
+    A class in fewer than :data:`MIN_CASES` cases is included, to be safe.
 
     Args:
         dataset: preprocessed labelled cases; only their properties are read.

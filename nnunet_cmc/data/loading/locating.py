@@ -1,4 +1,4 @@
-"""Where in a scan an augmented patch comes from: told by the augmentation, not interpolated as more channels."""
+"""Positions of an augmented patch in its scan, computed from the augmentation, not interpolated as channels."""
 
 import math
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from batchgeneratorsv2.transforms.utils.cropping import crop_tensor
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, avg_pool3d
 
-# Places vary slowly: a patch carries them at a fraction of its resolution, at most this many voxels to a cell.
+# Positions vary slowly, so a patch has them at a lower resolution: at most this many voxels per cell and axis.
 MAX_STRIDE = 4
 
 
 def position_stride(side: int) -> int:
-    """Return how many voxels make a cell of positions along an axis of a patch with ``side`` voxels.
+    """Return the number of voxels per cell of positions along an axis of a patch with ``side`` voxels.
 
-    It is the largest divisor of ``side`` up to :data:`MAX_STRIDE`: cells are whole also where the side, such as the ten
-    slices of a cardiac stack, is no multiple of 4.
+    It is the largest divisor of ``side`` up to :data:`MAX_STRIDE`, so that cells are whole even if the side is not a
+    multiple of 4, such as the ten slices of a cardiac stack.
     """
     return max(stride for stride in range(1, MAX_STRIDE + 1) if side % stride == 0)
 
 
 class LocatingTransform(BasicTransform):
-    """A spatial transform that makes of a sample's ``regression_target`` the places that its patch comes from.
+    """A spatial transform that replaces a sample's ``regression_target`` by the positions of its patch.
 
-    It takes any tensor of the shape ``(3, D', H', W')`` of what was read (:func:`nowhere`), and gives ``(3, d, h, w)``
-    float32 for a patch of ``(D, H, W)``: the mean place along D, H, W of each cell of :func:`position_stride` voxels
-    along each axis, in voxels of what was read, whose first has its centre at 0; NaN where that lies outside. Later
-    transforms may mirror it.
+    The target is any tensor of the shape ``(3, D', H', W')`` of the array that was read (:func:`nowhere`). It becomes
+    ``(3, d, h, w)`` float32 for a patch of ``(D, H, W)``: the mean position along D, H, W of each cell of
+    :func:`position_stride` voxels along each axis, in voxels of that array, whose first has its centre at 0; NaN
+    outside of it. Later transforms may mirror it.
 
     A flat patch is augmented slice by slice, between nnU-Net's Convert3DTo2DTransform and Convert2DTo3DTransform: its
     slices are channels, ``(3 D, H', W')`` becomes ``(3 d, h, w)``, and cells span slices as they were read.
@@ -46,7 +46,7 @@ class LocatingTransform(BasicTransform):
         self.stride = [position_stride(side) for side in spatial.patch_size]
 
     def get_parameters(self, **data_dict: Any) -> dict:
-        """Draw the spatial transform's."""
+        """Draw the parameters of the spatial transform."""
         return self.spatial.get_parameters(**data_dict)
 
     def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
@@ -77,24 +77,24 @@ class LocatingTransform(BasicTransform):
 
 
 def _slice_by_slice(places: Tensor, depth: int) -> Tensor:
-    """Return where cells of ``depth`` slices lie, which all show ``places (2, h, w)`` of H and W: ``(3 d, h, w)``."""
+    """Return the positions ``(3 d, h, w)`` of cells of ``depth`` slices that share ``places (2, h, w)`` in plane."""
     slices = _cells(torch.arange(depth).float(), position_stride(depth))
     along_d = slices.view(1, -1, 1, 1).expand(1, -1, *places.shape[1:])
     return torch.cat([along_d, places[:, None].expand(-1, len(slices), -1, -1)]).flatten(0, 1)
 
 
 def _cells(numbers: Tensor, stride: int) -> Tensor:
-    """Compute the mean of each ``stride`` numbers."""
+    """Compute the means of groups of ``stride`` numbers."""
     return numbers.unfold(0, stride, stride).mean(1)
 
 
 def nowhere(shape: Sequence[int]) -> Tensor:
-    """Return ``(3, *shape)`` float32 without memory of its own: what :class:`LocatingTransform` fills with places."""
+    """Return a placeholder ``(3, *shape)`` float32, without memory of its own, for :class:`LocatingTransform`."""
     return torch.tensor(torch.nan).expand(3, *shape)
 
 
 def located(transforms: ComposeTransforms) -> ComposeTransforms:
-    """Return nnU-Net's augmentation, which says where patches come from: see :class:`LocatingTransform`."""
+    """Return nnU-Net's augmentation with positions of the patches: see :class:`LocatingTransform`."""
     return ComposeTransforms(
         [LocatingTransform(one) if isinstance(one, SpatialTransform) else one for one in transforms.transforms]
     )

@@ -1,4 +1,4 @@
-"""Batches of labelled and unlabelled pairs: two modalities of one case, or two scans of unlike modalities."""
+"""Batches of labelled and unlabelled pairs: the modalities of one case, or two scans of different modalities."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -20,7 +20,7 @@ from nnunet_cmc.data.loading.views import View
 
 
 class Crop(NamedTuple):
-    """One patch to be read: ``channels`` of ``case`` from ``corner`` (voxels), the others zero."""
+    """A patch to read: ``channels`` of ``case`` from ``corner`` (voxels), the others zero."""
 
     case: str
     channels: tuple[int, ...]
@@ -33,28 +33,27 @@ class Crop(NamedTuple):
 class PairLoader(SeededLoader):
     """nnU-Net's data loader for pairs of modalities.
 
-    A *row* is one network sample ``(M, D, H, W)``. A case with several modalities is one row, and its own pair: one
-    crop, one augmentation. A case with a single modality gets a partner that shows another one (:class:`CaseSampler`
-    says which), at the same relative position in the body or, where the pair is centred on foreground, at foreground of
-    the same class, if it has any. The two are two rows, augmented on their own, since voxels of different grids have
-    nothing to do with each other.
+    A *row* is one network sample ``(M, D, H, W)``. A case with several modalities is one row, and a pair by itself: one
+    crop, one augmentation. A case with a single modality gets a partner of another one (see :class:`CaseSampler`), at
+    the same relative position in the body or, if the pair is centred on foreground, at foreground of the same class, if
+    it has any. These are two rows, augmented independently, since voxels of different grids do not correspond.
 
     A batch is a :class:`Batch`. Labelled rows are fused as ``fusion`` says, unlabelled ones not at all. ``positions``
-    are those of cells of :func:`position_stride` voxels along each axis, NaN outside of what was read and for scans
-    without a partner, whose place nobody asks for.
+    are of cells of :func:`position_stride` voxels along each axis, NaN outside of the scan and for scans without a
+    partner, whose position is not used.
 
     Args:
         labeled: the labelled cases.
         unlabeled: the cases without labels, or None.
         pairs: number of labelled pairs in a batch.
         unlabeled_pairs: number of unlabelled ones.
-        replaced: of the labelled pairs, how many the unlabelled ones take the place of: the first, which nnU-Net does
-            not centre on foreground.
+        replaced: number of labelled pairs that the unlabelled ones replace: the first ones, which nnU-Net does not
+            centre on foreground.
         initial_patch_size, patch_size: voxels read, and left after augmentation.
         label_manager: nnU-Net's.
-        oversample_foreground_percent: share of the labelled pairs that are centred on foreground, both scans of them.
+        oversample_foreground_percent: share of the labelled pairs whose scans are centred on foreground.
         fusion: of the labelled rows.
-        views: what is done to each batch, in this order: see :mod:`~nnunet_cmc.data.loading.views`.
+        views: changes of each batch, in this order: see :mod:`~nnunet_cmc.data.loading.views`.
         transforms, unlabeled_transforms: nnU-Net's augmentation of the labelled and the other rows, :func:`located`.
         seeding: SeededLoader's ``seed``, ``rank`` and ``first_batch``.
     """
@@ -146,12 +145,12 @@ class PairLoader(SeededLoader):
         return [anchor] if partner is None else [anchor, self._partner_of(anchor, sampler, *partner, centre)]
 
     def _draw_class(self, properties: dict) -> int | None:
-        """Draw a class that a case shows, as nnU-Net's get_bbox does, with the same random numbers; None: none."""
+        """Draw a class of a case with the same random numbers as nnU-Net's get_bbox; None if it shows none."""
         shown = [label for label, voxels in properties["class_locations"].items() if len(voxels)]
         return shown[np.random.choice(len(shown))] if shown else None
 
     def _partner_of(self, anchor: Crop, sampler: CaseSampler, case: str, modality: int, centre: int | None) -> Crop:
-        """Take a crop of ``case`` at foreground of the class ``centre`` or, without any, where the anchor's lies."""
+        """Take a crop of ``case`` at foreground of the class ``centre`` or, without any, at the anchor's position."""
         data, seg, _, properties = sampler.dataset.load_case(case)
         box = np.array(properties["body_box"], dtype=float)
         if centre is not None and len(properties["class_locations"].get(centre, ())):
@@ -169,7 +168,7 @@ class PairLoader(SeededLoader):
         return [int(c) for c in np.clip(corner, lowest, highest)]
 
     def _corner_range(self, side: int, d: int) -> tuple[int, int]:
-        """Compute where a patch may begin along axis d of a volume, as in nnU-Net's get_bbox."""
+        """Compute the first and last start of a patch along axis d of a volume, as in nnU-Net's get_bbox."""
         pad = max(int(self.need_to_pad[d]), int(self.patch_size[d]) - side)
         return -pad // 2, side + pad // 2 + pad % 2 - int(self.patch_size[d])
 
@@ -193,7 +192,7 @@ class PairLoader(SeededLoader):
 
 @cache
 def _thread_pools() -> ThreadpoolController:
-    """Return the thread pools of this process. To find them takes a tenth of the time of a batch of one patch."""
+    """Return the thread pools of this process; finding them takes a tenth of the time of a batch of one patch."""
     return ThreadpoolController()
 
 
@@ -203,13 +202,13 @@ def _stacked_labels(rows: list[dict[str, Tensor]]) -> Tensor | None:
 
 
 def _weights(crops: list[Crop]) -> Tensor | None:
-    """Return how much crops count that have pseudo-labels."""
+    """Return the weights of crops with pseudo-labels."""
     weights = [weight_of(crop.seg) for crop in crops if crop.seg is not None]
     return torch.tensor(weights) if weights else None
 
 
 def _positions(places: Tensor, corner: list[int], body_box: np.ndarray) -> Tensor:
-    """Compute the relative position in the body of ``places (3, D, H, W)``, voxel centres counted from ``corner``."""
+    """Compute the relative position in the body of ``places (3, D, H, W)``, voxel centres relative to ``corner``."""
     extent = np.maximum(np.ptp(body_box, axis=1), 1.0)
     offset = (np.array(corner) + 0.5 - body_box[:, 0]) / extent
     return places * _column(1 / extent) + _column(offset)

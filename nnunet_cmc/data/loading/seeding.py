@@ -1,4 +1,4 @@
-"""Batches that depend on a seed and their number in the run, not on what was drawn before."""
+"""Batches that depend on a seed and their number in the run, not on earlier draws."""
 
 import os
 import random
@@ -37,8 +37,8 @@ class SeededLoader(nnUNetDataLoader):
 
     Args:
         args, kwargs: nnUNetDataLoader's.
-        seed: None draws one for every process that makes batches. nnU-Net seeds numpy alone there, and all workers, and
-            all ranks, draw the same mirroring and the same transforms from torch.
+        seed: None draws one for every process that makes batches; nnU-Net seeds only numpy there, so that all workers
+            and ranks draw the same mirroring and transforms from torch.
         rank: of this process in a distributed training.
         first_batch: i of the first batch, when a training resumes.
     """
@@ -50,7 +50,7 @@ class SeededLoader(nnUNetDataLoader):
         self.batch_index = first_batch
 
     def set_thread_id(self, thread_id: int) -> None:
-        """Take note of the worker: nnU-Net's call this first."""
+        """Record the worker's number, as nnU-Net's workers do first."""
         super().set_thread_id(thread_id)
         end_with_parent()
 

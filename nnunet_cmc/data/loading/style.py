@@ -1,4 +1,4 @@
-"""Style swap: scans of one modality that look, at low frequencies, like scans of another (FDA, Yang & Soatto 2020)."""
+"""Style swap: scans of one modality with the low frequencies of scans of another (FDA, Yang & Soatto 2020)."""
 
 from dataclasses import dataclass, replace
 
@@ -13,14 +13,14 @@ from nnunet_cmc.data.loading.batch import Batch
 class SwapStyles:
     """Add restyled rows: each scan with the low-frequency amplitudes of a scan of another modality of the batch.
 
-    They stand in for the translations that UMML (Zhu et al., MICCAI 2021) learns between modalities. Its translators
-    are generative networks, trained adversarially beside the segmentation, and cost more than that in memory, time and
-    scans; amplitudes have nothing to learn. They carry brightness, bias field and coarse contrast, but cannot reverse
-    the order of tissues, as a translator from CT to MR can.
+    They replace the translations that UMML (Zhu et al., MICCAI 2021) learns between modalities. Its translators are
+    generative networks, trained adversarially with the segmentation, and need more memory, time and scans than that;
+    amplitudes need no training. They carry brightness, bias field and coarse contrast, but cannot reverse the order of
+    tissue intensities, as a translator from CT to MR can.
 
     A row of scans gets at most one restyled row, so a batch at most doubles. In it, each scan is in the channel of
-    another modality, drawn from those that the batch shows, and is to be predicted by itself; it keeps the scan's
-    label and the exact zeros of its background. ``swaps`` says where. The restyled rows of labelled scans follow these,
+    another modality, drawn from those in the batch, and is predicted alone; it keeps the scan's label and the exact
+    zeros of its background. ``swaps`` has their places. The restyled rows of labelled scans follow the labelled rows,
     those of unlabelled scans come last, and a batch of a single modality gets none.
 
     Args:
@@ -31,7 +31,7 @@ class SwapStyles:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return ``batch`` with restyled rows and ``swaps``."""
-        there = (batch.data != 0).flatten(2).any(2) & batch.present  # a patch may lie outside of its scan
+        there = (batch.data != 0).flatten(2).any(2) & batch.present  # a patch may lie outside its scan
         modalities = np.flatnonzero(there.any(0).numpy())
         rows: list[int] = []  # of which each restyled row is a copy
         swaps: list[tuple[int, int, int, int]] = []  # row, modality, restyled row, its modality
@@ -52,11 +52,11 @@ class SwapStyles:
 
 
 def restyled(scan: Tensor, style: Tensor, band: float) -> Tensor:
-    """Give ``scan`` the amplitudes of ``style`` at low frequencies; its phases and what is exactly 0 stay.
+    """Give ``scan`` the amplitudes of ``style`` at low frequencies; its phases and exact zeros stay.
 
-    Two things differ from FDA, whose images are positive and fill their frame. The phase of the frequency 0 is the sign
-    of the mean, which is style. And background, which is exactly 0, is taken for the mean of the rest of its scan, or
-    low frequencies would be those of silhouettes.
+    Two things differ from FDA, whose images are positive and without background. The sign of the mean, the phase of
+    frequency 0, is part of the style. And background, exactly 0, is replaced by the mean of the rest of its scan, since
+    low frequencies would otherwise show the silhouette.
 
     Args:
         scan, style: ``(D, H, W)`` float32.
@@ -72,7 +72,7 @@ def restyled(scan: Tensor, style: Tensor, band: float) -> Tensor:
 
 
 def _filled(x: Tensor) -> Tensor:
-    """Fill ``x``, where it is 0, with the mean of what is not."""
+    """Replace zeros in ``x`` by the mean of all other values."""
     there = x != 0
     return torch.where(there, x, x.sum() / there.sum().clamp(min=1))
 
@@ -80,7 +80,7 @@ def _filled(x: Tensor) -> Tensor:
 def _with_restyled(
     batch: Batch, data: Tensor, fusion: Tensor, rows: list[int], swaps: list[tuple[int, int, int, int]]
 ) -> Batch:
-    """Add restyled rows, each the copy of one of ``rows``, behind the labelled and the unlabelled ones."""
+    """Add restyled rows, each a copy of one of ``rows``, after the labelled and after the unlabelled ones."""
     n, labeled = len(batch.data), batch.n_labeled
     first = sum(row < labeled for row in rows)  # of the restyled rows have a label
 

@@ -1,4 +1,4 @@
-"""Views: what is done to a batch of pairs before the trainer sees it. Each is a value that maps a batch to a batch.
+"""Views: changes of a batch of pairs before the trainer gets it. Each is a value that maps a batch to a batch.
 
 They draw from the global random generators, as nnU-Net's augmentation does.
 """
@@ -19,9 +19,9 @@ from nnunet_cmc.data.loading.style import SwapStyles
 
 @dataclass(frozen=True)
 class StrongView:
-    """Add ``strong``: the unlabelled rows with nnU-Net's changes of intensity, which the weak ones do not have.
+    """Add ``strong``: the unlabelled rows with nnU-Net's changes of intensity, which ``data`` does not have.
 
-    The student of a mean teacher sees the strong view, the teacher the weak one.
+    The student of a mean teacher gets the strong view, the teacher the weak one, ``data``.
 
     The background is the same in both views. An absent channel is exactly zero in both; a present one is not zero
     everywhere in either.
@@ -38,13 +38,13 @@ class StrongView:
 
 @dataclass(frozen=True)
 class RandomizeContrast:
-    """Show strong views in a random contrast (:func:`randomize_contrast`), each channel in its own.
+    """Give each channel of the strong views a random contrast (:func:`randomize_contrast`).
 
-    What is drawn here are :class:`Contrasts`. The trainer computes them on its device: on a worker they would take as
-    long as all of nnU-Net's augmentation, beside a step on any device next to nothing.
+    It draws :class:`Contrasts`, which the trainer computes on its device: on a worker they would take as long as all of
+    nnU-Net's augmentation, but are a negligible part of a training step.
 
-    A student who is to agree with a teacher on another contrast learns shapes. Where classes are contrasts, as an
-    enhancing tumour is, there is nothing to learn from it.
+    A student that must agree with its teacher in another contrast learns shapes. For classes that are defined by their
+    contrast, such as an enhancing tumour, this does not help.
 
     Args:
         share: of the strong views, which are chosen at random.
@@ -55,7 +55,7 @@ class RandomizeContrast:
     clip: tuple[tuple[float, float] | None, ...] = field(default=(), repr=False)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return ``batch`` with ``contrasts``. ValueError: no strong views, or ``clip`` of other channels than they."""
+        """Return ``batch`` with ``contrasts``. ValueError: there are no strong views, or ``clip`` does not fit them."""
         if batch.strong is None:
             raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")
         channels = batch.strong.shape[1]
@@ -74,10 +74,10 @@ class RandomizeContrast:
 
 @dataclass(frozen=True)
 class FusePairs:
-    """Make every pair one row, the scans of two patients side by side in its channels, as the paper does on AMOS.
+    """Make every pair one row, with scans of two patients as its channels, as the paper does on AMOS.
 
-    ``target`` becomes ``(P_labeled, M, D, H, W)``, each modality's own label, and everything present is fused, voxel by
-    voxel: a voxel of the result shows two patients at unlike places.
+    ``target`` becomes ``(P_labeled, M, D, H, W)``, each modality's own label, and all present modalities are fused
+    voxel by voxel, although voxels of two patients do not correspond.
     """
 
     def __call__(self, batch: Batch) -> Batch:
@@ -102,6 +102,6 @@ View = StrongView | RandomizeContrast | FusePairs | SwapStyles
 
 
 def perturbation(patch_size: Sequence[int]) -> ComposeTransforms:
-    """Return nnU-Net's changes of intensity: what is true of the weak view is true of the strong one."""
+    """Return nnU-Net's changes of intensity, which keep the positions of voxels, so that labels stay valid."""
     steps = nnUNetTrainer.get_training_transforms(patch_size, (0.0, 0.0), None, (), False).transforms
     return ComposeTransforms([step for step in steps if is_intensity(step)])

@@ -1,12 +1,14 @@
-"""Find the body without labels: its box is the frame in which positions in scans of different patients compare."""
+"""Find the body without labels; relative to its box, positions in scans of different patients are comparable."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK
 
-CT_BODY_HU = -500.0  # between air and lung on one side, soft tissue on the other
-SMALLEST_FRACTION = 0.01  # of the image; what is smaller is an artefact, as metal, which pulls Otsu's threshold up
+CT_BODY_HU = -500.0  # between air or lung and soft tissue
+SMALLEST_FRACTION = (
+    0.01  # of the image; a smaller component is an artefact, such as metal, which raises Otsu's threshold
+)
 
 
 def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
@@ -38,7 +40,7 @@ def _above_air(channel: np.ndarray, name: str) -> SimpleITK.Image:
 
 
 def _largest_component(mask: SimpleITK.Image) -> np.ndarray | None:
-    """Compute the bounding box ``(3, 2)`` of the largest connected component; None where it is negligible."""
+    """Compute the bounding box ``(3, 2)`` of the largest connected component; None if it is negligible."""
     parts = SimpleITK.RelabelComponent(SimpleITK.ConnectedComponent(mask), sortByObjectSize=True)
     shape = SimpleITK.LabelShapeStatisticsImageFilter()
     shape.Execute(parts == 1)

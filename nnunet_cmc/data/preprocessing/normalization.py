@@ -1,7 +1,7 @@
-"""Normalisation schemes of foundation encoders, which plans may name, and a description of how channels are normalised.
+"""Normalisation schemes of foundation encoders, for plans, and a description of how channels are normalised.
 
-A scheme takes one channel ``(D, H, W)`` of one case. Statistics are those of voxels > 0, the body, or of all voxels
-where a channel has fewer than two of them.
+A scheme takes one channel ``(D, H, W)`` of one case. Statistics are of the voxels > 0, the body, or of all voxels if a
+channel has fewer than two of these.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ EPSILON = 1e-8  # smallest divisor
 
 
 def describe_normalization(description: DatasetDescription, schemes: Sequence[str] | None = None) -> str:
-    """Describe how each modality is normalised, and which may be CT and are not normalised so.
+    """Describe how each modality is normalised, and warn of likely CT that is not normalised as CT.
 
     Args:
-        schemes: for each channel; those that nnU-Net chooses by the channel's name, if None.
+        schemes: for each channel; by default those that nnU-Net chooses by the channel's name.
     """
     if schemes is None:
         schemes = [get_normalization_scheme(name).__name__ for name in description.normalization_names]
@@ -41,7 +41,7 @@ def ct_modalities(description: DatasetDescription) -> list[str]:
 
 
 def clip_range(scheme: str, intensities: dict) -> tuple[float, float] | None:
-    """Find the lowest and highest value that a scheme leaves of any scan, or None where that depends on the scan.
+    """Return the lowest and highest value of a scheme's results, or None if these depend on the scan.
 
     Args:
         scheme: its name, as in the plans.

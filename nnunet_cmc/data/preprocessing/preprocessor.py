@@ -1,4 +1,4 @@
-"""nnU-Net's preprocessing for cases that show some of the modalities only, with or without a label."""
+"""nnU-Net's preprocessing for cases that lack modalities, with or without a label."""
 
 import os
 import shutil
@@ -27,22 +27,22 @@ from nnunet_cmc.data.reading.raw_case import check_case, read_case, read_label, 
 from nnunet_cmc.utils.files import all_written, atomic_write, read_json
 from nnunet_cmc.utils.parallel import end_with_parent, run_parallel
 
-# Written for exact zeros of a present channel, so that a tile of nothing but zeros means that the modality is absent.
+# Replaces exact zeros of a present channel, so that a patch of zeros means that the modality is absent.
 ALMOST_ZERO = 1e-6
-COPIES = ("dataset.json", "splits_final.json")  # that a planner makes of files of the raw dataset
+COPIES = ("dataset.json", "splits_final.json")  # of files of the raw dataset, made by a planner
 
 
 def unlabeled_folder(preprocessed_folder: str) -> str:
-    """Name the folder of preprocessed cases of ``imagesUn``, beside that which stock trainers read."""
+    """Return the folder of preprocessed cases of ``imagesUn``, beside the folder that stock trainers read."""
     return preprocessed_folder + "_unlabeled"
 
 
 class CMCPreprocessor(DefaultPreprocessor):
-    """Crop, normalise and resample as nnU-Net does, by the image alone: no label has an influence.
+    """Crop, normalise and resample as nnU-Net does, independent of any label.
 
     An absent channel is exactly zero in every voxel, a present one in none. The properties of a case gain
 
-    * ``present_channels``: list of int, the channels it shows,
+    * ``present_channels``: list of int, the channels that are not all zero,
     * ``body_box``: ``[[lo, hi), ...]`` along D, H, W in voxels of the preprocessed array (float).
     """
 
@@ -50,7 +50,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         """Preprocess a case given as files ``_000N`` of any of its channels, in any order.
 
         Returns data ``(M, D, H, W)`` float32, seg ``(1, D, H, W)`` int (-1 outside of the image) and properties.
-        ValueError: see :func:`read_case` and :func:`read_label`; or the plans name a reader of other axes.
+        ValueError: see :func:`read_case` and :func:`read_label`; or the plans name a reader with other axes.
         """
         if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
             end_with_parent()
@@ -73,7 +73,7 @@ class CMCPreprocessor(DefaultPreprocessor):
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
         """Preprocess arrays ``data (M, D, H, W)`` and ``seg (1, D, H, W)``; a channel that is all zero is absent.
 
-        ValueError: the number of channels is not the dataset's, or what is not zero is less than a voxel.
+        ValueError: the number of channels is not the dataset's, or the non-zero region is smaller than a voxel.
         """
         description = DatasetDescription.from_dict(dataset_json)
         names = description.modalities
@@ -84,7 +84,7 @@ class CMCPreprocessor(DefaultPreprocessor):
             )
         present = shown_channels(data)
         if not present:
-            raise ValueError("The image shows no modality: all its voxels are zero.")
+            raise ValueError("The image is empty: all its voxels are zero; give at least one modality.")
         raw = data.transpose(0, *(axis + 1 for axis in plans_manager.transpose_forward))
         self._require_a_voxel(raw, properties, plans_manager, configuration_manager)
         data, seg, properties = super().run_case_npy(
@@ -133,7 +133,7 @@ class CMCPreprocessor(DefaultPreprocessor):
     def run(self, dataset_name_or_id, configuration_name, plans_identifier, num_processes):
         """Preprocess the labelled cases as nnU-Net does, then those of ``imagesUn`` into :func:`unlabeled_folder`.
 
-        ValueError: a case cannot be preprocessed; found before any work where headers show it.
+        ValueError: a case cannot be preprocessed; headers are checked before any work.
         """
         raw_description(dataset_name_or_id)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
@@ -179,7 +179,7 @@ class CMCPreprocessor(DefaultPreprocessor):
 
 
 def _add_missing_copies(raw: str, preprocessed: str) -> None:
-    """Copy what a planner copies, and plans that were moved from another dataset or machine came without."""
+    """Copy files that a planner copies, if plans were moved from another dataset or machine without them."""
     for name in COPIES:
         source, copy = join(raw, name), join(preprocessed, name)
         if os.path.isfile(source) and os.path.isdir(preprocessed) and not os.path.exists(copy):
@@ -189,7 +189,7 @@ def _add_missing_copies(raw: str, preprocessed: str) -> None:
 
 
 def _remove_partial_copies(raw: str, preprocessed: str) -> None:
-    """Remove copies in ``gt_segmentations`` that a kill cut short: nnU-Net would never copy these labels again."""
+    """Remove truncated copies of a killed run in ``gt_segmentations``, which nnU-Net would not copy again."""
     copies = join(preprocessed, "gt_segmentations")
     for copy in visible_files(copies):
         source = join(raw, "labelsTr", os.path.basename(copy))

@@ -14,8 +14,8 @@ NIFTI = (".nii", ".nii.gz")
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # NIfTI-1, NIfTI-2
 GZIP = b"\x1f\x8b"
 
-RIGHT_ANGLE = 1e-3  # largest cosine between axes that are at right angles, as far as headers are rounded
-TOLERANCE = 0.1  # of a voxel: as far as the corners of two volumes may lie apart and still share a grid
+RIGHT_ANGLE = 1e-3  # largest cosine between axes at right angles, given the rounding in headers
+TOLERANCE = 0.1  # of a voxel: largest distance between the corners of two volumes on one grid
 
 
 class Grid(NamedTuple):
@@ -132,7 +132,7 @@ def _start(file: str | PathLike) -> bytes:
 
 
 def _require_sound_transforms(header: nibabel.Nifti1Header) -> None:
-    """Refuse NaN and infinity, over some of which ITK hangs, and a sheared sform, for which it takes the qform."""
+    """Refuse NaN and infinity, which may make ITK hang, and a sheared sform, in place of which it takes the qform."""
     quaternion = [f"{part}_{axis}" for part, axes in (("quatern", "bcd"), ("qoffset", "xyz")) for axis in axes]
     for code, fields in (("qform_code", quaternion), ("sform_code", ["srow_x", "srow_y", "srow_z"])):
         numbers = np.hstack([header[field] for field in fields])

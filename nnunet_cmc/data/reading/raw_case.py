@@ -1,4 +1,4 @@
-"""Reading a case of nnU-Net's raw format of which some channel files may not exist."""
+"""Reading a case of nnU-Net's raw format in which channel files may be missing."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from nnunet_cmc.data.reading.voxels import count_not_finite, format_value, out_o
 
 
 def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
-    """Group the files ``CASE_000N`` of a folder by case. ValueError: see :func:`scans_of`; or a name is another."""
+    """Group the files ``CASE_000N`` of a folder by case. ValueError: see :func:`scans_of`; or another name."""
     files = scans_of(folder, description.file_ending)
     for file in files:
         _case_and_channel(file, description)
@@ -24,14 +24,14 @@ def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> d
 def check_case(
     image_files: Sequence[str], description: DatasetDescription, label_file: str | None = None, case: str | None = None
 ) -> tuple[str, dict[int, str]]:
-    """Check names and headers of the files of a case; return its name and its file for each channel, rising.
+    """Check names and headers of the files of a case; return its name and the file of each channel, in order.
 
     Args:
-        image_files: ``_000N`` files in any order; with a ``label_file``, there must be one of every channel.
-        case: name for the error messages where there is no file to tell it.
+        image_files: ``_000N`` files in any order; with a ``label_file``, one of every channel.
+        case: name for the error message if there is no file.
 
     Raises:
-        ValueError: a file has no, another or a second channel number; one is missing, unreadable or on another grid.
+        ValueError: a file has no, an unknown or a repeated channel number, is missing, unreadable or on another grid.
     """
     names = description.modalities
     files: dict[int, str] = {}
@@ -59,9 +59,9 @@ def check_case(
 def read_case(
     image_files: Sequence[str], description: DatasetDescription, label_file: str | None = None
 ) -> tuple[np.ndarray, dict]:
-    """Read volumes ``(M, D, H, W)`` float32 of a case, zero where a channel has no file, and the reader's properties.
+    """Read volumes ``(M, D, H, W)`` float32 of a case, zeros for a missing file, and the reader's properties.
 
-    ValueError: see :func:`check_case`; or all is zero, not all is finite, or ``dataset.json`` says something else.
+    ValueError: see :func:`check_case`; or all voxels are zero, one is not finite, or ``dataset.json`` disagrees.
     """
     case, files = check_case(image_files, description, label_file)
     data = np.zeros(0, np.float32)
@@ -72,7 +72,10 @@ def read_case(
         data[channel] = volume
     present = shown_channels(data)
     if not present:
-        raise ValueError(f"Case {case} shows no modality: all voxels of {', '.join(files.values())} are zero.")
+        raise ValueError(
+            f"Case {case} is empty: all voxels of {', '.join(files.values())} are zero; replace the files or remove "
+            "the case."
+        )
     declared = description.possible_channels(case)
     for channel in set(present) - set(declared):
         raise ValueError(
@@ -90,7 +93,7 @@ def shown_channels(data: Any) -> list[int]:
 
 
 def require_declared(present: Sequence[int], description: DatasetDescription, case: str) -> None:
-    """Refuse a case of the dataset that shows less than ``dataset.json`` says; in a prediction it may."""
+    """Raise ValueError if a channel that ``dataset.json`` states is all zero; new cases may lack some."""
     declared = description.present_channels.get(case, ())
     for channel in set(declared) - set(present):
         raise ValueError(
@@ -100,7 +103,7 @@ def require_declared(present: Sequence[int], description: DatasetDescription, ca
 
 
 def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
-    """Read a label map ``(1, D, H, W)`` float32. ValueError: damaged, or of values that are not named."""
+    """Read a label map ``(1, D, H, W)`` float32. ValueError: it is damaged, or has unknown values."""
     case = os.path.basename(label_file).removesuffix(description.file_ending)
     labels = read_finite_volume(case, label_file)[0][None]
     known = description.label_values()

@@ -1,4 +1,4 @@
-"""The reader of volumes and writer of label maps, of nnU-Net's commands and of ours."""
+"""Reader of volumes and writer of label maps for nnU-Net's commands and ours."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from nnunet_cmc.utils.files import all_written, atomic_write
 
 
 class CMCReaderWriter(SimpleITKIOWithReorient):
-    """nnU-Net's reader and writer on canonical axes, but for two things.
+    """nnU-Net's reader and writer on canonical axes, with two differences.
 
     A truncated volume is refused and NaN stays NaN, where ITK reads zeros. A label map is written atomically: nnU-Net's
-    writer does not notice a full disk, and ``nnUNetv2_predict --continue_prediction`` takes half a file for a finished
-    case.
+    writer does not notice a full disk, and ``nnUNetv2_predict --continue_prediction`` treats a truncated file as a
+    finished case.
     """
 
     def read_images(self, image_fnames: Sequence[str], orientation: str = "RAS") -> tuple[np.ndarray, dict]:
@@ -34,7 +34,7 @@ class CMCReaderWriter(SimpleITKIOWithReorient):
         return np.stack([sitk.GetArrayViewFromImage(i) for i in images], dtype=np.float32, casting="unsafe"), properties
 
     def write_seg(self, seg: np.ndarray, output_fname: str, properties: dict) -> sitk.Image:
-        """Write ``seg (D, H, W)`` on the input's own grid, and return it as read again. OSError if it cannot be."""
+        """Write ``seg (D, H, W)`` on the input's grid, and return it as read back. OSError if it cannot be written."""
         with atomic_write(output_fname) as file, all_written(file, *NOT_WRITTEN):
             super().write_seg(seg, str(file), properties)
             return read_image(file)

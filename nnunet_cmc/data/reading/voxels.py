@@ -1,4 +1,4 @@
-"""Reading volume files, with an error where ITK would read zeros, and writing them, with an error if incomplete."""
+"""Reading volumes with an error where ITK would read zeros, and writing them with an error if incomplete."""
 
 import zlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ NOT_WRITTEN = RuntimeError, ValueError  # ITK does not notice when a NIfTI file 
 def read_voxels(file: str | PathLike) -> np.ndarray:
     """Read all voxels in the file's own order of axes. ValueError: it is unreadable, or shorter than its header says.
 
-    Of a NIfTI file, ITK would silently read what is missing of it, and NaN, as 0.
+    ITK would silently read missing voxels and NaN of a NIfTI file as 0.
     """
     try:
         if not is_nifti(file):
@@ -36,7 +36,7 @@ def read_image(file: str | PathLike) -> sitk.Image:
     if is_nifti(file):  # (W, H, D), of which the last may be followed by axes of one voxel
         voxels = voxels.reshape(grid.size, order="F").T
     dtype = np.dtype(np.float32) if voxels.dtype.kind == "f" else voxels.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite
+    with np.errstate(over="ignore"):  # values beyond single precision become infinite
         voxels = voxels.astype(dtype, copy=False)
     return grid.place(sitk.GetImageFromArray(voxels))
 
@@ -47,7 +47,7 @@ def out_of_memory(size: Sequence[int]) -> ValueError:
 
 
 def count_not_finite(voxels: np.ndarray) -> int:
-    """Count the voxels that are NaN or infinite in single precision, which networks compute in."""
+    """Count the voxels that are NaN or infinite in single precision, the precision of networks."""
     if voxels.dtype.kind != "f":
         return 0
     with np.errstate(over="ignore"):
@@ -62,6 +62,6 @@ def write_volume(image: sitk.Image, file: str | PathLike) -> None:
 
 
 def format_value(value: float) -> str:
-    """Write a voxel's value in as few digits as tell it apart in single precision: 7, 1e+38, 1.0000001."""
+    """Format a voxel's value with as few digits as identify it in single precision: 7, 1e+38, 1.0000001."""
     short = f"{value:g}"
     return short if np.float32(short) == np.float32(value) else f"{value:.9g}"

@@ -7,7 +7,7 @@ const WIDTH = 190; // of a thumbnail in px, as far as the window has room
 
 // Sort and filter the cases, by name, a facet or a number; those without the number come last.
 function arrange() {
-  const key = form.key?.value ?? "", sign = form.falling.checked ? -1 : 1;
+  const key = form.key?.value ?? "", sign = form.descending.checked ? -1 : 1;
   const isNumber = key !== "" && !(key in cases[0].facets);
   const ends = isNumber ? [form.least.value, form.most.value] : [];
   const value = entry => key === "" ? cases.indexOf(entry) : isNumber ? entry.numbers[key] : entry.facets[key];

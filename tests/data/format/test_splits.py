@@ -166,8 +166,10 @@ def test_cross_validation_holds_every_case_once(folds, n_ct, n_mr, seed):
 
 def test_cross_validation_that_cannot_be():
     presence = {"a": [0], "b": [0], "c": [1]}
-    with pytest.raises(ValueError, match=r"4 fold\(s\) and 3 subject"):
+    with pytest.raises(ValueError, match=r"3 subject\(s\) for 4 folds: add subjects"):
         make_folds(dataset(presence), presence, 4, 0)
+    with pytest.raises(ValueError, match="at least 2 folds, but --folds is 1: give a larger K"):
+        make_folds(dataset(presence), presence, 1, 0)
     with pytest.raises(ValueError, match=r"Modality M1 .* fold . of 3"):
         make_folds(dataset(presence), presence, 3, 0)
 

@@ -92,7 +92,7 @@ def test_a_hair_between_headers_is_no_difference(write, dataset_json):
 
 
 def test_voxels_that_show_nothing_or_are_not_numbers(write, dataset_json):
-    with pytest.raises(ValueError, match=r"Case a shows no modality: all voxels of .*a_0000.nii.gz are zero"):
+    with pytest.raises(ValueError, match=r"Case a is empty: all voxels of .*a_0000.nii.gz are zero; replace"):
         read_case([write("a_0000.nii.gz", VOLUME * 0)], parsed(dataset_json))
     for ending in (".nii.gz", ".mha"):  # from NIfTI, ITK reads NaN as 0
         dataset_json["file_ending"] = ending
