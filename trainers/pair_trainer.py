@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.plans_json import FEWEST_SLICES, REMEDY
+from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
 from nnunet_cmc.data.format.raw_dataset import require_set
 from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
 from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
@@ -236,7 +236,7 @@ class PairTrainer(nnUNetTrainer):
         if min(patch_size) < FEWEST_SLICES:
             raise ValueError(
                 f"The patch {patch_size} has a side of fewer than {FEWEST_SLICES} voxels, which nnU-Net's augmentation "
-                f"cannot blur: {REMEDY}, which pads scans of fewer slices."
+                "cannot blur: plan again, with nnUNetv2_plan_experiment -pl CMCPlannerNNUNet, which pads scans of fewer slices."
             )
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()
