@@ -236,7 +236,8 @@ class PairTrainer(nnUNetTrainer):
         if min(patch_size) < FEWEST_SLICES:
             raise ValueError(
                 f"The patch {patch_size} has a side of fewer than {FEWEST_SLICES} voxels, which nnU-Net's augmentation "
-                "cannot blur: plan again, with nnUNetv2_plan_experiment -pl CMCPlannerNNUNet, which pads scans of fewer slices."
+                "cannot blur: plan again, with nnUNetv2_plan_experiment -pl CMCPlannerNNUNet, which pads scans of "
+                "fewer slices."
             )
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()
