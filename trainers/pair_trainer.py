@@ -194,7 +194,7 @@ class PairTrainer(nnUNetTrainer):
                     f"{self.fold} has none: {term.loss.needs_registered}; train with -tr CMCTrainer."
                 )
         if not self._uses_unlabeled():
-            self.print_to_log_file("Training is supervised for now: unlabelled cases are not read.")
+            self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")
         elif not unlabeled.cases:
             self.print_to_log_file("There is no unlabelled case: training is supervised, CAC of labelled cases.")
 

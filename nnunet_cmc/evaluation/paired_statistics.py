@@ -48,7 +48,7 @@ class Comparison:
     Args:
         subjects: patient of each case; cases of one patient are not independent, so bootstrap and test draw patients.
         seed: of the bootstrap.
-        missing: name of each row that has no numbers, and why, in a sentence.
+        missing: name of each row without a result -> why, in a sentence.
         remarks: sentences below the tables.
         progress: show a progress bar.
     """

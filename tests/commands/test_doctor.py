@@ -109,7 +109,7 @@ def test_the_remedy_for_a_folder_that_no_shell_expanded_works(monkeypatch, tmp_p
     before = doctor.folders()
     found = next(before)
     assert found.status == "warning"
-    assert found.finding.startswith("~/raw is taken as it stands")
+    assert found.finding.startswith("~/raw is used literally, without expanding")
     _, _, remedy = found.finding.partition(": ")
     script = f'{remedy}; python -c "from nnunet_cmc.commands.doctor import folders; print(next(folders()))"'
     after = subprocess.run(script, shell=True, capture_output=True, text=True, check=True).stdout
