@@ -1,7 +1,7 @@
 """From a name to a trainer: a recipe's name, followed by any of the suffixes below in any order.
 
 ``_Nepochs``     N epochs
-``_smoke``       one epoch of 4 iterations: does everything run?
+``_smoke``       3 epochs of 2 iterations: does everything run? The last learns from unlabelled scans, too
 ``_demo``        10 epochs of 40 iterations: minutes on a CPU with CMCPlannerNNUNetSmall
 ``_cmcbudget``   epochs and iterations from the environment: see :mod:`~nnunet_cmc.trainers.comparison.budget`
 """
@@ -16,7 +16,7 @@ from nnunet_cmc.trainers.recipe import Length
 from nnunet_cmc.trainers.recipes import RECIPES
 
 SUFFIX = re.compile(r"(?P<base>.+)_((?P<epochs>[1-9]\d*)epochs|(?P<short>smoke|demo)|(?P<budget>cmcbudget))")
-SHORT = {"smoke": Length(1, 4, 2), "demo": Length(10, 40, 4)}
+SHORT = {"smoke": Length(3, 2, 1), "demo": Length(10, 40, 4)}
 
 
 @functools.cache
