@@ -1,4 +1,6 @@
-"""The whole path with stock commands as subprocesses: the demo with the shortest training, and unpaired scans."""
+"""The whole path with stock commands as subprocesses: the demo with the shortest training, and scans that are not
+registered or lack modalities.
+"""
 
 import json
 import os
@@ -8,18 +10,25 @@ import socket
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 from processes import children, kill_with_workers, wait_for
+from walk import DATASET, NAME, ON_THE_CPU, VARIABLES, walk_to_training
 
 from nnunet_cmc.commands import demo_steps
 from nnunet_cmc.dataset_conversion import phantom
 
-VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-ON_THE_CPU = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+SMALL = "CMCPlannerNNUNetSmall", "CMCNNUNetSmallPlans"
+LAYOUTS = {  # spacing of the scans, planner and plans, number of subjects
+    "unpaired": (None, *SMALL, {"labeled": 4, "unlabeled": 2, "test": 2}),
+    # stacks of ten thick slices
+    "misaligned": ((14.0, 6.0, 6.0), "CMCPlannerNNUNet", "CMCNNUNetPlans", {"labeled": 2, "unlabeled": 1, "test": 1}),
+    "missing": ((6.0, 6.0, 6.0), *SMALL, {"labeled": 4, "unlabeled": 2, "test": 2}),
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +38,13 @@ def predict(run_command):
     ``workers`` read cases, and as many write predictions; with 0, the command does so itself.
     """
 
-    def run(cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, workers=1, fails=False) -> str:
+    def run(
+        cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, plans=demo_steps.PLANS, workers=1,
+        fails=False,
+    ) -> str:  # fmt: skip
         return run_command(
             "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke",
-            "-p", demo_steps.PLANS, "-i", cases, "-o", output, "-device", "cpu", "-npp", workers, "-nps", workers,
+            "-p", plans, "-i", cases, "-o", output, "-device", "cpu", "-npp", workers, "-nps", workers,
             "--disable_tta", environment=environment, fails=fails,
         )  # fmt: skip
 
@@ -41,7 +53,7 @@ def predict(run_command):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> demo_steps.Demo:
-    """The demo, run to its end with four training iterations on fewer subjects."""
+    """The demo, run to its end with six training iterations on fewer subjects."""
     with pytest.MonkeyPatch.context() as patch:
         for variable in VARIABLES:
             patch.delenv(variable, raising=False)
@@ -69,7 +81,9 @@ def test_demo_reports_and_leaves_a_normal_nnunet_model(demo):
     for word in ("CT: 2 labelled and 1 unlabelled", "supervised", "csc", "cac", "alpha", "beta"):
         assert word in log
     preprocessed = demo.output / "preprocessed" / demo.dataset.name
-    assert len(list((preprocessed / "CMCNNUNetSmallPlans_3d_fullres_unlabeled").glob("*.pkl"))) == 1
+    (unlabeled,) = (preprocessed / "CMCNNUNetSmallPlans_3d_fullres_unlabeled").glob("*.pkl")
+    (pseudo_label,) = (model / "fold_0" / "pseudo_labels" / "round_1").iterdir()
+    assert pseudo_label.name == f"{unlabeled.stem}_seg.b2nd"
 
 
 def test_a_finished_training_can_be_continued(demo, run_command):
@@ -325,57 +339,53 @@ def test_bad_scans_stop_planning(demo, run_command, tmp_path, damage, sentence):
     assert not list(preprocessed.glob("*Plans.json"))
 
 
+class Walked(NamedTuple):
+    layout: str
+    root: Path  # with nnU-Net's folders, and those of predictions
+    environment: dict
+    train: tuple  # words of the command, without the fold
+
+
 @pytest.fixture(scope="module")
-def unpaired(run_command, predict, tmp_path_factory) -> tuple[dict, Path]:
-    """CT and MR of different patients on different grids: converted, planned, trained and predicted."""
-    root = tmp_path_factory.mktemp("unpaired")
-    environment = {**os.environ, **ON_THE_CPU, **{v: str(root / v) for v in VARIABLES}}
-    for variable in VARIABLES:
-        (root / variable).mkdir()
-    scans = phantom.generate(root / "scans", labeled=4, unlabeled=2, test=2, layout="unpaired", seed=0)
-    pairs = {
-        f"--{key.replace('_', '-')}": [f"{name}={value}" for name, value in scans[key].items()]
-        for key in ("images", "labels", "classes", "test_images", "test_labels")
-    }
-    arguments = [word for option, values in pairs.items() for word in (option, *values)]
-    run_command(
-        "nnunet_cmc", "convert", "folders", "-d", 998, "--name", "Unpaired", *arguments, environment=environment
-    )
-    run_command("nnunet_cmc", "split", "-d", 998, "--labeled", "1.0", "--val", "0.5", environment=environment)
-    run_command(
-        "nnUNetv2_plan_and_preprocess", "-d", 998, "-pl", "CMCPlannerNNUNetSmall", "-fpe", "CMCFingerprintExtractor",
-        "-c", "3d_fullres", "-npfp", 1, "-np", 1, environment=environment,
-    )  # fmt: skip
-    run_command(
-        "nnUNetv2_train", 998, "3d_fullres", 0, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS, "-device", "cpu",
-        environment=environment,
-    )  # fmt: skip
-    cases = root / "nnUNet_raw" / "Dataset998_Unpaired" / "imagesTs"
-    predict(cases, root / "predicted", environment, dataset=998, workers=0)
-    return environment, root
+def walked(request, run_command, predict, tmp_path_factory) -> Walked:
+    """Phantoms of a layout: converted, planned, trained and predicted."""
+    root = tmp_path_factory.mktemp(request.param)
+    spacing, planner, plans, subjects = LAYOUTS[request.param]
+    environment = walk_to_training(run_command, root, request.param, spacing, planner, **subjects)
+    train = "-tr", "CMCTrainer_smoke", "-p", plans, "-device", "cpu"
+    run_command("nnUNetv2_train", DATASET, "3d_fullres", 0, *train, environment=environment)
+    cases = root / "nnUNet_raw" / NAME / "imagesTs"
+    predict(cases, root / "predicted", environment, dataset=DATASET, plans=plans, workers=0)
+    return Walked(request.param, root, environment, train)
 
 
-def test_unpaired_scans_go_all_the_way(unpaired, run_command):
-    environment, root = unpaired
-    references = root / "nnUNet_raw" / "Dataset998_Unpaired" / "labelsTs"
-    assert len(list((root / "predicted").glob("*.nii.gz"))) == len(list(references.iterdir())) == 2
+@pytest.mark.parametrize("walked", LAYOUTS, indirect=True)
+def test_scans_of_any_layout_go_all_the_way(walked, run_command):
+    raw = walked.root / "nnUNet_raw" / NAME
+    references = raw / "labelsTs"
+    scans = {file.name[: -len("_0000.nii.gz")]: file for file in (raw / "imagesTs").iterdir()}
+    assert {file.name for file in (walked.root / "predicted").glob("*.nii.gz")} == {f"{case}.nii.gz" for case in scans}
+    for case, file in scans.items():
+        predicted = sitk.ReadImage(str(walked.root / "predicted" / f"{case}.nii.gz"))
+        assert predicted.GetSize() == sitk.ReadImage(str(file)).GetSize()
     output = run_command(
-        "nnunet_cmc", "evaluate", "-r", references, "-p", root / "predicted", "-d", 998, "-np", 1,
-        environment=environment,
+        "nnunet_cmc", "evaluate", "-r", references, "-p", walked.root / "predicted", "-d", DATASET, "-np", 1,
+        environment=walked.environment,
     )  # fmt: skip
     assert "CT" in output
     assert "MR" in output
+    labeled = {file.name.removesuffix("_seg.b2nd") for file in walked.root.rglob("pseudo_labels/round_1/*")}
+    assert labeled == {file.name[: -len("_0000.nii.gz")] for file in (raw / "imagesUn").iterdir()}
 
 
-def test_a_modality_without_labels_stops_training(unpaired, run_command):
-    environment, root = unpaired
-    file = root / "nnUNet_preprocessed" / "Dataset998_Unpaired" / "splits_final.json"
+@pytest.mark.parametrize("walked", ["unpaired"], indirect=True)
+def test_a_modality_without_labels_stops_training(walked, run_command):
+    file = walked.root / "nnUNet_preprocessed" / NAME / "splits_final.json"
     fold = json.loads(file.read_text())[0]
     moved = [case for case in fold["train"] if case.endswith("_MR")]
     poor = {"train": sorted({*fold["train"]} - {*moved}), "val": fold["val"], "unlabeled": moved}
     file.write_text(json.dumps([fold, poor]))
     output = run_command(
-        "nnUNetv2_train", 998, "3d_fullres", 1, "-tr", "CMCTrainer_smoke", "-p", demo_steps.PLANS, "-device", "cpu",
-        environment=environment, fails=True,
-    )  # fmt: skip
+        "nnUNetv2_train", DATASET, "3d_fullres", 1, *walked.train, environment=walked.environment, fails=True
+    )
     assert "Modality MR (channel 1) has no labelled case in fold 1" in output

@@ -1,22 +1,22 @@
 """Trainers by name: a recipe's name, followed by any of the suffixes below in any order.
 
 ``_Nepochs``     N epochs
-``_smoke``       one epoch of 4 iterations: does everything run?
+``_smoke``       3 epochs of 2 iterations: does everything run? The last learns from unlabelled scans, too
 ``_demo``        10 epochs of 40 iterations: minutes on a CPU with CMCPlannerNNUNetSmall
-``_cmcbudget``   epochs and iterations from the environment: see :mod:`~nnunet_cmc.trainers.comparison.budget`
+``_cmcbudget``   epochs and iterations from the environment: see :mod:`~nnunet_cmc.trainers.budget`
 """
 
 import functools
 import re
 from dataclasses import replace
 
+from nnunet_cmc.trainers.budget import Budget, nnUNetTrainer_cmcbudget
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.comparison.budget import Budget, nnUNetTrainer_cmcbudget
 from nnunet_cmc.trainers.recipe import Length
 from nnunet_cmc.trainers.recipes import RECIPES
 
 SUFFIX = re.compile(r"(?P<base>.+)_((?P<epochs>[1-9]\d*)epochs|(?P<short>smoke|demo)|(?P<budget>cmcbudget))")
-SHORT = {"smoke": Length(1, 4, 2), "demo": Length(10, 40, 4)}
+SHORT = {"smoke": Length(3, 2, 1), "demo": Length(10, 40, 4)}
 
 
 @functools.cache

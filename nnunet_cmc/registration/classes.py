@@ -37,5 +37,5 @@ TRAINERS = {
         ),
         "nnunet_cmc.trainers.registry",
     ),
-    "nnUNetTrainer_cmcbudget": "nnunet_cmc.trainers.comparison.budget",
+    "nnUNetTrainer_cmcbudget": "nnunet_cmc.trainers.budget",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from nnunet_cmc.trainers.comparison.budget import EPOCHS, ITERATIONS
+from nnunet_cmc.trainers.budget import EPOCHS, ITERATIONS
 
 UNET = {
     "n_stages": 2,

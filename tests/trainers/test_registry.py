@@ -5,10 +5,10 @@ import pickle
 import pytest
 
 from nnunet_cmc.trainers import registry
+from nnunet_cmc.trainers.budget import Budget, nnUNetTrainer_cmcbudget
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.comparison.budget import Budget, nnUNetTrainer_cmcbudget
 from nnunet_cmc.trainers.recipes import RECIPES
-from nnunet_cmc.trainers.registry import trainer_class
+from nnunet_cmc.trainers.registry import SHORT, trainer_class
 
 
 def test_every_recipe_is_a_trainer_of_its_name():
@@ -33,10 +33,10 @@ def test_a_trainer_is_imported_and_unpickled_by_its_name():
         ("CMCTrainer", (1000, 250, 50)),
         ("CMCTrainer_7epochs", (7, 250, 50)),
         ("CMCTrainerPaper_noCSC_250epochs", (250, 250, 50)),
-        ("CMCTrainer_smoke", (1, 4, 2)),
+        ("CMCTrainer_smoke", (3, 2, 1)),
         ("CMCTrainer_demo", (10, 40, 4)),
-        ("CMCTrainer_smoke_3epochs", (3, 4, 2)),
-        ("CMCTrainer_3epochs_smoke", (3, 4, 2)),
+        ("CMCTrainer_smoke_5epochs", (5, 2, 1)),
+        ("CMCTrainer_5epochs_smoke", (5, 2, 1)),
     ],
 )
 def test_suffixes_say_how_long(registered, name, length):
@@ -44,6 +44,16 @@ def test_suffixes_say_how_long(registered, name, length):
     found = trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch
     assert found == length
     assert name in trainer.output_folder
+
+
+def test_every_part_of_a_recipe_acts_in_a_smoke_training():
+    """Every weight of a term is above 0 in some epoch, and every round of labels is made before the last."""
+    last = SHORT["smoke"].epochs - 1
+    for name, recipe in RECIPES.items():
+        for term in recipe.terms:
+            assert max(term.weight.at(epoch, last + 1) for epoch in range(last + 1)) > 0, (name, term)
+        if labels := recipe.whole_scan_labels:
+            assert labels.rounds_before(last, last + 1) == len(labels.at), name
 
 
 @pytest.mark.parametrize("name", ["MeanTeacherTrainer_cmcbudget", "CMCTrainer_cmcbudget"])

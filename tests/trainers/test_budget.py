@@ -4,7 +4,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_cmc.trainers.comparison.budget import EPOCHS, ITERATIONS, Budget, nnUNetTrainer_cmcbudget
+from nnunet_cmc.trainers.budget import EPOCHS, ITERATIONS, Budget, nnUNetTrainer_cmcbudget
 
 
 class Stock:
