@@ -244,7 +244,14 @@ def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
         torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), 12),
         trainer.optimizer.step(),
     )
+    steps["forward and gradient norms, once an epoch"] = lambda: gradient_norms(trainer, batch)
     return steps
+
+
+def gradient_norms(trainer: CMCTrainer, batch: Batch) -> None:
+    with trainer._precision():
+        terms = trainer.loss_terms(trainer.network(batch.data, batch.fusion), batch)
+    trainer._measure_gradients(terms)
 
 
 def _detached(inputs):
