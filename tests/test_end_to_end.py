@@ -26,7 +26,7 @@ SMALL = "CMCPlannerNNUNetSmall", "CMCNNUNetSmallPlans"
 LAYOUTS = {  # spacing of the scans, planner and plans, number of subjects
     "unpaired": (None, *SMALL, {"labeled": 4, "unlabeled": 2, "test": 2}),
     # stacks of ten thick slices
-    "misaligned": ((14.0, 6.0, 6.0), "CMCPlannerNNUNet", "CMCNNUNetPlans", {"labeled": 2, "unlabeled": 1, "test": 1}),
+    "misaligned": ((14.0, 9.0, 9.0), "CMCPlannerNNUNet", "CMCNNUNetPlans", {"labeled": 2, "unlabeled": 1, "test": 1}),
     "missing": ((6.0, 6.0, 6.0), *SMALL, {"labeled": 4, "unlabeled": 2, "test": 2}),
 }
 
