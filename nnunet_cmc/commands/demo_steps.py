@@ -23,8 +23,10 @@ TRAINER, PLANS = "CMCTrainer_demo", "CMCNNUNetSmallPlans"
 SUBJECTS = {"labeled": 6, "unlabeled": 8, "test": 4}
 INPUTS = {"both": MODALITIES, **{modality: (modality,) for modality in MODALITIES}}
 STEPS = 5 + 2 * len(INPUTS)  # generate, convert, split, plan, train; predict and evaluate each input
+LEFT = " left"  # ends the line of a bar between its ends
+SECONDS = 5  # between two lines that show how far a bar is
 BAR = re.compile(r"([A-Z][\w ]*): +\d+%\|.*\| (\d+)/(\d+) \[[\d:]+<([\d:?]+)")  # of tqdm
-MARKS = ("Fingerprint extraction", "Target spacing", "Preprocessing dataset", "Epoch ", "Labelling ", "Predicting ")
+MARKS = ("Fingerprint extraction", "Target spacing", "Preprocessing dataset", "Epoch ", "Predicting ")
 VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
 
 
@@ -131,13 +133,16 @@ class Demo:
         """Print a command, of ``words`` and ``arguments``, run it, and show its progress."""
         command = [*words.split(), *map(str, arguments)]
         self._begin(f"{title}\n  $ {shlex.join(command)}")
-        last = None
+        last, since = None, 0.0
 
         def show(line: str) -> None:
-            nonlocal last
-            if (shown := _progress(line)) and shown != last:
-                print(f"    [{self._elapsed()}] {shown}", flush=True)
-                last = shown
+            nonlocal last, since
+            shown = _progress(line)
+            is_within = shown is not None and shown.endswith(LEFT)
+            if shown in (None, last) or (is_within and time.monotonic() - since < SECONDS):
+                return
+            print(f"    [{self._elapsed()}] {shown}", flush=True)
+            last, since = shown, time.monotonic()
 
         run_logged(command, self.output / "logs" / f"{step}.txt", self.environment, show)
 
@@ -161,7 +166,7 @@ def _progress(line: str) -> str | None:
     message = line.rstrip().split("\r")[-1]
     if bar := BAR.match(message):
         what, done, total, left = bar.groups()
-        return f"{what}: {done} of {total}" + (f", {left} left" if 0 < int(done) < int(total) else "")
+        return f"{what}: {done} of {total}" + (f", {left}{LEFT}" if 0 < int(done) < int(total) else "")
     for mark in (*MARKS, "predicting "):  # to validate
         if mark in message:
             return message[message.index(mark) :]

@@ -32,7 +32,7 @@ def test_progress_is_shown_while_a_command_runs(tmp_path, monkeypatch):
         (" 17%|█▋        | 1/6 [00:01<00:05,  1.18s/it]\n", None),  # windows of a case
         ("2026-11-29 12:52:19.755099: predicting subject_003 \n", "predicting subject_003"),
         ("Epoch 1 of 10, 3.0 s, 27 s left: loss 1.86\n", "Epoch 1 of 10, 3.0 s, 27 s left: loss 1.86"),
-        ("12:52:19.755099: Labelling 8 unlabelled scans, from\n", "Labelling 8 unlabelled scans, from"),
+        ("12:52:19.755099: Predicting pseudo-labels of 8 scans\n", "Predicting pseudo-labels of 8 scans"),
         ("perform_everything_on_device: False\n", None),
     ],
 )
@@ -40,7 +40,9 @@ def test_what_is_shown_of_the_output(line, shown):
     assert demo_steps._progress(line) == shown
 
 
-def test_a_state_of_a_bar_is_shown_once(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("seconds", "states"), [(0, [0, 1, 2, 3]), (60, [0, 3])])
+def test_a_state_of_a_bar_is_shown_once_and_not_too_often(tmp_path, monkeypatch, capsys, seconds, states):
+    monkeypatch.setattr(demo_steps, "SECONDS", seconds)
     monkeypatch.setattr(subcommands, "script", lambda name: sys.executable)
     steps = demo_steps.Demo(tmp_path / "demo", seed=0)
     bar = "import sys, tqdm; [sys.stderr.flush() for _ in tqdm.tqdm(range(3), 'Labelling', mininterval=0)]"
@@ -48,7 +50,7 @@ def test_a_state_of_a_bar_is_shown_once(tmp_path, monkeypatch, capsys):
     lines = [
         line.split("] ")[1].split(",")[0] for line in capsys.readouterr().out.splitlines() if "Labelling: " in line
     ]
-    assert lines == [f"Labelling: {i} of 3" for i in range(4)]
+    assert lines == [f"Labelling: {i} of 3" for i in states]
 
 
 def test_the_steps_are_numbered_and_the_end_names_the_model(tmp_path, monkeypatch, capsys):
