@@ -39,6 +39,8 @@ from nnunet_cmc.trainers.terms import (
 from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 COMPARED: dict[str, Recipe] = {
+    # From the paper: a network for each modality, Dice + CE. Ours: deep supervision, and predictions of several
+    # modalities averaged with weights from validation Dice.
     "SupTrainer": APART,
     "EFCDTrainer": replace(
         APART,
@@ -47,6 +49,9 @@ COMPARED: dict[str, Recipe] = {
         terms=(SUPERVISED, Term(Discounted)),
         network=(*APART.network, Evidential()),
     ),
+    # From the paper: the student follows the prediction of a moving average of its weights on another view of the scan.
+    # Ours: Dice + CE with its confident labels, in place of the squared distance of all probabilities, and a weight that
+    # starts after a fifth of the training.
     "MeanTeacherTrainer": replace(
         SHARED,
         purpose="a mean teacher (Tarvainen & Valpola 2017): CMCTrainer_contrastTeacher without CSC, CAC and random "
