@@ -50,8 +50,8 @@ COMPARED: dict[str, Recipe] = {
         network=(*APART.network, Evidential()),
     ),
     # From the paper: the student follows the prediction of a moving average of its weights on another view of the scan.
-    # Ours: Dice + CE with its confident labels, in place of the squared distance of all probabilities, and a weight that
-    # starts after a fifth of the training.
+    # Ours: Dice + CE with its confident labels, in place of the squared distance of all probabilities, and a weight
+    # that starts after a fifth of the training.
     "MeanTeacherTrainer": replace(
         SHARED,
         purpose="a mean teacher (Tarvainen & Valpola 2017): CMCTrainer_contrastTeacher without CSC, CAC and random "
