@@ -1,5 +1,6 @@
 """The compared systems, each a trainer with plans, and their checks before anything runs."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from nnunet_cmc.data.format.plans_json import NETWORK, planned_configuration, re
 from nnunet_cmc.trainers.checks import require_preprocessed, require_supported
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.variables import require_set
+
+LENGTH = re.compile(r"_(\d+epochs|smoke|demo|cmcbudget)(?![a-z])")  # in the name of a trainer
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class System:
     trainer: str
     plans: str
     model: Path
+
+    def trains_like(self, other: "System") -> bool:
+        """Tell whether a training on the same plans has, by its name, as many epochs."""
+        return self.plans == other.plans and LENGTH.findall(self.trainer) == LENGTH.findall(other.trainer)
 
 
 def find_systems(

@@ -16,7 +16,14 @@ from statistics import fmean, median
 from subprocess import Popen
 
 from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.expected_time import CHECKPOINTS, EPOCH_TIME, epochs_left, expected_seconds, seconds_per_case
+from nnunet_cmc.commands.expected_time import (
+    CHECKPOINTS,
+    EPOCH_TIME,
+    epochs_left,
+    expected_seconds,
+    seconds_per_case,
+    whole_seconds,
+)
 from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, terminate
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.files import atomic_write
@@ -116,8 +123,15 @@ def _states(run: Run) -> tuple[str, str]:
 
 
 def _seconds(run: Run, runs: Sequence[Run]) -> tuple[float | None, float | None]:
-    """Estimate the seconds left of the training and of the prediction: 0 if done, None if unknown."""
+    """Estimate the seconds left of the training and of the prediction: 0 if done, None if unknown.
+
+    Of a system that has not begun, they are those of others that have.
+    """
     training = 0.0 if run.is_trained else expected_seconds(run.folder)
+    if training is None:
+        alike = [other for other in runs if other.system.trains_like(run.system)]
+        whole = [seconds for other in alike if (seconds := whole_seconds(other.folder)) is not None]
+        training = median(whole) if whole else None
     if run.is_predicted:
         return training, 0.0
     finished = [other for other in runs if other.is_predicted]

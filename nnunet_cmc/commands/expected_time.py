@@ -16,9 +16,14 @@ def expected_seconds(fold: Path) -> float | None:
 
     It is the number of epochs left, by the log, times the median time of all folds' epochs.
     """
-    epochs = [float(seconds) for log in _logs(fold.parent) for seconds in EPOCH_TIME.findall(_text(log))]
-    left = epochs_left(fold)
-    return None if left is None or not epochs else left * median(epochs)
+    left, seconds = epochs_left(fold), _seconds_per_epoch(fold)
+    return None if left is None or seconds is None else left * seconds
+
+
+def whole_seconds(fold: Path) -> float | None:
+    """Estimate the whole training in this folder, finished or not; None if none of its epochs is over."""
+    epochs, seconds = _length(fold), _seconds_per_epoch(fold)
+    return None if epochs is None or seconds is None else epochs * seconds
 
 
 def epochs_left(fold: Path) -> int | None:
@@ -42,6 +47,12 @@ def seconds_per_case(predictions: Path) -> float | None:
     times = sorted(file.stat().st_mtime for file in visible(predictions))
     number = sum(file.suffix != ".json" for file in visible(predictions))
     return (times[-1] - times[0]) / number if number and len(times) > 1 else None
+
+
+def _seconds_per_epoch(fold: Path) -> float | None:
+    """Return the median over the epochs of all folds of this model."""
+    epochs = [float(seconds) for log in _logs(fold.parent) for seconds in EPOCH_TIME.findall(_text(log))]
+    return median(epochs) if epochs else None
 
 
 def _length(fold: Path) -> int | None:

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from nnunet_cmc.commands.expected_time import epochs_left, expected_seconds, seconds_per_case
+from nnunet_cmc.commands.expected_time import epochs_left, expected_seconds, seconds_per_case, whole_seconds
 
 
 def log(fold, epochs, seconds, when=0, length=10):
@@ -23,6 +23,7 @@ def log(fold, epochs, seconds, when=0, length=10):
 def test_nothing_is_known_before_the_first_run(tmp_path):
     assert expected_seconds(tmp_path / "model" / "fold_0") is None
     assert epochs_left(tmp_path / "model" / "fold_0") is None
+    assert whole_seconds(tmp_path / "model" / "fold_0") is None
 
 
 def test_other_folds_tell_how_long_a_new_one_takes(tmp_path):
@@ -44,6 +45,7 @@ def test_an_interrupted_training_goes_on_and_a_finished_one_is_done(tmp_path):
     assert expected_seconds(fold) == pytest.approx(12)
     (fold / "checkpoint_final.pth").touch()
     assert epochs_left(fold) == 0
+    assert whole_seconds(fold) == pytest.approx(30)
 
 
 def test_a_first_epoch_that_is_not_over(tmp_path):
