@@ -6,6 +6,8 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from torch import Tensor
 from tqdm import trange
 
+from nnunet_cmc.utils.allocator import keep_freed_memory
+
 WINDOWS_PER_BATCH = 2  # on a CPU a batch of two costs about what one window alone does
 
 
@@ -15,6 +17,8 @@ class WindowPredictor(nnUNetPredictor):
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(self, data: Tensor, slicers: list, do_on_device: bool = True):
         """Compute logits ``(K, D, H, W)`` float16 of ``data (M, D, H, W)``, blended as nnU-Net does."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         device = self.device if do_on_device else torch.device("cpu")
         data = data.to(device)
         logits = data.new_zeros((self.label_manager.num_segmentation_heads, *data.shape[1:]), dtype=torch.half)
