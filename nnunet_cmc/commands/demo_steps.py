@@ -6,6 +6,7 @@ import shlex
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from nnunet_cmc.commands.outcome import Outcome
 from nnunet_cmc.commands.subcommands import elapsed, run_logged
@@ -20,7 +21,7 @@ from nnunet_cmc.utils.files import write_json
 DATASET_ID = 999
 NAME = "CMCDemo"
 TRAINER, PLANS = "CMCTrainer_demo", "CMCNNUNetSmallPlans"
-SUBJECTS = {"labeled": 6, "unlabeled": 8, "test": 4}
+SUBJECTS: dict[str, Any] = {"labeled": 6, "unlabeled": 8, "test": 4}
 INPUTS = {"both": MODALITIES, **{modality: (modality,) for modality in MODALITIES}}
 STEPS = 5 + 2 * len(INPUTS)  # generate, convert, split, plan, train; predict and evaluate each input
 LEFT = " left"  # ends the line of a bar between its ends

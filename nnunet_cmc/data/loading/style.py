@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunet_cmc.data.loading.background import is_background
 from nnunet_cmc.data.loading.batch import Batch
 
 
@@ -19,9 +20,9 @@ class SwapStyles:
     tissue intensities, as a translator from CT to MR can.
 
     A row of scans gets at most one restyled row, so a batch at most doubles. In it, each scan is in the channel of
-    another modality, drawn from those in the batch, and is predicted alone; it keeps the scan's label and the exact
-    zeros of its background. ``swaps`` has their places. The restyled rows of labelled scans follow the labelled rows,
-    those of unlabelled scans come last, and a batch of a single modality gets none.
+    another modality, drawn from those in the batch, and is predicted alone; it keeps the scan's label and background.
+    ``swaps`` has their places. The restyled rows of labelled scans follow the labelled rows, those of unlabelled scans
+    come last, and a batch of a single modality gets none.
 
     Args:
         band: highest frequency that is swapped, in cycles per voxel along each axis; beta of FDA.
@@ -52,11 +53,11 @@ class SwapStyles:
 
 
 def restyled(scan: Tensor, style: Tensor, band: float) -> Tensor:
-    """Give ``scan`` the amplitudes of ``style`` at low frequencies; its phases and exact zeros stay.
+    """Give ``scan`` the amplitudes of ``style`` at low frequencies; its phases and its background stay.
 
     Two things differ from FDA, whose images are positive and without background. The sign of the mean, the phase of
-    frequency 0, is part of the style. And background, exactly 0, is replaced by the mean of the rest of its scan, since
-    low frequencies would otherwise show the silhouette.
+    frequency 0, is part of the style. And background (:func:`is_background`) is replaced by the mean of the rest of its
+    scan, since low frequencies would otherwise show the silhouette.
 
     Args:
         scan, style: ``(D, H, W)`` float32.
@@ -68,13 +69,13 @@ def restyled(scan: Tensor, style: Tensor, band: float) -> Tensor:
     low = torch.stack(torch.meshgrid(*frequencies, indexing="ij")).abs().amax(0) <= band
     spectrum[low] = torch.polar(other[low].abs(), spectrum[low].angle())
     spectrum[0, 0, 0] = other[0, 0, 0]
-    return torch.fft.irfftn(spectrum, s=scan.shape) * (scan != 0)
+    return torch.where(is_background(scan), scan, torch.fft.irfftn(spectrum, s=scan.shape))
 
 
 def _filled(x: Tensor) -> Tensor:
-    """Replace zeros in ``x`` by the mean of all other values."""
-    there = x != 0
-    return torch.where(there, x, x.sum() / there.sum().clamp(min=1))
+    """Replace the background of ``x`` by the mean of all other values."""
+    there = ~is_background(x)
+    return torch.where(there, x, x.where(there, 0).sum() / there.sum().clamp(min=1))
 
 
 def _with_restyled(

@@ -10,6 +10,7 @@ from pair_loaders import CT_ONLY, REGISTERED, UNPAIRED, loader
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.fusion import Alone
 from nnunet_cmc.data.loading.style import SwapStyles, restyled
+from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
 
 SIDES = st.tuples(*[st.integers(4, 11)] * 3)
 
@@ -38,22 +39,23 @@ def test_low_amplitudes_are_the_styles_and_phases_the_scans(shape, band, seed):
     assert float(found.mean()) == pytest.approx(float(style.mean()), abs=1e-5)
 
 
-def test_its_own_style_changes_nothing_and_zeros_stay():
+@pytest.mark.parametrize("background", [0.0, ALMOST_ZERO])
+def test_its_own_style_changes_nothing_and_background_stays(background):
     scan, style = scans((9, 8, 7), 1)
     torch.testing.assert_close(restyled(scan, scan, 0.2), scan)
-    scan[:4] = 0
+    scan[:4] = background
     found = restyled(scan, style, 0.2)
-    assert not found[:4].any()
+    assert (found[:4] == background).all()
     assert (found[4:] != 0).all()
     assert not restyled(torch.zeros(9, 8, 7), style, 0.2).any()
 
 
 def test_a_silhouette_is_no_style():
     """Flat tissue gets the intensity of the style's tissue, however much background lies about either."""
-    scan, style = torch.zeros(2, 12, 12, 12)
+    scan, style = torch.full((2, 12, 12, 12), ALMOST_ZERO)
     scan[:5, 2:9] = 5
     style[3:, :, 6:] = -2
-    expected = torch.where(scan != 0, -2.0, 0.0)
+    expected = torch.where(scan == 5, -2.0, ALMOST_ZERO)
     torch.testing.assert_close(restyled(scan, style, 0.2), expected, rtol=0, atol=1e-4)
 
 
