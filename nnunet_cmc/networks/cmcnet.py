@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
@@ -17,7 +17,7 @@ from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA, MeanFusion
 from nnunet_cmc.networks.mmformer import ConcatenatedSkips
-from nnunet_cmc.networks.rows import Mask, any_number_of_rows, grid, is_compiled, rows_of, take
+from nnunet_cmc.networks.rows import Mask, any_number_of_rows, first_of_two, grid, is_compiled, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
@@ -364,7 +364,11 @@ class CMCNet(nn.Module):
 
     def _run(self, part: nn.Module, *inputs):
         if is_compiled(part):
-            any_number_of_rows(*tree_leaves(inputs))
+            inputs = tree_map(Tensor.contiguous, inputs)  # a graph is of one order in memory
+            batches = tree_leaves(inputs)
+            if len(batches[0]) == 1:
+                return first_of_two(partial(self._run, part), *inputs)
+            any_number_of_rows(*batches)
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)

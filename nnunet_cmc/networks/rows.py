@@ -3,8 +3,11 @@
 Batches are split by ``unbind``, whose backward pass is one operator; that of ``x[row]`` fills a batch of zeros.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 Mask = list[list[bool]]  # (B, M)
 
@@ -54,3 +57,12 @@ def any_number_of_rows(*batches: Tensor) -> None:
 
     for batch in batches:
         maybe_mark_dynamic(batch, 0)
+
+
+def first_of_two(call: Callable, *inputs):
+    """Return the row that ``call`` computes of batches of one row, which it is given twice.
+
+    Torch compiles a graph once more for a batch of one. What was compiled for two rows or more, with
+    :func:`any_number_of_rows`, is used so instead.
+    """
+    return tree_map(lambda batch: batch[:1], call(*tree_map(lambda batch: torch.cat([batch, batch]), inputs)))

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from nnunet_cmc.networks.adapter import Adapter
 from nnunet_cmc.networks.blocks import instance_norm
 from nnunet_cmc.networks.encoders import Encoder
-from nnunet_cmc.networks.rows import any_number_of_rows, is_compiled
+from nnunet_cmc.networks.rows import any_number_of_rows, first_of_two, is_compiled
 from nnunet_cmc.networks.sam_med3d import ChannelNorm
 
 Rows = dict[int, int]  # modality -> number of its rows in the current batch, which is ordered by modality
@@ -120,6 +120,8 @@ class SharedEncoder(nn.Module):
 
     def forward(self, parts: Mapping[int, Tensor]) -> dict[int, list[Tensor]]:
         """Encode the scans ``(n, 1, D, H, W)`` of each modality as one batch, into each modality's maps."""
+        if is_compiled(self.encoder) and sum(map(len, parts.values())) == 1:
+            return first_of_two(self.forward, parts)
         self.rows.clear()
         self.rows.update({m: len(part) for m, part in parts.items()})
         first = self.encoder.stem(torch.cat(list(parts.values())))

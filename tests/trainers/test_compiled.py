@@ -60,12 +60,14 @@ SHARED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("encoder", SHARED)
-def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(encoder):
+@pytest.mark.parametrize(("encoder", "separate"), [("unet", False), ("unet", True), ("sam_med3d", False)])
+def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(encoder, separate):
     """And what is computed is the same but for rounding: logits, and gradients of what there is."""
     torch.manual_seed(0)
     kwargs, widths = SHARED[encoder]
     network = CMCNet(2, 2, [16] * 3, encoder, kwargs, widths)
+    if separate:
+        network.separate()
     plain = deepcopy(network)
     graphs = []
 
@@ -78,7 +80,9 @@ def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(
     both, of_single = torch.ones(5, 2, 2, dtype=torch.bool), torch.eye(2, dtype=torch.bool).repeat(5, 1, 1)
     one, other = x.clone(), x.clone()
     one[:, 1] = other[:2, 0] = other[2:, 1] = 0
-    for data, fusion in ((x[:3], both[:3]), (x, of_single), (one[:2], both[:2]), (other, both), (x[:4], both[:4])):
+    batches = [(x[:3], both[:3]), (x, of_single), (one[:2], both[:2]), (other, both), (x[:4], both[:4])]
+    single_rows = [(x[:1], both[:1]), (one[:1], both[:1])]
+    for data, fusion in (*batches, *single_rows):
         results = []
         for each in (network, plain):
             each.zero_grad()
@@ -86,4 +90,4 @@ def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(
             (output.logits.square().mean() + output.features.square().mean()).backward()
             results.append([output.logits, {n: p.grad for n, p in each.named_parameters() if p.grad is not None}])
         torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
-        assert len(graphs) == 2, "encoder and decoder, once each"
+        assert len(graphs) == 2, "encoder and decoder, once each; separate ones share a graph"
