@@ -1,6 +1,6 @@
 """Patches a second and worker: pairs of modalities against nnU-Net's own loader, on the same preprocessed cases.
 
-    python benchmarks/loading.py [--side 96] [--batch 2] [--draws 10]
+    python benchmarks/loading.py [--side 96] [--batch 2] [--draws 10] [--workers 1 2]
 
 Both loaders draw labelled patches in this process with one thread. The n-th augmentation decides the same in both, as
 one that interpolates takes several times as long as one that does not. A registered pair is one patch; an unpaired one
@@ -8,11 +8,17 @@ is two, so *pairs* cost two reads. ``absent`` repeats the unpaired cases with ch
 nothing. ``read`` is what is asked of a volume on disk, as a share of the patch before augmentation: at most 1, however
 large the volume is.
 
+*Workers* are processes that load for ``CMCTrainer``, as in a training: milliseconds by the clock for the batch of a
+step, and how many such processes a step of 0.1 s needs at this rate. Each needs a core of its own.
+
 Last, what a strong view and the drawing of another contrast cost beside nnU-Net's augmentation of the same row, a patch
 of 64^3 with one channel. Contrasts are computed in the training step, of which train_step.py shows the share.
 """
 
+import argparse
+import os
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,7 +39,10 @@ from nnunet_cmc.data.loading.cases import CaseSampler
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.data.loading.views import RandomizeContrast, perturbation
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
+
+STEP = 0.1  # s
 
 
 class Spy:
@@ -103,6 +112,42 @@ def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int)
     return CaseSampler(nnUNetDatasetBlosc2(str(folder), loader.labeled.cases), description)
 
 
+def seconds_a_batch(workspace: Workspace, plans: dict, workers: int, draws: int, repeats: int) -> list[float]:
+    """Time batches for ``CMCTrainer`` from this number of processes, after those that were loaded while they started.
+
+    Its unlabelled pairs take the place of labelled ones: all are labelled here.
+    """
+    trainer = workspace.trainer(plans, torch.device("cpu"))
+    with patch.dict(os.environ, nnUNet_n_proc_DA=str(workers)):
+        trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
+    try:
+        loaded = 4 * workers + 8  # more than all queues hold
+        draw(trainer.dataloader_train, loaded)
+        seconds = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            draw(trainer.dataloader_train, draws)
+            seconds.append((time.perf_counter() - started) / draws)
+        return seconds
+    finally:
+        trainer.close_loaders()
+
+
+def workers_table(args: argparse.Namespace) -> list[tuple[str, str, str, str]]:
+    """Seconds a batch, and workers for a step of 0.1 s, by layout and number of workers."""
+    table = []
+    for layout in ("registered", "unpaired"):
+        with tempfile.TemporaryDirectory() as root, quiet():
+            workspace = Workspace(root, layout, seed=args.seed)
+            plans = workspace.plan(CMCPlannerNNUNet, side=args.side, batch_size=args.batch)
+            workspace.preprocess(plans)
+            for workers in args.workers:
+                seconds = seconds_a_batch(workspace, plans, workers, args.draws, args.repeats)
+                needed = [workers * each / STEP for each in seconds]
+                table.append((layout, str(workers), spread(seconds, 1e3), spread(needed)))
+    return table
+
+
 def draw(loader, batches: int) -> None:
     for _ in range(batches):
         next(loader)
@@ -144,6 +189,7 @@ def main() -> None:
     arguments.add_argument(
         "--draws", type=int, default=10, help="batches that are timed at once: each is augmented anew"
     )
+    arguments.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of processes")
     args = arguments.parse_args()
     args.threads = 1  # as a worker has
     begin(args)
@@ -163,6 +209,8 @@ def main() -> None:
                 read = "" if name == "nnU-Net" else f"{share_read(ours):.2f}"
                 table.append((layout, name, spread(rate), spread(ratio(seconds["nnU-Net"], taken)), read))
     print_table(("layout", "loader", "patches or pairs / s", "nnU-Net = 1", "read"), table)
+    print()
+    print_table(("layout", "workers", "ms a batch", "workers for a step of 0.1 s"), workers_table(args))
     print()
     augmentation = augmentation_table(args.repeats, rows=min(100, 10 * args.draws))
     print_table(("augmentation of a row", "ms", "share of nnU-Net's"), augmentation)
