@@ -91,3 +91,9 @@ def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(
             results.append([output.logits, {n: p.grad for n, p in each.named_parameters() if p.grad is not None}])
         torch.testing.assert_close(*results, rtol=1e-3, atol=1e-5)
         assert len(graphs) == 2, "encoder and decoder, once each; separate ones share a graph"
+    for each in (network, plain):
+        each.eval()
+    with torch.inference_mode():
+        for data in (x[:2], one[:2], x[:1], one[:1], other[:3]):
+            torch.testing.assert_close(network(data), plain(data), rtol=1e-3, atol=1e-5)
+            assert len(graphs) == 4, "and once each for prediction"

@@ -59,7 +59,7 @@ def rows_of_rank(case: str, rank: int, side: int = 4) -> tuple[CMCOutput, Batch]
     labeled, hidden, pairs = RANKS[case][rank]
     draw = torch.Generator().manual_seed(rank)
     present = torch.tensor([*labeled, *hidden], dtype=torch.bool)
-    n, size = len(present), [side] * 3
+    n, size, coarse = len(present), [side] * 3, [side // 2] * 3
 
     def logits(*shape: int) -> Tensor:
         there = (
@@ -71,12 +71,12 @@ def rows_of_rank(case: str, rank: int, side: int = 4) -> tuple[CMCOutput, Batch]
 
     swaps = [[[row, -1], [-1, row]] for row, shown in enumerate(present) if shown.all()]
     output = CMCOutput(
-        logits(2, K), torch.randn(n, 2, C, 2, 2, 2, generator=draw).requires_grad_(), present, (logits(2, K),),
+        logits(2, K), torch.randn(n, 2, C, *coarse, generator=draw).requires_grad_(), present, (logits(2, K),),
         {"alone": (logits(2, K),), "combined": (logits(K),), PEER: (logits(2, K), logits(2, K))},
     )  # fmt: skip
     batch = Batch(
         torch.zeros(n, 2, *size), torch.randint(K, (len(labeled), 1, *size), generator=draw),
-        present[:, None] & present[:, :, None], torch.tensor(pairs), torch.rand(n, 3, 2, 2, 2, generator=draw),
+        present[:, None] & present[:, :, None], torch.tensor(pairs), torch.rand(n, 3, *coarse, generator=draw),
         pseudo_targets=torch.randint(K + 1, (len(hidden), 1, *size), generator=draw),
         swaps=torch.tensor(swaps, dtype=torch.long).reshape(-1, 2, 2),
         pseudo_weights=torch.rand(len(hidden), generator=draw),
