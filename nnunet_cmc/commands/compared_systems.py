@@ -31,9 +31,16 @@ class System:
     plans: str
     model: Path
 
-    def trains_like(self, other: "System") -> bool:
-        """Tell whether a training on the same plans has, by its name, as many epochs."""
-        return self.plans == other.plans and LENGTH.findall(self.trainer) == LENGTH.findall(other.trainer)
+    def models_alike(self) -> list[Path]:
+        """Find the folders of models on the same plans whose trainings, by their trainers' names, are as long."""
+        _, *plans = self.model.name.split("__")
+        length = LENGTH.findall(self.trainer)
+
+        def is_alike(model: Path) -> bool:
+            trainer, *others = model.name.split("__")
+            return others == plans and LENGTH.findall(trainer) == length
+
+        return sorted(filter(is_alike, self.model.parent.glob("*__*")))
 
 
 def find_systems(

@@ -125,12 +125,12 @@ def _states(run: Run) -> tuple[str, str]:
 def _seconds(run: Run, runs: Sequence[Run]) -> tuple[float | None, float | None]:
     """Estimate the seconds left of the training and of the prediction: 0 if done, None if unknown.
 
-    Of a system that has not begun, they are those of others that have.
+    Of a system that has not begun, they are those of others on the same plans, whether compared or not.
     """
     training = 0.0 if run.is_trained else expected_seconds(run.folder)
     if training is None:
-        alike = [other for other in runs if other.system.trains_like(run.system)]
-        whole = [seconds for other in alike if (seconds := whole_seconds(other.folder)) is not None]
+        folds = [fold for model in run.system.models_alike() for fold in model.glob("fold_*")]
+        whole = [seconds for fold in folds if (seconds := whole_seconds(fold)) is not None]
         training = median(whole) if whole else None
     if run.is_predicted:
         return training, 0.0

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -35,12 +36,14 @@ class StandIn:
     Attributes:
         commands: that were given.
         failures: trainer -> the error of its training.
+        meeting: of trainings that must run at the same time, if any.
     """
 
     def __init__(self, results):
         self.results = results
         self.commands = []
         self.failures = {}
+        self.meeting: threading.Barrier | None = None
 
     def __call__(self, command, log, environment, line=lambda text: None, started=lambda process: None):
         self.commands.append(command)
@@ -49,6 +52,8 @@ class StandIn:
         if command[0] == "nnUNetv2_train":
             fold = self.results / f"{word['-tr']}__{word['-p']}__{command[2]}" / f"fold_{command[3]}"
             fold.mkdir(parents=True, exist_ok=True)
+            if self.meeting:
+                self.meeting.wait(timeout=30)
             if word["-tr"] in self.failures:
                 raise self.failures[word["-tr"]]
             (fold / "debug.json").write_text(json.dumps({"num_epochs": "5"}))
@@ -161,6 +166,7 @@ def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsy
         begun = (folder / "plans.json").stat().st_mtime
         for number, file in enumerate(sorted(folder.glob("*.nii.gz")), 1):
             os.utime(file, (begun, begun + seconds * number / 8))
+    nnunet.meeting = threading.Barrier(2)
     assert compare(tmp_path, SUP, CMC, folds=("0", "1"), more=("--jobs", "2")) == 0
     printed = capsys.readouterr().out
     for seconds in ("1:00", "2:00"):
@@ -172,6 +178,16 @@ def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsy
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]
     assert {group: found[group]["Dice"]["liver"]["n"] for group in found} == {"CT": 4, "MR": 5, "CT+MR": 4}
     assert found["CT"]["Dice"]["average"]["against_first"]["n"] == 4
+
+
+def test_a_model_that_is_not_compared_tells_the_time_of_the_first_training(nnunet, tmp_path, capsys):
+    for trainer in (TEACHER, f"{TEACHER}_5epochs"):
+        fold = nnunet.results / f"{trainer}__CMCNNUNetPlans__3d_fullres" / "fold_1"
+        fold.mkdir(parents=True)
+        (fold / "debug.json").write_text(json.dumps({"num_epochs": "1000" if trainer == TEACHER else "5"}))
+        (fold / "training_log_1.txt").write_text("x: Epoch 0 \nx: Epoch time: 3.6 s\n")
+    assert compare(tmp_path, SUP) == 0
+    assert "expected time: about 1:00:00 in sum, by earlier runs; of 1 not known yet." in capsys.readouterr().out
 
 
 def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volume, nnunet_folders):

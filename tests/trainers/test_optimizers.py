@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from operators import Operators
 
 from nnunet_cmc.networks import UNetEncoder
-from nnunet_cmc.trainers.optimizers import WARM_UP, ByLength, WarmUpPolyLR
+from nnunet_cmc.trainers.optimizers import WARM_UP, AdamW, ByLength, ConstantAdam, StockSGD, WarmUpPolyLR
 
 
 def rates(epochs=4, iterations=100, initial=0.5):
@@ -48,6 +49,29 @@ def test_long_trainings_of_nnunets_network_have_its_own_optimizer(encoder, itera
         poly.step(int(moment))
         ours, theirs = ({**o.param_groups[0], "params": None, "fused": None} for o in (found, expected))
         assert ours == theirs
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(), ConstantAdam(), StockSGD()], ids=lambda one: type(one).__name__)
+def test_all_weights_are_updated_by_one_operator_with_the_same_numbers(optimizer):
+    torch.manual_seed(0)
+    weights, gradients = torch.randn(2, 5), torch.randn(3, 2, 5)
+    found = []
+    for fused in (True, False):
+        network = torch.nn.Module()
+        network.weights = torch.nn.ParameterList([*weights.clone()])
+        made, _ = optimizer.build(network, 0.1, 10, 10)
+        (group,) = made.param_groups
+        assert group["fused"]
+        group["fused"] = fused
+        for gradient in gradients:
+            for parameter, its_gradient in zip(network.weights, gradient, strict=True):
+                parameter.grad = its_gradient.clone()
+            with Operators() as operators:
+                made.step()
+            if fused:
+                assert sum("fused" in name for name in operators.names) == 1
+        found.append(torch.stack([*network.weights]).detach())
+    torch.testing.assert_close(*found)
 
 
 def test_a_resumed_run_continues_where_it_was():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, write_pickle
-from pair_loaders import BODY, CT_ONLY, PATCH, REGISTERED, UNPAIRED, loader, save
+from pair_loaders import BODY, CT_ONLY, PATCH, REGISTERED, UNPAIRED, loader, save, transforms
+from threadpoolctl import ThreadpoolController
 
 from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
 from nnunet_cmc.data.loading.views import StrongView
@@ -24,6 +25,24 @@ def test_registered_case_is_one_row_and_its_own_pair(tmp_path):
     inside = batch["data"][0, 0] > 0
     difference = (batch["data"][0, 1] - batch["data"][0, 0])[inside]
     assert (difference - 1).abs().max() < 0.2
+
+
+def test_a_batch_is_loaded_by_one_thread_as_nnunets(tmp_path):
+    """The pools are looked for once in a process; each batch limits them, and gives them back as they were."""
+    within = []
+    made = loader(
+        tmp_path, REGISTERED, chain=lambda **sample: (within.append(threads()), transforms(False)(**sample))[1]
+    )
+    with ThreadpoolController().limit(limits=2):
+        for _ in range(2):
+            made.generate_train_batch()
+            assert threads() == {2}
+    assert within
+    assert {*map(frozenset, within)} == {frozenset({1})}
+
+
+def threads() -> set[int]:
+    return {pool["num_threads"] for pool in ThreadpoolController().info()}
 
 
 @pytest.mark.parametrize(("present", "rows"), [(REGISTERED, 1), (UNPAIRED, 2)])
