@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nnunet_cmc.commands.main import COMMANDS, EPILOG, command_parser
+from nnunet_cmc.trainers.compared import COMPARED
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 
@@ -196,27 +197,37 @@ def recipes() -> str:
     )
 
 
+def papers() -> str:
+    """List what each compared system has from its paper, and what not."""
+    rows = [f"| `{name}` | {_cell(recipe.differences)} |" for name, recipe in COMPARED.items()]
+    return "\n".join(["| trainer | what is from its paper, simplified, or ours |", "|---|---|", *rows])
+
+
 def _differences(recipe: Recipe, plain: Mapping[str, str]) -> str:
     return "; ".join(f"{what}: {value}" for what, value in recipe.rows().items() if value != plain[what])
 
 
-def with_table(text: str, name: str, table: str) -> str:
-    """Return ``text`` with ``table`` between its two marks of this name."""
-    start, end = f"<!-- {name}: made by docs/generate.py -->", f"<!-- end of {name} -->"
-    before, _, rest = text.partition(start)
-    return f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+def with_tables(text: str, tables: Mapping[str, str]) -> str:
+    """Return ``text`` with each table between the two marks of its name."""
+    for name, table in tables.items():
+        start, end = f"<!-- {name}: made by docs/generate.py -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 PAGES = {
     DOCS / "commands.md": commands,
     DOCS / "messages.md": messages,
     DOCS / "bad_input.md": bad_input,
-    DOCS / "trainers.md": lambda: with_table(
-        with_table((DOCS / "trainers.md").read_text(encoding="utf-8"), "trainers", trainers()), "recipes", recipes()
+    DOCS / "trainers.md": lambda: with_tables(
+        (DOCS / "trainers.md").read_text(encoding="utf-8"),
+        {"trainers": trainers(), "papers": papers(), "recipes": recipes()},
     ),
 }
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for file, page in PAGES.items():
         file.write_text(page(), encoding="utf-8")
         print(f"Written: {file}")

@@ -126,6 +126,7 @@ class Recipe:
         whole_scan_labels: pseudo-labels of whole scans, made in rounds of the training, if any.
         calibrated: whether the modalities' predictions are weighted by their Dice on validation patches, or equally.
         length: of the training.
+        differences: of a re-implemented system: what is from its paper, what is simplified, and what is ours.
 
     Raises:
         ValueError: parts that cannot be combined, that lack another, or that are named twice.
@@ -144,6 +145,7 @@ class Recipe:
     whole_scan_labels: WholeScanLabels | None = None
     calibrated: bool = True
     length: Length = field(default_factory=Length)
+    differences: str = ""
 
     def __post_init__(self):
         kinds = [*(term.loss for term in self.terms), *map(type, (*self.network, *self.views, self.optimizer))]

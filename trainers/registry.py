@@ -50,7 +50,8 @@ def trainer_class(name: str) -> type:
         length = replace(length, epochs=int(said["epochs"]))
     recipe = replace(RECIPES[base], length=length)
     bases = (Budget, CMCTrainer) if "budget" in said else (CMCTrainer,)
-    return type(name, bases, {"recipe": recipe, "__doc__": recipe.purpose, "__module__": __name__})
+    description = f"{recipe.purpose}\n\n{recipe.differences}".strip()
+    return type(name, bases, {"recipe": recipe, "__doc__": description, "__module__": __name__})
 
 
 def __getattr__(name: str) -> type:
