@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
@@ -20,6 +22,7 @@ from nnunet_cmc.dataset_conversion.volume import SUFFIXES, describe_unread_scan,
 
 Source = str | Path
 Sources = Mapping[str, Source]
+SLOW_LISTING = 5  # seconds from which on a bar is shown: DICOM folders are read
 
 
 class Volume(NamedTuple):
@@ -44,12 +47,12 @@ def convert_folders(
 
     Args:
         images: source of the scans of each modality; their order is the order of the channels.
-        labels: one source (registered modalities), or one for each modality (separate scans).
+        labels: one source (registered modalities), or one for each modality (unpaired scans).
         classes: value of each class in the label files, or such a mapping for each modality; the dataset numbers
             them 1, 2, 3, ... in the order of (the first modality's) values.
         test_images: the same for the test part, of any of the modalities.
         test_labels: labels of the test part, in the form of ``labels``; a test scan need not have one.
-        options: of :func:`write_raw_dataset`.
+        options: of :func:`~nnunet_cmc.dataset_conversion.dataset_writer.write_raw_dataset`.
 
     Raises:
         ValueError: the sources do not fit together, or files are bad (all of them are listed).
@@ -108,7 +111,7 @@ def _volumes(source: Source, unused: UnusedFiles) -> dict[str, Volume]:
         raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
     pattern = PathPattern(source if "*" in str(source) else Path(source, "*"))
     volumes: dict[str, Volume] = {}
-    for path in pattern.paths():
+    for path in tqdm([*pattern.paths()], f"Listing {source}", unit="file", delay=SLOW_LISTING):
         if (stem := volume_name(path)) is None:
             if error := describe_unread_scan(path):
                 unused.errors.append(error)

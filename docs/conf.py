@@ -27,7 +27,8 @@ myst_heading_anchors = 4  # the anchors that GitHub gives to headings
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-nitpick_ignore_regex = [("py:class", r"(SimpleITK|collections|numpy|os|pandas|torch)\..*")]  # documented elsewhere
+# documented elsewhere; Sphinx splits the types of attributes, so that one may begin with dict[
+nitpick_ignore_regex = [("py:class", r"(dict\[~)?(SimpleITK|collections|numpy|os|pandas|pathlib|torch)\..*")]
 
 html_theme = "furo"
 html_title = f"nnunet_cmc {version}"

@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from processes import children, kill_with_workers, wait_for
-from walk import DATASET, NAME, ON_THE_CPU, VARIABLES, walk_to_training
+from walk import NAME, ON_THE_CPU, VARIABLES, readme_command, walk_to_training
 
 from nnunet_cmc.commands import demo_steps
 from nnunet_cmc.dataset_conversion import phantom
@@ -33,19 +33,13 @@ LAYOUTS = {  # spacing of the scans, planner and plans, number of subjects
 
 @pytest.fixture(scope="session")
 def predict(run_command):
-    """``predict(cases, output, environment)`` -> output of nnUNetv2_predict with the demo's model, or another one's.
+    """``predict(cases, output, environment)`` -> output of nnUNetv2_predict with the demo's model."""
 
-    ``workers`` read cases, and as many write predictions; with 0, the command does so itself.
-    """
-
-    def run(
-        cases: Path, output: Path, environment: dict, dataset=demo_steps.DATASET_ID, plans=demo_steps.PLANS, workers=1,
-        fails=False,
-    ) -> str:  # fmt: skip
+    def run(cases: Path, output: Path, environment: dict, fails=False) -> str:
         return run_command(
-            "nnUNetv2_predict", "-d", dataset, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke",
-            "-p", plans, "-i", cases, "-o", output, "-device", "cpu", "-npp", workers, "-nps", workers,
-            "--disable_tta", environment=environment, fails=fails,
+            "nnUNetv2_predict", "-d", demo_steps.DATASET_ID, "-c", "3d_fullres", "-f", 0, "-tr", "CMCTrainer_smoke",
+            "-p", demo_steps.PLANS, "-i", cases, "-o", output, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta",
+            environment=environment, fails=fails,
         )  # fmt: skip
 
     return run
@@ -343,19 +337,21 @@ class Walked(NamedTuple):
     layout: str
     root: Path  # with nnU-Net's folders, and those of predictions
     environment: dict
-    train: tuple  # words of the command, without the fold
+    train: list[str]  # the command
 
 
 @pytest.fixture(scope="module")
-def walked(request, run_command, predict, tmp_path_factory) -> Walked:
+def walked(request, run_command, tmp_path_factory) -> Walked:
     """Phantoms of a layout: converted, planned, trained and predicted."""
     root = tmp_path_factory.mktemp(request.param)
     spacing, planner, plans, subjects = LAYOUTS[request.param]
     environment = walk_to_training(run_command, root, request.param, spacing, planner, **subjects)
-    train = "-tr", "CMCTrainer_smoke", "-p", plans, "-device", "cpu"
-    run_command("nnUNetv2_train", DATASET, "3d_fullres", 0, *train, environment=environment)
-    cases = root / "nnUNet_raw" / NAME / "imagesTs"
-    predict(cases, root / "predicted", environment, dataset=DATASET, plans=plans, workers=0)
+    trainer = {"-tr": ["CMCTrainer_smoke"], "-p": [plans]}
+    train = [*readme_command("nnUNetv2_train", trainer), "-device", "cpu"]
+    run_command(*train, environment=environment)
+    files = {"-i": [root / "nnUNet_raw" / NAME / "imagesTs"], "-o": [root / "predicted"]}
+    predict = readme_command("nnUNetv2_predict", trainer | files)
+    run_command(*predict, "-device", "cpu", "-npp", 0, "-nps", 0, environment=environment)
     return Walked(request.param, root, environment, train)
 
 
@@ -368,10 +364,8 @@ def test_scans_of_any_layout_go_all_the_way(walked, run_command):
     for case, file in scans.items():
         predicted = sitk.ReadImage(str(walked.root / "predicted" / f"{case}.nii.gz"))
         assert predicted.GetSize() == sitk.ReadImage(str(file)).GetSize()
-    output = run_command(
-        "nnunet_cmc", "evaluate", "-r", references, "-p", walked.root / "predicted", "-d", DATASET, "-np", 1,
-        environment=walked.environment,
-    )  # fmt: skip
+    evaluate = readme_command("nnunet_cmc evaluate", {"-r": [references], "-p": [walked.root / "predicted"]})
+    output = run_command(*evaluate, "-np", 1, environment=walked.environment)
     assert "CT" in output
     assert "MR" in output
     labeled = {file.name.removesuffix("_seg.b2nd") for file in walked.root.rglob("pseudo_labels/round_1/*")}
@@ -385,7 +379,7 @@ def test_a_modality_without_labels_stops_training(walked, run_command):
     moved = [case for case in fold["train"] if case.endswith("_MR")]
     poor = {"train": sorted({*fold["train"]} - {*moved}), "val": fold["val"], "unlabeled": moved}
     file.write_text(json.dumps([fold, poor]))
-    output = run_command(
-        "nnUNetv2_train", DATASET, "3d_fullres", 1, *walked.train, environment=walked.environment, fails=True
-    )
+    program, dataset, configuration, _, *options = walked.train
+    other_fold = program, dataset, configuration, 1, *options
+    output = run_command(*other_fold, environment=walked.environment, fails=True)
     assert "Modality MR (channel 1) has no labelled case in fold 1" in output

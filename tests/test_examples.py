@@ -2,13 +2,17 @@
 
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from source_files import ROOT
 
 from nnunet_cmc import Predictor
@@ -53,6 +57,31 @@ def test_predict_in_a_service(trained, capsys):
     alone = Predictor(trained[0]).predict({"MR": scans["MR"][:, ::-1, ::-1]}, example.SPACING)
     np.testing.assert_array_equal(answers["MR alone"], alone)
     assert (answers["CT alone"] != alone).any()
+
+
+def test_readme_in_python(trained, tmp_path, monkeypatch):
+    """README's lines as they are, with the model that the example trained in place of the walk's."""
+    model, _ = trained
+    scans, raw = tmp_path / "scans", model.parents[2] / "raw" / model.parent.name
+    scans.mkdir()
+    for channel, name in enumerate(("ct", "mr")):
+        (file,) = (raw / "imagesTs").glob(f"*_{channel:04d}.nii.gz")
+        for copy in (f"patient_{name}.nii.gz", f"patient_{channel:04d}.nii.gz", f"scans/one_{channel:04d}.nii.gz"):
+            shutil.copyfile(file, tmp_path / copy)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (named,) = re.findall(r'Predictor\("(.*?)"', code)
+    (tmp_path / named).parent.mkdir(parents=True)
+    (tmp_path / named).symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["image"].GetSize() == names["ct"].GetSize()
+    assert names["image"].GetSpacing() == names["ct"].GetSpacing()
+    assert names["labels"].any()
+    for file in ("patient.nii.gz", "predicted/one.nii.gz"):
+        both = sitk.GetArrayFromImage(sitk.ReadImage(file))
+        assert both.size == names["labels"].size
+        assert (both != names["labels"]).any(), "of both modalities"
 
 
 def test_losses_in_your_own_loop():

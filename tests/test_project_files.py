@@ -99,10 +99,11 @@ def test_nnunets_main_branch_is_tested_as_readers_are_told_to_test(tmp_path):
 def test_links_and_the_image_are_tried_every_week():
     weekly = read(GITHUB / "workflows" / "weekly.yml")["jobs"]
     assert "sphinx-build -b linkcheck -c docs . " in commands(weekly["links"])
-    build, run = commands(weekly["image"]).splitlines()
-    assert build == "docker build -t nnunet_cmc ."
-    (default,) = (shlex.join(json.loads(arguments)) for name, arguments in images() if name == "CMD")
-    assert run == f"docker run --rm nnunet_cmc {default}"
+    build, *runs = (shlex.split(line, comments=True) for line in commands(weekly["image"]).splitlines())
+    assert shlex.join(build) == "docker build -t nnunet_cmc ."
+    (default,) = (json.loads(arguments) for name, arguments in images() if name == "CMD")
+    # the demo trains and predicts
+    assert runs == [["docker", "run", "--rm", "nnunet_cmc", *words] for words in (default, ["nnunet_cmc", "demo"])]
 
 
 def test_ci_looks_for_the_browsers_that_the_tests_use():
@@ -154,6 +155,15 @@ def test_the_image_is_given_what_a_build_needs_and_installs_what_was_tested():
     installs = [arguments for name, arguments in images() if name == "RUN" and "pip install" in arguments]
     assert installs[-1].endswith(" .")
     assert all("-c constraints.txt" in arguments for arguments in installs)
+
+
+def test_what_the_image_runs_is_valid_shell():
+    known = {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "CMD"}
+    assert {name for name, _ in images()} == known
+    for name, arguments in images():
+        if name == "RUN":
+            subprocess.run(["bash", "-n", "-c", arguments], check=True)
+            assert "apt-get install" not in arguments or "--yes" in arguments, "nobody is there to answer"
 
 
 def test_the_image_says_where_nnunets_folders_are():

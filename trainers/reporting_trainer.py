@@ -34,6 +34,12 @@ class ReportingTrainer(LabelingTrainer):
         self._is_quiet, self._epoch_seconds, self._trained = False, [], TRAINED
         super().on_train_start()
 
+    def print_plans(self) -> None:
+        """Write the plans, which are long, to the log alone."""
+        self._is_quiet = True
+        super().print_plans()
+        self._is_quiet = False
+
     def get_dataloaders(self):
         """Load as nnU-Net does; loaders rebuilt for pseudo-labels print nothing."""
         self._is_quiet = self.dataloader_train is not None

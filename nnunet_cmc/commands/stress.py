@@ -95,14 +95,17 @@ def _predict(load: Callable[[], Any], processes: int, inputs: list[list[str]], o
 
 def _resume(args: argparse.Namespace, model: Path) -> None:
     """Write the settings of this test to its folder. ValueError: it has another test, by the SHA-256 of the files."""
+    from tqdm import tqdm
+
     from nnunet_cmc.utils.files import read_json, visible, write_json
 
     checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]
     files = [*sorted(model.glob("*.json")), *checkpoints]
+    scans = [scan for scan in visible(args.images) if scan.is_file()]
     settings = {
         "model": {str(file.relative_to(model)): _sha256(file) for file in files},
         "folds": args.folds,
-        "images": {scan.name: _sha256(scan) for scan in visible(args.images) if scan.is_file()},
+        "images": {scan.name: _sha256(scan) for scan in tqdm(scans, "Checking", unit="scan")},
         "disable_tta": args.disable_tta,
         "seed": args.seed,
     }

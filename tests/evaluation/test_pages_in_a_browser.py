@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.evaluation.case_pictures import COUNT
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.paired_statistics import Comparison
 from nnunet_cmc.evaluation.report import find_scans, save_report
@@ -90,7 +91,7 @@ def test_everything_is_within_the_window(page, browser, width, dark):
     assert len(facts["slices"]) == 9  # of three cases the reference and two predictions
     assert facts["columns"] == {500: 2, 1280: 6, 1900: 9, 2700: 13}[width]
     for there, shown, drawn in facts["slices"]:
-        assert (there, shown) == (12, min(facts["columns"], 12))
+        assert (there, shown) == (COUNT, min(facts["columns"], COUNT))
         assert 180 < drawn < 195 * (1 + 1 / facts["columns"]), "not stretched, where the window has room for more"
 
 

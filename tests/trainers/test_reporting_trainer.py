@@ -19,7 +19,10 @@ LINE = re.compile(
     r"Epoch (\d) of 3, \d+\.\d s(, \d+ s left)?: loss -?\d\.\d\d, Dice (?:\d\.\d\d|nan) \(CT (.{3,4}), MR (.{3,4})\)"
     r"(, new best)?"
 )
-DETAILS = ("Epoch time:", "train_loss", "Pseudo dice", "Pseudo dice alone", "gradients", "rows shown:", "pairs ")
+DETAILS = (
+    "Epoch time:", "train_loss", "Pseudo dice", "Pseudo dice alone", "gradients", "rows shown:", "pairs ",
+    "global plan.json settings",
+)  # fmt: skip
 
 
 def test_the_line_of_an_epoch():
