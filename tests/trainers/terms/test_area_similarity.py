@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from references import cac_occupancy, cac_unpaired
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
@@ -54,10 +55,12 @@ def test_a_single_pair_teaches_nothing():
 
 
 def test_unpaired_scans_are_compared_by_class():
-    output = output_of([[True, False], [False, True]] * 2)
-    term = AreaSimilarity(SETTING)
-    value = term(output, batch_of([[0, 1], [2, 3]], 4, 2))
+    output, batch = output_of([[True, False], [False, True]] * 2), batch_of([[0, 1], [2, 3]], 4, 2)
+    value = AreaSimilarity(SETTING)(output, batch)
+    p = output.logits.detach().softmax(2)
+    coarse = p.unfold(3, 2, 2).unfold(4, 2, 2).unfold(5, 2, 2).mean((-3, -2, -1)).numpy()
+    positions = batch.positions[:, None].expand(-1, 2, -1, -1, -1, -1).numpy()
+    occupancies = [cac_occupancy(coarse, output.present.numpy(), positions, m) for m in range(2)]
+    assert value.item() == pytest.approx(cac_unpaired(occupancies, 3, TAU), rel=1e-4)
     (gradient,) = torch.autograd.grad(value, output.logits)
-    assert value > 0
     assert [[bool(x.any()) for x in row] for row in gradient] == output.present.tolist()
-    assert term.forms["unpaired"].occupancy.filled.any()

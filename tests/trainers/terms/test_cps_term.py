@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from short_trainers import resumed, short
+from short_trainers import short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
@@ -92,7 +92,7 @@ def weights(trainer) -> dict:
     return {name: value.clone() for name, value in trainer.network.state_dict().items()}
 
 
-def test_the_peer_trains_and_is_in_checkpoints_and_a_resumed_run_is_equal_to_the_bit(registered):
+def test_the_peer_trains_and_is_in_checkpoints(registered):
     whole = registered.trainer(short(RECIPE))
     whole.initialize()
     start = weights(whole)
@@ -105,9 +105,6 @@ def test_the_peer_trains_and_is_in_checkpoints_and_a_resumed_run_is_equal_to_the
     log = whole.logger.get_checkpoint()
     assert all(np.isfinite(log[name]).all() and all(log[name]) for name in ("peer", "cps"))
     assert log["lambda"] == pytest.approx([0.1 * np.exp(-5), 0.1 * np.exp(-1.25)])
-
-    again = resumed(registered, short(RECIPE))
-    torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=0)
 
 
 def test_without_unlabelled_cases_the_networks_teach_each_other_on_labelled_ones(registered):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from short_trainers import resumed, short
+from short_trainers import short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
@@ -118,18 +118,6 @@ def test_it_trains_in_half_precision(registered):
     assert output.logits.dtype == output.auxiliary["combined"][0].dtype == torch.float32
     assert output.deep[0].dtype == torch.bfloat16
     assert all(term.isfinite() for term in terms.values())
-
-
-def test_a_resumed_training_equals_an_uninterrupted_one(registered):
-    def state(trainer):
-        return {"network": trainer.network.state_dict(), "optimizer": trainer.optimizer.state_dict()["state"]}
-
-    whole = registered.trainer(short("EFCDTrainer"))
-    whole.run_training()
-    again = resumed(registered, short("EFCDTrainer"))
-    torch.testing.assert_close(state(again), state(whole), rtol=0, atol=0)
-    logged = [each.logger.get_checkpoint()["discounted"] for each in (again, whole)]
-    assert logged[0] == logged[1]
 
 
 def test_how_predictions_are_combined_is_in_the_table_of_the_recipe():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from short_trainers import resumed, short
+from short_trainers import short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.style import SwapStyles
@@ -166,11 +166,3 @@ def test_the_share_of_labels_follows_the_epoch(unpaired):
     values = trainer.loss_terms(output._replace(logits=output.logits[:, :, :2]), batch)
     assert values.keys() == {"supervised", "semantic", "class_balanced"}
     assert [term.progress for term in trainer.terms.values()] == [0.75] * 3
-
-
-def test_an_interrupted_training_goes_on_to_the_same_weights(unpaired):
-    whole = unpaired.trainer(short(UMML, epochs=2))
-    whole.run_training()
-    again = resumed(unpaired, short(UMML, epochs=2))
-    found = again.network.state_dict()
-    assert all(value.equal(found[name]) for name, value in whole.network.state_dict().items())
