@@ -96,8 +96,10 @@ def test_nnunets_main_branch_is_tested_as_readers_are_told_to_test(tmp_path):
     assert required.specifier == SpecifierSet(f">={'.'.join(map(str, low))},<{high[0]}")
 
 
-def test_links_and_the_image_are_tried_every_week():
+def test_slow_tests_links_and_the_image_are_tried_every_week():
     weekly = read(GITHUB / "workflows" / "weekly.yml")["jobs"]
+    (command,) = (line for line in commands(weekly["slow"]).splitlines() if line.startswith(".ci/"))
+    assert (ROOT / command.split()[0]).is_file()
     assert "sphinx-build -b linkcheck -c docs . " in commands(weekly["links"])
     build, *runs = (shlex.split(line, comments=True) for line in commands(weekly["image"]).splitlines())
     assert shlex.join(build) == "docker build -t nnunet_cmc ."

@@ -9,11 +9,14 @@ from walk import DATASET, NAME, walk_to_training
 
 from nnunet_cmc.trainers.compared import COMPARED
 
-pytestmark = pytest.mark.slow
 PLANS = "CMCNNUNetSmallPlans"
+TRAINERS = (*COMPARED, "CMCTrainer", "CMCTrainerPaper")
+# each in CI on one of the layouts, and nightly on the other
+IN_CI = {"unpaired": {"UMMLTrainer", "MMFormerTrainer", "UMMKDTrainer", "CPSTrainer", "EFCDTrainer"}}
+IN_CI["registered"] = {*TRAINERS} - {*IN_CI["unpaired"], "CMCTrainer"} | {"EFCDTrainer"}
 
 
-@pytest.fixture(scope="module", params=["registered", "unpaired"])
+@pytest.fixture(scope="module")
 def planned(request, run_command, tmp_path_factory) -> tuple[str, dict, Path]:
     """The layout, the environment, and a folder of cases to predict, of which some lack a modality."""
     root = tmp_path_factory.mktemp(request.param)
@@ -21,13 +24,22 @@ def planned(request, run_command, tmp_path_factory) -> tuple[str, dict, Path]:
     environment = walk_to_training(run_command, root, request.param, None, "CMCPlannerNNUNetSmall", **subjects)
     cases = root / "cases"
     shutil.copytree(root / "nnUNet_raw" / NAME / "imagesTs", cases)
-    for file in sorted(cases.glob("*_0001.nii.gz")):
-        if request.param == "registered":  # the same case, scanned in MR alone
-            shutil.copyfile(file, cases / f"alone_{file.name}")
+    for file in sorted(cases.iterdir()):
+        if request.param == "registered":  # the same case, scanned in one modality alone
+            channel = file.name[-len("0000.nii.gz") :]
+            shutil.copyfile(file, cases / f"only_{channel[:4]}_{file.name}")
     return request.param, environment, cases
 
 
-@pytest.mark.parametrize("trainer", [*COMPARED, "CMCTrainer", "CMCTrainerPaper"])
+@pytest.mark.parametrize(
+    ("planned", "trainer"),
+    [
+        pytest.param(layout, trainer, marks=[] if trainer in IN_CI[layout] else pytest.mark.slow)
+        for layout in ("registered", "unpaired")
+        for trainer in TRAINERS
+    ],
+    indirect=["planned"],
+)
 def test_it_trains_and_predicts_any_subset(planned, run_command, trainer, tmp_path):
     layout, environment, cases = planned
     options = ("-tr", f"{trainer}_smoke", "-p", PLANS, "-device", "cpu")
