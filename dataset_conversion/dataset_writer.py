@@ -154,7 +154,8 @@ def _checked_labels(labels: dict[str, int]) -> dict[str, int]:
     labels = dict(sorted({"background": 0, **labels}.items(), key=lambda item: item[1]))
     if list(labels.values()) != list(range(len(labels))) or len(labels) < 2:
         raise ValueError(
-            f"nnU-Net needs the classes numbered 1, 2, 3, ... beside the background 0, but they are {labels}."
+            f"nnU-Net needs the classes numbered 1, 2, 3, ... beside the background 0, but they are {labels}: number "
+            "them so."
         )
     return labels
 

@@ -60,7 +60,9 @@ def convert_folders(
     channels, separate = list(images), isinstance(labels, Mapping)
     for modality in channels:
         if not re.fullmatch(r"[\w.+-]+", modality):
-            raise ValueError(f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}.")
+            raise ValueError(
+                f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}: rename it."
+            )
     if test_labels is not None and isinstance(test_labels, Mapping) != separate:
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:
@@ -69,7 +71,10 @@ def convert_folders(
     if not separate and any(own != values[0] for own in values):
         raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
     if unknown := [modality for modality in test_images or () if modality not in channels]:
-        raise ValueError(f"The test modality {unknown[0]} is none of the training modalities {', '.join(channels)}.")
+        raise ValueError(
+            f"The test modality {unknown[0]} is none of the training modalities {', '.join(channels)}: correct its "
+            "name, or leave it out."
+        )
     unused = UnusedFiles()
     cases = []
     for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):

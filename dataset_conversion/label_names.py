@@ -66,7 +66,10 @@ def number_classes(classes: Classes, channels: Sequence[str]) -> tuple[dict[str,
     if not any(isinstance(value, Mapping) for value in classes.values()):
         of = dict.fromkeys(channels, classes)
     elif set(classes) != set(channels):
-        raise ValueError(f"There are classes of {', '.join(classes)}, but modalities {', '.join(channels)}.")
+        raise ValueError(
+            f"There are classes of {', '.join(classes)}, but modalities {', '.join(channels)}: name the classes of "
+            "each modality, or once for all."
+        )
     each = [_foreground(of[channel]) for channel in channels]
     numbers = {name: number for number, name in enumerate(each[0], 1)}
     by_value: list[dict[int, int] | None] = []
@@ -85,5 +88,7 @@ def _foreground(classes: Mapping[str, int]) -> dict[str, int]:
     foreground = {n: value for n, value in classes.items() if (n.casefold(), value) != ("background", 0)}
     values = sorted(foreground.values())
     if not values or values[0] < 1 or len(set(values)) < len(values) or "background" in foreground:
-        raise ValueError(f"Classes need values of their own, 1 or more (0 is the background), but they are {classes}.")
+        raise ValueError(
+            f"Classes need values of their own, 1 or more (0 is the background), but they are {classes}: correct them."
+        )
     return dict(sorted(foreground.items(), key=lambda item: item[1]))

@@ -111,7 +111,9 @@ def generate(
         raise ValueError(f"The layout of the phantoms must be one of {', '.join(LAYOUTS)}, but is {layout!r}.")
     scans_of, apart = LAYOUTS[layout]
     if labeled < len(scans_of):
-        raise ValueError(f"Phantoms in the layout {layout} need {len(scans_of)} labelled subject(s), not {labeled}.")
+        raise ValueError(
+            f"Phantoms in the layout {layout} need {len(scans_of)} labelled subject(s), not {labeled}: ask for more."
+        )
     root = Path(folder)
     if (root / "train").exists() or (root / "test").exists():
         raise ValueError(f"{root} holds phantoms already: delete them, or choose another folder.")

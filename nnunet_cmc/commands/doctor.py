@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
 
-HELP = "check the installation: versions, nnU-Net's view of our classes, folders, GPU"
+HELP = "check the installation: versions, whether nnU-Net finds our classes, folders, GPU"
 
 REINSTALL = "install nnunet_cmc again in this environment"
 PATHS = {"nnUNet_raw": "raw datasets", "nnUNet_preprocessed": "preprocessed datasets", "nnUNet_results": "models"}
