@@ -1,12 +1,13 @@
 """Train, predict and evaluate all that docs/results.md needs, and write the page.
 
     python benchmarks/evidence/run.py --data FOLDER --amos FOLDER --work FOLDER [--jobs 2]
-        [--tables headline parts ...] [--seeds 5] [--profile gpu]
+        [--tables headline parts ...] [--seeds 5] [--profile gpu] [--missing]
 
 FOLDER of the data holds ``images_FLAIR``, ``images_T1post``, ``labels`` and ``split.json`` (``train_order`` and
 ``test``); that of AMOS its label maps ``*_gt.nii.gz``. Everything else goes to the work folder. Every finished run adds
 its records to docs/results.json. Give the same command again after an interruption: it goes on where it was, a cut
-training too. ``--profile smoke`` shows whether it works, and leaves docs/ alone.
+training too. On another machine ``--missing`` leaves out the runs that have records. ``--profile smoke`` shows whether
+it works, and leaves docs/ alone.
 
 Core hours of the tables, in their order: 13, 7, 10, 1, 1, 1 and 17, so 50 for all. They are extrapolated from what was
 measured of ``CMCTrainer`` and of nnU-Net, in core seconds: a dataset 50, a training 70 and 30 plus 1.6 and 0.6 an
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=[*TABLES], help="(all)")
     parser.add_argument("--seeds", type=int, default=LGG.folds, help="at most so many (%(default)s)")
     parser.add_argument("--profile", choices=PROFILES, help="in place of that of the table")
+    parser.add_argument("--missing", action="store_true", help="only runs that have no records yet, of any commit")
     parser.add_argument("--results", type=Path, help="file of the records; the page is written beside it")
     args = parser.parse_args()
     data = {LGG: args.data}
@@ -52,6 +54,9 @@ def main() -> None:
     runs = [run for table in args.tables for run in TABLES[table] if run.seed < args.seeds]
     if args.profile:
         runs = [replace(run, profile=PROFILES[args.profile]) for run in runs]
+    if args.missing:
+        there = {records.key(record) for record in records.load(file)}
+        runs = [run for run in runs if not {records.key(one) for one in run.descriptions} <= there]
 
     def keep(run: Run, found: list[dict]) -> None:
         records.save(found, file)

@@ -152,6 +152,11 @@ class Run:
         }  # fmt: skip
 
     @property
+    def descriptions(self) -> list[dict]:
+        """The description of each of its records."""
+        return [{**self.description, "test_input": given} for given in self.inputs]
+
+    @property
     def key(self) -> str:
         """A name for its files."""
         labels = f"{round(100 * self.labels)}percent"

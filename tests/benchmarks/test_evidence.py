@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import report
+import run as run_script
 import SimpleITK as sitk
 from arrangements import Subjects, fold_number, folds, make_scans, put_cases
 from experiment import Bench, finish_all
@@ -163,6 +165,19 @@ def test_a_rerun_replaces_its_record(tmp_path):
     save([old, other], file)
     save([old | {"dice": 70.0}], file)
     assert sorted(record["dice"] for record in load(file)) == [50.0, 70.0]
+
+
+def test_another_machine_goes_on_with_what_has_no_records(tmp_path, monkeypatch):
+    first, half, *_ = runs = [run for run in TABLES["headline"] if run.seed == 0]
+    file, asked = tmp_path / "results.json", []
+    save([*records_of(first, [50.0]), *records_of(half, [50.0], half.inputs[0])], file)
+    monkeypatch.setattr(run_script, "finish_all", lambda runs, *_: asked.extend(runs) or 0)
+    arguments = ["--data", "d", "--work", "w", "--tables", "headline", "--seeds", "1", "--results", str(file)]
+    for more, expected in (([], runs), (["--missing"], runs[1:])):
+        asked.clear()
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments, *more])
+        run_script.main()
+        assert asked == expected
 
 
 def test_the_tables_have_the_rows_that_were_asked_for():
