@@ -17,17 +17,17 @@ from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.changes import build_changed
 from nnunet_cmc.networks.combination import ByReliability
+from nnunet_cmc.trainers.batch_statistics import pseudo_foreground, shown
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
 from nnunet_cmc.trainers.moving_average import MovingAverage, momentum_of
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.reporting_trainer import ReportingTrainer
-from nnunet_cmc.trainers.shown import pseudo_foreground, shown
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
-from nnunet_cmc.trainers.validation import confusion_alone, mean_dice, updated_reliability
+from nnunet_cmc.trainers.validation_dice import confusion_alone, mean_dice, updated_reliability
 from nnunet_cmc.utils.allocator import keep_freed_memory
 
 

@@ -19,7 +19,7 @@ from nnunet_cmc.networks.changes import (
     SuperviseDeep,
     WithPeer,
 )
-from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
+from nnunet_cmc.trainers.base_recipes import APART, SHARED, SUPERVISED
 from nnunet_cmc.trainers.optimizers import AdamW
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher

@@ -14,8 +14,8 @@ from nnunet_cmc.networks.changes import (
     SuperviseDeep,
     TrainAdapters,
 )
+from nnunet_cmc.trainers.base_recipes import SHARED, SUPERVISED
 from nnunet_cmc.trainers.compared import COMPARED
-from nnunet_cmc.trainers.frames import SHARED, SUPERVISED
 from nnunet_cmc.trainers.optimizers import AdamW, ConstantAdam
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.teacher import Teacher

@@ -11,7 +11,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_cmc.data.loading.cases import WEIGHT, UnlabeledDataset
-from nnunet_cmc.trainers.validation import mean_dice
+from nnunet_cmc.trainers.validation_dice import mean_dice
 from nnunet_cmc.utils.files import atomic_write
 
 

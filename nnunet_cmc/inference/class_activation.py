@@ -14,7 +14,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from nnunet_cmc.data.format.scan_folder import case_of
 from nnunet_cmc.inference.checked_predictor import CheckedPredictor, all_finite
 from nnunet_cmc.networks import CMCNet
-from nnunet_cmc.networks.activation import fused_activation
+from nnunet_cmc.networks.fused_activation import fused_activation
 
 FULL = 100  # the largest activation of a case in its file
 

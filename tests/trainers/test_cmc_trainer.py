@@ -15,7 +15,7 @@ from short_trainers import resumed, short
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
-from nnunet_cmc.trainers.validation import confusion_alone, mean_dice
+from nnunet_cmc.trainers.validation_dice import confusion_alone, mean_dice
 
 TERMS = ("supervised", "csc", "cac", "alpha", "beta")
 

@@ -10,7 +10,7 @@ from short_trainers import short
 from nnunet_cmc.data.loading.views import FusePairs
 from nnunet_cmc.losses.schedules import KAPPA
 from nnunet_cmc.networks.changes import OwnDecoderNorms, ShowOnly
-from nnunet_cmc.trainers.frames import APART, SHARED, SUPERVISED
+from nnunet_cmc.trainers.base_recipes import APART, SHARED, SUPERVISED
 from nnunet_cmc.trainers.terms import AreaSimilarity, Distillation, Relearning, Term
 
 EPOCHS = 4  # the fourth is the first at which relearning weighs anything

@@ -10,7 +10,7 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import Evidential
-from nnunet_cmc.trainers.frames import APART
+from nnunet_cmc.trainers.base_recipes import APART
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from nnunet_cmc.losses.contrast import full_precision
 from nnunet_cmc.losses.ranks import summed
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.validation import MEMORY, mean_dice
+from nnunet_cmc.trainers.validation_dice import MEMORY, mean_dice
 
 
 class Relearning(LossTerm):

@@ -12,8 +12,8 @@ from short_trainers import short
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.networks import CMCOutput
+from nnunet_cmc.trainers.batch_statistics import pseudo_foreground, shown
 from nnunet_cmc.trainers.recipes import RECIPES
-from nnunet_cmc.trainers.shown import pseudo_foreground, shown
 from nnunet_cmc.trainers.terms import ClassBalanced, SemanticConsistency, Setting
 from nnunet_cmc.trainers.terms.class_balanced_term import confident_labels
 from nnunet_cmc.trainers.terms.dice_and_ce import DiceAndCE

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nnunet_cmc.networks import CMCNet
-from nnunet_cmc.trainers.validation import MEMORY, SHARPNESS, confusion_alone, mean_dice, updated_reliability
+from nnunet_cmc.trainers.validation_dice import MEMORY, SHARPNESS, confusion_alone, mean_dice, updated_reliability
 
 
 @pytest.fixture

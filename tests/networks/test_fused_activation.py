@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nnunet_cmc.networks import CMCNet, MeanFusion
-from nnunet_cmc.networks.activation import fused_activation
+from nnunet_cmc.networks.fused_activation import fused_activation
 
 
 @pytest.fixture(params=["MIA", "mean", "separate", "separate mean"])

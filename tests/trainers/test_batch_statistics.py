@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.trainers.shown import pseudo_foreground, shown
+from nnunet_cmc.trainers.batch_statistics import pseudo_foreground, shown
 
 
 def batch_of(fusion, pseudo_targets, labeled: int) -> Batch:
