@@ -10,7 +10,6 @@ from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
 
 if TYPE_CHECKING:
     from nnunet_cmc.commands.compared_systems import System
-    from nnunet_cmc.commands.comparison_runs import Settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.evaluated_cases import EvaluatedCases
     from nnunet_cmc.evaluation.paired_statistics import Comparison
@@ -57,6 +56,7 @@ def run(args: argparse.Namespace) -> Outcome:
 
     from nnunet_cmc.commands.compared_systems import find_systems
     from nnunet_cmc.commands.comparison_runs import Run, Runner, Settings, plan_text, why
+    from nnunet_cmc.commands.settings import keep_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.paper_table import to_markdown
     from nnunet_cmc.trainers.checks import require_device
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> Outcome:
     output = Path(args.output or f"comparison_{raw.name}").resolve()
     require_writable(output)
     settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
-    _resume(settings, output)
+    keep_settings(output, {key: value for key, value in vars(settings).items() if key != "device"}, "comparison")
     evaluated, what = _evaluated_cases(raw, folds, description, output)
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
@@ -132,21 +132,6 @@ def _evaluated_cases(
         "Our trainers set the weights of the modalities on patches of these cases: their results are slightly "
         "optimistic."
     )
-
-
-def _resume(settings: "Settings", output: Path) -> None:
-    """Write the settings of all runs to the folder. ValueError: it has another comparison."""
-    from nnunet_cmc.utils.files import read_json, write_json
-
-    kept = {key: value for key, value in vars(settings).items() if key != "device"}
-    file = output / "settings.json"
-    if not file.is_file():
-        write_json(file, kept)
-    elif (before := read_json(file, f"remove {output}, or name another folder with -o")) != kept:
-        changed = [key for key in kept if not isinstance(before, dict) or before.get(key) != kept[key]]
-        raise ValueError(
-            f"{output} is of another comparison, with other {', '.join(changed)} ({file}): name another folder with -o."
-        )
 
 
 def _compare(

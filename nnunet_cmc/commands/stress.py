@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
+    from nnunet_cmc.commands.settings import keep_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.stress_figures import save_stress_figures
     from nnunet_cmc.evaluation.stress_results import save_stress, summarize
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> Outcome:
             )
     description = DatasetDescription.read(model / "dataset.json")
     cases = find_cases(args.images, args.reference, description)
-    _resume(args, model)
+    keep_settings(Path(args.output), settings_of(args, model), "stress test")
     processes = args.processes or (1 if args.device == "cpu" else 3)
     print(f"{len(cases)} cases with several modalities; nnU-Net's output is written to {Path(args.output, 'log.txt')}.")
     load = cache(partial(_load, model, args))  # when it is first needed
@@ -93,33 +94,22 @@ def _predict(load: Callable[[], Any], processes: int, inputs: list[list[str]], o
         load().predict_from_files(inputs, outputs, **dict.fromkeys(kinds, processes))
 
 
-def _resume(args: argparse.Namespace, model: Path) -> None:
-    """Write the settings of this test to its folder. ValueError: it has another test, by the SHA-256 of the files."""
+def settings_of(args: argparse.Namespace, model: Path) -> dict[str, Any]:
+    """Return what the predictions depend on, with the SHA-256 of the files."""
     from tqdm import tqdm
 
-    from nnunet_cmc.utils.files import read_json, visible, write_json
+    from nnunet_cmc.utils.files import visible
 
     checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]
     files = [*sorted(model.glob("*.json")), *checkpoints]
     scans = [scan for scan in visible(args.images) if scan.is_file()]
-    settings = {
+    return {
         "model": {str(file.relative_to(model)): _sha256(file) for file in files},
         "folds": args.folds,
         "images": {scan.name: _sha256(scan) for scan in tqdm(scans, "Checking", unit="scan")},
         "disable_tta": args.disable_tta,
         "seed": args.seed,
     }
-    file = Path(args.output, "settings.json")
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, settings)
-    elif (before := read_json(file, f"remove {args.output}, or name another folder with -o")) != settings:
-        known = before if isinstance(before, dict) else {}
-        changed = [name for name in settings if known.get(name) != settings[name]]
-        raise ValueError(
-            f"{args.output} has predictions of another stress test, with other {', '.join(changed)} ({file}): name "
-            "another folder with -o."
-        )
 
 
 def _sha256(file: Path) -> str:

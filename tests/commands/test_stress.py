@@ -10,7 +10,8 @@ from evil import Evil
 from plans import make_plans
 
 from nnunet_cmc.commands.main import main
-from nnunet_cmc.commands.stress import _resume
+from nnunet_cmc.commands.settings import keep_settings
+from nnunet_cmc.commands.stress import settings_of
 
 
 def stress(dataset, output, *more):
@@ -42,16 +43,18 @@ def test_predicts_evaluates_and_draws(dataset, tmp_path, capsys):
     assert {"conditions": result["conditions"]} == json.loads(before)
     assert {Path(file).name for file in result["written"]} == {"stress.csv", "stress.json", "predictions", *figures}
     assert stress(dataset, output, "--seed", "1") == 1
-    assert "has predictions of another stress test, with other seed (" in capsys.readouterr().err
+    assert "is of another stress test, with other seed (" in capsys.readouterr().err
 
 
 def test_a_model_or_scans_that_have_changed_are_another_test(dataset, tmp_path):
-    arguments = argparse.Namespace(
-        folds=["0"], images=str(dataset / "imagesTs"), disable_tta=True, seed=0, output=str(tmp_path / "out")
-    )
+    arguments = argparse.Namespace(folds=["0"], images=str(dataset / "imagesTs"), disable_tta=True, seed=0)
     model = dataset.parents[1] / "results" / dataset.name / "CMCTrainer__CMCNNUNetPlans__3d_fullres"
-    _resume(arguments, model)
-    _resume(arguments, model)
+
+    def keep():
+        keep_settings(tmp_path / "out", settings_of(arguments, model), "stress test")
+
+    keep()
+    keep()
     for file, what in (
         (model / "fold_0" / "checkpoint_final.pth", "model"),
         (model / "plans.json", "model"),
@@ -60,9 +63,9 @@ def test_a_model_or_scans_that_have_changed_are_another_test(dataset, tmp_path):
         before = file.read_bytes()
         file.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # of the same size
         with pytest.raises(ValueError, match=rf"another stress test, with other {what} \(.*settings.json\)"):
-            _resume(arguments, model)
+            keep()
         file.write_bytes(before)
-    _resume(arguments, model)
+    keep()
 
 
 @pytest.mark.parametrize("part", ["plans.json", "fold_0/checkpoint_final.pth"])
