@@ -181,3 +181,30 @@ def test_contributors_are_told_how_every_picture_was_made():
     text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
     pictures = [file.name for ending in ("png", "svg") for file in (ROOT / "docs").glob(f"*.{ending}")]
     assert sorted(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)) == sorted(pictures)
+
+
+def test_pictures_can_be_seen_and_their_text_is_within_them(browser, tmp_path):
+    """In Chromium; the drawings that hold text are part of the page, so that each piece of text has a place."""
+    pictures = [*sorted((ROOT / "docs").glob("*.png")), *sorted((ROOT / "docs").glob("*.svg"))]
+    drawings = [file.read_text(encoding="utf-8").partition("<svg")[2] for file in pictures if file.suffix == ".svg"]
+    shown = "".join(f'<img src="{file.as_uri()}">' for file in pictures) + "".join(f"<svg{svg}" for svg in drawings)
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html><body>{shown}</body>", encoding="utf-8")
+    facts = browser(
+        tmp_path / "page.html",
+        """
+        const within = (text, box) => text.left >= box.left && text.right <= box.right && text.top >= box.top
+            && text.bottom <= box.bottom;
+        const place = element => element.getBoundingClientRect();
+        const texts = [...document.querySelectorAll("svg text")];
+        return {
+            widths: [...document.images].map(image => image.naturalWidth),
+            texts: texts.length,
+            outside: texts.filter(text => !within(place(text), place(text.ownerSVGElement))).map(text => text.textContent),
+        };
+        """,
+        width=2000,
+    )
+    assert len(facts["widths"]) == len(pictures)
+    assert min(facts["widths"]) > 100
+    assert facts["texts"] > 20
+    assert facts["outside"] == []
