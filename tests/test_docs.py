@@ -196,10 +196,11 @@ def test_pictures_can_be_seen_and_their_text_is_within_them(browser, tmp_path):
             && text.bottom <= box.bottom;
         const place = element => element.getBoundingClientRect();
         const texts = [...document.querySelectorAll("svg text")];
+        const outside = texts.filter(text => !within(place(text), place(text.ownerSVGElement)));
         return {
             widths: [...document.images].map(image => image.naturalWidth),
             texts: texts.length,
-            outside: texts.filter(text => !within(place(text), place(text.ownerSVGElement))).map(text => text.textContent),
+            outside: outside.map(text => text.textContent),
         };
         """,
         width=2000,
