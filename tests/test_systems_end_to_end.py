@@ -1,6 +1,8 @@
 """Every system of the comparison goes all the way with stock commands, on registered and on unpaired scans."""
 
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,31 +19,35 @@ IN_CI["registered"] = {*TRAINERS} - {*IN_CI["unpaired"], "CMCTrainer"} | {"EFCDT
 
 
 @pytest.fixture(scope="module")
-def planned(request, run_command, tmp_path_factory) -> tuple[str, dict, Path]:
-    """The layout, the environment, and a folder of cases to predict, of which some lack a modality."""
-    root = tmp_path_factory.mktemp(request.param)
-    subjects = {"labeled": 4, "unlabeled": 2, "test": 2}
-    environment = walk_to_training(run_command, root, request.param, None, "CMCPlannerNNUNetSmall", **subjects)
-    cases = root / "cases"
-    shutil.copytree(root / "nnUNet_raw" / NAME / "imagesTs", cases)
-    for file in sorted(cases.iterdir()):
-        if request.param == "registered":  # the same case, scanned in one modality alone
-            channel = file.name[-len("0000.nii.gz") :]
-            shutil.copyfile(file, cases / f"only_{channel[:4]}_{file.name}")
-    return request.param, environment, cases
+def planned(run_command, tmp_path_factory) -> Callable[[str], tuple[dict, Path]]:
+    """``planned(layout)`` -> the environment, and a folder of cases to predict, of which some lack a modality."""
+
+    @cache
+    def plan(layout: str) -> tuple[dict, Path]:
+        root = tmp_path_factory.mktemp(layout)
+        subjects = {"labeled": 4, "unlabeled": 2, "test": 2}
+        environment = walk_to_training(run_command, root, layout, None, "CMCPlannerNNUNetSmall", **subjects)
+        cases = root / "cases"
+        shutil.copytree(root / "nnUNet_raw" / NAME / "imagesTs", cases)
+        for file in sorted(cases.iterdir()):
+            if layout == "registered":  # the same case, scanned in one modality alone
+                channel = file.name[-len("0000.nii.gz") :]
+                shutil.copyfile(file, cases / f"only_{channel[:4]}_{file.name}")
+        return environment, cases
+
+    return plan
 
 
 @pytest.mark.parametrize(
-    ("planned", "trainer"),
+    ("layout", "trainer"),
     [
         pytest.param(layout, trainer, marks=[] if trainer in IN_CI[layout] else pytest.mark.slow)
         for layout in ("registered", "unpaired")
         for trainer in TRAINERS
     ],
-    indirect=["planned"],
 )
-def test_it_trains_and_predicts_any_subset(planned, run_command, trainer, tmp_path):
-    layout, environment, cases = planned
+def test_it_trains_and_predicts_any_subset(planned, run_command, layout, trainer, tmp_path):
+    environment, cases = planned(layout)
     options = ("-tr", f"{trainer}_smoke", "-p", PLANS, "-device", "cpu")
     refused = layout == "unpaired" and trainer == "EFCDTrainer"
     output = run_command("nnUNetv2_train", DATASET, "3d_fullres", 0, *options, environment=environment, fails=refused)
