@@ -13,6 +13,12 @@ from nnunet_cmc.networks.changes import Evidential
 from nnunet_cmc.trainers.base_recipes import APART
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled_before():
+    """Torch counts what was compiled of a function, of whatever network, and gives up after eight times."""
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
