@@ -128,6 +128,7 @@ TAKEN: dict[str, dict[str, str | None]] = {
         "on_train_start": "",
         "on_validation_epoch_end": "val_outputs",
         "perform_actual_validation": "save_probabilities",
+        "print_plans": "",
         "print_to_log_file": "args also_print_to_console add_timestamp",
         "run_training": "",
         "save_checkpoint": "filename",
