@@ -26,7 +26,7 @@ def planned(run_command, tmp_path_factory) -> Callable[[str], tuple[dict, Path]]
     def plan(layout: str) -> tuple[dict, Path]:
         root = tmp_path_factory.mktemp(layout)
         subjects = {"labeled": 4, "unlabeled": 2, "test": 2}
-        environment = walk_to_training(run_command, root, layout, None, "CMCPlannerNNUNetSmall", **subjects)
+        environment = walk_to_training(run_command, root, layout, (6.0,) * 3, "CMCPlannerNNUNetSmall", **subjects)
         cases = root / "cases"
         shutil.copytree(root / "nnUNet_raw" / NAME / "imagesTs", cases)
         for file in sorted(cases.iterdir()):

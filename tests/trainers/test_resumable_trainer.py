@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,9 +55,8 @@ def uninterrupted(unpaired) -> dict:
     """Trained once, since every test's dataset has the same cases."""
     if not UNINTERRUPTED:
         trainer = unpaired.trainer(Quiet)
-        started = time.monotonic()
         trainer.run_training()
-        UNINTERRUPTED.update(state(trainer), seconds=time.monotonic() - started)
+        UNINTERRUPTED.update(state(trainer))
         shutil.rmtree(unpaired.results)
     return UNINTERRUPTED
 
@@ -96,7 +94,7 @@ def test_sigterm_saves_and_exits_and_the_rest_is_as_if_nothing_had_happened(
     resumed.run_training()
     done = epoch * ITERATIONS[0] + (iteration + 1 if step == "update" else ITERATIONS[0])
     assert len(updates) == EPOCHS * ITERATIONS[0] - done, "no finished iteration is trained again"
-    assert_same(state(resumed), {name: part for name, part in uninterrupted.items() if name != "seconds"})
+    assert_same(state(resumed), uninterrupted)
 
 
 def test_sigterm_to_the_workers_as_well(unpaired, monkeypatch):
@@ -228,7 +226,7 @@ def test_workers_that_die_are_an_error(unpaired, monkeypatch):
 
 
 TRAIN = """
-import multiprocessing, os, sys, torch
+import multiprocessing, os, signal, sys, threading, torch
 sys.stdout = sys.stderr = open(output, "w", buffering=1)
 from nnunet_cmc.trainers import cmc_trainer
 from short_trainers import TAUGHT, short
@@ -238,6 +236,14 @@ class Quiet(short(TAUGHT, length[0], *length[1])):
     def initialize(self):
         super().initialize()
         self.save_every = 1
+        self.updates = 0
+    def update(self, batch):
+        if killed_after and self.updates >= killed_after[0]:
+            threading.Timer(killed_after[1] if self.updates == killed_after[0] else 0, kill).start()
+        self.updates += 1
+        return super().update(batch)
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
 plans = {**plans, "continue_training": True}
 trainer = Quiet(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
 for name in ("checkpoint_final", "checkpoint_latest", "checkpoint_best"):  # as nnUNetv2_train --c
@@ -249,10 +255,12 @@ trainer.run_training()
 """
 
 
-def training_of(cubes, epochs=EPOCHS, output: Path = Path(os.devnull)) -> multiprocessing.Process:
-    """A process that trains, or goes on."""
-    plans, dataset_json = cubes.plans, cubes.dataset_json
-    return clean_process(TRAIN, output=str(output), length=(epochs, ITERATIONS), plans=plans, dataset_json=dataset_json)
+def training_of(
+    cubes, epochs=EPOCHS, output: Path = Path(os.devnull), killed_after: tuple[int, float] | None = None
+) -> multiprocessing.Process:
+    """A process that trains, or goes on; it kills itself after so many updates and seconds, or at the next update."""
+    values = {"length": (epochs, ITERATIONS), "plans": cubes.plans, "dataset_json": cubes.dataset_json}
+    return clean_process(TRAIN, output=str(output), killed_after=killed_after, **values)
 
 
 def test_the_loaders_workers_end_with_a_training_that_is_killed(unpaired, monkeypatch):
@@ -263,18 +271,20 @@ def test_the_loaders_workers_end_with_a_training_that_is_killed(unpaired, monkey
 
 
 def test_killed_at_random_moments_and_continued(unpaired, uninterrupted):
-    """kill -9 gives nobody the time to save anything: what was saved last is whole, and training goes on from there."""
-    rng = np.random.default_rng(0)
-    for attempt in range(40):
-        training = training_of(unpaired)
-        if attempt < 8:
-            time.sleep(uninterrupted["seconds"] * rng.uniform(0.2, 0.9))
-            training.kill()
+    """kill -9 gives nobody the time to save anything: what was saved last is whole, and training goes on from there.
+
+    Moments are counted in updates of the weights, and so no training is over before, on a machine of any speed.
+    """
+    rng, kills = np.random.default_rng(0), []
+    for _ in range(5):
+        training = training_of(unpaired, killed_after=(int(rng.integers(2, 5)), rng.uniform(0, 0.2)))
         training.join()
-        if training.exitcode == 0:
-            break
+        assert training.exitcode in (0, -signal.SIGKILL)
+        kills.append(training.exitcode != 0)
+    training = training_of(unpaired)
+    training.join()
     assert training.exitcode == 0
-    assert attempt > 0, "the first attempts were killed"
+    assert kills[0]
     (checkpoint,) = unpaired.results.rglob("checkpoint_final.pth")
     found = torch.load(checkpoint, weights_only=False)
     assert_same(
