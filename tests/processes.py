@@ -27,6 +27,7 @@ from importlib.metadata import entry_points
 with open(output, "wb") as file:
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
+use_threads()
 sys.argv = [name, *arguments]
 (command,) = entry_points(group="console_scripts", name=name)
 sys.exit(command.load()())
@@ -46,10 +47,11 @@ def clean_process(source: str, environment: dict[str, str] = os.environ, **value
 def finish_command(name: str, arguments: list[str], environment: dict[str, str], output: Path) -> int:
     """Run a command that a package installs, all of whose output goes to a file; return its exit code.
 
-    Its process has nnU-Net imported when it starts, which takes a new one longer than most tests; those that it starts
-    itself are new. A TimeoutError after 500 s.
+    Its process has nnU-Net imported when it starts, which takes a new one longer than most tests, and so its pools are
+    threads. (The demo's commands are processes with pools as they are.) A TimeoutError after 500 s.
     """
-    process = clean_process(COMMAND, environment, name=name, arguments=arguments, output=str(output))
+    values = {"name": name, "arguments": arguments, "output": str(output), "use_threads": use_threads}
+    process = clean_process(COMMAND, environment, **values)
     process.join(500)
     if process.exitcode is None:
         process.kill()
@@ -68,9 +70,16 @@ def _execute(source: str, values: dict, environment: dict[str, str]) -> None:
     exec(source, values)
 
 
-def use_threads(patch: pytest.MonkeyPatch) -> None:
-    """nnU-Net's pools become threads: a process takes seconds to import torch."""
-    patch.setattr("multiprocessing.get_context", lambda kind: SimpleNamespace(Pool=ThreadPool))
+def use_threads(patch: pytest.MonkeyPatch | None = None) -> None:
+    """nnU-Net's pools become threads, for good without a ``patch``: a process takes seconds to import torch."""
+    patch, get_context = patch or pytest.MonkeyPatch(), multiprocessing.get_context
+
+    def with_threads(kind: str | None = None) -> SimpleNamespace:
+        context = get_context(kind)
+        others = {name: getattr(context, name) for name in dir(context) if not name.startswith("_")}
+        return SimpleNamespace(**others | {"Pool": ThreadPool})
+
+    patch.setattr("multiprocessing.get_context", with_threads)
     patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sysconfig
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from nnunet_cmc.dataset_conversion import phantom
 
 SMALL = "CMCPlannerNNUNetSmall", "CMCNNUNetSmallPlans"
 LAYOUTS = {  # spacing of the scans, planner and plans, number of subjects
-    "unpaired": (None, *SMALL, {"labeled": 4, "unlabeled": 2, "test": 2}),
+    "unpaired": ((5.0, 5.0, 5.0), *SMALL, {"labeled": 4, "unlabeled": 2, "test": 2}),
     # stacks of ten thick slices
     "misaligned": ((14.0, 9.0, 9.0), "CMCPlannerNNUNet", "CMCNNUNetPlans", {"labeled": 2, "unlabeled": 1, "test": 1}),
     "missing": ((6.0, 6.0, 6.0), *SMALL, {"labeled": 4, "unlabeled": 2, "test": 2}),
@@ -47,7 +48,7 @@ def predict(run_command):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> demo_steps.Demo:
-    """The demo, run to its end with six training iterations on fewer subjects."""
+    """The demo, run to its end with six training iterations on fewer subjects and coarser scans."""
     with pytest.MonkeyPatch.context() as patch:
         for variable in VARIABLES:
             patch.delenv(variable, raising=False)
@@ -55,6 +56,7 @@ def demo(tmp_path_factory) -> demo_steps.Demo:
             patch.setenv(variable, value)
         patch.setattr(demo_steps, "TRAINER", "CMCTrainer_smoke")
         patch.setattr(demo_steps, "SUBJECTS", {"labeled": 3, "unlabeled": 1, "test": 2})
+        patch.setattr(phantom, "generate", partial(phantom.generate, spacing=(4.0, 4.0, 4.0)))
         steps = demo_steps.Demo(tmp_path_factory.mktemp("demo") / "out", seed=0)
         steps.run()
     return steps

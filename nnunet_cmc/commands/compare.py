@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> Outcome:
     import torch
 
     from nnunet_cmc.commands.compared_systems import find_systems
-    from nnunet_cmc.commands.comparison_runs import Run, Runner, Settings, plan_text, why
+    from nnunet_cmc.commands.comparison_plan import Run, plan_text
+    from nnunet_cmc.commands.comparison_runs import Runner, Settings, why
     from nnunet_cmc.commands.settings import keep_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.paper_table import to_markdown
@@ -75,11 +76,9 @@ def run(args: argparse.Namespace) -> Outcome:
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
     runs = [Run(s, f, evaluated[f].images, folder) for (s, f), folder in predictions.items()]
-    print(
-        f"{what}\nEverything except the trained models is written to {output}.\n\n{plan_text(runs, args.jobs)}\n",
-        flush=True,
-    )
+    print(f"{what}\nEverything except the trained models is written to {output}.", flush=True)
     runner = Runner(settings, output / "logs", args.jobs)
+    print(f"\n{plan_text(runs, args.jobs, runner.time_trials(runs))}\n", flush=True)
     failures = runner.run(runs)
     missing = why(failures, runner.logs)
     if len(missing) == len(systems):

@@ -31,16 +31,19 @@ class System:
     plans: str
     model: Path
 
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Plans, configuration, and length of the training by its trainer's name: those alike take similar times."""
+        return _kind(self.model)
+
     def models_alike(self) -> list[Path]:
-        """Find the folders of models on the same plans whose trainings, by their trainers' names, are as long."""
-        _, *plans = self.model.name.split("__")
-        length = LENGTH.findall(self.trainer)
+        """Find the folders of models of the same :attr:`kind`."""
+        return sorted(model for model in self.model.parent.glob("*__*") if _kind(model) == self.kind)
 
-        def is_alike(model: Path) -> bool:
-            trainer, *others = model.name.split("__")
-            return others == plans and LENGTH.findall(trainer) == length
 
-        return sorted(filter(is_alike, self.model.parent.glob("*__*")))
+def _kind(model: Path) -> tuple[str, ...]:
+    trainer, *plans = model.name.split("__")
+    return (*plans, *LENGTH.findall(trainer))
 
 
 def find_systems(

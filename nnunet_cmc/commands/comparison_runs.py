@@ -1,4 +1,4 @@
-"""Run what a comparison still lacks: a training and a prediction for each system and fold, by nnU-Net's commands."""
+"""Run what a comparison still lacks, by nnU-Net's commands."""
 
 import os
 import shlex
@@ -9,75 +9,21 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from subprocess import Popen
 
-from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.expected_time import (
-    CHECKPOINTS,
-    EPOCH_TIME,
-    epochs_left,
-    expected_seconds,
-    seconds_per_case,
-    whole_seconds,
-)
+from nnunet_cmc.commands import trial_training
+from nnunet_cmc.commands.comparison_plan import Run, Trials, time_left, training_seconds
+from nnunet_cmc.commands.expected_time import EPOCH_TIME, epochs_left
 from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, terminate
-from nnunet_cmc.evaluation.tables import text_table
+from nnunet_cmc.commands.trial_training import EXPECTED
 from nnunet_cmc.utils.files import atomic_write
 
-UNKNOWN = "not known yet"
 TOLD = 10  # times that a training or prediction prints how much is left
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
-
-
-@dataclass(frozen=True)
-class Run:
-    """A system on one fold.
-
-    Attributes:
-        images: folder of the scans to predict.
-        predictions: folder of the predictions, which exists once all are made.
-    """
-
-    system: System
-    fold: str
-    images: Path
-    predictions: Path
-
-    @property
-    def name(self) -> str:
-        """Name for the screen."""
-        return f"{self.system.name}, fold {self.fold}"
-
-    @property
-    def number_of_cases(self) -> int:
-        """Number of cases to predict, each of which has a file for every channel."""
-        return len(list(self.images.glob("*_0000.*")))
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the trained fold."""
-        return self.system.model / f"fold_{self.fold}"
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether the training is finished."""
-        return (self.folder / CHECKPOINTS[0]).is_file()
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is a checkpoint to resume the training from."""
-        return any((self.folder / name).is_file() for name in CHECKPOINTS)
-
-    @property
-    def is_predicted(self) -> bool:
-        """Whether all cases are predicted, and by the present checkpoint."""
-        checkpoint = self.folder / CHECKPOINTS[0]
-        there = self.is_trained and self.predictions.is_dir()
-        return there and self.predictions.stat().st_mtime >= checkpoint.stat().st_mtime
 
 
 @dataclass(frozen=True)
@@ -97,57 +43,6 @@ class Settings:
     mirroring: bool
 
 
-def plan_text(runs: Sequence[Run], jobs: int) -> str:
-    """Describe what will be done, and how long it is expected to take."""
-    rows = [["system", "fold", "training", "prediction"]]
-    rows += [[run.system.name, run.fold, *map(_step, _states(run), _seconds(run, runs))] for run in runs]
-    return f"{text_table(rows)}\n\n{time_left(runs, jobs)}"
-
-
-def time_left(runs: Sequence[Run], jobs: int) -> str:
-    """Format how many trainings and predictions are left, and the expected time, from that of earlier ``runs``."""
-    number = [sum(not run.is_trained for run in runs), sum(not run.is_predicted for run in runs)]
-    if not any(number):
-        return "Nothing is left to train or to predict."
-    times = [seconds for run in runs for seconds in _seconds(run, runs)]
-    known = [seconds for seconds in times if seconds is not None]
-    total = f"about {elapsed(sum(known))} in sum, by earlier runs" if any(known) else UNKNOWN
-    others = f"; of {len(times) - len(known)} {UNKNOWN}" if any(known) and len(known) < len(times) else ""
-    at_once = "one at a time" if jobs == 1 else f"{jobs} at the same time"
-    return f"To train: {number[0]}, to predict: {number[1]}, {at_once}; expected time: {total}{others}."
-
-
-def _states(run: Run) -> tuple[str, str]:
-    training = "done" if run.is_trained else "to continue" if run.has_begun else "to do"
-    return training, "done" if run.is_predicted else "to do"
-
-
-def _seconds(run: Run, runs: Sequence[Run]) -> tuple[float | None, float | None]:
-    """Estimate the seconds left of the training and of the prediction: 0 if done, None if unknown.
-
-    Of a system that has not begun, they are those of others on the same plans, whether compared or not.
-    """
-    training = 0.0 if run.is_trained else expected_seconds(run.folder)
-    if training is None:
-        folds = [fold for model in run.system.models_alike() for fold in model.glob("fold_*")]
-        whole = [seconds for fold in folds if (seconds := whole_seconds(fold)) is not None]
-        training = median(whole) if whole else None
-    if run.is_predicted:
-        return training, 0.0
-    finished = [other for other in runs if other.is_predicted]
-    own = [other for other in finished if other.system == run.system] or finished
-    each = [seconds for other in own if (seconds := seconds_per_case(other.predictions)) is not None]
-    return training, run.number_of_cases * median(each) if each else None
-
-
-def _step(state: str, seconds: float | None) -> str:
-    return (
-        state
-        if state == "done"
-        else f"{state}, {f'time {UNKNOWN}' if seconds is None else f'about {elapsed(seconds)}'}"
-    )
-
-
 class Runner:
     """Trains and predicts what is missing; nnU-Net's output is written to ``logs``.
 
@@ -161,6 +56,31 @@ class Runner:
         self.processes: set[Popen] = set()
         self.stopping = threading.Event()
         self.start = time.monotonic()
+        self.trials: dict[tuple[str, ...], float] = {}
+
+    def time_trials(self, runs: Sequence[Run]) -> Trials:
+        """Train for some seconds what no earlier training tells the time of, one system of each kind.
+
+        A system that fails at it fails again, and tells why, when its turn comes.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for run in runs:
+            if run.system.kind in self.trials or training_seconds(run) is not None:
+                continue
+            print(
+                f"Training {run.system.name} for some seconds, to estimate the time, since nothing was trained on "
+                "these plans before.",
+                flush=True,
+            )
+
+            def keep(line: str, kind: tuple[str, ...] = run.system.kind) -> None:
+                if expected := EXPECTED.match(line):
+                    self.trials[kind] = float(expected[1])
+
+            command = [sys.executable, "-m", trial_training.__name__, *self._what_to_train(run)]
+            with suppress(CommandError), _sigterm_exits():
+                run_logged(command, self.logs / f"{run.system.model.name}_trial.txt", self.environment, keep)
+        return self.trials
 
     def run(self, runs: Sequence[Run]) -> dict[Run, CommandError]:
         """Do what is missing of ``runs``, in their order, and return those that failed.
@@ -193,13 +113,16 @@ class Runner:
         run.predictions.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(run.predictions) as folder:
             self._predict(run, folder)
-        print(f"[{self._elapsed()}] {time_left(runs, self.jobs)}", flush=True)
+        print(f"[{self._elapsed()}] {time_left(runs, self.jobs, self.trials)}", flush=True)
 
     def training(self, run: Run) -> list[str]:
         """Return the command that trains ``run`` to its end."""
-        what = [self.settings.dataset, self.settings.configuration, run.fold, "-tr", run.system.trainer]
-        more = ["-p", run.system.plans, "-device", self.settings.device, *(["--c"] if run.has_begun else [])]
-        return ["nnUNetv2_train", *what, *more]
+        return ["nnUNetv2_train", *self._what_to_train(run), *(["--c"] if run.has_begun else [])]
+
+    def _what_to_train(self, run: Run) -> list[str]:
+        one, system = self.settings, run.system
+        names = ["-tr", system.trainer, "-p", system.plans, "-device", one.device]
+        return [one.dataset, one.configuration, run.fold, *names]
 
     def prediction(self, run: Run, folder: Path) -> list[str]:
         """Return the command that predicts the scans of ``run`` into ``folder``."""

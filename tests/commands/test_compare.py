@@ -37,6 +37,7 @@ class StandIn:
         commands: that were given.
         failures: trainer -> the error of its training.
         meeting: of trainings that must run at the same time, if any.
+        trials: seconds that a trial finds, if any ends.
     """
 
     def __init__(self, results):
@@ -44,12 +45,17 @@ class StandIn:
         self.commands = []
         self.failures = {}
         self.meeting: threading.Barrier | None = None
+        self.trials: int | None = None
 
     def __call__(self, command, log, environment, line=lambda text: None, started=lambda process: None):
         self.commands.append(command)
         assert environment["NNUNET_CMC_SEED"] == "7"
         word = dict(itertools.pairwise(command))
-        if command[0] == "nnUNetv2_train":
+        if "-m" in word:
+            if self.trials is None:
+                raise CommandError("refused")
+            line(f"The training is expected to take {self.trials} s\n")
+        elif command[0] == "nnUNetv2_train":
             fold = self.results / f"{word['-tr']}__{word['-p']}__{command[2]}" / f"fold_{command[3]}"
             fold.mkdir(parents=True, exist_ok=True)
             if self.meeting:
@@ -172,7 +178,8 @@ def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsy
     for seconds in ("1:00", "2:00"):
         assert len(re.findall(rf"1 +to do, about 0:10 +to do, about {seconds}", printed)) == 1
     assert (
-        "To train: 2, to predict: 2, 2 at the same time; expected time: about 3:20 in sum, by earlier runs." in printed
+        "To train: 2, to predict: 2, 2 at the same time; expected time: about 3:20 in sum, as measured so far."
+        in printed
     )
     assert "(fold 0: 3, fold 1: 2)" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]
@@ -187,7 +194,22 @@ def test_a_model_that_is_not_compared_tells_the_time_of_the_first_training(nnune
         (fold / "debug.json").write_text(json.dumps({"num_epochs": "1000" if trainer == TEACHER else "5"}))
         (fold / "training_log_1.txt").write_text("x: Epoch 0 \nx: Epoch time: 3.6 s\n")
     assert compare(tmp_path, SUP) == 0
-    assert "expected time: about 1:00:00 in sum, by earlier runs; of 1 not known yet." in capsys.readouterr().out
+    assert "expected time: about 1:00:00 in sum, as measured so far; of 1 not known yet." in capsys.readouterr().out
+
+
+def test_a_trial_tells_the_time_where_nothing_was_trained(nnunet, tmp_path, capsys):
+    """One for each kind: CMCTrainer has SupTrainer's plans and length, the others plans or a length of their own."""
+    nnunet.trials = 3600
+    assert compare(tmp_path, SUP, CMC, f"{TEACHER}_5epochs", STOCK) == 0
+    assert "expected time: about 4:00:00 in sum, as measured so far; of 4 not known yet." in capsys.readouterr().out
+    trials = [" ".join(command[1:]) for command in nnunet.commands if "-m" in command]
+    assert trials == [
+        f"-m nnunet_cmc.commands.trial_training Dataset001_Test 3d_fullres 0 -tr {trainer} -p {plans} -device cpu"
+        for trainer, plans in ((SUP, "CMCNNUNetPlans"), (f"{TEACHER}_5epochs", "CMCNNUNetPlans"), STOCK.split(":"))
+    ]
+    nnunet.commands = []
+    assert compare(tmp_path, SUP, CMC, folds=("0", "1")) == 0
+    assert "-m" not in [word for command in nnunet.commands for word in command], "epochs of fold 0 tell"
 
 
 def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volume, nnunet_folders):
@@ -313,7 +335,9 @@ def test_a_trainer_with_several_plans_names_them_in_its_rows(nnunet, tmp_path, c
 def test_sigterm_ends_the_commands_and_starts_no_more(nnunet, tmp_path, monkeypatch):
     begun = []
 
-    def sleep(command, log, environment, line, started):
+    def sleep(command, log, environment, line, started=lambda process: None):
+        if "-m" in command:
+            raise CommandError("refused")
         begun.append(command)
         process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], process_group=0)
         started(process)
@@ -327,3 +351,13 @@ def test_sigterm_ends_the_commands_and_starts_no_more(nnunet, tmp_path, monkeypa
         compare(tmp_path, SUP, CMC)
     assert len(begun) == 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_ends_a_trial(nnunet, tmp_path, monkeypatch):
+    def terminate(command, log, environment, line):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+    monkeypatch.setattr(comparison_runs, "run_logged", terminate)
+    with pytest.raises(SystemExit, match="143"):
+        compare(tmp_path, SUP)

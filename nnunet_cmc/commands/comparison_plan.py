@@ -1,0 +1,120 @@
+"""What a comparison still lacks, a training or a prediction for each system and fold, and how long it will take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from nnunet_cmc.commands.compared_systems import System
+from nnunet_cmc.commands.expected_time import CHECKPOINTS, expected_seconds, seconds_per_case, whole_seconds
+from nnunet_cmc.commands.subcommands import elapsed
+from nnunet_cmc.evaluation.tables import text_table
+
+UNKNOWN = "not known yet"
+Trials = Mapping[tuple[str, ...], float]  # System.kind -> seconds of a training, by nnunet_cmc.commands.trial_training
+
+
+@dataclass(frozen=True)
+class Run:
+    """A system on one fold.
+
+    Attributes:
+        images: folder of the scans to predict.
+        predictions: folder of the predictions, which exists once all are made.
+    """
+
+    system: System
+    fold: str
+    images: Path
+    predictions: Path
+
+    @property
+    def name(self) -> str:
+        """Name for the screen."""
+        return f"{self.system.name}, fold {self.fold}"
+
+    @property
+    def number_of_cases(self) -> int:
+        """Number of cases to predict, each of which has a file for every channel."""
+        return len(list(self.images.glob("*_0000.*")))
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the trained fold."""
+        return self.system.model / f"fold_{self.fold}"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training is finished."""
+        return (self.folder / CHECKPOINTS[0]).is_file()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a checkpoint to resume the training from."""
+        return any((self.folder / name).is_file() for name in CHECKPOINTS)
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether all cases are predicted, and by the present checkpoint."""
+        checkpoint = self.folder / CHECKPOINTS[0]
+        there = self.is_trained and self.predictions.is_dir()
+        return there and self.predictions.stat().st_mtime >= checkpoint.stat().st_mtime
+
+
+def plan_text(runs: Sequence[Run], jobs: int, trials: Trials) -> str:
+    """Describe what will be done, and how long it is expected to take."""
+    rows = [["system", "fold", "training", "prediction"]]
+    rows += [[run.system.name, run.fold, *map(_step, _states(run), _seconds(run, runs, trials))] for run in runs]
+    return f"{text_table(rows)}\n\n{time_left(runs, jobs, trials)}"
+
+
+def time_left(runs: Sequence[Run], jobs: int, trials: Trials) -> str:
+    """Format how many trainings and predictions are left, and the expected time, from earlier ``runs`` and trials."""
+    number = [sum(not run.is_trained for run in runs), sum(not run.is_predicted for run in runs)]
+    if not any(number):
+        return "Nothing is left to train or to predict."
+    times = [seconds for run in runs for seconds in _seconds(run, runs, trials)]
+    known = [seconds for seconds in times if seconds is not None]
+    total = f"about {elapsed(sum(known))} in sum, as measured so far" if any(known) else UNKNOWN
+    others = f"; of {len(times) - len(known)} {UNKNOWN}" if any(known) and len(known) < len(times) else ""
+    at_once = "one at a time" if jobs == 1 else f"{jobs} at the same time"
+    return f"To train: {number[0]}, to predict: {number[1]}, {at_once}; expected time: {total}{others}."
+
+
+def _states(run: Run) -> tuple[str, str]:
+    training = "done" if run.is_trained else "to continue" if run.has_begun else "to do"
+    return training, "done" if run.is_predicted else "to do"
+
+
+def training_seconds(run: Run) -> float | None:
+    """Estimate the seconds left of the training: 0 if done, None if nothing tells.
+
+    Of a system that has not begun, they are those of others on the same plans, whether compared or not.
+    """
+    seconds = 0.0 if run.is_trained else expected_seconds(run.folder)
+    if seconds is None:
+        folds = [fold for model in run.system.models_alike() for fold in model.glob("fold_*")]
+        whole = [seconds for fold in folds if (seconds := whole_seconds(fold)) is not None]
+        seconds = median(whole) if whole else None
+    return seconds
+
+
+def _seconds(run: Run, runs: Sequence[Run], trials: Trials) -> tuple[float | None, float | None]:
+    """Estimate the seconds left of the training and of the prediction: 0 if done, None if unknown."""
+    training = training_seconds(run)
+    if training is None:
+        training = trials.get(run.system.kind)
+    if run.is_predicted:
+        return training, 0.0
+    finished = [other for other in runs if other.is_predicted]
+    own = [other for other in finished if other.system == run.system] or finished
+    each = [seconds for other in own if (seconds := seconds_per_case(other.predictions)) is not None]
+    return training, run.number_of_cases * median(each) if each else None
+
+
+def _step(state: str, seconds: float | None) -> str:
+    return (
+        state
+        if state == "done"
+        else f"{state}, {f'time {UNKNOWN}' if seconds is None else f'about {elapsed(seconds)}'}"
+    )
