@@ -74,19 +74,7 @@ def test_a_trial_tells_how_long_a_training_takes_and_leaves_nothing(planned):
     environment, _ = planned("registered", "CMCPlannerNNUNetSmall")
     models = Path(environment["nnUNet_results"]) / NAME
     before = {*models.glob("*")}
-    what = [
-        str(DATASET),
-        "3d_fullres",
-        "0",
-        "-tr",
-        "SupTrainer_20epochs",
-        "-p",
-        PLANS,
-        "-device",
-        "cpu",
-        "--seconds",
-        "1",
-    ]
+    what = [str(DATASET), "3d_fullres", "0", "-tr", "SupTrainer_20epochs", "-p", PLANS, "-device", "cpu"]
     command = [sys.executable, "-m", trial_training.__name__, *what, "--seconds", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=True)
     (expected,) = [int(found[1]) for line in done.stdout.splitlines() if (found := trial_training.EXPECTED.match(line))]

@@ -16,7 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
-from nnunet_cmc.data.format.raw_dataset import require_set
 from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
 from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
@@ -29,6 +28,7 @@ from nnunet_cmc.data.preprocessing.normalization import clip_range
 from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
 from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
+from nnunet_cmc.utils.variables import require_set
 
 
 class PairTrainer(nnUNetTrainer):
@@ -193,10 +193,10 @@ class PairTrainer(nnUNetTrainer):
                     f"{type(self).__name__} needs labelled cases with several modalities on one grid, and fold "
                     f"{self.fold} has none: {term.loss.needs_registered}; train with -tr CMCTrainer."
                 )
-        if not self._uses_unlabeled():
+        if not unlabeled.cases and self.recipe.uses_unlabeled(True):
+            self.print_to_log_file("There is no unlabelled case: training is supervised to its end.")
+        elif not self._uses_unlabeled():
             self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")
-        elif not unlabeled.cases:
-            self.print_to_log_file("There is no unlabelled case: training is supervised, CAC of labelled cases.")
 
     def mirror_axes(self, cases: list[str]) -> tuple[int, ...]:
         """Return the recipe's axes as transposed, or none if a class lies on one side of the body only.

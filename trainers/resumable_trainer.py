@@ -8,18 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
-
 from nnunet_cmc.data.format.splits import moved_case
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.losses.ranks import any_rank
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import save_tensors
-from nnunet_cmc.utils.parallel import terminate_with_parent
+from nnunet_cmc.utils.parallel import TERMINATED, finish_loaders, terminate_with_parent
 
 IN_STEP = 1  # beside the entropy of the loaders' batches, which have fewer words
-TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
 
 
@@ -120,10 +117,8 @@ class ResumableTrainer(PairTrainer):
         raise SystemExit(TERMINATED)
 
     def close_loaders(self) -> None:
-        """End the loaders' processes now; ended at exit, they would raise an error in a loader's thread."""
-        for loader in (self.dataloader_train, self.dataloader_val):
-            if isinstance(loader, NonDetMultiThreadedAugmenter):
-                loader._finish()
+        """End the loaders' processes."""
+        finish_loaders(self.dataloader_train, self.dataloader_val)
 
     # ---- the split
 

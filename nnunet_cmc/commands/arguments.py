@@ -5,6 +5,13 @@ import os
 from pathlib import Path
 
 
+def whole_number(text: str) -> int:
+    """Read an argument that is a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
+    return int(text)
+
+
 def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_cmc.commands.arguments import add_dataset, processes_of, raw_dataset
+from nnunet_cmc.commands.arguments import add_dataset, processes_of, raw_dataset, whole_number
 from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "comparison resumes in it; default: comparison_DATASET, here",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the trainings; nnU-Net's own trainers ignore it (0)"
+        "--seed", type=whole_number, default=0, help="seed of the trainings; nnU-Net's own trainers ignore it (0)"
     )
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
     parser.add_argument(
@@ -100,12 +100,11 @@ def run(args: argparse.Namespace) -> Outcome:
 
 
 def _folds(args: argparse.Namespace) -> list[str]:
-    folds = list(dict.fromkeys(args.folds))
-    if wrong := [fold for fold in folds if fold != "all" and not fold.isdecimal()]:
+    if wrong := [fold for fold in args.folds if fold != "all" and not fold.isdecimal()]:
         raise ValueError(f"A fold is a number from 0 on, or all, but not {wrong[0]}: correct --folds.")
     if args.jobs < 1:
         raise ValueError(f"The number of jobs must be 1 or more, but is {args.jobs}: correct --jobs.")
-    return folds
+    return list(dict.fromkeys(fold if fold == "all" else str(int(fold)) for fold in args.folds))
 
 
 def _evaluated_cases(

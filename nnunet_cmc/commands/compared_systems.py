@@ -14,7 +14,7 @@ from nnunet_cmc.trainers.checks import require_preprocessed, require_supported
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.variables import require_set
 
-LENGTH = re.compile(r"_(\d+epochs|smoke|demo|cmcbudget)(?![a-z])")  # in the name of a trainer
+LENGTH = re.compile(r"_(\d+ep(?:ochs?)?|smoke|demo|cmcbudget)(?![a-z])")  # in the name of a trainer
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ class System:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """Plans, configuration, and length of the training by its trainer's name: those alike take similar times."""
+        """Plans, configuration, and length by the trainer's name: a rough guide to time, as methods differ by 3."""
         return _kind(self.model)
 
     def models_alike(self) -> list[Path]:
-        """Find the folders of models of the same :attr:`kind`."""
+        """Find the folders of models of the same :attr:`kind`, if that tells their length."""
+        if "cmcbudget" in self.kind:
+            return []
         return sorted(model for model in self.model.parent.glob("*__*") if _kind(model) == self.kind)
 
 
@@ -75,7 +77,9 @@ def find_systems(
 def _check(trainer: str, plans_name: str, dataset: str, configuration: str, description: DatasetDescription) -> None:
     try:
         found = recursive_find_trainer_class_by_name(trainer)
-    except RuntimeError as error:
+    except ValueError:  # our own, of a name that resembles those of our trainers
+        raise
+    except Exception as error:
         if "Could not find" in str(error):  # nnU-Net's own text, which is about folders
             raise ValueError(
                 f"There is no trainer {trainer}, neither nnU-Net's nor of nnunet_cmc: correct its name."

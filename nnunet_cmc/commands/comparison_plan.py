@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import median
 
 from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.expected_time import CHECKPOINTS, expected_seconds, seconds_per_case, whole_seconds
+from nnunet_cmc.commands.expected_time import FINAL, expected_seconds, has_checkpoint, seconds_per_case, whole_seconds
 from nnunet_cmc.commands.subcommands import elapsed
 from nnunet_cmc.evaluation.tables import text_table
+from nnunet_cmc.utils.files import visible
 
 UNKNOWN = "not known yet"
 Trials = Mapping[tuple[str, ...], float]  # System.kind -> seconds of a training, by nnunet_cmc.commands.trial_training
@@ -46,19 +47,21 @@ class Run:
     @property
     def is_trained(self) -> bool:
         """Whether the training is finished."""
-        return (self.folder / CHECKPOINTS[0]).is_file()
+        return (self.folder / FINAL).is_file()
 
     @property
     def has_begun(self) -> bool:
         """Whether there is a checkpoint to resume the training from."""
-        return any((self.folder / name).is_file() for name in CHECKPOINTS)
+        return has_checkpoint(self.folder)
 
     @property
     def is_predicted(self) -> bool:
-        """Whether all cases are predicted, and by the present checkpoint."""
-        checkpoint = self.folder / CHECKPOINTS[0]
-        there = self.is_trained and self.predictions.is_dir()
-        return there and self.predictions.stat().st_mtime >= checkpoint.stat().st_mtime
+        """Whether all cases of :attr:`images` are predicted, and by the present checkpoint."""
+        if not (self.is_trained and self.predictions.is_dir()):
+            return False
+        cases = {file.name.replace("_0000.", ".", 1) for file in self.images.glob("*_0000.*")}
+        is_newer = self.predictions.stat().st_mtime >= (self.folder / FINAL).stat().st_mtime
+        return is_newer and cases <= {file.name for file in visible(self.predictions)}
 
 
 def plan_text(runs: Sequence[Run], jobs: int, trials: Trials) -> str:

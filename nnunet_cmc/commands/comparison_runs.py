@@ -16,14 +16,15 @@ from statistics import fmean
 from subprocess import Popen
 
 from nnunet_cmc.commands import trial_training
+from nnunet_cmc.commands.compared_systems import System
 from nnunet_cmc.commands.comparison_plan import Run, Trials, time_left, training_seconds
 from nnunet_cmc.commands.expected_time import EPOCH_TIME, epochs_left
 from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, terminate
 from nnunet_cmc.commands.trial_training import EXPECTED
 from nnunet_cmc.utils.files import atomic_write
+from nnunet_cmc.utils.parallel import TERMINATED
 
 TOLD = 10  # times that a training or prediction prints how much is left
-TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,14 @@ class Runner:
         A system that fails at it fails again, and tells why, when its turn comes.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
+        tried: set[System] = set()
         for run in runs:
-            if run.system.kind in self.trials or training_seconds(run) is not None:
+            if run.system in tried or run.system.kind in self.trials or training_seconds(run) is not None:
                 continue
+            tried.add(run.system)
             print(
-                f"Training {run.system.name} for some seconds, to estimate the time, since nothing was trained on "
-                "these plans before.",
+                f"Training {run.system.name} for some seconds, to estimate the time, since nothing of this length "
+                "was trained on these plans before.",
                 flush=True,
             )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_cmc.commands import convert_folders
-from nnunet_cmc.commands.arguments import add_processes, processes_of
+from nnunet_cmc.commands.arguments import add_processes, processes_of, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 
 HELP = "bring scans into the raw format of nnU-Net"
@@ -102,7 +102,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="hard links to scans that need no change, not copies: they take no space, but are the same files",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices; default: %(default)s")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of all random choices; default: %(default)s")
     add_processes(parser)
     add_json(parser)
 

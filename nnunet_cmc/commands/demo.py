@@ -2,6 +2,7 @@
 
 import argparse
 
+from nnunet_cmc.commands.arguments import whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 
 HELP = "run the whole pipeline on generated scans: a CPU suffices, in minutes"
@@ -11,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default="nnunet_cmc_demo", metavar="FOLDER", help="a new folder; default: %(default)s, here"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the scans, the folds and the training; default: 0")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of scans, folds and training; default: 0")
     add_json(parser)
 
 

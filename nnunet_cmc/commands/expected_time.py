@@ -8,11 +8,12 @@ from nnunet_cmc.utils.files import read_json, visible
 
 EPOCH = re.compile(r"Epoch (\d+)\s*$", re.MULTILINE)
 EPOCH_TIME = re.compile(r"Epoch (?:time:|\d+ of \d+,) ([\d.]+) s")  # in logs; on the screen, of our trainers
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")  # that --c goes on from
+FINAL = "checkpoint_final.pth"
+CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")  # that --c goes on from
 
 
 def expected_seconds(fold: Path) -> float | None:
-    """Estimate the rest of the training in this folder ``fold_X``; None if no fold of the model has begun to train.
+    """Estimate the rest of the training in this folder ``fold_X``; None until an epoch of some fold is over.
 
     It is the number of epochs left, by the log, times the median time of all folds' epochs.
     """
@@ -28,15 +29,19 @@ def whole_seconds(fold: Path) -> float | None:
 
 def epochs_left(fold: Path) -> int | None:
     """Return how many epochs the training in this folder has left; None if no fold states their number."""
-    if (fold / CHECKPOINTS[0]).is_file():
+    if (fold / FINAL).is_file():
         return 0
     length = next((n for other in (fold, *sorted(fold.parent.glob("fold_*"))) if (n := _length(other))), None)
     if length is None:
         return None
-    logs = [log for log in _logs(fold.parent) if log.parent == fold]
-    has_checkpoint = any((fold / name).is_file() for name in CHECKPOINTS)
-    begun = [int(epoch) for log in logs[-1:] for epoch in EPOCH.findall(_text(log))] if has_checkpoint else []
-    return max(0, length - max(begun, default=0))
+    logs = [log for log in reversed(_logs(fold.parent)) if log.parent == fold] if has_checkpoint(fold) else []
+    begun = next(filter(None, (EPOCH.findall(_text(log)) for log in logs)), [])  # the last log may end before an epoch
+    return max(0, length - max(map(int, begun), default=0))
+
+
+def has_checkpoint(fold: Path) -> bool:
+    """Return whether there is a checkpoint that a training goes on from."""
+    return any((fold / name).is_file() for name in CHECKPOINTS)
 
 
 def seconds_per_case(predictions: Path) -> float | None:
@@ -59,7 +64,10 @@ def _length(fold: Path) -> int | None:
     """Read the number of epochs from what nnU-Net writes when a training begins."""
     if not (fold / "debug.json").is_file():
         return None
-    content = read_json(fold / "debug.json", "remove it")
+    try:
+        content = read_json(fold / "debug.json", "remove it")
+    except ValueError:  # half of it, of a training that begins or was killed
+        return None
     length = str(content.get("num_epochs", "")) if isinstance(content, dict) else ""
     return int(length) if length.isdecimal() else None
 

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 
-from nnunet_cmc.commands.arguments import add_dataset, raw_dataset
+from nnunet_cmc.commands.arguments import add_dataset, raw_dataset, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exclude from each fold the scans of imagesUn that are of its validation subjects or of test subjects",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (%(default)s)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of the draw (%(default)s)")
     add_json(parser)
 
 

@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.arguments import add_model, model_folder
+from nnunet_cmc.commands.arguments import add_model, model_folder, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 
 HELP = "predict and evaluate a test set with modalities missing, and with one misaligned"
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="processes of preprocessing, export and evaluation (3; on a CPU everything in one)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the directions of misalignment (%(default)s)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of the directions of shifts (%(default)s)")
     add_json(parser)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sysconfig
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 TAIL = 15  # lines of a log that an error shows
@@ -71,7 +72,7 @@ def run_logged(
             raise
     if process.returncode:
         tail = "".join(last)
-        refused = error is not None and error["kind"] == "ValueError"
+        refused = process.returncode > 0 and error is not None and error["kind"] == "ValueError"  # and was not killed
         raise CommandError(
             f"{command[0]} failed with exit code {process.returncode}; the end of {log}:\n{tail}",
             error["message"] if error is not None and refused else None,
@@ -81,7 +82,8 @@ def run_logged(
 def terminate(process: subprocess.Popen) -> None:
     """Send SIGTERM to a command of :func:`run_logged` and to its subprocesses, unless it has ended."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it ends just now
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def script(name: str) -> str:

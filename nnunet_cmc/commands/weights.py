@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunet_cmc.commands.arguments import add_dataset, preprocessed_dataset
+from nnunet_cmc.commands.arguments import add_dataset, preprocessed_dataset, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modality", metavar="NAME", help="fill the parts of this modality only, and those that modalities share"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed to initialise weights that FILE lacks (%(default)s)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of weights that FILE lacks (%(default)s)")
     add_json(parser)
 
 

@@ -43,7 +43,7 @@ class Predictor:
     def __init__(
         self,
         model: str | os.PathLike,
-        folds: Sequence[int | str] | None = None,
+        folds: Sequence[int | str] | int | str | None = None,
         *,
         device: str | torch.device | None = None,
         mirroring: bool = True,

@@ -28,10 +28,12 @@ class TrainedModel:
         mirroring_axes: along which the training mirrored, of (D, H, W); None for none.
 
     Raises:
-        ValueError: a file is missing, unreadable, holds more than tensors and plain values, or does not fit the others.
+        FileNotFoundError: a fold has no such checkpoint.
+        ValueError: another file is missing, or one is unreadable, holds more than tensors and plain values, or does not
+            fit the others.
     """
 
-    def __init__(self, folder: str | os.PathLike, folds: Sequence[int | str] | None, checkpoint: str):
+    def __init__(self, folder: str | os.PathLike, folds: Sequence[int | str] | int | str | None, checkpoint: str):
         folder = Path(folder)
         if not (folder / "plans.json").is_file():
             raise ValueError(
@@ -74,7 +76,9 @@ class TrainedModel:
         return predictor
 
 
-def _folds(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> list[str]:
+def _folds(folder: Path, folds: Sequence[int | str] | int | str | None, checkpoint: str) -> list[str]:
+    if isinstance(folds, int | str):
+        folds = [folds]
     if folds is None:
         found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
         folds = [fold for fold in found if fold != "all"] or found

@@ -1,4 +1,4 @@
-"""Run a function over many cases in a pool of processes, with a progress bar as nnU-Net has them."""
+"""Processes: a pool that runs a function over many cases with nnU-Net's progress bar, and how processes end."""
 
 import ctypes
 import os
@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 _SET_DEATH_SIGNAL, _GET_DEATH_SIGNAL = 1, 2  # of prctl(2)
 
 
@@ -43,6 +44,15 @@ def run_parallel(
         finally:
             pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]
+
+
+def finish_loaders(*loaders: Any) -> None:
+    """End the processes of nnU-Net's data loaders now; ended at exit, they would raise an error in a thread."""
+    from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+
+    for loader in loaders:
+        if isinstance(loader, NonDetMultiThreadedAugmenter):
+            loader._finish()
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:

@@ -212,6 +212,38 @@ def test_a_trial_tells_the_time_where_nothing_was_trained(nnunet, tmp_path, caps
     assert "-m" not in [word for command in nnunet.commands for word in command], "epochs of fold 0 tell"
 
 
+def test_a_trial_that_fails_is_not_repeated_for_other_folds(nnunet, tmp_path):
+    assert compare(tmp_path, SUP, folds=("0", "1")) == 0
+    assert sum("-m" in command for command in nnunet.commands) == 1
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainer_1epoch", "nnUNetTrainer_onlyMirror01_1500ep"])
+def test_the_length_in_the_name_of_a_trainer_of_nnunet_makes_another_kind(tmp_path, name):
+    def of(trainer):
+        return compared_systems.System(trainer, trainer, "P", tmp_path / f"{trainer}__P__3d_fullres")
+
+    assert of(name).kind != of("nnUNetTrainer").kind
+    (tmp_path / "SupTrainer_cmcbudget__P__3d_fullres").mkdir()
+    assert of("CMCTrainer_cmcbudget").models_alike() == [], "of a budget that is not in the name"
+
+
+def test_folds_are_numbers_however_they_are_written(nnunet, tmp_path):
+    assert compare(tmp_path, SUP, folds=("00", "0")) == 0
+    assert [command[3] for command in nnunet.commands if command[0] == "nnUNetv2_train"] == ["0"]
+    assert compare(tmp_path, SUP, folds=("000",)) == 0
+    assert sum(command[0] == "nnUNetv2_train" for command in nnunet.commands) == 1
+
+
+def test_a_test_set_that_comes_later_is_predicted(nnunet, tmp_path, capsys, write_volume, nnunet_folders):
+    assert compare(tmp_path, SUP) == 0
+    raw = nnunet_folders / "raw" / "Dataset001_Test"
+    write_volume(raw / "imagesTs" / "x_0000.nii.gz", SCAN)
+    write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
+    capsys.readouterr()
+    assert compare(tmp_path, SUP) == 0, capsys.readouterr().err
+    assert "To train: 0, to predict: 1" in capsys.readouterr().out
+
+
 def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volume, nnunet_folders):
     raw = nnunet_folders / "raw" / "Dataset001_Test"
     for case in ("x", "y"):

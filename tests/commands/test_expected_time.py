@@ -48,6 +48,21 @@ def test_an_interrupted_training_goes_on_and_a_finished_one_is_done(tmp_path):
     assert whole_seconds(fold) == pytest.approx(30)
 
 
+def test_a_training_that_went_on_and_ended_before_an_epoch_is_where_it_was(tmp_path):
+    fold = tmp_path / "fold_0"
+    log(fold, range(6), 60)
+    (fold / "checkpoint_latest.pth").touch()
+    before = epochs_left(fold)
+    (fold / "training_log_9.txt").write_text("out of memory\n")
+    assert epochs_left(fold) == before < 10
+
+
+def test_half_a_file_of_a_training_that_begins_tells_nothing(tmp_path):
+    log(tmp_path / "fold_0", range(6), 60)
+    (tmp_path / "fold_0" / "debug.json").write_text('{"num_ep')
+    assert whole_seconds(tmp_path / "fold_0") is None
+
+
 def test_a_first_epoch_that_is_not_over(tmp_path):
     log(tmp_path / "fold_0", [0], 3.0)
     assert epochs_left(tmp_path / "fold_0") == 10

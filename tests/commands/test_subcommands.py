@@ -33,6 +33,7 @@ def test_output_goes_to_the_log_and_to_the_listener(python, tmp_path):
         ("import sys; print('ValueError: of the past'); sys.exit(3)", "of the past"),
         ("try: int('x')\nexcept ValueError as error: raise RuntimeError('a worker died') from error", None),
         ("import os; os.kill(os.getpid(), 9)", None),
+        ("import os; print('ValueError: of the past', flush=True); os.kill(os.getpid(), 9)", None),
     ],
 )
 def test_only_the_last_error_of_a_user_is_a_refusal(python, code, refusal):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nnunet_cmc.commands.trial_training import EXPECTED, expected_seconds
+from nnunet_cmc.commands.trial_training import EXPECTED, time_training
 
 
 class Slow(SimpleNamespace):
@@ -28,8 +28,16 @@ class Slow(SimpleNamespace):
 @pytest.mark.parametrize("seconds", [0, 0.3])
 def test_it_is_the_iterations_times_their_median_without_the_first(seconds):
     trainer = Slow()
-    assert expected_seconds(trainer, seconds) == pytest.approx(10 * (5 * 0.1 + 2 * 0.05), rel=0.2)
+    assert time_training(trainer, seconds) == pytest.approx(10 * (5 * 0.1 + 2 * 0.05), rel=0.2)
     assert trainer.began == ["on_train_start", "on_epoch_start", "on_train_epoch_start", "on_validation_epoch_start"]
+
+
+def test_it_trains_no_longer_than_an_epoch():
+    """Beyond the last epoch nnU-Net's schedule has no learning rate."""
+    trainer = Slow()
+    trainer.num_epochs = 1
+    assert time_training(trainer, 100) == pytest.approx(5 * 0.1 + 2 * 0.05, rel=0.2)
+    assert (next(trainer.dataloader_train), next(trainer.dataloader_val)) == (5, 2)
 
 
 def test_what_it_prints_is_what_compare_reads():

@@ -15,7 +15,7 @@ from processes import clean_process, kill_with_workers, wait_for
 from short_trainers import TAUGHT, short
 
 from nnunet_cmc.trainers import cmc_trainer
-from nnunet_cmc.trainers.resumable_trainer import TERMINATED
+from nnunet_cmc.utils.parallel import TERMINATED
 
 EPOCHS, ITERATIONS = 3, (3, 2)
 UNINTERRUPTED: dict = {}

@@ -42,8 +42,12 @@ def over_resolutions(
     Each resolution has half the weight of the next finer one; the coarsest, unless it is the only one, has none.
 
     Args:
-        target: ``(N, 1 or M, D, H, W)``.
-        row_weights: ``(N)``, of the rows, for a ``loss`` that takes them.
+        loss: see :func:`per_modality`.
+        output: of all rows of the batch.
+        rows: those that count, N of them.
+        decoded: ``(N, M)`` bool, the modalities of these rows that are compared.
+        target: ``(N, 1 or M, D, H, W)``, of these rows at full resolution.
+        row_weights: ``(N)``, of these rows, for a ``loss`` that takes them.
     """
     scales = (output.logits, *output.deep)
     scales = scales[: max(1, len(scales) - 1)]

@@ -72,6 +72,6 @@ def seed_from_environment() -> int | None:
     value = os.environ.get("NNUNET_CMC_SEED")
     if value is None:
         return None
-    if not value.isdigit():
+    if not value.isdecimal():
         raise ValueError(f"The environment variable NNUNET_CMC_SEED is {value!r}; it must be a whole number, or unset.")
     return int(value)
