@@ -47,6 +47,13 @@ def test_every_command_explains_itself(name, capsys):
     assert " ".join(getattr(module, "USAGE", module.HELP).split()) in shown
 
 
+@pytest.mark.parametrize("seed", ["-1", "0.5", "\u00b2"])
+def test_a_seed_is_a_whole_number(seed, capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["split", "-d", "1", "--seed", seed])
+    assert f"{seed} is not a whole number from 0 on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], []])
 def test_help_lists_every_command(arguments, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):

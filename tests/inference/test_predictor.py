@@ -177,6 +177,11 @@ def test_the_mean_of_folds_is_nnunets(tiny, tmp_path):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(found), read(tmp_path / "stock.nii.gz"))
 
 
+@pytest.mark.parametrize("folds", [0, "0", [0]])
+def test_one_fold_need_not_be_a_list(tiny, folds):
+    assert Predictor(tiny.model, folds, device="cpu").modalities == Predictor(tiny.model, device="cpu").modalities
+
+
 VOLUME = np.ones((4, 5, 6), np.float32)
 
 
