@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="processes of preprocessing, export and evaluation (3; on a CPU everything in one)",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, help="seed of the directions of shifts (%(default)s)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of the misalignments (%(default)s)")
     add_json(parser)
 
 
