@@ -26,6 +26,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from measure import begin, interleaved, parser, print_table, quiet, ratio, spread
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -36,6 +37,7 @@ from workspace import Workspace
 from nnunet_cmc.data.loading import pairs
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.cases import CaseSampler
+from nnunet_cmc.data.loading.locating import LocatingTransform
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.data.loading.views import RandomizeContrast, perturbation
@@ -84,7 +86,8 @@ def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[C
             sampler, None, batch, batch, *common[1:], trainer.recipe.fusion, transforms, transforms, seed=0
         )
 
-    stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(made.transforms, period))
+    steps = [step.spatial if isinstance(step, LocatingTransform) else step for step in made.transforms.transforms]
+    stock = nnUNetDataLoader(dataset, *common, transforms=SameDecisions(ComposeTransforms(steps), period))
     return pairs_of, pairs_of(CaseSampler(dataset, workspace.description)), stock
 
 

@@ -58,9 +58,10 @@ def test_it_trains_and_predicts_any_subset(planned, run_command, layout, trainer
 
 
 @pytest.mark.slow
-def test_the_vnet_of_the_paper_does_as_well(planned, run_command, tmp_path):
+@pytest.mark.parametrize("layout", ["registered", "unpaired"])
+def test_the_vnet_of_the_paper_does_as_well(planned, run_command, layout, tmp_path):
     """On a smaller patch than the paper's, with which a CPU takes an hour: the plans are edited, as a user would."""
-    environment, cases = planned("registered", "CMCPlannerVNet")
+    environment, cases = planned(layout, "CMCPlannerVNet")
     file = Path(environment["nnUNet_preprocessed"]) / NAME / "CMCVNetPlans.json"
     plans = json.loads(file.read_text())
     configuration = plans["configurations"]["3d_fullres"]

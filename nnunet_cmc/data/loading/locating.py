@@ -12,6 +12,8 @@ from batchgeneratorsv2.transforms.utils.cropping import crop_tensor
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, avg_pool3d
 
+from nnunet_cmc.data.loading.label_resampling import resample_labels
+
 # Positions vary slowly, so a patch has them at a lower resolution: at most this many voxels per cell and axis.
 MAX_STRIDE = 4
 
@@ -36,6 +38,8 @@ class LocatingTransform(BasicTransform):
     A flat patch is augmented slice by slice, between nnU-Net's Convert3DTo2DTransform and Convert2DTo3DTransform: its
     slices are channels, ``(3 D, H', W')`` becomes ``(3 d, h, w)``, and cells span slices as they were read.
 
+    Labels are those of the spatial transform, in less time (:func:`resample_labels`).
+
     Args:
         spatial: nnU-Net's, in three dimensions or, for flat patches, in two.
     """
@@ -53,7 +57,7 @@ class LocatingTransform(BasicTransform):
         return self.spatial._apply_to_image(img, **params)
 
     def _apply_to_segmentation(self, segmentation: Tensor, **params: Any) -> Tensor:
-        return self.spatial._apply_to_segmentation(segmentation, **params)
+        return resample_labels(self.spatial, segmentation, params)
 
     def _apply_to_regr_target(self, regression_target: Tensor, **params: Any) -> Tensor:
         shape = regression_target.shape[1:]
