@@ -16,6 +16,8 @@ from source_files import FOLDERS, imports
 import nnunet_cmc
 from nnunet_cmc.commands.main import COMMANDS, command_parser
 from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.trainers.compared import COMPARED
+from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.registry import trainer_class
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +86,25 @@ def test_every_file_with_a_slow_test_is_in_the_table_of_nightly_tests():
     mark = re.compile(r"^[^\"\n]*\bmark\.slow\b", re.MULTILINE)
     files = [file for file in (ROOT / "tests").rglob("*.py") if mark.search(file.read_text(encoding="utf-8"))]
     assert sorted(table) == sorted(file.relative_to(ROOT).as_posix() for file in files)
+
+
+def test_the_table_of_systems_says_what_their_recipes_do():
+    table = re.findall(r"^\| `(\w+Trainer)` \|(.*)\|$", (ROOT / "docs" / "comparison.md").read_text(), re.MULTILINE)
+    rows = {name: [cell.strip() for cell in cells.split("|")] for name, cells in table if cells.count("|") == 5}
+    assert set(rows) == {*COMPARED, "CMCTrainer"}
+    for name, (_, unlabeled, unpaired, *_) in rows.items():
+        recipe = RECIPES[name]
+        assert unlabeled == ("yes" if recipe.uses_unlabeled(True) else "no"), name
+        refused = any(term.loss.needs_registered for term in recipe.terms)
+        assert unpaired.startswith("refused" if refused else "yes"), name
+
+
+def test_the_difference_to_nnunet_in_the_readme_is_that_of_the_results():
+    found = re.search(r"\(\+([\d.]+) points, 95 % interval ([\d.]+) to\s([\d.]+)\)", PAGES[0].read_text())
+    assert found
+    difference, low, high = found.groups()
+    row = f"| registered | nnU-Net |.*| \\+{difference} \\[\\+{low}, \\+{high}\\] |".replace("|", r"\|")
+    assert re.search(row, (ROOT / "docs" / "results.md").read_text())
 
 
 def test_the_navigation_of_the_site_is_that_of_the_index():

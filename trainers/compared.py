@@ -51,8 +51,8 @@ COMPARED: dict[str, Recipe] = {
         "by its learned reliability for each class, is combined by Dempster's rule",
         differences="From the paper: prototypes and mass functions, a reliability of each modality and class that is "
         "learned, Dempster's rule, Dice of the combination. Ours: a supervised loss beside it that is the mean over "
-        "modalities instead of the sum, Dice of the foreground classes, and predictions at coarser resolutions that "
-        "are not combined.",
+        "modalities instead of the sum, Dice of the foreground classes, predictions at coarser resolutions that are "
+        "not combined, prototypes' memberships that are a softmax, and absent modalities that are left out.",
         terms=(SUPERVISED, Term(Discounted)),
         network=(*APART.network, Evidential()),
     ),
@@ -128,8 +128,9 @@ COMPARED: dict[str, Recipe] = {
         purpose="pseudo-labels of whole scans in two rounds; scans with unstable pseudo-labels weigh less (after ST++, "
         "Yang et al. 2022)",
         differences="From ST++: two rounds, and the stability of a scan's pseudo-label over a training. Ours: the "
-        "moving average of the weights labels, one network goes on instead of being trained anew, and unstable scans "
-        "weigh less instead of being left out at first.",
+        "moving average of the weights labels, stability is the Dice of the two rounds instead of that of several "
+        "checkpoints, one network goes on instead of being trained anew, and unstable scans weigh less instead of "
+        "being left out at first.",
         terms=(SUPERVISED, Term(Pseudo)),
         whole_scan_labels=WholeScanLabels((1 / 3, 2 / 3)),
     ),

@@ -110,7 +110,7 @@ def by_trainer(systems: Systems, described: bool = False) -> str:
         ahead = "" if default is its else str(paired_difference(mean_input(default), mean_input(its)))
         name = f"`{run.trainer}`" + (f": {RECIPES[run.trainer].purpose}" if described else "")
         rows.append([run.arrangement, name, str(len(its.seeds)), *cells(its), ahead, minutes(its)])
-    return markdown(("arrangement", "trainer", "seeds", *INPUTS, "the default less this", TIME), rows)
+    return markdown(("arrangement", "trainer", "seeds", *INPUTS, f"{DEFAULT} minus this", TIME), rows)
 
 
 def mean_input(results: Results) -> np.ndarray:
@@ -130,14 +130,14 @@ def differences(systems: Systems, arrangement: str, recipe: str) -> dict[str, Di
 
 
 def comparison(systems: Systems) -> str:
-    """Tabulate the default less the better nnU-Net of each input."""
+    """Tabulate the default minus the better nnU-Net of each input."""
     rows = [
         [arrangement, other, *map(str, found.values())]
         for arrangement in arrangements(systems)
         for recipe, other in AGAINST.items()
         if (found := differences(systems, arrangement, recipe))
     ]
-    return markdown(("arrangement", f"{DEFAULT} less", *INPUTS), rows)
+    return markdown(("arrangement", f"{DEFAULT} minus", *INPUTS), rows)
 
 
 def answer(systems: Systems) -> str:
@@ -153,7 +153,7 @@ def answer(systems: Systems) -> str:
         found = {arrangement: differences(systems, arrangement, recipe) for arrangement in where}
         ahead = [f"{its['mean'].mean:+.1f} points ({arrangement})" for arrangement, its in found.items() if its]
         if ahead:
-            sentences.append(f"In the mean of the inputs `{DEFAULT}` less {other} is {', '.join(ahead)}.")
+            sentences.append(f"In the mean of the inputs `{DEFAULT}` minus {other} is {', '.join(ahead)}.")
     sentences = [f"**{' '.join(sentences)}**", "Which of these are more than chance is said below."]
     return textwrap.fill(" ".join(sentences), 120, break_on_hyphens=False)
 
@@ -173,7 +173,7 @@ def targets(systems: Systems) -> str:
             ("no input more than a point behind", worst.mean >= -1, worst),
             ("not behind nnU-Net with pseudo-labels in the mean",
              taught["mean"].high >= 0 if taught else None, taught.get("mean")),
-            (f"without {LGG.modalities[0]} less than half of what two-channel nnU-Net loses",
+            (f"without {LGG.modalities[0]} a loss of less than half of two-channel nnU-Net's",
              lost < stock_lost / 2, f"{lost:.1f} of {stock_lost:.1f}"),
             ("a step costs at most twice nnU-Net's", step <= 2, f"{step:.1f} times"),
         ):  # fmt: skip

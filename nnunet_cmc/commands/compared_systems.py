@@ -1,6 +1,5 @@
 """The compared systems, each a trainer with plans, and their checks before anything runs."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ from nnunet_cmc.data.format.plans_json import NETWORK, planned_configuration, re
 from nnunet_cmc.trainers.checks import require_preprocessed, require_supported
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.variables import require_set
-
-LENGTH = re.compile(r"_(\d+ep(?:ochs?)?|smoke|demo|cmcbudget)(?![a-z])")  # in the name of a trainer
 
 
 @dataclass(frozen=True)
@@ -30,22 +27,6 @@ class System:
     trainer: str
     plans: str
     model: Path
-
-    @property
-    def kind(self) -> tuple[str, ...]:
-        """Plans, configuration, and length by the trainer's name: a rough guide to time, as methods differ by 3."""
-        return _kind(self.model)
-
-    def models_alike(self) -> list[Path]:
-        """Find the folders of models of the same :attr:`kind`, if that tells their length."""
-        if "cmcbudget" in self.kind:
-            return []
-        return sorted(model for model in self.model.parent.glob("*__*") if _kind(model) == self.kind)
-
-
-def _kind(model: Path) -> tuple[str, ...]:
-    trainer, *plans = model.name.split("__")
-    return (*plans, *LENGTH.findall(trainer))
 
 
 def find_systems(

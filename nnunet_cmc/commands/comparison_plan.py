@@ -4,15 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.expected_time import FINAL, expected_seconds, has_checkpoint, seconds_per_case, whole_seconds
+from nnunet_cmc.commands.expected_time import FINAL, expected_seconds, has_checkpoint, seconds_per_case
 from nnunet_cmc.commands.subcommands import elapsed
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.files import visible
 
 UNKNOWN = "not known yet"
-Trials = Mapping[tuple[str, ...], float]  # System.kind -> seconds of a training, by nnunet_cmc.commands.trial_training
+
+
+class Trial(NamedTuple):
+    """Expected seconds of a system, by :mod:`nnunet_cmc.commands.trial_training`: of a training, and of a case."""
+
+    training: float
+    case: float
 
 
 @dataclass(frozen=True)
@@ -64,22 +71,23 @@ class Run:
         return is_newer and cases <= {file.name for file in visible(self.predictions)}
 
 
-def plan_text(runs: Sequence[Run], jobs: int, trials: Trials) -> str:
+def plan_text(runs: Sequence[Run], jobs: int, trials: Mapping[System, Trial]) -> str:
     """Describe what will be done, and how long it is expected to take."""
     rows = [["system", "fold", "training", "prediction"]]
     rows += [[run.system.name, run.fold, *map(_step, _states(run), _seconds(run, runs, trials))] for run in runs]
     return f"{text_table(rows)}\n\n{time_left(runs, jobs, trials)}"
 
 
-def time_left(runs: Sequence[Run], jobs: int, trials: Trials) -> str:
+def time_left(runs: Sequence[Run], jobs: int, trials: Mapping[System, Trial]) -> str:
     """Format how many trainings and predictions are left, and the expected time, from earlier ``runs`` and trials."""
     number = [sum(not run.is_trained for run in runs), sum(not run.is_predicted for run in runs)]
     if not any(number):
         return "Nothing is left to train or to predict."
     times = [seconds for run in runs for seconds in _seconds(run, runs, trials)]
     known = [seconds for seconds in times if seconds is not None]
-    total = f"about {elapsed(sum(known))} in sum, as measured so far" if any(known) else UNKNOWN
-    others = f"; of {len(times) - len(known)} {UNKNOWN}" if any(known) and len(known) < len(times) else ""
+    total = f"about {elapsed(sum(known))} one after another, as measured so far" if any(known) else UNKNOWN
+    steps = len(times) - len(known)
+    others = f"; of {steps} {'step' if steps == 1 else 'steps'} {UNKNOWN}" if any(known) and steps else ""
     at_once = "one at a time" if jobs == 1 else f"{jobs} at the same time"
     return f"To train: {number[0]}, to predict: {number[1]}, {at_once}; expected time: {total}{others}."
 
@@ -90,29 +98,28 @@ def _states(run: Run) -> tuple[str, str]:
 
 
 def training_seconds(run: Run) -> float | None:
-    """Estimate the seconds left of the training: 0 if done, None if nothing tells.
-
-    Of a system that has not begun, they are those of others on the same plans, whether compared or not.
-    """
-    seconds = 0.0 if run.is_trained else expected_seconds(run.folder)
-    if seconds is None:
-        folds = [fold for model in run.system.models_alike() for fold in model.glob("fold_*")]
-        whole = [seconds for fold in folds if (seconds := whole_seconds(fold)) is not None]
-        seconds = median(whole) if whole else None
-    return seconds
+    """Estimate the seconds left of the training: 0 if done, None if no epoch of any fold of the system tells."""
+    return 0.0 if run.is_trained else expected_seconds(run.folder)
 
 
-def _seconds(run: Run, runs: Sequence[Run], trials: Trials) -> tuple[float | None, float | None]:
+def _seconds(run: Run, runs: Sequence[Run], trials: Mapping[System, Trial]) -> tuple[float | None, float | None]:
     """Estimate the seconds left of the training and of the prediction: 0 if done, None if unknown."""
-    training = training_seconds(run)
-    if training is None:
-        training = trials.get(run.system.kind)
+    training, trial = training_seconds(run), trials.get(run.system)
+    if training is None and trial is not None:
+        training = trial.training
     if run.is_predicted:
         return training, 0.0
     finished = [other for other in runs if other.is_predicted]
-    own = [other for other in finished if other.system == run.system] or finished
-    each = [seconds for other in own if (seconds := seconds_per_case(other.predictions)) is not None]
-    return training, run.number_of_cases * median(each) if each else None
+    own = [other for other in finished if other.system == run.system]
+    per_case = [
+        [seconds for other in others if (seconds := seconds_per_case(other.predictions)) is not None]
+        for others in (own, finished)
+    ]
+    case = next(
+        (median(each) for each in (per_case[0], [trial.case] if trial else [], per_case[1]) if each),
+        None,
+    )
+    return training, None if case is None else run.number_of_cases * case
 
 
 def _step(state: str, seconds: float | None) -> str:

@@ -17,7 +17,7 @@ from subprocess import Popen
 
 from nnunet_cmc.commands import trial_training
 from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.comparison_plan import Run, Trials, time_left, training_seconds
+from nnunet_cmc.commands.comparison_plan import Run, Trial, time_left, training_seconds
 from nnunet_cmc.commands.expected_time import EPOCH_TIME, epochs_left
 from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, terminate
 from nnunet_cmc.commands.trial_training import EXPECTED
@@ -57,32 +57,28 @@ class Runner:
         self.processes: set[Popen] = set()
         self.stopping = threading.Event()
         self.start = time.monotonic()
-        self.trials: dict[tuple[str, ...], float] = {}
+        self.trials: dict[System, Trial] = {}
 
-    def time_trials(self, runs: Sequence[Run]) -> Trials:
-        """Train for some seconds what no earlier training tells the time of, one system of each kind.
+    def time_trials(self, runs: Sequence[Run]) -> Mapping[System, Trial]:
+        """Train each system for some seconds of which no earlier training tells the time.
 
         A system that fails at it fails again, and tells why, when its turn comes.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
-        tried: set[System] = set()
+        unknown: dict[System, Run] = {}
         for run in runs:
-            if run.system in tried or run.system.kind in self.trials or training_seconds(run) is not None:
-                continue
-            tried.add(run.system)
-            print(
-                f"Training {run.system.name} for some seconds, to estimate the time, since nothing of this length "
-                "was trained on these plans before.",
-                flush=True,
-            )
+            if training_seconds(run) is None:
+                unknown.setdefault(run.system, run)
+        for system, run in unknown.items():
+            print(f"Training {system.name} for some seconds, to estimate the time.", flush=True)
 
-            def keep(line: str, kind: tuple[str, ...] = run.system.kind) -> None:
+            def keep(line: str, system: System = system) -> None:
                 if expected := EXPECTED.match(line):
-                    self.trials[kind] = float(expected[1])
+                    self.trials[system] = Trial(*map(float, expected.groups()))
 
-            command = [sys.executable, "-m", trial_training.__name__, *self._what_to_train(run)]
+            command = [sys.executable, "-m", trial_training.__name__, *self._what_to_train(run), *self._mirroring()]
             with suppress(CommandError), _sigterm_exits():
-                run_logged(command, self.logs / f"{run.system.model.name}_trial.txt", self.environment, keep)
+                run_logged(command, self.logs / f"{system.model.name}_trial.txt", self.environment, keep)
         return self.trials
 
     def run(self, runs: Sequence[Run]) -> dict[Run, CommandError]:
@@ -131,11 +127,14 @@ class Runner:
         """Return the command that predicts the scans of ``run`` into ``folder``."""
         one, system = self.settings, run.system
         model = ["-d", one.dataset, "-c", one.configuration, "-f", run.fold, "-tr", system.trainer, "-p", system.plans]
-        more = [] if one.mirroring else ["--disable_tta"]
+        more = self._mirroring()
         if one.device == "cpu":  # one process keeps it busy
             more += ["-npp", "1", "-nps", "1"]
         files = ["-i", str(run.images), "-o", str(folder)]
         return ["nnUNetv2_predict", *model, "-device", one.device, *more, *files]
+
+    def _mirroring(self) -> list[str]:
+        return [] if self.settings.mirroring else ["--disable_tta"]
 
     def _train(self, run: Run) -> None:
         seconds: list[float] = []

@@ -16,8 +16,8 @@ Separate scans, each on its own grid or of its own patient: a folder of labels f
       --classes liver=1 spleen=2
 A scan without a label is used as an unlabelled one. Instead of a folder, a path with a * (in quotes) may be given,
 which stands for the name: --images FLAIR='scans/*_flair.nii.gz' T1='scans/*_t1.nii.gz' --labels 'scans/*_label.nii.gz'
-Several * stand for the same text, as in BraTS: T1C='scans/*/*-t1c.nii.gz'. After words of their own they stand for
-texts of their own, as in BIDS: T1='sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz' (cases 01_pre, 01_post of subject 01).
+Several * match the same text, as in BraTS: T1C='scans/*/*-t1c.nii.gz'. After different words they match independently,
+as in BIDS: T1='sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz' (cases 01_pre, 01_post of subject 01).
 Modalities that are CT, but not named so: --images CTart=arterial/ CTven=venous/ --ct CTart CTven
 A table instead of folders: a CSV file with the columns subject, modality, image, label, part (train or test).
   nnunet_cmc convert folders -d 502 --name Abdomen --table scans.csv --classes labels.json

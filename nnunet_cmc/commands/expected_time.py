@@ -21,12 +21,6 @@ def expected_seconds(fold: Path) -> float | None:
     return None if left is None or seconds is None else left * seconds
 
 
-def whole_seconds(fold: Path) -> float | None:
-    """Estimate the whole training in this folder, finished or not; None if none of its epochs is over."""
-    epochs, seconds = _length(fold), _seconds_per_epoch(fold)
-    return None if epochs is None or seconds is None else epochs * seconds
-
-
 def epochs_left(fold: Path) -> int | None:
     """Return how many epochs the training in this folder has left; None if no fold states their number."""
     if (fold / FINAL).is_file():

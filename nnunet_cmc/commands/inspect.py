@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> Outcome:
         tables=tables,
         note=NOTE,
         gallery=gallery([case_entry(fact, pictures, classes) for fact, pictures in found], classes),
-        cases_note="Slices that together show every class of the label, each modality from the 1st to the 99th "
-        "percentile of its values.",
+        cases_note="Slices that together show every class of the label, CT in the window of the choice, "
+        "other modalities from the 1st to the 99.5th percentile of their values.",
         sorted_by="",
     )
     save_opener(page, [fact.files for fact in facts])

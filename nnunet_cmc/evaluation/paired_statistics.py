@@ -97,6 +97,11 @@ class Comparison:
         categories = {"prediction": self.names, "case": cases, "modalities": self.groups, "class": self.classes}
         return table.astype({column: ordered(values) for column, values in categories.items()})
 
+    @property
+    def has_several_rows(self) -> bool:
+        """Whether the table has more than one row, with or without a result."""
+        return len(self.names) + len(self.missing) > 1
+
     def as_json(self) -> dict:
         """Return every cell and test: ``[prediction][group][metric][class or average]``."""
         result: dict = {"first": self.names[0], "confidence": CONFIDENCE, "seed": self.seed, "predictions": {}}

@@ -140,19 +140,19 @@ def averages_markdown(comparison: Comparison) -> str:
 
 
 def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> list[Path]:
-    """Write ``STEM.md`` and ``.tex``, and of several predictions all numbers as ``.json``; returns the files."""
+    """Write ``STEM.md`` and ``.tex``, and of several rows all numbers as ``.json``; returns the files."""
     files = [Path(folder, stem + ending) for ending in (".md", ".tex", ".json")]
     write_text(files[0], to_markdown(comparison))
     write_text(files[1], to_latex(comparison))
-    if len(comparison.names) == 1:
+    if not comparison.has_several_rows:
         return files[:2]
     write_json(files[2], comparison.as_json())
     return files
 
 
 def save_comparison(comparison: Comparison, folder: str | PathLike) -> list[Path]:
-    """Write ``summary.json`` and ``.csv`` of each prediction, of several in ``NAME/``, and :func:`save_tables`."""
-    several, files = len(comparison.names) > 1, []
+    """Write ``summary.json`` and ``.csv`` of each prediction, of several rows in ``NAME/``, and :func:`save_tables`."""
+    several, files = comparison.has_several_rows, []
     for name, evaluation in comparison.evaluations.items():
         own = Path(folder, name) if several else Path(folder)
         own.mkdir(parents=True, exist_ok=True)

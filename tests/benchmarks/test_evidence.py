@@ -336,7 +336,7 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     assert len(text.splitlines()) <= 250
     told = "**Run so far: 5 (registered), 5 (unpaired), 5 (misaligned) of 5 seeds, each"
     assert told in text.replace("\n", " ")
-    assert "`CMCTrainer` less nnU-Net is +17.0 points (registered), +17.0 points (unpaired)" in text.replace("\n", " ")
+    assert "`CMCTrainer` minus nnU-Net is +17.0 points (registered), +17.0 points (unpaired)" in text.replace("\n", " ")
     assert "| registered | CMCTrainer | 5 | 62.0 ± 1.6 | 57.0 ± 1.6 | 62.0 ± 1.6 | 60.3 | 1.0 |" in text
     assert "| unpaired | nnU-Net, each alone, pseudo-labels twice | 5 | 62.0 ± 0.0 | 42.0 ± 0.0 |  |  | 1.0 |" in text
     (plain,) = re.findall(r"^\| registered \| nnU-Net \|.*$", text.split("## Three times")[0], re.MULTILINE)

@@ -37,7 +37,7 @@ class StandIn:
         commands: that were given.
         failures: trainer -> the error of its training.
         meeting: of trainings that must run at the same time, if any.
-        trials: seconds that a trial finds, if any ends.
+        trials: seconds of a training and of a case that a trial finds, if any ends.
     """
 
     def __init__(self, results):
@@ -45,7 +45,7 @@ class StandIn:
         self.commands = []
         self.failures = {}
         self.meeting: threading.Barrier | None = None
-        self.trials: int | None = None
+        self.trials: tuple[int, int] | None = None
 
     def __call__(self, command, log, environment, line=lambda text: None, started=lambda process: None):
         self.commands.append(command)
@@ -54,7 +54,7 @@ class StandIn:
         if "-m" in word:
             if self.trials is None:
                 raise CommandError("refused")
-            line(f"The training is expected to take {self.trials} s\n")
+            line("The training is expected to take {} s, the prediction of a case {} s\n".format(*self.trials))
         elif command[0] == "nnUNetv2_train":
             fold = self.results / f"{word['-tr']}__{word['-p']}__{command[2]}" / f"fold_{command[3]}"
             fold.mkdir(parents=True, exist_ok=True)
@@ -121,8 +121,9 @@ def test_trains_predicts_evaluates_and_does_nothing_twice(nnunet, tmp_path, caps
     assert [line.partition("] ")[2] for line in printed.splitlines() if "epochs left" in line][:4] == said
     left = re.findall("SupTrainer, fold 0: (.) cases left, about 0:00", printed)
     assert "".join(left) == "654321"
-    # CMCTrainer has SupTrainer's plans, and nnU-Net's trainer its own
-    assert re.search(r"\n\[.*\] To train: 2, to predict: 2, .* about 0:1\d in sum, .*; of 1 not known yet", printed)
+    # SupTrainer's prediction tells about those of the others
+    left = r"To train: 2, to predict: 2, .* about 0:\d\d one after another, .*; of 2 steps not known yet"
+    assert re.search(rf"\n\[.*\] {left}", printed)
     assert "] Nothing is left to train or to predict." in printed
     train, predicted = (
         [" ".join(command) for command in nnunet.commands if command[0] == f"nnUNetv2_{what}"]
@@ -177,54 +178,34 @@ def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsy
     printed = capsys.readouterr().out
     for seconds in ("1:00", "2:00"):
         assert len(re.findall(rf"1 +to do, about 0:10 +to do, about {seconds}", printed)) == 1
-    assert (
-        "To train: 2, to predict: 2, 2 at the same time; expected time: about 3:20 in sum, as measured so far."
-        in printed
-    )
+    left = "To train: 2, to predict: 2, 2 at the same time; expected time: about 3:20 one after another, as measured"
+    assert left in printed
     assert "(fold 0: 3, fold 1: 2)" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]
     assert {group: found[group]["Dice"]["liver"]["n"] for group in found} == {"CT": 4, "MR": 5, "CT+MR": 4}
     assert found["CT"]["Dice"]["average"]["against_first"]["n"] == 4
 
 
-def test_a_model_that_is_not_compared_tells_the_time_of_the_first_training(nnunet, tmp_path, capsys):
-    for trainer in (TEACHER, f"{TEACHER}_5epochs"):
-        fold = nnunet.results / f"{trainer}__CMCNNUNetPlans__3d_fullres" / "fold_1"
-        fold.mkdir(parents=True)
-        (fold / "debug.json").write_text(json.dumps({"num_epochs": "1000" if trainer == TEACHER else "5"}))
-        (fold / "training_log_1.txt").write_text("x: Epoch 0 \nx: Epoch time: 3.6 s\n")
-    assert compare(tmp_path, SUP) == 0
-    assert "expected time: about 1:00:00 in sum, as measured so far; of 1 not known yet." in capsys.readouterr().out
-
-
-def test_a_trial_tells_the_time_where_nothing_was_trained(nnunet, tmp_path, capsys):
-    """One for each kind: CMCTrainer has SupTrainer's plans and length, the others plans or a length of their own."""
-    nnunet.trials = 3600
-    assert compare(tmp_path, SUP, CMC, f"{TEACHER}_5epochs", STOCK) == 0
-    assert "expected time: about 4:00:00 in sum, as measured so far; of 4 not known yet." in capsys.readouterr().out
+def test_a_trial_of_each_system_tells_the_time_where_nothing_was_trained(nnunet, tmp_path, capsys):
+    nnunet.trials = 3600, 60
+    assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0
+    # fold 0 has 7 cases: 2 of them from CT, MR and both, and one from MR
+    assert "expected time: about 3:21:00 one after another, as measured so far.\n" in capsys.readouterr().out
     trials = [" ".join(command[1:]) for command in nnunet.commands if "-m" in command]
+    what = "-m nnunet_cmc.commands.trial_training Dataset001_Test 3d_fullres 0"
     assert trials == [
-        f"-m nnunet_cmc.commands.trial_training Dataset001_Test 3d_fullres 0 -tr {trainer} -p {plans} -device cpu"
-        for trainer, plans in ((SUP, "CMCNNUNetPlans"), (f"{TEACHER}_5epochs", "CMCNNUNetPlans"), STOCK.split(":"))
+        f"{what} -tr {trainer} -p {plans} -device cpu --disable_tta"
+        for trainer, plans in ((SUP, "CMCNNUNetPlans"), (CMC, "CMCNNUNetPlans"), STOCK.split(":"))
     ]
     nnunet.commands = []
-    assert compare(tmp_path, SUP, CMC, folds=("0", "1")) == 0
+    assert compare(tmp_path, SUP, CMC, folds=("0", "1"), more=("--disable_tta",)) == 0
     assert "-m" not in [word for command in nnunet.commands for word in command], "epochs of fold 0 tell"
 
 
 def test_a_trial_that_fails_is_not_repeated_for_other_folds(nnunet, tmp_path):
     assert compare(tmp_path, SUP, folds=("0", "1")) == 0
-    assert sum("-m" in command for command in nnunet.commands) == 1
-
-
-@pytest.mark.parametrize("name", ["nnUNetTrainer_1epoch", "nnUNetTrainer_onlyMirror01_1500ep"])
-def test_the_length_in_the_name_of_a_trainer_of_nnunet_makes_another_kind(tmp_path, name):
-    def of(trainer):
-        return compared_systems.System(trainer, trainer, "P", tmp_path / f"{trainer}__P__3d_fullres")
-
-    assert of(name).kind != of("nnUNetTrainer").kind
-    (tmp_path / "SupTrainer_cmcbudget__P__3d_fullres").mkdir()
-    assert of("CMCTrainer_cmcbudget").models_alike() == [], "of a budget that is not in the name"
+    (trial,) = [command for command in nnunet.commands if "-m" in command]
+    assert trial[5] == "0"
 
 
 def test_folds_are_numbers_however_they_are_written(nnunet, tmp_path):
@@ -281,7 +262,7 @@ def test_a_crash_does_not_stop_the_others_but_is_an_error(nnunet, tmp_path, caps
     assert [command[4:6] for command in nnunet.commands if "predict" in command[0]]
     nnunet.failures, nnunet.commands = {}, []
     assert compare(tmp_path, SUP, CMC, TEACHER) == 0
-    assert [command[0] for command in nnunet.commands] == ["nnUNetv2_train", "nnUNetv2_predict"]
+    assert [command[0] for command in nnunet.commands if "-m" not in command] == ["nnUNetv2_train", "nnUNetv2_predict"]
 
     nnunet.failures = {trainer: CommandError("", "the scans are flat.") for trainer in ("CMCTrainer_noCSC",)}
     assert compare(tmp_path, "CMCTrainer_noCSC") == 1

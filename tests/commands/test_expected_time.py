@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from nnunet_cmc.commands.expected_time import epochs_left, expected_seconds, seconds_per_case, whole_seconds
+from nnunet_cmc.commands.expected_time import epochs_left, expected_seconds, seconds_per_case
 
 
 def log(fold, epochs, seconds, when=0, length=10):
@@ -23,7 +23,6 @@ def log(fold, epochs, seconds, when=0, length=10):
 def test_nothing_is_known_before_the_first_run(tmp_path):
     assert expected_seconds(tmp_path / "model" / "fold_0") is None
     assert epochs_left(tmp_path / "model" / "fold_0") is None
-    assert whole_seconds(tmp_path / "model" / "fold_0") is None
 
 
 def test_other_folds_tell_how_long_a_new_one_takes(tmp_path):
@@ -45,7 +44,6 @@ def test_an_interrupted_training_goes_on_and_a_finished_one_is_done(tmp_path):
     assert expected_seconds(fold) == pytest.approx(12)
     (fold / "checkpoint_final.pth").touch()
     assert epochs_left(fold) == 0
-    assert whole_seconds(fold) == pytest.approx(30)
 
 
 def test_a_training_that_went_on_and_ended_before_an_epoch_is_where_it_was(tmp_path):
@@ -60,7 +58,7 @@ def test_a_training_that_went_on_and_ended_before_an_epoch_is_where_it_was(tmp_p
 def test_half_a_file_of_a_training_that_begins_tells_nothing(tmp_path):
     log(tmp_path / "fold_0", range(6), 60)
     (tmp_path / "fold_0" / "debug.json").write_text('{"num_ep')
-    assert whole_seconds(tmp_path / "fold_0") is None
+    assert expected_seconds(tmp_path / "fold_0") is None
 
 
 def test_a_first_epoch_that_is_not_over(tmp_path):

@@ -1,11 +1,13 @@
-"""The time of a whole training, from a trial of some seconds."""
+"""The time of a whole training, and of a case, from a trial of some seconds."""
 
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from nnunet_cmc.commands.trial_training import EXPECTED, time_training
+from nnunet_cmc.commands.trial_training import time_prediction, time_training
 
 
 class Slow(SimpleNamespace):
@@ -40,5 +42,32 @@ def test_it_trains_no_longer_than_an_epoch():
     assert (next(trainer.dataloader_train), next(trainer.dataloader_val)) == (5, 2)
 
 
-def test_what_it_prints_is_what_compare_reads():
-    assert EXPECTED.match(f"The training is expected to take {1234.4:.0f} s\n")[1] == "1234"
+class Windows(torch.nn.Module):
+    """A network that takes 0.05 s for a window, and half a second more for the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, x):
+        assert not self.training
+        assert x.shape == (1, 2, 8, 8, 8)
+        time.sleep(0.05 + 0.5 * (self.seen == 0))
+        self.seen += 1
+        return x
+
+
+@pytest.mark.parametrize(
+    ("size", "mirroring", "windows"),
+    [([8, 8, 8], False, 1), ([4, 8.4, 16], False, 3), ([8, 8, 8], True, 4), ([9, 8, 12], True, 16)],
+)
+def test_a_case_is_its_windows_and_their_mirrored_ones(size, mirroring, windows):
+    """Windows overlap by half; a side shorter than the patch is padded."""
+    plan = SimpleNamespace(configuration={"median_image_size_in_voxels": size}, patch_size=[8, 8, 8])
+    trainer = SimpleNamespace(
+        configuration_manager=plan, network=Windows().train(), device=torch.device("cpu"), deep_supervision=True,
+        dataloader_val=iter([{"data": torch.zeros(2, 2, 8, 8, 8)}]), inference_allowed_mirroring_axes=(0, 2),
+    )  # fmt: skip
+    trainer.set_deep_supervision_enabled = partial(setattr, trainer, "deep_supervision")
+    assert time_prediction(trainer, mirroring) == pytest.approx(0.05 * windows, rel=0.2)
+    assert not trainer.deep_supervision

@@ -28,8 +28,10 @@ OPTIONS = {
     "as nnU-Net's trainer": STOCK,
     "zeros outside": {"border_mode_seg": "zeros"},
     "continued outside": {"border_mode_seg": "border"},
+    "reflected outside": {"border_mode_seg": "reflection"},
     "a stack of scores": {**STOCK, "bg_style_seg_sampling": True},
     "ties to the lowest": {**STOCK, "seg_tiebreak": "lowest"},
+    "ties to the highest": {**STOCK, "seg_tiebreak": "highest"},
     "nearest": {**STOCK, "mode_seg": "nearest"},
     "corners aligned": {**STOCK, "align_corners": True},
 }
@@ -69,7 +71,7 @@ def test_labels_are_those_of_nnunet(axes, kind, options):
     labels=arrays(
         np.int16,
         st.tuples(st.integers(1, 3), *[st.integers(1, 9)] * 3),
-        elements=st.sampled_from([-1, 0, 1, 7, 300, 32767]),
+        elements=st.sampled_from([-32768, -1, 0, 1, 7, 300, 32767]),
     ),
     scaling=st.sampled_from([0.25, 0.5, 0.8, 1.0, 3.0]),
     angle=st.sampled_from([0, 0.3, np.pi / 2]),
@@ -85,6 +87,15 @@ def test_noise_small_scans_and_any_label_are_as_nnunet_resamples_them(labels, sc
     params = drawn(spatial, given_labels, 0)
     expected = spatial._apply_to_segmentation(given_labels.clone(), **params)
     assert resample_labels(spatial, given_labels, params).equal(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_labels_of_other_types(dtype):
+    labels = organs((22, 24, 20), 3, 0).clip(min=0).to(dtype)
+    labels[labels == 3] = 200 if dtype == torch.uint8 else 40_000_001
+    spatial = SpatialTransform(PATCH[3], 0, False, p_rotation=1, rotation=(0.1, 0.3), border_mode_seg="border")
+    params = drawn(spatial, labels, 0)
+    assert resample_labels(spatial, labels, params).equal(spatial._apply_to_segmentation(labels, **params))
 
 
 def test_nnunet_resamples_only_points_between_unlike_neighbours():
