@@ -1,6 +1,6 @@
 """What the terms of a recipe's loss send between ranks in a step, forward and backward, counted in one process.
 
-    python benchmarks/messages.py [--trainer CMCTrainer] [--pairs 4] [--ranks 8] [--classes 14] [--sides 32 48]
+    python benchmarks/messages.py [--trainer CMCTrainer] [--pairs 4] [--ranks 4] [--classes 14] [--sides 32 48]
 
 Random predictions of registered pairs, half as many unlabelled ones as labelled, stand for those of all ranks. *MB* is
 the size of the tensors that are summed over the ranks, of each of them; gathered predictions would be what stands
@@ -56,7 +56,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--trainer", default="CMCTrainer", choices=RECIPES)
     arguments.add_argument("--pairs", type=int, default=4, help="labelled ones of a rank (%(default)s)")
-    arguments.add_argument("--ranks", type=int, default=8)
+    arguments.add_argument("--ranks", type=int, default=4)
     arguments.add_argument("--classes", type=int, default=14, help="with background (%(default)s)")
     arguments.add_argument("--sides", type=int, nargs="+", default=[32, 48], help="of the patch in voxels")
     args = arguments.parse_args()
@@ -66,11 +66,15 @@ def main() -> None:
     for side in args.sides:
         output, batch = registered_pairs(labelled, labelled // 2, args.classes, side)
         gathered = f"{1e-6 * output.logits.nbytes:.0f}"
+        step = Sent()
         for term in RECIPES[args.trainer].terms:
             built = term.build(Setting(MODALITIES, args.classes, CHANNELS, batch_dice=True))
             with Sent() as sent:
                 built(output, batch).backward()
+            step.messages += sent.messages
+            step.bytes += sent.bytes
             rows.append((term.name, f"{side}^3", sent.messages, f"{1e-6 * sent.bytes:.3g}", gathered))
+        rows.append(("all", f"{side}^3", step.messages, f"{1e-6 * step.bytes:.3g}", gathered))
     dist.destroy_process_group()
     print(f"{args.trainer}, {args.ranks} ranks of {args.pairs} labelled pairs, {args.classes} classes")
     print_table(("term", "patch", "messages", "MB", "predictions (MB)"), rows)

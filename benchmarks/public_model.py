@@ -41,11 +41,12 @@ class PublicSizes(nn.Module):
 
 
 class Ours(CMCNet):
-    """What CMCPlanner plans, every modality decoded with all fused."""
+    """What CMCPlanner plans, separate for each modality as in the paper; each is decoded with all fused."""
 
     def __init__(self, side: int, **changes):
         sizes = {**CMCPlanner.encoder_kwargs, "image_size": side, **changes}
         super().__init__(2, CLASSES, [side] * 3, CMCPlanner.encoder, sizes, list(CMCPlanner.decoder_channels))
+        self.separate()
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x, x.new_ones(len(x), 2, 2, dtype=torch.bool)).logits

@@ -59,6 +59,20 @@ def test_predict_in_a_service(trained, capsys):
     assert (answers["CT alone"] != alone).any()
 
 
+def test_evaluation_in_python(trained, tmp_path, monkeypatch):
+    """The lines of docs/evaluation.md, of the example's prediction."""
+    work = trained[0].parents[2]
+    raw = work / "raw" / trained[0].parent.name
+    for name, target in {"labelsTs": raw / "labelsTs", "out": work / "predictions", "dataset.json": None}.items():
+        (tmp_path / name).symlink_to(target or raw / name)
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert set(names["evaluation"].table["class"]) == CLASSES.keys()
+
+
 def test_readme_in_python(trained, tmp_path, monkeypatch):
     """README's lines as they are, with the model that the example trained in place of the walk's."""
     model, _ = trained

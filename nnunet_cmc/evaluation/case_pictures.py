@@ -24,7 +24,7 @@ from nnunet_cmc.evaluation.slices import (
 )
 from nnunet_cmc.utils.files import atomic_write, write_text
 
-COUNT = 18  # slices of a case, unless its classes need more
+COUNT = 20  # slices of a case, unless its classes need more
 # colours unlike those of any class or scan
 ERRORS = {"false negative": "#00e5ff", "false positive": "#ffee00", "wrong class": "#ff30ff"}
 _PLANES = ("axial", "coronal", "sagittal")  # across axes to the head, to the back, and to the patient's left

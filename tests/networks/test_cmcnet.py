@@ -6,7 +6,7 @@ import torch
 from tiny_networks import ENCODERS, alone, build, everything, of_every_encoder, scan
 from torch.autograd.graph import saved_tensors_hooks
 
-from nnunet_cmc.networks import CMCNet, presence
+from nnunet_cmc.networks import CMCNet, cmcnet, presence
 from nnunet_cmc.networks.changes import PredictAlone, SuperviseDeep
 from nnunet_cmc.networks.sharing import OwnModule
 from nnunet_cmc.networks.stacked import stacked
@@ -63,6 +63,18 @@ def test_checkpointing_changes_memory_and_nothing_else(encoder, separate):
         gradients.append({name: p.grad for name, p in net.named_parameters()})
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
     assert kept[True] < 0.5 * kept[False]
+
+
+@of_every_encoder
+def test_a_window_that_is_doubled_is_predicted_as_alone(encoder, separate, monkeypatch):
+    net, x = build(encoder, separate=separate).eval(), scan(1)
+    batches = []
+    net.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+    with torch.no_grad():
+        doubled = net(x)
+        monkeypatch.setattr(cmcnet, "SLOW", 0)
+        torch.testing.assert_close(doubled, net(x), rtol=1e-4, atol=1e-5)
+    assert batches == [1, 2, 1], "asked for one, doubled, and left alone"
 
 
 @of_every_encoder

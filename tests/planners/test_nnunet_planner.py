@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from planned import network_of, stock_network
 from planned_memory import kept_bytes, step_gb
+from source_files import ROOT
 
 from nnunet_cmc.data.format.plans_json import require_ours
 from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
@@ -372,6 +374,15 @@ def test_scans_that_no_volume_network_suits(dataset, shape, sentence):
     file.write_text(json.dumps({**json.loads(file.read_text()), **few}))
     with pytest.raises(ValueError, match=sentence):
         CMCPlannerNNUNet(1).plan_experiment()
+
+
+def test_a_plan_of_other_sizes_as_in_the_docs(scans):
+    preprocessed = scans("CT")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text("utf-8"), re.DOTALL)
+    exec(code.replace("(502,", "(1,"), {})
+    plans = json.loads((preprocessed / "CMCMediumPlans.json").read_text())["configurations"]["3d_fullres"]
+    assert (plans["patch_size"], plans["batch_size"]) == ([16, 128, 128], 2)
+    assert plans["architecture"]["arch_kwargs"]["encoder_kwargs"]["features_per_stage"][0] == 16
 
 
 def test_the_checks_are_those_of_all_planners(dataset):
