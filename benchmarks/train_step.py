@@ -113,7 +113,7 @@ def print_against(trainer: CMCTrainer, batch: dict, repeats: int, device: torch.
     """nnU-Net's network on as many rows as ours predicts, and its whole step, as medians and ratios of each turn."""
     plan = trainer.configuration_manager.network_arch_init_kwargs["encoder_kwargs"]
     rows = Batch(**batch).to(device).recontrasted()
-    n_rows = int(rows.present.sum())
+    n_rows = int(rows.predicted.sum())
     weak = rows.data[rows.n_labeled :]
     stock, one_channel = (
         stock_of(plan, channels, trainer.num_classes).to(device) for channels in (trainer.num_input_channels, 1)

@@ -17,10 +17,10 @@ def shown(batch: Batch, modalities: Sequence[str]) -> dict[str, Tensor]:
     """
     scans, n = batch.scans, batch.n_labeled
     several = batch.fusion.sum(2, keepdim=True) > 1  # (N, M, 1), predictions from several modalities
-    fused, alone = (batch.fusion & several).any(1) & scans, ~several[..., 0] & scans
+    fused, alone = (batch.fusion & several).any(1) & scans, batch.predicted & ~several[..., 0] & scans
     counts = {"fused": fused[:n].sum(0), "alone": alone[:n].sum(0), "unlabelled": scans[n:].sum(0)}
     if batch.swaps is not None:
-        counts["restyled"] = (batch.present & ~scans).sum(0)
+        counts["restyled"] = (batch.predicted & ~scans).sum(0)
     (numbers,) = summed(torch.stack([*counts.values()]).float())
     names = [f"shown/{name} {how}" for how in counts for name in modalities]
     return dict(zip(names, numbers.flatten(), strict=True))

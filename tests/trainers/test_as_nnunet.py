@@ -39,7 +39,7 @@ def trainer(unpaired):
 def test_the_loss_is_nnunets_with_deep_supervision(trainer, batch_dice):
     trainer = trainer(batch_dice)
     batch = Batch(**next(trainer.get_dataloaders()[0]))
-    of_ct = batch.present[:, 0]
+    of_ct = batch.predicted[:, 0]
     ct = replace(batch, data=batch.data[of_ct], target=batch.target[of_ct], fusion=batch.fusion[of_ct])
     output = trainer.network(ct.data, ct.fusion)
     found = trainer.terms["supervised"](output, ct)

@@ -27,6 +27,12 @@ def test_rows_and_foreground_by_modality():
         "shown/CT fused": 1, "shown/CT alone": 1, "shown/CT unlabelled": 1,
         "shown/MR fused": 1, "shown/MR alone": 1, "shown/MR unlabelled": 2,
     }  # fmt: skip
+    three = torch.zeros(1, 3, 3, dtype=torch.bool)
+    three[0, 0] = three[0, 1, 1] = True  # the third is fused with the others, and not predicted by itself
+    counts = shown(batch_of(three, labels[:0], labeled=1), ("CT", "MR", "PET"))
+    assert {name: int(count) for name, count in counts.items() if count} == {
+        "shown/CT fused": 1, "shown/MR fused": 1, "shown/PET fused": 1, "shown/MR alone": 1,
+    }  # fmt: skip
     shares = {name: float(share) for name, share in pseudo_foreground(batch, ("CT", "MR"), 3).items()}
     assert shares == pytest.approx({"pseudo_foreground/CT": 0.5, "pseudo_foreground/MR": (0.5 + 0.125) / 2})
     nothing = pseudo_foreground(batch_of(fusion[:2], labels[:0], labeled=2), ("CT", "MR"), 3)

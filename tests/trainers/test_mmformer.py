@@ -33,13 +33,13 @@ def test_subsets_of_registered_scans_are_shown_and_every_modality_is_predicted_a
     shown = set()
     for _ in range(20):
         batch = Batch(**next(loader))
-        shown |= {tuple(row) for row in batch.present.tolist()}
+        shown |= {tuple(row) for row in batch.predicted.tolist()}
     assert shown == {*product([False, True], repeat=3)} - {(False,) * 3}
-    while not batch.present[: batch.n_labeled, 0].any():  # the first encoder's gradient is looked at below
+    while not batch.predicted[: batch.n_labeled, 0].any():  # the first encoder's gradient is looked at below
         batch = Batch(**next(loader))
     output = trainer.network(batch.data, batch.fusion)
     predicted = output.logits.flatten(2).any(2)
-    assert predicted.equal(batch.present)
+    assert predicted.equal(batch.predicted)
     assert output.auxiliary["alone"][0].flatten(2).any(2).all()
     values = trainer.loss_terms(output, batch)
     assert values.keys() == {"supervised", "auxiliary"}

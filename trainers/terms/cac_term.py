@@ -25,18 +25,19 @@ class CAC(PairTerm):
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the mean over the pairs; an exact 0 with a graph where there is none."""
         registered, others = rows_by_form(batch.pairs)
+        predicted = output.present & batch.predicted
         if not self.labeled and any_rank(batch.n_labeled < len(batch.data), output.logits.device):
             registered, others = registered[registered >= batch.n_labeled], others[others >= batch.n_labeled]
         return self.mean(
             output.logits,
             len(registered),
-            lambda: self.forms["paired"](output.logits[registered].softmax(2), output.present[registered]),
+            lambda: self.forms["paired"](output.logits[registered].softmax(2), predicted[registered]),
             len(others) / 2,
-            lambda: self._unpaired(output, others, batch),
+            lambda: self._unpaired(output, predicted, others, batch),
         )
 
-    def _unpaired(self, output: CMCOutput, rows: Tensor, batch: Batch) -> Tensor:
+    def _unpaired(self, output: CMCOutput, predicted: Tensor, rows: Tensor, batch: Batch) -> Tensor:
         probabilities = output.logits[rows].softmax(2)
         coarse = avg_pool3d(probabilities.flatten(0, 1), batch.position_stride).unflatten(0, probabilities.shape[:2])
         where = batch.positions[rows, None].expand(-1, coarse.shape[1], -1, -1, -1, -1)
-        return self.forms["unpaired"](coarse, output.present[rows], where)
+        return self.forms["unpaired"](coarse, predicted[rows], where)

@@ -39,7 +39,7 @@ class CPS(LossTerm):
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term; no gradient flows through the classes."""
-        decoded, peer, n = batch.present & output.present, of_peer(output), batch.n_labeled
+        decoded, peer, n = batch.predicted & output.present, of_peer(output), batch.n_labeled
         losses = [
             over_resolutions(self.loss, student, rows, decoded[rows], teacher.logits[rows].argmax(2))
             for student, teacher in ((output, peer), (peer, output))

@@ -27,7 +27,7 @@ class Discounted(LossTerm):
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term; 0 where no labelled row has several modalities."""
         (combined,) = output.auxiliary["combined"]
-        decoded = batch.present[: batch.n_labeled] & output.present[: batch.n_labeled]
+        decoded = batch.predicted[: batch.n_labeled] & output.present[: batch.n_labeled]
         rows = [row for row, modalities in enumerate(decoded.sum(1).tolist()) if modalities > 1]
         if not any(totals([len(rows)], combined.device)):
             return combined[:0].sum()

@@ -33,7 +33,7 @@ class Distillation(LossTerm):
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term; an exact 0 with a graph where no two modalities show a class in common."""
         labeled = slice(batch.n_labeled)
-        decoded = batch.present[labeled] & output.present[labeled]
+        decoded = batch.predicted[labeled] & output.present[labeled]
         with torch.autocast(output.logits.device.type, enabled=False):
             means, shown = class_means(full_precision(output.logits[labeled]), decoded, batch.target)
             profiles = (means / TEMPERATURE).log_softmax(-1)

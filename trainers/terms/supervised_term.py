@@ -30,7 +30,7 @@ class Supervised(LossTerm):
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the term over the labelled rows."""
         labeled = slice(batch.n_labeled)
-        decoded = batch.present[labeled] & output.present[labeled]
+        decoded = batch.predicted[labeled] & output.present[labeled]
         return over_resolutions(self.loss, output, labeled, decoded, batch.target)
 
 

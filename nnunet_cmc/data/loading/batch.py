@@ -49,14 +49,14 @@ class Batch:
         return len(self.target)
 
     @property
-    def present(self) -> Tensor:
-        """Which modalities each row shows, ``(N, M)`` bool."""
+    def predicted(self) -> Tensor:
+        """Which modalities have a prediction in each row, ``(N, M)`` bool: those in their own set of ``fusion``."""
         return self.fusion.diagonal(dim1=1, dim2=2)
 
     @property
     def scans(self) -> Tensor:
         """Which modalities each row shows, without restyled copies: ``(N, M)`` bool."""
-        scans = self.present.clone()
+        scans = self.fusion.any(1)
         if self.swaps is not None:
             scans[self.swaps[:, 1].amax(1)] = False
         return scans

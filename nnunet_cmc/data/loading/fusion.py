@@ -33,14 +33,22 @@ class FuseOrSplit:
 
 @dataclass(frozen=True)
 class FusedAndSingle:
-    """Predict every row twice: from all its modalities fused, and from a random one alone."""
+    """Predict every row twice: from all its modalities fused, and from a random one alone.
+
+    The prediction from all of them stands for a random one of the others.
+    """
 
     def __call__(self, channels: tuple[int, ...], num_modalities: int) -> Tensor:
         """Draw a row as :meth:`FuseOrSplit.__call__`."""
-        fusion = _together(np.zeros(num_modalities, dtype=int), channels)
-        if len(channels) > 1:
-            single = int(np.random.choice(channels))
-            fusion[single] = torch.arange(num_modalities) == single
+        together = _together(np.zeros(num_modalities, dtype=int), channels)
+        if len(channels) < 2:
+            return together
+        single = int(np.random.choice(channels))
+        others = [channel for channel in channels if channel != single]
+        fused = others[0] if len(others) == 1 else int(np.random.choice(others))
+        fusion = torch.zeros_like(together)  # of three modalities or more, some have no prediction of their own
+        fusion[single, single] = True
+        fusion[fused] = together[fused]
         return fusion
 
 

@@ -32,7 +32,7 @@ class SwapStyles:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return ``batch`` with restyled rows and ``swaps``."""
-        there = (batch.data != 0).flatten(2).any(2) & batch.present  # a patch may lie outside its scan
+        there = (batch.data != 0).flatten(2).any(2) & batch.predicted  # a patch may lie outside its scan
         modalities = np.flatnonzero(there.any(0).numpy())
         rows: list[int] = []  # of which each restyled row is a copy
         swaps: list[tuple[int, int, int, int]] = []  # row, modality, restyled row, its modality

@@ -66,7 +66,7 @@ class RandomizeContrast:
                 "range, or None, for each."
             )
         chosen = torch.from_numpy(np.random.uniform(size=len(batch.strong)) < self.share)
-        scans = (batch.present[batch.n_labeled :] & chosen[:, None]).nonzero().tolist()
+        scans = (batch.predicted[batch.n_labeled :] & chosen[:, None]).nonzero().tolist()
         seed = int(torch.randint(2**62, ()))
         rows, shown = [row for row, _ in scans], [channel for _, channel in scans]
         return replace(batch, contrasts=Contrasts(seed, rows, shown, [clip[channel] for channel in shown]))

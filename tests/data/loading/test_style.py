@@ -105,12 +105,12 @@ def test_every_scan_is_shown_once_in_the_style_of_another_modality(modalities, r
         assert found.positions[copy].isnan().all()
         copies.add((copy, other))
     assert len(copies) == len(found.swaps) == present.sum()
-    shown = torch.zeros_like(found.present)
+    shown = torch.zeros_like(found.predicted)
     shown[tuple(zip(*copies, strict=True))] = True
-    assert found.present.equal(shown | found.scans)
+    assert found.predicted.equal(shown | found.scans)
     assert not (shown & found.scans).any()
-    assert (found.data != 0).flatten(2).any(2).equal(found.present)
-    assert found.fusion.sum() == found.present.sum(), "each is predicted by itself"
+    assert (found.data != 0).flatten(2).any(2).equal(found.predicted)
+    assert found.fusion.sum() == found.predicted.sum(), "each is predicted by itself"
 
 
 def test_what_lies_outside_of_a_scan_is_neither_restyled_nor_a_style():
@@ -138,4 +138,4 @@ def test_a_loader_adds_at_most_as_many_rows_as_there_are(tmp_path, present):
 def test_a_batch_of_one_modality_has_nothing_to_swap(tmp_path):
     batch = Batch(**loader(tmp_path, CT_ONLY, views=(SwapStyles(),), unlabeled=("ct3",)).generate_train_batch())
     assert batch.swaps.shape == (0, 2, 2)
-    assert batch.scans.equal(batch.present)
+    assert batch.scans.equal(batch.predicted)

@@ -30,7 +30,7 @@ def output_of(rows: int, present: list[list[bool]], patch=(8, 8, 8)) -> CMCOutpu
 def run(output: CMCOutput, pairs: list[list[int]], labeled: int):
     target = torch.randint(0, 3, (labeled, 1, 8, 8, 8))
     positions = torch.rand(1, 3, 2, 2, 2).expand(len(output.logits), -1, -1, -1, -1)  # partners show the same place
-    data, fusion = torch.zeros(len(output.logits), 2, 8, 8, 8), torch.zeros(len(output.logits), 2, 2, dtype=torch.bool)
+    data, fusion = torch.zeros(len(output.logits), 2, 8, 8, 8), torch.ones(len(output.logits), 2, 2, dtype=torch.bool)
     batch = Batch(data, target, fusion, torch.tensor(pairs), positions)
     return CSC(SETTING)(output, batch), CAC(SETTING)(output, batch)
 
@@ -51,11 +51,31 @@ def test_cac_is_for_unlabelled_rows_and_csc_for_all(form):
     assert gradient[labeled:].flatten(1).any(1).all()
 
 
+def test_cac_leaves_out_modalities_without_a_prediction_of_their_own():
+    """Of three fused modalities two have a prediction; the logits of the third are zeros, which say nothing."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 3, 8, 8, 8)
+    logits[0, 2] = logits[1, 0] = 0
+    present = torch.ones(2, 3, dtype=torch.bool)
+    output = CMCOutput(logits, torch.randn(2, 3, 4, 2, 2, 2), present)
+    fusion = torch.zeros(2, 3, 3, dtype=torch.bool)
+    fusion[0, 0, 0] = fusion[1, 2, 2] = True
+    fusion[:, 1] = True
+    batch = Batch(
+        torch.zeros(2, 3, 8, 8, 8), torch.zeros(2, 1, 8, 8, 8), fusion, torch.tensor([[0] * 3, [1] * 3]), logits
+    )
+    found = CAC(Setting(num_modalities=3, num_classes=3, num_channels=4, batch_dice=True))(output, batch)
+    predicted = torch.tensor([[True, True, False], [False, True, True]])
+    loss = CACLoss("paired", num_modalities=3, num_classes=3)
+    torch.testing.assert_close(found, loss(logits.softmax(2), predicted))
+    assert found != loss(logits.softmax(2), present)
+
+
 def test_cells_of_a_flat_patch_are_the_means_of_whole_blocks():
     """Ten slices, at 2 voxels to a cell along D, 3 along H and 4 along W."""
     output = output_of(2, [[True, False], [False, True]], (10, 9, 8))
     positions = torch.rand(2, 3, 5, 3, 2)
-    fusion, data, target = torch.eye(2, dtype=torch.bool)[:, None], torch.zeros(2, 2, 10, 9, 8), torch.zeros(0)
+    fusion, data, target = torch.diag_embed(output.present), torch.zeros(2, 2, 10, 9, 8), torch.zeros(0)
     batch = Batch(data, target, fusion, torch.tensor([[0, 1]]), positions)
     means = output.logits.softmax(2).unflatten(3, (5, 2)).unflatten(5, (3, 3)).unflatten(7, (2, 4)).mean((4, 6, 8))
     each = positions[:, None].expand(-1, 2, -1, -1, -1, -1)
