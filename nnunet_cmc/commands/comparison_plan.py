@@ -111,15 +111,14 @@ def _seconds(run: Run, runs: Sequence[Run], trials: Mapping[System, Trial]) -> t
         return training, 0.0
     finished = [other for other in runs if other.is_predicted]
     own = [other for other in finished if other.system == run.system]
-    per_case = [
-        [seconds for other in others if (seconds := seconds_per_case(other.predictions)) is not None]
-        for others in (own, finished)
-    ]
-    case = next(
-        (median(each) for each in (per_case[0], [trial.case] if trial else [], per_case[1]) if each),
-        None,
-    )
-    return training, None if case is None else run.number_of_cases * case
+    for per_case in (_seconds_per_case(own), [trial.case] if trial else [], _seconds_per_case(finished)):
+        if per_case:
+            return training, run.number_of_cases * median(per_case)
+    return training, None
+
+
+def _seconds_per_case(runs: Sequence[Run]) -> list[float]:
+    return [seconds for run in runs if (seconds := seconds_per_case(run.predictions)) is not None]
 
 
 def _step(state: str, seconds: float | None) -> str:
