@@ -17,7 +17,7 @@ from statistics import median
 
 from nnunet_cmc.utils.parallel import TERMINATED, finish_loaders
 
-EXPECTED = re.compile(r"The training is expected to take (\d+) s, the prediction of a case (\d+) s")
+EXPECTED = re.compile(r"The training is expected to take (\d+) s, the prediction of a case ([\d.]+) s")
 SECONDS = 10.0
 OVERLAP = 0.5  # of nnU-Net's windows: the step between them as a share of the patch
 
@@ -112,7 +112,7 @@ def main() -> None:
         try:
             training, case = time_training(trainer, args.seconds), time_prediction(trainer, not args.disable_tta)
             print(
-                f"The training is expected to take {training:.0f} s, the prediction of a case {case:.0f} s", flush=True
+                f"The training is expected to take {training:.0f} s, the prediction of a case {case:.2f} s", flush=True
             )
         finally:
             finish_loaders(trainer.dataloader_train, trainer.dataloader_val)
