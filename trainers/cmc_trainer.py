@@ -16,7 +16,7 @@ from nnunet_cmc.losses.ranks import totals
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.changes import build_changed
-from nnunet_cmc.networks.combination import ByReliability
+from nnunet_cmc.networks.combination import ByReliability, FusedBesideAlone
 from nnunet_cmc.trainers.batch_statistics import pseudo_foreground, shown
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
@@ -160,6 +160,11 @@ class CMCTrainer(ReportingTrainer):
             self.print_to_log_file(f"  {what}: {value}")
         self.print_to_log_file(self.recipe.optimizer.start(self.optimizer, self.lr_scheduler, pretrained))
         self.initial_lr = self.lr_scheduler.initial_lr
+        if isinstance(self.bare_network.combination, FusedBesideAlone) and not self.fuses_labeled:
+            self.print_to_log_file(
+                "No labelled case has several modalities on one grid, so no fused features get a label: predictions "
+                "from several modalities are averaged with those from each alone, weighted by validation Dice."
+            )
         sizes = {trains: 0 for trains in (True, False)}
         for parameter in self.network.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
@@ -318,9 +323,17 @@ class CMCTrainer(ReportingTrainer):
             cast(LossTerm, term).validated(counts)
 
     def calibrate(self, confusion: np.ndarray) -> None:
-        """Update the fusion weights of each modality and class from validation Dice: ``confusion (M, K, K)``, alone."""
+        """Update the weights of the predictions of each modality and class from validation Dice.
+
+        One decoder that is trained on fused features predicts from these alone, without weights.
+
+        Args:
+            confusion: ``(M, K, K)``, of each modality alone.
+        """
         combination = self.bare_network.combination
-        if self.recipe.calibrated and isinstance(combination, ByReliability):
+        if isinstance(combination, FusedBesideAlone) and self.fuses_labeled:
+            combination.reliability.zero_()  # of other data, if the weights are a pretrained model's
+        elif isinstance(combination, ByReliability) and self.recipe.calibrated:
             combination.reliability.copy_(updated_reliability(combination.reliability, confusion))
 
 

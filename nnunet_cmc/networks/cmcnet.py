@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
+from nnunet_cmc.networks.combination import ByReliability, FusedBesideAlone, alone, together
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.mia import MIA, MeanFusion
@@ -23,9 +23,9 @@ from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
 
 Group = tuple[bool, ...]  # modalities that are fused, (M)
-Groups = dict[tuple[int, int], Group]  # (sample, modality) -> modalities fused for its prediction
+Groups = dict[tuple[int, int], Group]  # (sample, prediction) -> modalities fused for it
 Wanted = dict[tuple[int, Group], int]  # (sample, fused modalities) -> row of the fused features
-Logits = dict[tuple[int, int], list[Tensor]]  # (sample, modality) -> (K, D, H, W), finest first
+Logits = dict[tuple[int, int], list[Tensor]]  # (sample, prediction) -> (K, D, H, W), finest first
 
 # Log-probability of every foreground class in a tile without any modality: close to 0, and finite in float16.
 NO_MODALITY_LOGIT = -20.0
@@ -36,10 +36,11 @@ SLOW = 20480
 
 
 class CMCOutput(NamedTuple):
-    """The network's output for training. Entries of modalities that are absent, or not decoded, are zero.
+    """The network's predictions and features. Entries of modalities that are absent, or not decoded, are zero.
 
     Attributes:
-        logits: ``(B, M, K, D, H, W)``, decoded from the modalities that m is fused with.
+        logits: ``(B, P, K, D, H, W)``, each decoded from a set of modalities. In training there are P = M predictions,
+            that of m from the modalities that it is fused with.
         features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts;
             float32 under autocast, too.
         present: ``(B, M)`` bool.
@@ -158,7 +159,7 @@ class CMCNet(nn.Module):
         self.merges = nn.ModuleList()
         self.skip_fusion: SkipFusion | ConcatenatedSkips | None = None
         self.fuses = True
-        self.combination: nn.Module = FirstPresent()
+        self.combination: nn.Module = FusedBesideAlone(input_channels, num_classes)
         self.auxiliary = nn.ModuleDict()
         # Set in files of `nnunet_cmc weights`, so that a trainer knows that its network is not random.
         self.register_buffer("pretrained", torch.tensor(False))
@@ -180,18 +181,13 @@ class CMCNet(nn.Module):
         self.merges = nn.ModuleList(nn.Conv3d(2 * width, width, 1, bias=False) for _ in encoders)
         for merge in self.merges:
             merge.weight.data = torch.eye(width).repeat(1, 2)[:, :, None, None, None] / 2
-        self.combination = ByReliability(self.num_modalities, self.num_classes)
+        self.combination = ByReliability(self.num_modalities, self.num_classes, fuses=True)
 
     def predict_alone(self) -> None:
         """Predict from each modality by itself, and combine the predictions: nothing is fused."""
         self.fuses = False
         self.mia, self.merges = MeanFusion(), nn.ModuleList()  # the mean of one
         self.combination = ByReliability(self.num_modalities, self.num_classes)
-
-    @property
-    def predicts_once(self) -> bool:
-        """Whether one prediction is made from all present modalities together."""
-        return self.fuses and len(self.decoders) == 1
 
     def parts(self, modalities: Sequence[str]) -> dict[str, nn.Module]:
         """Return the encoders and decoders by name; ``modalities`` are the names of the channels."""
@@ -221,14 +217,18 @@ class CMCNet(nn.Module):
             and self.channels[0] * x[0, 0, :, :, 0].numel() <= SLOW
         ):
             return self(x.expand(2, -1, -1, -1, -1))[:1]  # in less time than one
-        present = presence(x)
-        together = present[:, None] & present[:, :, None]
-        if not self.fuses:
-            together = together & torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         if fusion is None:
-            asked = together & first(present)[:, :, None] if self.predicts_once else together
-            return self.combine(self._decode(x, present, asked).logits, present)
-        return self._decode(x, present, fusion & together, trains=True)
+            output = self.predictions(x)
+            return self.combine(output.logits, output.present)
+        present = presence(x)
+        allowed = together(present) if self.fuses else alone(present)
+        made = fusion.diagonal(dim1=1, dim2=2)[:, :, None]
+        return self._decode(x, present, fusion & allowed & made, trains=True)
+
+    def predictions(self, x: Tensor) -> CMCOutput:
+        """Make the predictions of ``x (B, M, D, H, W)`` that are combined: ``logits (B, P, K, D, H, W)``."""
+        present = presence(x)
+        return self._decode(x, present, cast(ByReliability, self.combination).asked(present))
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """Load as torch does. ValueError if the weights are of other plans or labels."""
@@ -242,25 +242,24 @@ class CMCNet(nn.Module):
             ) from error
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Combine the predictions of the present modalities: ``(B, M, K, ...)`` -> ``(B, K, ...)``."""
+        """Combine the predictions that the combination asks for: ``(B, P, K, ...)`` -> ``(B, K, ...)``."""
         combined = self.combination(logits, present)
         background = combined.new_full((1, self.num_classes, 1, 1, 1), NO_MODALITY_LOGIT)
         background[:, 0] = 0.0
         return torch.where(present.any(1)[:, None, None, None, None], combined, background)
 
     def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, trains: bool = False) -> CMCOutput:
-        # which modalities are present and fused decides what is computed: the only synchronisation with the GPU
+        # which modalities are present and fused decides what is computed: training's only synchronisation with the GPU
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
-        # (b, m) -> the modalities fused for it
         groups: Groups = {
-            (b, m): tuple(group) for b, sample in enumerate(asked) for m, group in enumerate(sample[1:]) if group[m]
+            (b, p): tuple(group) for b, sample in enumerate(asked) for p, group in enumerate(sample[1:]) if any(group)
         }
         if not groups:
             if trains:
                 return self._decode_without_modality(x, present, fusion)
             nothing = x.new_zeros(1, 1, 1, 1, 1, 1)
-            return CMCOutput(nothing.expand(*x.shape[:2], self.num_classes, *x.shape[2:]), nothing, present)
+            return CMCOutput(nothing.expand(*fusion.shape[:2], self.num_classes, *x.shape[2:]), nothing, present)
 
         rows = rows_of(has)
         maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
@@ -276,7 +275,7 @@ class CMCNet(nn.Module):
         decode = self._decode_shared if len(self.decoders) == 1 else self._decode_separate
         predicted = decode(groups, wanted, fused, encoded)
         scales = [
-            grid({where: logits[i] for where, logits in predicted.items()}, present)
+            grid({where: logits[i] for where, logits in predicted.items()}, fusion)
             for i in range(len(next(iter(predicted.values()))))
         ]
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
@@ -288,7 +287,7 @@ class CMCNet(nn.Module):
         """Decode each wanted set of modalities, whose fused feature is the row ``wanted[b, group]`` of ``fused``."""
         scales = self._run(self.decoders[0], [*self._shared_skips(wanted, encoded), fused])
         predicted = list(zip(*(scale.unbind() for scale in scales), strict=True))
-        return {(b, m): list(predicted[wanted[b, group]]) for (b, m), group in groups.items()}
+        return {where: list(predicted[wanted[where[0], group]]) for where, group in groups.items()}
 
     def _shared_skips(self, wanted: Wanted, encoded: Encoded) -> list[Tensor]:
         """Fuse the skips of each wanted set of modalities."""

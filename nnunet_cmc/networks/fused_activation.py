@@ -17,9 +17,9 @@ from nnunet_cmc.networks.cmcnet import CMCNet
 def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Compute the class activation of the fused features F, and the prediction from them.
 
-    The score S is the sum, over the voxels predicted as one of ``classes`` and the decoders that predict, of the logit
-    of that class minus the mean logit of all classes. The activation is ``relu(sum_c F_c dS/dF_c)``, interpolated to
-    the size of ``x``: zero if none of the classes is predicted.
+    The score S is the sum, over the voxels predicted as one of ``classes`` and the predictions that are combined, of
+    the logit of that class minus the mean logit of all classes. The activation is ``relu(sum_c F_c dS/dF_c)``,
+    interpolated to the size of ``x``: zero if none of the classes is predicted.
 
     Args:
         network: in evaluation mode.
@@ -38,7 +38,7 @@ def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tupl
     hook = network.mia.register_forward_hook(restart_graph)
     try:
         with torch.enable_grad():
-            output = network(x, x.new_ones(1, x.shape[1], x.shape[1], dtype=torch.bool))
+            output = network.predictions(x)
     finally:
         hook.remove()
     with torch.no_grad():
@@ -47,8 +47,7 @@ def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tupl
     wanted = torch.isin(predicted, predicted.new_tensor(classes))
     if not fused or not wanted.any():
         return torch.zeros_like(combined[0]), combined
-    # (P, K, D, H, W), of the present modalities, or their one fused prediction
-    own = output.logits[0, output.present[0]][: 1 if network.predicts_once else None]
+    own = output.logits[0]  # (P, K, D, H, W); zeros, of absent modalities, add nothing to the score
     centred = own - own.mean(1, keepdim=True)  # a logit common to all classes changes no prediction
     score = centred.gather(1, predicted.expand(len(own), 1, -1, -1, -1))[:, 0, wanted].sum()
     (gradient,) = torch.autograd.grad(score, fused[0])

@@ -36,10 +36,10 @@ def put(part: Tensor, rows: list[int], length: int) -> Tensor:
 
 
 def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
-    """Put tensors of one shape, by sample and modality, into a zero tensor ``(B, M, ...)``.
+    """Put tensors of one shape, by sample and modality or prediction, into a zero tensor ``(B, M, ...)``.
 
     Args:
-        like: ``(B, M, ...)``.
+        like: ``(B, M, ...)``, of which only these two sizes are used.
     """
     zero = torch.zeros_like(next(iter(entries.values())))
     cells = [entries.get((b, m), zero).to(zero.dtype) for b in range(like.shape[0]) for m in range(like.shape[1])]

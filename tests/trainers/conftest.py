@@ -141,6 +141,12 @@ def cubes(request, paths) -> Cubes:
     return Cubes(paths, {"registered": REGISTERED, "unpaired": UNPAIRED}[request.param])
 
 
+@pytest.fixture
+def unpaired_with_noise(paths) -> Cubes:
+    """Scans of one modality, of which CT shows nothing but noise."""
+    return Cubes(paths, UNPAIRED, (0.0, 1.0))
+
+
 @pytest.fixture(params=[0, 1])
 def with_noise(request, paths) -> Cubes:
     """Registered cases of which one modality shows nothing but noise: ``noise`` is its number."""
