@@ -16,7 +16,7 @@ from nnunet_cmc.losses.ranks import totals
 from nnunet_cmc.losses.schedules import CONSTANT
 from nnunet_cmc.networks import CMCNet, CMCOutput
 from nnunet_cmc.networks.changes import build_changed
-from nnunet_cmc.networks.combination import ByReliability, FusedBesideAlone
+from nnunet_cmc.networks.combination import ByReliability
 from nnunet_cmc.trainers.batch_statistics import pseudo_foreground, shown
 from nnunet_cmc.trainers.gradients import gradient_norms
 from nnunet_cmc.trainers.logger import SeriesLogger, dice_of, pseudo_foreground_of
@@ -160,10 +160,10 @@ class CMCTrainer(ReportingTrainer):
             self.print_to_log_file(f"  {what}: {value}")
         self.print_to_log_file(self.recipe.optimizer.start(self.optimizer, self.lr_scheduler, pretrained))
         self.initial_lr = self.lr_scheduler.initial_lr
-        if isinstance(self.bare_network.combination, FusedBesideAlone) and not self.fuses_labeled:
+        if self.bare_network.fusion_weights is not None and not self.fuses_labeled:
             self.print_to_log_file(
-                "No labelled case has several modalities on one grid, so no fused features get a label: predictions "
-                "from several modalities are averaged with those from each alone, weighted by validation Dice."
+                "No labelled case has several modalities on one grid, so fused features are never trained with a "
+                "label: for predictions from several modalities, validation Dice weighs their features."
             )
         sizes = {trains: 0 for trains in (True, False)}
         for parameter in self.network.parameters():
@@ -323,18 +323,26 @@ class CMCTrainer(ReportingTrainer):
             cast(LossTerm, term).validated(counts)
 
     def calibrate(self, confusion: np.ndarray) -> None:
-        """Update the weights of the predictions of each modality and class from validation Dice.
+        """Update the weights of the modalities from validation Dice: of their predictions, or of fused features.
 
-        One decoder that is trained on fused features predicts from these alone, without weights.
+        Those of fused features stay equal where training fuses labelled rows, and so learns what to make of them.
 
         Args:
             confusion: ``(M, K, K)``, of each modality alone.
         """
-        combination = self.bare_network.combination
-        if isinstance(combination, FusedBesideAlone) and self.fuses_labeled:
-            combination.reliability.zero_()  # of other data, if the weights are a pretrained model's
-        elif isinstance(combination, ByReliability) and self.recipe.calibrated:
-            combination.reliability.copy_(updated_reliability(combination.reliability, confusion))
+        if not self.recipe.calibrated:
+            return
+        network = self.bare_network
+        if isinstance(network.combination, ByReliability):
+            reliability = network.combination.reliability
+            reliability.copy_(updated_reliability(reliability, confusion))
+        elif network.fusion_weights is not None:
+            reliability = network.fusion_weights.reliability
+            if self.fuses_labeled:
+                reliability.zero_()  # a pretrained model may have that of other scans
+            else:
+                per_class = reliability[:, None].expand(-1, self.num_classes)
+                reliability.copy_(updated_reliability(per_class, confusion)[:, 0])  # 0: the mean of the others
 
 
 def _mean(values: list[float]) -> float:

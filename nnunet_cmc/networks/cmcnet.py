@@ -5,27 +5,28 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_cmc.networks.combination import ByReliability, FusedBesideAlone, alone, together
+from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoders import build_encoder
+from nnunet_cmc.networks.fusion_weights import FusionWeights
 from nnunet_cmc.networks.mia import MIA, MeanFusion
 from nnunet_cmc.networks.mmformer import ConcatenatedSkips
-from nnunet_cmc.networks.rows import Mask, any_number_of_rows, first_of_two, grid, is_compiled, rows_of, take
+from nnunet_cmc.networks.rows import Mask, any_number_of_rows, columns, first_of_two, grid, is_compiled, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 from nnunet_cmc.networks.stacked import stacked
 
 Group = tuple[bool, ...]  # modalities that are fused, (M)
-Groups = dict[tuple[int, int], Group]  # (sample, prediction) -> modalities fused for it
+Groups = dict[tuple[int, int], Group]  # (sample, modality) -> modalities fused for its prediction
 Wanted = dict[tuple[int, Group], int]  # (sample, fused modalities) -> row of the fused features
-Logits = dict[tuple[int, int], list[Tensor]]  # (sample, prediction) -> (K, D, H, W), finest first
+Logits = dict[tuple[int, int], list[Tensor]]  # (sample, modality) -> (K, D, H, W), finest first
 
 # Log-probability of every foreground class in a tile without any modality: close to 0, and finite in float16.
 NO_MODALITY_LOGIT = -20.0
@@ -36,11 +37,10 @@ SLOW = 20480
 
 
 class CMCOutput(NamedTuple):
-    """The network's predictions and features. Entries of modalities that are absent, or not decoded, are zero.
+    """The network's output for training. Entries of modalities that are absent, or not decoded, are zero.
 
     Attributes:
-        logits: ``(B, P, K, D, H, W)``, each decoded from a set of modalities. In training there are P = M predictions,
-            that of m from the modalities that it is fused with.
+        logits: ``(B, M, K, D, H, W)``, decoded from the modalities that m is fused with.
         features: ``(B, M, C, d, h, w)``, each modality's deepest encoder map: F_ds of the paper, where CSC acts;
             float32 under autocast, too.
         present: ``(B, M)`` bool.
@@ -93,6 +93,8 @@ class CMCNet(nn.Module):
         mia: fuses the deepest features; called as ``MIA``.
         fuses: whether modalities are fused at all, or each is decoded by itself.
         combination: of the modalities' predictions, see `combination.py`.
+        fusion_weights: of the modalities in the features that a shared decoder predicts from, outside of training; None
+            where fusion is not their mean at the start.
         skip_fusion: of the skips, or None. Separate decoders may get those of other modalities by a
             ``SkipFusion``; a shared one gets the mean of the present ones, or ``ConcatenatedSkips``.
         auxiliary: modules used in training only, by name. Each is called with ``x``, ``fusion``, the ``Encoded``
@@ -157,9 +159,10 @@ class CMCNet(nn.Module):
         self.decoders = nn.ModuleList([decoder])
         self.mia: nn.Module = MIA(input_channels, self.channels[-1], from_mean=True)
         self.merges = nn.ModuleList()
+        self.fusion_weights: FusionWeights | None = FusionWeights(input_channels)
         self.skip_fusion: SkipFusion | ConcatenatedSkips | None = None
         self.fuses = True
-        self.combination: nn.Module = FusedBesideAlone(input_channels, num_classes)
+        self.combination: nn.Module = FirstPresent()
         self.auxiliary = nn.ModuleDict()
         # Set in files of `nnunet_cmc weights`, so that a trainer knows that its network is not random.
         self.register_buffer("pretrained", torch.tensor(False))
@@ -172,7 +175,7 @@ class CMCNet(nn.Module):
         """
         encoders = [self.build_encoder() for _ in range(self.num_modalities)]
         width = self.channels[-1]
-        self.shared = False
+        self.shared, self.fusion_weights = False, None
         self.encoders = nn.ModuleList(encoders)
         if not decoders:
             return
@@ -181,13 +184,18 @@ class CMCNet(nn.Module):
         self.merges = nn.ModuleList(nn.Conv3d(2 * width, width, 1, bias=False) for _ in encoders)
         for merge in self.merges:
             merge.weight.data = torch.eye(width).repeat(1, 2)[:, :, None, None, None] / 2
-        self.combination = ByReliability(self.num_modalities, self.num_classes, fuses=True)
+        self.combination = ByReliability(self.num_modalities, self.num_classes)
 
     def predict_alone(self) -> None:
         """Predict from each modality by itself, and combine the predictions: nothing is fused."""
-        self.fuses = False
+        self.fuses, self.fusion_weights = False, None
         self.mia, self.merges = MeanFusion(), nn.ModuleList()  # the mean of one
         self.combination = ByReliability(self.num_modalities, self.num_classes)
+
+    @property
+    def predicts_once(self) -> bool:
+        """Whether one prediction is made from all present modalities together."""
+        return self.fuses and len(self.decoders) == 1
 
     def parts(self, modalities: Sequence[str]) -> dict[str, nn.Module]:
         """Return the encoders and decoders by name; ``modalities`` are the names of the channels."""
@@ -221,14 +229,19 @@ class CMCNet(nn.Module):
             output = self.predictions(x)
             return self.combine(output.logits, output.present)
         present = presence(x)
-        allowed = together(present) if self.fuses else alone(present)
-        made = fusion.diagonal(dim1=1, dim2=2)[:, :, None]
-        return self._decode(x, present, fusion & allowed & made, trains=True)
+        return self._decode(x, present, fusion & self._together(present), trains=True)
 
     def predictions(self, x: Tensor) -> CMCOutput:
-        """Make the predictions of ``x (B, M, D, H, W)`` that are combined: ``logits (B, P, K, D, H, W)``."""
+        """Make the predictions of ``x (B, M, D, H, W)`` that :meth:`combine` takes."""
         present = presence(x)
-        return self._decode(x, present, cast(ByReliability, self.combination).asked(present))
+        asked = self._together(present)
+        if self.predicts_once:
+            asked = asked & first(present)[:, :, None]
+        return self._decode(x, present, asked)
+
+    def _together(self, present: Tensor) -> Tensor:
+        """Return the modalities that may be fused for the prediction of each: ``(B, M)`` -> ``(B, M, M)`` bool."""
+        return present[:, None] & present[:, :, None] if self.fuses else torch.diag_embed(present)
 
     def load_state_dict(self, state_dict, strict: bool = True, assign: bool = False):
         """Load as torch does. ValueError if the weights are of other plans or labels."""
@@ -242,7 +255,7 @@ class CMCNet(nn.Module):
             ) from error
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Combine the predictions that the combination asks for: ``(B, P, K, ...)`` -> ``(B, K, ...)``."""
+        """Combine the predictions of the present modalities: ``(B, M, K, ...)`` -> ``(B, K, ...)``."""
         combined = self.combination(logits, present)
         background = combined.new_full((1, self.num_classes, 1, 1, 1), NO_MODALITY_LOGIT)
         background[:, 0] = 0.0
@@ -252,14 +265,15 @@ class CMCNet(nn.Module):
         # which modalities are present and fused decides what is computed: training's only synchronisation with the GPU
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
+        # (b, m) -> the modalities fused for it
         groups: Groups = {
-            (b, p): tuple(group) for b, sample in enumerate(asked) for p, group in enumerate(sample[1:]) if any(group)
+            (b, m): tuple(group) for b, sample in enumerate(asked) for m, group in enumerate(sample[1:]) if group[m]
         }
         if not groups:
             if trains:
                 return self._decode_without_modality(x, present, fusion)
             nothing = x.new_zeros(1, 1, 1, 1, 1, 1)
-            return CMCOutput(nothing.expand(*fusion.shape[:2], self.num_classes, *x.shape[2:]), nothing, present)
+            return CMCOutput(nothing.expand(*x.shape[:2], self.num_classes, *x.shape[2:]), nothing, present)
 
         rows = rows_of(has)
         maps = self._encode({m: take(x[:, m : m + 1], of_m) for m, of_m in rows.items()})
@@ -270,12 +284,20 @@ class CMCNet(nn.Module):
         distinct = {(b, group) for (b, _), group in groups.items()}
         wanted = {want: i for i, want in enumerate(sorted(distinct, key=lambda want: (sum(want[1]), want)))}
         members = torch.tensor([group for _, group in wanted])  # on the CPU, where it is read
-        fused = self.mia(take(features, [b for b, _ in wanted]), members)
+        deepest = take(features, [b for b, _ in wanted])
+        weights = (
+            None if trains or self.fusion_weights is None else self.fusion_weights.of([group for _, group in wanted])
+        )
+        if weights is not None:
+            deepest = deepest * columns(weights, deepest)
+        fused = self.mia(deepest, members)
 
-        decode = self._decode_shared if len(self.decoders) == 1 else self._decode_separate
-        predicted = decode(groups, wanted, fused, encoded)
+        if len(self.decoders) == 1:
+            predicted = self._decode_shared(groups, wanted, fused, encoded, weights)
+        else:
+            predicted = self._decode_separate(groups, wanted, fused, encoded)
         scales = [
-            grid({where: logits[i] for where, logits in predicted.items()}, fusion)
+            grid({where: logits[i] for where, logits in predicted.items()}, present)
             for i in range(len(next(iter(predicted.values()))))
         ]
         features = features.to(torch.promote_types(features.dtype, torch.float32))  # autocast's depends on how they ran
@@ -283,13 +305,15 @@ class CMCNet(nn.Module):
         auxiliary = {name: module(x, fusion, encoded, scales[0], present) for name, module in modules}
         return CMCOutput(scales[0], features, present, tuple(scales[1:]), auxiliary)
 
-    def _decode_shared(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
+    def _decode_shared(
+        self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded, weights: Tensor | None
+    ) -> Logits:
         """Decode each wanted set of modalities, whose fused feature is the row ``wanted[b, group]`` of ``fused``."""
-        scales = self._run(self.decoders[0], [*self._shared_skips(wanted, encoded), fused])
+        scales = self._run(self.decoders[0], [*self._shared_skips(wanted, encoded, weights), fused])
         predicted = list(zip(*(scale.unbind() for scale in scales), strict=True))
-        return {where: list(predicted[wanted[where[0], group]]) for where, group in groups.items()}
+        return {(b, m): list(predicted[wanted[b, group]]) for (b, m), group in groups.items()}
 
-    def _shared_skips(self, wanted: Wanted, encoded: Encoded) -> list[Tensor]:
+    def _shared_skips(self, wanted: Wanted, encoded: Encoded, weights: Tensor | None) -> list[Tensor]:
         """Fuse the skips of each wanted set of modalities."""
         if isinstance(self.skip_fusion, ConcatenatedSkips):
             rows = rows_of([list(group) for _, group in wanted])
@@ -298,9 +322,12 @@ class CMCNet(nn.Module):
             return self.skip_fusion(theirs, rows, len(samples))
         fused = []
         for size, several in groupby(wanted, key=lambda want: sum(want[1])):  # as they are sorted
-            scans = [(b, m) for b, group in several for m, there in enumerate(group) if there]
-            skips = zip(*(encoded.of(b, m)[:-1] for b, m in scans), strict=True)
+            scans = [(*want, m) for want in several for m, there in enumerate(want[1]) if there]
+            skips = zip(*(encoded.of(b, m)[:-1] for b, _, m in scans), strict=True)
             levels = list(map(torch.stack, skips))
+            if weights is not None:
+                of_scans = torch.stack([weights[wanted[b, group], m] for b, group, m in scans])
+                levels = [level * columns(of_scans, level) for level in levels]
             fused.append(levels if size == 1 else [level.unflatten(0, (-1, size)).mean(1) for level in levels])
         return [torch.cat(level) for level in zip(*fused, strict=True)]
 

@@ -1,7 +1,4 @@
-"""Combination of a sample's predictions from its modalities: modules called with the logits and the presence.
-
-Each tells by ``asked`` which sets of modalities the network decodes for it.
-"""
+"""Combination of the predictions of a sample's modalities: modules called with the logits and the presence."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +6,20 @@ from torch import Tensor, nn
 from nnunet_cmc.networks.evidence import LARGEST_DOUBT
 
 
+class FirstPresent(nn.Module):
+    """Take the prediction of the first present modality, where one decoder has made the same one for all."""
+
+    def forward(self, logits: Tensor, present: Tensor) -> Tensor:
+        """Combine ``logits (B, M, K, D, H, W)`` of the modalities ``present (B, M)`` into ``(B, K, D, H, W)``.
+
+        The result of a row without any modality is arbitrary.
+        """
+        weight = first(present)[:, :, None].expand(-1, -1, logits.shape[2]).to(logits.dtype)
+        return _weighted_sum(weight, logits)
+
+
 class ByReliability(nn.Module):
     """Average log-probabilities, weighted by the reliability of each modality for each class.
-
-    Args:
-        fuses: whether the prediction m is from all present modalities, by the decoder of m, or from m alone.
 
     Attributes:
         reliability: log-weight ``(M, K)`` of each modality for each class: equal until a trainer sets it.
@@ -21,44 +27,15 @@ class ByReliability(nn.Module):
 
     reliability: Tensor
 
-    def __init__(self, num_modalities: int, num_classes: int, fuses: bool = False):
+    def __init__(self, num_modalities: int, num_classes: int):
         super().__init__()
-        self.fuses = fuses
         self.register_buffer("reliability", torch.zeros(num_modalities, num_classes))
 
-    def asked(self, present: Tensor) -> Tensor:
-        """Return the modalities that are fused for each of P predictions: ``(B, M)`` -> ``(B, P, M)`` bool."""
-        return together(present) if self.fuses else alone(present)
-
     def forward(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Combine ``logits (B, P, K, D, H, W)`` of the modalities ``present (B, M)`` into ``(B, K, D, H, W)``.
-
-        The result of a row without any modality is arbitrary.
-        """
+        """Combine as :meth:`FirstPresent.forward`."""
         score = self.reliability.masked_fill(~present[:, :, None], -torch.inf)
         weight = score.softmax(1).nan_to_num(0.0)  # (B, M, K); a row without any modality has no weights
         return _weighted_sum(weight, logits.log_softmax(2))
-
-
-class FusedBesideAlone(ByReliability):
-    """Take the prediction from all present modalities fused or, once reliabilities are set, both kinds of prediction.
-
-    Then the result is the mean of the log-probabilities from all modalities fused and of the average of those from
-    each alone, by reliability: a decoder that has seen no fused features in training predicts from them worse than
-    from the better modality alone.
-    """
-
-    def asked(self, present: Tensor) -> Tensor:
-        """Return sets as :meth:`ByReliability.asked`: P is 1, or M + 1 with all modalities at the end."""
-        fused = present[:, None]
-        return torch.cat([alone(present), fused], 1) if self.reliability.any() else fused
-
-    def forward(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Combine as :meth:`ByReliability.forward`."""
-        fused = logits[:, -1]
-        if logits.shape[1] == 1:
-            return fused
-        return (fused.log_softmax(1) + super().forward(logits[:, :-1], present)) / 2
 
 
 class Discounting(nn.Module):
@@ -76,12 +53,8 @@ class Discounting(nn.Module):
         super().__init__()
         self.reliability = nn.Parameter(torch.zeros(num_modalities, num_classes))
 
-    def asked(self, present: Tensor) -> Tensor:
-        """Return sets as :meth:`ByReliability.asked`, of single modalities."""
-        return alone(present)
-
     def forward(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Combine as :meth:`ByReliability.forward`, from log-plausibilities into logits of the probability."""
+        """Combine as :meth:`FirstPresent.forward`, from log-plausibilities into logits of the probability."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         beta = self.reliability.sigmoid() * present[:, :, None]  # (B, M, K); with 0, a modality is a factor of 1
         total = torch.zeros_like(logits[:, 0])
@@ -107,14 +80,9 @@ class CombinedInTraining(nn.Module):
         return (self.combination(logits, fusion.diagonal(dim1=1, dim2=2)),)
 
 
-def together(present: Tensor) -> Tensor:
-    """Return all present modalities for the prediction of each of them: ``(B, M)`` -> ``(B, M, M)`` bool."""
-    return present[:, None] & present[:, :, None]
-
-
-def alone(present: Tensor) -> Tensor:
-    """Return each present modality for its own prediction: ``(B, M)`` -> ``(B, M, M)`` bool."""
-    return torch.diag_embed(present)
+def first(present: Tensor) -> Tensor:
+    """Mark the first modality of each sample: ``(B, M)`` -> ``(B, M)`` bool."""
+    return present & (present.cumsum(1) == 1)
 
 
 def _weighted_sum(weight: Tensor, logits: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def fused_activation(network: CMCNet, x: Tensor, classes: Sequence[int]) -> tupl
     wanted = torch.isin(predicted, predicted.new_tensor(classes))
     if not fused or not wanted.any():
         return torch.zeros_like(combined[0]), combined
-    own = output.logits[0]  # (P, K, D, H, W); zeros, of absent modalities, add nothing to the score
+    own = output.logits[0]  # (M, K, D, H, W); zeros, which are no prediction, add nothing to the score
     centred = own - own.mean(1, keepdim=True)  # a logit common to all classes changes no prediction
     score = centred.gather(1, predicted.expand(len(own), 1, -1, -1, -1))[:, 0, wanted].sum()
     (gradient,) = torch.autograd.grad(score, fused[0])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.blocks import conv_block
-from nnunet_cmc.networks.rows import put, rows_of, take
+from nnunet_cmc.networks.rows import columns, put, rows_of, take
 
 
 class MIA(nn.Module):
@@ -51,7 +51,7 @@ class MIA(nn.Module):
         Returns:
             The fused feature ``(B, C, d, h, w)``.
         """
-        scale = _column(present.shape[1] / present.sum(1), features)
+        scale = columns(present.shape[1] / present.sum(1), features[:, 0])
         of_each = features.unbind(1)
         common = self.bias[None, :, None, None, None] + scale * _sum_over_present(
             lambda m, rows: self.projections[m](take(of_each[m], rows)), features, present
@@ -71,12 +71,7 @@ class MeanFusion(nn.Module):
         """Fuse as :meth:`MIA.forward`."""
         of_each = features.unbind(1)
         total = _sum_over_present(lambda m, rows: take(of_each[m], rows), features, present)
-        return total / _column(present.sum(1), features)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape ``(B)`` to ``(B, 1, 1, 1, 1)``, of the device and type of ``like``."""
-    return values.to(like.device, like.dtype, non_blocking=True)[:, None, None, None, None]
+        return total / columns(present.sum(1), total)
 
 
 def _sum_over_present(term, features: Tensor, present: Tensor) -> Tensor:

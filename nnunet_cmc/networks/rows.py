@@ -36,14 +36,20 @@ def put(part: Tensor, rows: list[int], length: int) -> Tensor:
 
 
 def grid(entries: dict[tuple[int, int], Tensor], like: Tensor) -> Tensor:
-    """Put tensors of one shape, by sample and modality or prediction, into a zero tensor ``(B, M, ...)``.
+    """Put tensors of one shape, by sample and modality, into a zero tensor ``(B, M, ...)``.
 
     Args:
-        like: ``(B, M, ...)``, of which only these two sizes are used.
+        like: ``(B, M, ...)``.
     """
     zero = torch.zeros_like(next(iter(entries.values())))
     cells = [entries.get((b, m), zero).to(zero.dtype) for b in range(like.shape[0]) for m in range(like.shape[1])]
     return torch.stack(cells).unflatten(0, like.shape[:2])
+
+
+def columns(values: Tensor, like: Tensor) -> Tensor:
+    """Append axes to ``values``, so that they multiply ``like`` along its first ones, and take its device and type."""
+    values = values.to(like.device, like.dtype, non_blocking=True)
+    return values[(...,) + (None,) * (like.ndim - values.ndim)]
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -244,25 +244,33 @@ def test_a_combination_of_decoders_is_equal_at_the_start_and_follows_reliability
     torch.testing.assert_close(net.combine(logits, present)[0], log_p[0, 0])
 
 
-def test_a_shared_decoder_predicts_from_fused_features_until_reliabilities_are_set():
-    """Then also from each modality alone, and log-probabilities are averaged: one modality is what it was."""
-    net, x = build(modalities=3).eval(), scan(4, 3)
+def test_a_shared_decoder_needs_no_combination():
+    net, logits = build(), torch.randn(2, 2, 3, 4, 4, 4)
+    combined = net.combine(logits, torch.tensor([[True, True], [False, True]]))
+    assert combined.equal(torch.stack([logits[0, 0], logits[1, 1]]))
+
+
+def test_features_are_weighted_in_predictions_half_equally_and_half_by_reliability():
+    """And as before where one modality is present, in training, and with equal reliabilities."""
+    torch.manual_seed(0)
+    net, x = CMCNet(3, 2, [16, 16, 16], **ENCODERS["plain"]).eval(), scan(4, 3)
     x[1, 0] = x[2, :2] = x[3] = 0
+    seen = []
+    net.decoders[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        output = net(x, everything(x))
-        last = torch.tensor([2, 2, 2])  # the channel that all scans but the empty one have
-        fused = output.logits[torch.arange(3), last]
-        torch.testing.assert_close(net(x)[:3], fused)
-        each = net(x, alone(x)).logits.log_softmax(2)
-        empty = net(x)[3]
-        net.combination.reliability.normal_()
-        beside = net(x)
-    weight = net.combination.reliability.exp()[None, :, :] * output.present[:, :, None]
-    weight = (weight / weight.sum(1, keepdim=True))[:3, ..., None, None, None]
-    expected = (fused.log_softmax(1) + (weight * each[:3]).sum(1)) / 2
-    torch.testing.assert_close(beside[:3], expected)
-    torch.testing.assert_close(beside[2], fused[2].log_softmax(0))
-    assert beside[3].equal(empty)
+        equal, training = net(x), net(x, everything(x))
+        maps = net.encoders[0]({m: x[:, m : m + 1] for m in range(3)})
+        net.fusion_weights.reliability.copy_(torch.tensor([2.0, 0.0, -1.0]))
+        assert net(x, everything(x)).logits.equal(training.logits)
+        weighted = net(x)
+    torch.testing.assert_close(weighted[2:], equal[2:])
+    assert not torch.allclose(weighted[:2], equal[:2])
+    weights = torch.tensor([[7.389056, 1, 0.367879], [0, 1, 0.367879], [0, 0, 1]])
+    weights = weights / weights.sum(1, keepdim=True) / 2 + torch.tensor([[1 / 6] * 3, [0, 0.25, 0.25], [0, 0, 0.5]])
+    rows = [2, 1, 0]  # of sets of one, two and three modalities, as they are decoded
+    for level, found in enumerate(seen[-1]):
+        expected = sum(weights[rows, m, None, None, None, None] * maps[m][level][rows] for m in range(3))
+        torch.testing.assert_close(found, expected, msg=f"level {level}")
 
 
 def test_separate_decoders_start_from_the_mean_of_the_fused_and_their_own_feature():

@@ -48,7 +48,7 @@ def test_putting_back_is_copying_into_zeros_forward_and_backward(rows):
 def test_the_network_never_waits_within_its_layers(fusing, separate):
     """Which modalities there are is read once, as a list; nothing after it depends on a result.
 
-    Before it, a prediction reads whether a shared decoder's predictions have reliabilities.
+    Before it, a prediction reads whether a shared decoder's modalities have weights.
     """
     network = CMCNet(2, 2, [8] * 3, "unet", {"features_per_stage": [4, 8], "blocks_per_stage": [1, 1]})
     if separate:

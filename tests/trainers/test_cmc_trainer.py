@@ -144,16 +144,16 @@ def test_a_modality_of_pure_noise_does_not_spoil_the_combination(with_noise):
 
 
 @pytest.mark.parametrize("scans", ["registered", "unpaired", "mixed"])
-def test_a_shared_decoder_has_reliabilities_only_where_no_labelled_row_is_fused(scans, request):
-    """Those of a pretrained model, of other scans, are forgotten."""
+def test_fused_features_are_weighted_only_where_no_labelled_row_is_fused(scans, request):
+    """The weights of a pretrained model, of other scans, are forgotten."""
     trainer = request.getfixturevalue(scans).trainer(short("CMCTrainer", 1, validation=4))
     trainer.initialize()
-    trainer.network.combination.reliability.fill_(99.0)
+    trainer.network.fusion_weights.reliability.fill_(99.0)
     train(trainer)
-    found = trainer.network.combination.reliability
+    found = trainer.network.fusion_weights.reliability
     assert found.any() == (scans == "unpaired")
     assert found.max() < 99
-    assert ("averaged with those from each alone" in log_of(trainer)) == (scans == "unpaired")
+    assert ("validation Dice weighs their features" in log_of(trainer)) == (scans == "unpaired")
 
 
 def test_a_decoder_that_saw_no_fused_features_predicts_from_both_as_from_the_better_one(unpaired_with_noise):
