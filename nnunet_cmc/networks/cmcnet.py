@@ -320,16 +320,18 @@ class CMCNet(nn.Module):
             samples = [b for b, _ in wanted]
             theirs = {m: encoded.take(m, [samples[i] for i in of_m])[:-1] for m, of_m in rows.items()}
             return self.skip_fusion(theirs, rows, len(samples))
-        fused = []
+        fused: list[tuple[Tensor, ...]] = []  # of each level, all rows
         for size, several in groupby(wanted, key=lambda want: sum(want[1])):  # as they are sorted
             scans = [(*want, m) for want in several for m, there in enumerate(want[1]) if there]
-            skips = zip(*(encoded.of(b, m)[:-1] for b, _, m in scans), strict=True)
-            levels = list(map(torch.stack, skips))
-            if weights is not None:
-                of_scans = torch.stack([weights[wanted[b, group], m] for b, group, m in scans])
-                levels = [level * columns(of_scans, level) for level in levels]
-            fused.append(levels if size == 1 else [level.unflatten(0, (-1, size)).mean(1) for level in levels])
-        return [torch.cat(level) for level in zip(*fused, strict=True)]
+            levels = list(zip(*(encoded.of(b, m)[:-1] for b, _, m in scans), strict=True))
+            if size > 1:
+                skips = list(map(torch.stack, levels))
+                if weights is not None:
+                    of_scans = torch.stack([weights[wanted[b, group], m] for b, group, m in scans])
+                    skips = [skip * columns(of_scans, skip) for skip in skips]
+                levels = [skip.unflatten(0, (-1, size)).mean(1).unbind() for skip in skips]
+            fused = [rows + more for rows, more in zip(fused, levels, strict=True)] if fused else levels
+        return list(map(torch.stack, fused))
 
     def _decode_separate(self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded) -> Logits:
         """Decode as :meth:`_decode_shared`, with the decoder of each modality."""
