@@ -1,6 +1,5 @@
 """CMCTrainer: the loop that trains a recipe."""
 
-import os
 from functools import partial
 from typing import cast
 
@@ -110,7 +109,7 @@ class CMCTrainer(ReportingTrainer):
         self.terms = nn.ModuleDict({term.name: term.build(setting) for term in self.recipe.terms}).to(self.device)
         self.loss = self.terms[Supervised.name].loss  # what nnU-Net validates with
         self.average = self._build_average()
-        if os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t"):  # noqa: SIM112 - nnU-Net's name
+        if self.compiles:
             torch._functorch.config.donated_buffer = False  # gradients are measured by term, before the backward pass
             for network in filter(None, (self.bare_network, self.average)):
                 for each in (module for module in network.modules() if isinstance(module, CMCNet)):  # a peer, too

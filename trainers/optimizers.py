@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnunet_cmc.networks.unet import UNetEncoder
@@ -168,3 +168,14 @@ class ConstantRate:
 
     def step(self, current_step: float | None = None) -> None:
         """Change nothing."""
+
+
+def order_moments_as_weights(optimizer: Optimizer) -> None:
+    """Give loaded moments the weights' order in memory, which torch's fused optimizers take for granted.
+
+    It differs where a checkpoint of a CPU is continued on a GPU: see :meth:`CMCNet.order_for`.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, moment in state.items():
+            if isinstance(moment, Tensor) and moment.ndim and moment.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(moment)

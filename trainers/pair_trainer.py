@@ -68,6 +68,8 @@ class PairTrainer(nnUNetTrainer):
             torch.manual_seed(self.seed)
         distributed, self.is_ddp = self.is_ddp, False
         super().initialize()
+        if not self.compiles:
+            self.bare_network.order_for(self.device)
         self.dataset_class = LabeledDataset
         self.is_ddp = distributed
         if distributed:
@@ -82,6 +84,11 @@ class PairTrainer(nnUNetTrainer):
             self.network = DistributedDataParallel(
                 self.network, devices, find_unused_parameters=True, broadcast_buffers=False
             )
+
+    @property
+    def compiles(self) -> bool:
+        """Whether ``nnUNet_compile=1`` asks for compiled encoders and decoders."""
+        return os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")  # noqa: SIM112 - nnU-Net's name
 
     @property
     def bare_network(self) -> Any:

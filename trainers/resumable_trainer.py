@@ -11,6 +11,7 @@ from typing import NoReturn
 from nnunet_cmc.data.format.splits import moved_case
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.losses.ranks import any_rank
+from nnunet_cmc.trainers.optimizers import order_moments_as_weights
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import save_tensors
@@ -215,6 +216,7 @@ class ResumableTrainer(PairTrainer):
         self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
         self.bare_network.load_state_dict(content["network_weights"])
         self.optimizer.load_state_dict(content["optimizer_state"])
+        order_moments_as_weights(self.optimizer)
         if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(content["grad_scaler_state"])
         self.load_own_state(content)

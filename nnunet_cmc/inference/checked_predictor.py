@@ -81,7 +81,9 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs: Any) -> None:
-    """Make ``predictor`` a :class:`CheckedPredictor` after ``initialize``, with compiled parts if nnU-Net compiles.
+    """Make ``predictor`` a :class:`CheckedPredictor` after ``initialize``, and its network as fast as it can be.
+
+    Its parts are compiled if nnU-Net compiles.
 
     Raises:
         ValueError: there is no such device.
@@ -90,6 +92,7 @@ def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs
     if isinstance(predictor.network, OptimizedModule):  # nnUNet_compile=1: nnU-Net compiles the network as a whole
         predictor.network = predictor.network._orig_mod
         predictor.network.compile_parts()
+    predictor.network.order_for(predictor.device)
     if type(predictor) is not nnUNetPredictor:
         return
     predictor.__class__ = CheckedPredictor

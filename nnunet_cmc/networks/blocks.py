@@ -19,6 +19,10 @@ class InstanceNorm(nn.InstanceNorm3d):
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalise each channel of each row of ``x (B, C, D, H, W)``, with scales and shifts ``(B * C,)``."""
+    if not x.is_contiguous():  # channels last, which the reshaping below would copy, there and back
+        weights, biases = (tensor.view(len(x), -1).unbind() for tensor in (weight, bias))
+        rows = zip(x.split(1), weights, biases, strict=True)
+        return torch.cat([F.batch_norm(row, None, None, w, b, training=True, eps=eps) for row, w, b in rows])
     flat = x.reshape(1, -1, *x.shape[2:])
     flat = F.batch_norm(flat, None, None, weight, bias, training=True, eps=eps)  # as torch does
     return torch.ops.aten._unsafe_view(flat, x.shape)  # no view to autograd: nothing else refers to its memory

@@ -298,6 +298,26 @@ def test_copies_and_state_dicts_compute_the_same(encoder, separate):
         assert fresh(x).equal(expected)
 
 
+@of_every_encoder
+def test_weights_have_channels_last_on_a_cpu_if_the_convolutions_are_nnunets(encoder, separate):
+    """The results are the same; on a GPU, and once parts are compiled, nothing changes."""
+    net, x = build(encoder, separate=separate), scan(3)
+    ordered, compiled = deepcopy(net), deepcopy(net)
+    compiled.compile_parts(backend="eager")
+    for each, device in ((net, "cuda"), (ordered, "cpu"), (compiled, "cpu")):
+        each.order_for(torch.device(device))
+    kernels = [[k for k in each.parameters() if k.ndim == 5 and min(k.shape) > 1] for each in (net, compiled, ordered)]
+    last = [{not kernel.is_contiguous() for kernel in of_net} for of_net in kernels]
+    assert last == [{False}, {False}, {encoder in ("plain", "residual")}]
+    outputs = [each(x, everything(x)).logits for each in (net, ordered)]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+    for output in outputs:
+        output.sin().sum().backward()
+    for plain, ours in zip(kernels[0], kernels[2], strict=True):
+        assert ours.grad.stride() == ours.stride()
+        assert (ours.grad - plain.grad).norm() < 1e-3 * plain.grad.norm()
+
+
 def test_encoders_and_decoders_have_names():
     assert list(build().parts(["CT", "MR"])) == ["encoder", "decoder"]
     net = build(separate=True)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nnunet_cmc.networks import build_encoder
 from nnunet_cmc.networks.adapter import Adapter
-from nnunet_cmc.networks.blocks import InstanceNorm
+from nnunet_cmc.networks.blocks import InstanceNorm, instance_norm
 from nnunet_cmc.networks.sam_med3d import ChannelNorm
 from nnunet_cmc.networks.sharing import OwnAdapter, OwnInstanceNorm, OwnLayerNorm, OwnModule, SharedEncoder
 
@@ -166,6 +166,18 @@ def test_instance_norm_is_torchs_to_the_bit_with_an_activation_in_place_and_copi
     assert counts[1] == 0 < counts[0]
     for a, b in zip(*results, strict=True):
         assert a.equal(b)
+
+
+def test_instance_norm_keeps_channels_last():
+    norm, x = nn.InstanceNorm3d(4, affine=True), torch.randn(2, 4, 3, 5, 2)
+    nn.init.normal_(norm.weight)
+    leaves = [[x.clone().contiguous(memory_format=order).requires_grad_(), *norm.parameters()] for order in
+              (torch.contiguous_format, torch.channels_last_3d)]  # fmt: skip
+    plain, ours = norm(leaves[0][0]), instance_norm(leaves[1][0], norm.weight.repeat(2), norm.bias.repeat(2), norm.eps)
+    assert ours.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(ours, plain)
+    gradients = [torch.autograd.grad(y.sin().sum(), of) for y, of in zip((ours, plain), leaves[::-1], strict=True)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
 def test_a_copy_has_a_batch_of_its_own(shared, side):

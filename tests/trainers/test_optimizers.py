@@ -1,3 +1,4 @@
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,15 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from operators import Operators
 
 from nnunet_cmc.networks import UNetEncoder
-from nnunet_cmc.trainers.optimizers import WARM_UP, AdamW, ByLength, ConstantAdam, StockSGD, WarmUpPolyLR
+from nnunet_cmc.trainers.optimizers import (
+    WARM_UP,
+    AdamW,
+    ByLength,
+    ConstantAdam,
+    StockSGD,
+    WarmUpPolyLR,
+    order_moments_as_weights,
+)
 
 
 def rates(epochs=4, iterations=100, initial=0.5):
@@ -71,6 +80,27 @@ def test_all_weights_are_updated_by_one_operator_with_the_same_numbers(optimizer
             if fused:
                 assert sum("fused" in name for name in operators.names) == 1
         found.append(torch.stack([*network.weights]).detach())
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(), StockSGD()], ids=lambda one: type(one).__name__)
+def test_moments_of_another_order_in_memory_are_loaded_as_they_are_used(optimizer):
+    """As of a checkpoint that was trained on another device."""
+    kernel, gradients = torch.randn(4, 3, 3, 3, 3), torch.randn(2, 4, 3, 3, 3, 3)
+    found, state = [], {}
+    for order in (torch.contiguous_format, torch.channels_last_3d):
+        network = torch.nn.Module()
+        network.kernel = torch.nn.Parameter(kernel.contiguous(memory_format=order))
+        made, _ = optimizer.build(network, 0.1, 10, 10)
+        if state:
+            made.load_state_dict(state)
+            order_moments_as_weights(made)
+        for gradient in gradients[1:] if state else gradients:
+            network.kernel.grad = gradient.contiguous(memory_format=order)
+            made.step()
+            if not state:  # after the first step
+                state, kernel = deepcopy(made.state_dict()), network.kernel.detach().clone()
+        found.append(network.kernel.detach())
     torch.testing.assert_close(*found)
 
 

@@ -232,6 +232,7 @@ def test_every_recipe_trains_a_step_and_its_weights_predict_any_subset(cubes, na
     assert all(torch.isfinite(value).all() for value in trainer.network.state_dict().values())
     again = type(trainer).build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 2, False)
     again.load_state_dict(trainer.network.state_dict())
+    again.order_for(torch.device("cpu"))
     only = recipe.only_modality
     subsets = torch.tensor([[1, 1], [1, 0], [0, 1]] if only is None else [[m == only for m in (0, 1)]])
     x = torch.randn(2, 16, 16, 16) * subsets[:, :, None, None, None]
