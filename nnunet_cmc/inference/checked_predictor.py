@@ -15,6 +15,7 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import case_of, require_one_case
 from nnunet_cmc.data.reading.raw_case import named_cases, shown_channels
 from nnunet_cmc.inference.windows import WindowPredictor
+from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.trainers.checks import require_device
 
 NOT_FINITE = (
@@ -92,7 +93,8 @@ def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs
     if isinstance(predictor.network, OptimizedModule):  # nnUNet_compile=1: nnU-Net compiles the network as a whole
         predictor.network = predictor.network._orig_mod
         predictor.network.compile_parts()
-    predictor.network.order_for(predictor.device)
+    if isinstance(predictor.network, CMCNet):
+        predictor.network.order_for(predictor.device)
     if type(predictor) is not nnUNetPredictor:
         return
     predictor.__class__ = CheckedPredictor
