@@ -15,7 +15,6 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import case_of, require_one_case
 from nnunet_cmc.data.reading.raw_case import named_cases, shown_channels
 from nnunet_cmc.inference.windows import WindowPredictor
-from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.trainers.checks import require_device
 
 NOT_FINITE = (
@@ -82,9 +81,7 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs: Any) -> None:
-    """Make ``predictor`` a :class:`CheckedPredictor` after ``initialize``, and its network as fast as it can be.
-
-    Its parts are compiled if nnU-Net compiles.
+    """Make ``predictor`` a :class:`CheckedPredictor` after ``initialize``, with compiled parts if nnU-Net compiles.
 
     Raises:
         ValueError: there is no such device.
@@ -93,8 +90,6 @@ def check(predictor: nnUNetPredictor, initialize: Callable, *args: Any, **kwargs
     if isinstance(predictor.network, OptimizedModule):  # nnUNet_compile=1: nnU-Net compiles the network as a whole
         predictor.network = predictor.network._orig_mod
         predictor.network.compile_parts()
-    if isinstance(predictor.network, CMCNet):
-        predictor.network.order_for(predictor.device)
     if type(predictor) is not nnUNetPredictor:
         return
     predictor.__class__ = CheckedPredictor

@@ -144,8 +144,8 @@ class CMCNet(nn.Module):
         # operators a GPU is limited by the host that launches them. It does not help a CPU, nor convolutions, which
         # would become grouped ones.
         self.stacked_on = "cuda" if encoder == "sam_med3d" else None
-        # Device on which the channels are the last axis in memory: nnU-Net's convolutions take a tenth less time so on
-        # a CPU. Of other networks, and on a GPU, it was not measured.
+        # Device on which the channels are the last axis in memory: a step of nnU-Net's network takes a tenth less time
+        # so on a CPU, but a prediction does not. Of other networks, and on a GPU, it was not measured.
         self.channels_last_on = "cpu" if encoder == "unet" else None
 
         one = self.build_encoder()
@@ -394,7 +394,7 @@ class CMCNet(nn.Module):
                 part.compile(fullgraph=True, **options)
 
     def order_for(self, device: torch.device) -> None:
-        """Order the weights in memory as the operators are fastest on ``device``; compiled parts stay as they are."""
+        """Order the weights in memory as training is fastest on ``device``; compiled parts stay as they are."""
         if device.type == self.channels_last_on and not is_compiled(self.decoders[0]):
             for kernel in (parameter for parameter in self.parameters() if parameter.ndim == 5):
                 kernel.data = kernel.data.contiguous(memory_format=torch.channels_last_3d)
