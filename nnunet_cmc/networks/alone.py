@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_cmc.networks.cmcnet import Encoded
+from nnunet_cmc.networks.encoded import Encoded
 from nnunet_cmc.networks.rows import grid
 
 

@@ -1,8 +1,7 @@
 """CMCNet: encoders, MIA fusion over the modalities that a sample has, and decoders."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
+from nnunet_cmc.networks.encoded import Encoded
 from nnunet_cmc.networks.encoders import build_encoder
 from nnunet_cmc.networks.fusion_weights import FusionWeights
 from nnunet_cmc.networks.mia import MIA, MeanFusion
@@ -53,26 +53,6 @@ class CMCOutput(NamedTuple):
     present: Tensor
     deep: tuple[Tensor, ...] = ()
     auxiliary: Mapping[str, tuple[Tensor, ...]] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Feature maps, shallow to deep: those of modality m in sample b are the rows ``row[b, m]`` of ``maps[m]``."""
-
-    maps: dict[int, list[Tensor]]
-    row: dict[tuple[int, int], int]
-
-    @cached_property
-    def _samples(self) -> dict[int, list[tuple[Tensor, ...]]]:
-        return {m: [level.unbind() for level in levels] for m, levels in self.maps.items()}
-
-    def of(self, b: int, m: int) -> list[Tensor]:
-        """Return the maps ``(C, d, h, w)`` of one sample."""
-        return [level[self.row[b, m]] for level in self._samples[m]]
-
-    def take(self, m: int, samples: list[int]) -> list[Tensor]:
-        """Return the maps ``(n, C, d, h, w)`` of these samples."""
-        return [take(level, [self.row[b, m] for b in samples]) for level in self.maps[m]]
 
 
 def presence(x: Tensor) -> Tensor:

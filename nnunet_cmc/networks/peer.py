@@ -4,7 +4,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from nnunet_cmc.networks.cmcnet import CMCNet, CMCOutput, Encoded
+from nnunet_cmc.networks.cmcnet import CMCNet, CMCOutput
+from nnunet_cmc.networks.encoded import Encoded
 
 NAME = "peer"  # in CMCNet.auxiliary
 
