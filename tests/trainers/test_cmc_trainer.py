@@ -143,35 +143,6 @@ def test_a_modality_of_pure_noise_does_not_spoil_the_combination(with_noise):
     assert mean_dice(combined) > max(alone) - 0.02
 
 
-@pytest.mark.parametrize("scans", ["registered", "unpaired", "mixed"])
-def test_fused_features_are_weighted_only_where_no_labelled_row_is_fused(scans, request):
-    """The weights of a pretrained model, of other scans, are forgotten."""
-    trainer = request.getfixturevalue(scans).trainer(short("CMCTrainer", 1, validation=4))
-    trainer.initialize()
-    trainer.network.fusion_weights.reliability.fill_(99.0)
-    train(trainer)
-    found = trainer.network.fusion_weights.reliability
-    assert found.any() == (scans == "unpaired")
-    assert found.max() < 99
-    assert ("validation Dice weighs their features" in log_of(trainer)) == (scans == "unpaired")
-
-
-def test_a_decoder_that_saw_no_fused_features_predicts_from_both_as_from_the_better_one(unpaired_with_noise):
-    trainer = train(unpaired_with_noise.trainer(short("CMCTrainer_supervised", 3, 30, 4)))
-    trainer.network.eval()
-    alone, both = np.zeros((2, 2), int), np.zeros((2, 2), int)
-    cases = trainer.dataset_class(str(unpaired_with_noise.images))
-    with torch.no_grad():
-        for case in ("mr0", "mr1", "mr2", "mr3"):
-            data, seg = (torch.from_numpy(part[:][:, :16, :16, :16]) for part in cases.load_case(case)[:2])
-            noise = torch.randn_like(data) * torch.tensor([0.3, 0])[:, None, None, None]
-            for scan, counts in ((data, alone), (data + noise, both)):
-                found = trainer.network(scan[None]).argmax(1)
-                np.add.at(counts, (seg.flatten().int(), found.flatten()), 1)
-    assert mean_dice(alone) > 0.5
-    assert mean_dice(both) > mean_dice(alone) - 0.05
-
-
 def test_a_partner_from_another_patient_cannot_change_a_prediction(unpaired):
     trainer = unpaired.trainer()
     trainer.initialize()
