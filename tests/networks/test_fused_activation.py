@@ -7,7 +7,7 @@ from nnunet_cmc.networks import CMCNet, MeanFusion
 from nnunet_cmc.networks.fused_activation import fused_activation
 
 
-@pytest.fixture(params=["MIA", "mean", "separate", "separate mean"])
+@pytest.fixture(params=["MIA", "weighted MIA", "mean", "separate", "separate mean"])
 def network(request):
     torch.manual_seed(0)
     network = CMCNet(2, 3, [8, 8, 8], "unet", {"features_per_stage": [2, 4], "blocks_per_stage": [1, 1]})
@@ -15,6 +15,8 @@ def network(request):
         network.separate()
     if "mean" in request.param:
         network.mia = MeanFusion()
+    if "weighted" in request.param:
+        network.fusion_weights.reliability.copy_(torch.tensor([1.0, -1.0]))
     return network.double().eval().requires_grad_(False)
 
 
@@ -38,7 +40,7 @@ def test_is_the_feature_times_the_change_of_the_score(network, x):
         return output + change
 
     def score():
-        own = network(x, torch.ones(1, 2, 2, dtype=torch.bool)).logits[0]  # (M, K, D, H, W)
+        own = network.predictions(x).logits[0]  # (M, K, D, H, W)
         return sum(
             float(one[k][predicted == k].sum() - one.mean(0)[predicted == k].sum())
             for one in own[: 1 if network.shared else 2]
