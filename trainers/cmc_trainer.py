@@ -159,17 +159,26 @@ class CMCTrainer(ReportingTrainer):
             self.print_to_log_file(f"  {what}: {value}")
         self.print_to_log_file(self.recipe.optimizer.start(self.optimizer, self.lr_scheduler, pretrained))
         self.initial_lr = self.lr_scheduler.initial_lr
-        if self.bare_network.fusion_weights is not None and not self.fuses_labeled:
-            self.print_to_log_file(
-                "No labelled case has several modalities on one grid, so fused features are never trained with a "
-                "label: for predictions from several modalities, validation Dice weighs their features."
-            )
+        self._tell_what_is_fused()
         sizes = {trains: 0 for trains in (True, False)}
         for parameter in self.network.parameters():
             sizes[parameter.requires_grad] += parameter.numel()
         self.print_to_log_file(f"{sizes[True]:,} parameters train, {sizes[False]:,} are frozen.")
         if self.average is not None and not self.average.n_averaged:
             self.average.update_parameters(self.bare_network)  # a new average starts from the loaded weights
+
+    def _tell_what_is_fused(self) -> None:
+        """Tell the network, and the log, which modalities labelled cases have on one grid, so that they are fused."""
+        if self.bare_network.fusion_weights is None:
+            return
+        self.bare_network.fusion_weights.together.copy_(torch.from_numpy(self.labeled_together))
+        names = self.description.modalities
+        apart = [f"{names[m]} and {names[n]}" for m, n in np.argwhere(np.triu(~self.labeled_together, 1))]
+        if apart:
+            self.print_to_log_file(
+                f"No labelled case has these on one grid: {', '.join(apart)}. Their fused features are never trained "
+                "with a label: for predictions from them, validation Dice weighs the features."
+            )
 
     def own_state(self) -> dict:
         """Return what a checkpoint has beside nnU-Net's entries: terms, average, gradients, and the recipe as text."""
@@ -324,8 +333,6 @@ class CMCTrainer(ReportingTrainer):
     def calibrate(self, confusion: np.ndarray) -> None:
         """Update the weights of the modalities from validation Dice: of their predictions, or of fused features.
 
-        Those of fused features stay equal where training fuses labelled rows, and so learns what to make of them.
-
         Args:
             confusion: ``(M, K, K)``, of each modality alone.
         """
@@ -337,11 +344,8 @@ class CMCTrainer(ReportingTrainer):
             reliability.copy_(updated_reliability(reliability, confusion))
         elif network.fusion_weights is not None:
             reliability = network.fusion_weights.reliability
-            if self.fuses_labeled:
-                reliability.zero_()  # a pretrained model may have that of other scans
-            else:
-                per_class = reliability[:, None].expand(-1, self.num_classes)
-                reliability.copy_(updated_reliability(per_class, confusion)[:, 0])  # 0: the mean of the others
+            per_class = reliability[:, None].expand(-1, self.num_classes)
+            reliability.copy_(updated_reliability(per_class, confusion)[:, 0])  # 0: the mean of the others
 
 
 def _mean(values: list[float]) -> float:

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
@@ -37,7 +38,7 @@ class PairTrainer(nnUNetTrainer):
     seed: int | None = None  # with a seed and in-process loading, a run on the CPU is reproducible to the bit
     recipe: Recipe
     pseudo_labels: str | None = None  # folder of the pseudo-labels of whole scans, once they are made
-    fuses_labeled: bool  # whether a labelled case of the fold has several modalities on one grid, to be fused
+    labeled_together: np.ndarray  # (M, M) bool: which two modalities some labelled case of the fold has on one grid
     unlabeled_dataset: UnlabeledDataset
     is_ddp: bool
     network: nn.Module
@@ -163,7 +164,7 @@ class PairTrainer(nnUNetTrainer):
         labeled = CaseSampler(self.dataset_class(folder, train), self.description, self.recipe.only_modality)
         self.unlabeled_dataset = UnlabeledDataset(folders, self.pseudo_labels)
         unlabeled = CaseSampler(self.unlabeled_dataset, self.description, self.recipe.only_modality)
-        self.fuses_labeled = labeled.any_registered()
+        self.labeled_together = labeled.together(len(self.description.modalities))
         self._report(labeled, unlabeled)
         return labeled, unlabeled if unlabeled.cases and self._uses_unlabeled() else None, val
 
@@ -197,7 +198,7 @@ class PairTrainer(nnUNetTrainer):
                 )
             self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
         for term in self.recipe.terms:
-            if term.loss.needs_registered and not self.fuses_labeled:
+            if term.loss.needs_registered and not np.triu(self.labeled_together, 1).any():
                 raise ValueError(
                     f"{type(self).__name__} needs labelled cases with several modalities on one grid, and fold "
                     f"{self.fold} has none: {term.loss.needs_registered}; train with -tr CMCTrainer."

@@ -251,23 +251,26 @@ def test_a_shared_decoder_needs_no_combination():
 
 
 def test_features_are_weighted_in_predictions_half_equally_and_half_by_reliability():
-    """And as before where one modality is present, in training, and with equal reliabilities."""
+    """And as before where one modality is present, in training, and where labels taught the modalities together."""
     torch.manual_seed(0)
-    net, x = CMCNet(3, 2, [16, 16, 16], **ENCODERS["plain"]).eval(), scan(4, 3)
-    x[1, 0] = x[2, :2] = x[3] = 0
+    net, x = CMCNet(3, 2, [16, 16, 16], **ENCODERS["plain"]).eval(), scan(5, 3)
+    x[1, 0] = x[2, :2] = x[3, 2] = x[4] = 0  # the modalities 0, 1 and 2; 1 and 2; 2; 0 and 1; none
     seen = []
     net.decoders[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         equal, training = net(x), net(x, everything(x))
         maps = net.encoders[0]({m: x[:, m : m + 1] for m in range(3)})
         net.fusion_weights.reliability.copy_(torch.tensor([2.0, 0.0, -1.0]))
+        assert net(x).equal(equal)
+        net.fusion_weights.together[2, :2] = net.fusion_weights.together[:2, 2] = False
         assert net(x, everything(x)).logits.equal(training.logits)
         weighted = net(x)
     torch.testing.assert_close(weighted[2:], equal[2:])
     assert not torch.allclose(weighted[:2], equal[:2])
     weights = torch.tensor([[7.389056, 1, 0.367879], [0, 1, 0.367879], [0, 0, 1]])
     weights = weights / weights.sum(1, keepdim=True) / 2 + torch.tensor([[1 / 6] * 3, [0, 0.25, 0.25], [0, 0, 0.5]])
-    rows = [2, 1, 0]  # of sets of one, two and three modalities, as they are decoded
+    weights = torch.cat([weights, torch.tensor([[0.5, 0.5, 0]])])
+    rows = [2, 1, 3, 0]  # of sets of one, two and three modalities, as they are decoded
     for level, found in enumerate(seen[-1]):
         expected = sum(weights[rows, m, None, None, None, None] * maps[m][level][rows] for m in range(3))
         torch.testing.assert_close(found, expected, msg=f"level {level}")

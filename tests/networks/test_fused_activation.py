@@ -17,6 +17,7 @@ def network(request):
         network.mia = MeanFusion()
     if "weighted" in request.param:
         network.fusion_weights.reliability.copy_(torch.tensor([1.0, -1.0]))
+        network.fusion_weights.together.zero_()
     return network.double().eval().requires_grad_(False)
 
 

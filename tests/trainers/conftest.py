@@ -126,6 +126,13 @@ def three(paths) -> Cubes:
 
 
 @pytest.fixture
+def partly_registered(paths) -> Cubes:
+    """Scans of three modalities: CT and MR are on one grid, T2 is of others."""
+    present = {name: [0, 1] for name in REGISTERED} | {f"t2{i}": [2] for i in range(6)}
+    return Cubes(paths, present, (1.0, -1.0, 1.0))
+
+
+@pytest.fixture
 def unpaired(paths) -> Cubes:
     return Cubes(paths, UNPAIRED)
 

@@ -1,5 +1,6 @@
 """Weights of fused features, in a training and in the predictions after it."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,30 @@ from short_trainers import short
 from nnunet_cmc.trainers.validation_dice import mean_dice
 
 
-@pytest.mark.parametrize("scans", ["registered", "unpaired", "mixed"])
-def test_fused_features_are_weighted_only_where_no_labelled_row_is_fused(scans, request):
-    """The weights of a pretrained model, of other scans, are forgotten."""
+@pytest.mark.parametrize(
+    ("scans", "apart"),
+    [
+        ("registered", ""),
+        ("mixed", ""),
+        ("unpaired", "CT and MR"),
+        ("three", ""),
+        ("partly_registered", "CT and T2, MR and T2"),
+    ],
+)
+def test_fused_features_are_weighted_only_where_no_labelled_row_fuses_them(scans, apart, request):
+    """What a pretrained model has seen, of other scans, is forgotten."""
     trainer = request.getfixturevalue(scans).trainer(short("CMCTrainer", 1, validation=4))
     trainer.initialize()
-    trainer.network.fusion_weights.reliability.fill_(99.0)
+    weights, num_modalities = trainer.network.fusion_weights, trainer.num_input_channels
+    weights.together.fill_(not apart)
     trainer.run_training()
-    found = trainer.network.fusion_weights.reliability
-    assert found.any() == (scans == "unpaired")
-    assert found.max() < 99
-    assert ("validation Dice weighs their features" in Path(trainer.log_file).read_text()) == (scans == "unpaired")
+    assert weights.reliability.any()
+    names = trainer.description.modalities
+    for m, n in combinations(range(num_modalities), 2):
+        found = weights.of([tuple(k in (m, n) for k in range(num_modalities))])
+        assert (found is not None) == (f"{names[m]} and {names[n]}" in apart)
+    log = Path(trainer.log_file).read_text()
+    assert (f"No labelled case has these on one grid: {apart}. Their fused" in log) == bool(apart)
 
 
 def test_a_decoder_that_saw_no_fused_features_predicts_from_both_as_from_the_better_one(unpaired_with_noise):

@@ -112,9 +112,12 @@ class CaseSampler:
         """Return the number of cases that have ``modality``."""
         return len(self._with_modality.get(modality, ()))
 
-    def any_registered(self) -> bool:
-        """Tell whether some case has several modalities."""
-        return any(len(channels) > 1 for channels in self.present.values())
+    def together(self, num_modalities: int) -> np.ndarray:
+        """Tell which two of the modalities some case has, or which one: ``(M, M)`` bool."""
+        found = np.zeros((num_modalities, num_modalities), dtype=bool)
+        for channels in set(self.present.values()):
+            found[np.ix_(channels, channels)] = True
+        return found
 
     def draw(self) -> str:
         """Draw a case, the first of a pair or a pair by itself (numpy's global generator)."""
