@@ -83,7 +83,7 @@ def test_every_file_with_a_slow_test_is_in_the_table_of_nightly_tests():
     table = re.findall(
         r"^\| `(tests/\S+\.py)", (ROOT / "docs" / "nightly.md").read_text(encoding="utf-8"), re.MULTILINE
     )
-    mark = re.compile(r"^[^\"\n]*\bmark\.slow\b", re.MULTILINE)
+    mark = re.compile(r"^[^\"\n]*\bmark\.slow\b|\bmarks=pytest\.mark\.slow\b", re.MULTILINE)
     files = [file for file in (ROOT / "tests").rglob("*.py") if mark.search(file.read_text(encoding="utf-8"))]
     assert sorted(table) == sorted(file.relative_to(ROOT).as_posix() for file in files)
 

@@ -131,7 +131,7 @@ def test_the_hooks_before_a_commit_are_the_linters_of_ci():
     assert repository["repo"] == "local"
     entries = [hook["entry"] for hook in repository["hooks"]]
     assert len(entries) == 3
-    assert all(f"\n{entry}" in CI for entry in entries)
+    assert all(f"\n    {entry}" in CI for entry in entries)
 
 
 def test_the_citation_names_this_version_and_both_papers():

@@ -66,7 +66,10 @@ SHARED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("encoder", "separate"), [("unet", False), ("unet", True), ("sam_med3d", False)])
+@pytest.mark.parametrize(
+    ("encoder", "separate"),
+    [("unet", False), ("unet", True), pytest.param("sam_med3d", False, marks=pytest.mark.slow)],
+)
 def test_no_part_is_compiled_anew_for_other_numbers_of_rows_or_other_modalities(encoder, separate):
     """And what is computed is the same but for rounding: logits, and gradients of what there is."""
     torch.manual_seed(0)
