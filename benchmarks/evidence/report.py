@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 import records
 from intervals import Difference, paired_difference
 from sources import AMOS, LGG, Source
-from systems import DEFAULT, GPU, PSEUDO_LABELS, STOCK_TRAINER, TABLES, Run, stock
+from systems import DEFAULT, GPU, PSEUDO_LABELS, STOCK_TRAINER, TABLES, Run
 from table import (
     Results,
     Systems,
@@ -38,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 INPUTS = (*(f"{modality} alone" for modality in LGG.modalities), "both", "mean")
 TIME = "training (min)"
 AGAINST = {"": "nnU-Net", PSEUDO_LABELS[-1]: "nnU-Net with pseudo-labels"}
+Rivals = dict[str, Systems]  # recipe of nnU-Net -> its systems and ours, of the seeds that they share
 PAGES = ("results", "comparison")
 
 
@@ -67,8 +68,8 @@ def digest(systems: Systems) -> str:
 def pages(file: Path) -> dict[str, str]:
     """Make the pages by name, with tables of the records of this file."""
     results = Results(records.load(file))
-    systems = {table: by_system(results, runs) for table, runs in TABLES.items()}
-    systems["gpu"] = by_system(results, [replace(run, profile=GPU) for run in TABLES["headline"]])
+    runs = {**TABLES, "gpu": [replace(run, profile=GPU) for run in TABLES["headline"]]}
+    systems = {table: by_system(results, its) for table, its in runs.items()}
     parts = {
         "parts": by_trainer(systems["parts"], described=True),
         "systems": by_trainer(systems["systems"]),
@@ -78,7 +79,9 @@ def pages(file: Path) -> dict[str, str]:
         "provenance": provenance(results),
     }
     for name in ("headline", "longer", "gpu"):
-        parts |= {f"{name}_{part.__name__}": part(systems[name]) for part in (answer, means, comparison, targets)}
+        rivals = against(results, runs[name])
+        parts |= {f"{name}_{part.__name__}": part(rivals) for part in (answer, comparison, targets)}
+        parts[f"{name}_means"] = means(systems[name])
     texts = {name: (HERE / f"{name}_text.md").read_text(encoding="utf-8") for name in PAGES}
     return {name: re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text) for name, text in texts.items()}
 
@@ -118,51 +121,61 @@ def mean_input(results: Results) -> np.ndarray:
     return np.mean([results.by_subject(given) for given in LGG.inputs], axis=0)
 
 
-def differences(systems: Systems, arrangement: str, recipe: str) -> dict[str, Difference]:
+def against(results: Results, runs: Iterable[Run]) -> Rivals:
+    """Put the default beside nnU-Net of each recipe by itself, so that no comparison lacks seeds for another's sake."""
+    return {
+        recipe: by_system(results, [run for run in runs if not run.stock or run.recipe == recipe]) for recipe in AGAINST
+    }
+
+
+def differences(rivals: Rivals, arrangement: str, recipe: str) -> dict[str, Difference]:
     """Compare the default with the better nnU-Net, by input and in their mean; empty where a model was not run."""
-    profile = profile_of(systems)
-    if not set(stock(arrangement, recipe=recipe, profile=profile)) <= systems.keys():
+    systems = rivals[recipe]
+    if arrangement not in arrangements(systems, recipe):
         return {}
+    profile = profile_of(systems)
     ours = systems[Run(arrangement, DEFAULT, profile=profile)]
     pairs = [(ours.by_subject(given), better_stock(systems, arrangement, given, recipe)) for given in LGG.inputs]
     found = {given: paired_difference(*pair) for given, pair in zip(LGG.inputs, pairs, strict=True)}
     return {**found, "mean": paired_difference(*np.mean(pairs, axis=0))}
 
 
-def comparison(systems: Systems) -> str:
+def comparison(rivals: Rivals) -> str:
     """Tabulate the default minus the better nnU-Net of each input."""
     rows = [
-        [arrangement, other, *map(str, found.values())]
-        for arrangement in arrangements(systems)
+        [arrangement, other, str(found["mean"].seeds), *map(str, found.values())]
+        for arrangement in arrangements(rivals[""])
         for recipe, other in AGAINST.items()
-        if (found := differences(systems, arrangement, recipe))
+        if (found := differences(rivals, arrangement, recipe))
     ]
-    return markdown(("arrangement", f"{DEFAULT} minus", *INPUTS), rows)
+    return markdown(("arrangement", f"{DEFAULT} minus", "seeds", *INPUTS), rows)
 
 
-def answer(systems: Systems) -> str:
-    """Say in a paragraph how many seeds were run, and by how much the default is ahead in the mean of the inputs."""
-    where = arrangements(systems)
+def answer(rivals: Rivals) -> str:
+    """Say in a paragraph by how much the default is ahead in the mean of the inputs, and of how many seeds that is."""
+    where = arrangements(rivals[""])
     if not where:
         return "**Not run yet.**"
-    profile = profile_of(systems)
-    seeds = {each: len(systems[Run(each, DEFAULT, profile=profile)].seeds) for each in where}
-    run = ", ".join(f"{number} ({arrangement})" for arrangement, number in seeds.items())
-    sentences = [f"Run so far: {run} of {LGG.folds} seeds, each of which tests 20 of the 100 subjects."]
+    sentences = []
     for recipe, other in AGAINST.items():
-        found = {arrangement: differences(systems, arrangement, recipe) for arrangement in where}
-        ahead = [f"{its['mean'].mean:+.1f} points ({arrangement})" for arrangement, its in found.items() if its]
+        found = {arrangement: differences(rivals, arrangement, recipe) for arrangement in where}
+        ahead = [
+            f"{its['mean'].mean:+.1f} points ({arrangement}, {its['mean'].seeds} of {LGG.folds} seeds)"
+            for arrangement, its in found.items()
+            if its
+        ]
         if ahead:
             sentences.append(f"In the mean of the inputs `{DEFAULT}` minus {other} is {', '.join(ahead)}.")
     sentences = [f"**{' '.join(sentences)}**", "Which of these are more than chance is said below."]
     return textwrap.fill(" ".join(sentences), 120, break_on_hyphens=False)
 
 
-def targets(systems: Systems) -> str:
+def targets(rivals: Rivals) -> str:
     """Tabulate whether the targets, set before the first run, are met; one seed leaves them open, whatever it says."""
+    systems = rivals[""]
     rows: dict[str, list[str]] = {}
     for arrangement in arrangements(systems):
-        plain, taught = (differences(systems, arrangement, recipe) for recipe in AGAINST)
+        plain, taught = (differences(rivals, arrangement, recipe) for recipe in AGAINST)
         ours, theirs = two_channels(systems, arrangement)
         lost, stock_lost = lost_without_first(ours), lost_without_first(theirs)
         worst = min((plain[given] for given in LGG.inputs), key=lambda difference: difference.mean)
@@ -175,7 +188,8 @@ def targets(systems: Systems) -> str:
             (f"without {LGG.modalities[0]} a loss of less than half of two-channel nnU-Net's",
              lost < stock_lost / 2, f"{lost:.1f} of {stock_lost:.1f}"),
         ):  # fmt: skip
-            said = f"{'open' if len(ours.seeds) == 1 else 'met' if met else '**missed**'}: {found}"
+            seeds = found.seeds if isinstance(found, Difference) else len(ours.seeds)
+            said = f"{'open' if seeds == 1 else 'met' if met else '**missed**'}: {found}"
             rows.setdefault(target, []).append("not run" if met is None else said)
     return markdown(("target", *arrangements(systems)), [[target, *cells] for target, cells in rows.items()])
 

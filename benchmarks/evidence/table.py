@@ -76,13 +76,13 @@ def profile_of(systems: Systems) -> Profile:
     return profile
 
 
-def arrangements(systems: Systems) -> list[str]:
-    """List those in which the default and all of nnU-Net's models without pseudo-labels were run."""
+def arrangements(systems: Systems, recipe: str = "") -> list[str]:
+    """List those in which the default and all of nnU-Net's models of a recipe, at first without any, were run."""
     return [
         arrangement
         for arrangement in (ARRANGEMENTS if systems else ())
         for given in ({"profile": profile_of(systems)},)
-        if {Run(arrangement, DEFAULT, **given), *stock(arrangement, **given)} <= systems.keys()
+        if {Run(arrangement, DEFAULT, **given), *stock(arrangement, recipe=recipe, **given)} <= systems.keys()
     ]
 
 
