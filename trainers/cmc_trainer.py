@@ -56,7 +56,7 @@ class CMCTrainer(ReportingTrainer):
         if length.iterations and length.validation:
             self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = length.iterations, length.validation
         if self.device.type == "cuda":
-            self.half_precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            self.half_precision = torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
         else:
             keep_freed_memory()
         if self.half_precision is not torch.float16:
@@ -90,10 +90,11 @@ class CMCTrainer(ReportingTrainer):
         names = self.description.modalities
         terms = [term.name for term in self.recipe.terms]
         compared = [term.name for term in self.recipe.terms if term.loss.compares]
+        similarities = [f"similarity/{each}" for term in compared for each in (term, f"{term}/others")]
         self.logger.local_logger = SeriesLogger(
             {
                 "term": [*terms, *self.weights()],
-                "similarity": [f"similarity/{each}" for term in compared for each in (term, f"{term}/others")],
+                **({"similarity": similarities} if similarities else {}),
                 "gradient": [f"gradient/{term}/{part}" for term in terms for part in self.bare_network.parts(names)],
                 **({"foreground share": list(map(pseudo_foreground_of, names))} if self.recipe.pseudo_labels else {}),
             },
@@ -239,7 +240,7 @@ class CMCTrainer(ReportingTrainer):
         return {schedule.symbol: schedule.at(self.current_epoch, self.num_epochs) for schedule in schedules}
 
     def _numbers(self, loss: Tensor, values: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-        """Collect the logged numbers of a step over all ranks; the host waits for the GPU once."""
+        """Collect the logged numbers of a step over all ranks; on one GPU the host waits for it once."""
         registered, others = rows_by_form(batch.pairs)
         n_registered, n_unpaired = totals([len(registered), len(others) // 2], loss.device)
         numbers = {"loss": loss, **values}

@@ -251,7 +251,7 @@ class PairTrainer(nnUNetTrainer):
             )
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         labeled, unlabeled, val = self.get_samplers()
-        mirror_axes = self.mirror_axes([*labeled.cases, *val])
+        mirror_axes = self.mirror_axes(list(dict.fromkeys([*labeled.cases, *val])))  # the same cases in fold all
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
         transforms = self.get_training_transforms(patch_size, rotation, None, mirror_axes, dummy_2d)

@@ -63,6 +63,7 @@ def updated_reliability(reliability: Tensor, confusion: np.ndarray) -> Tensor:
         return reliability
     kept = dice.isnan() & (reliability.cpu() != 0)
     kept[:, 0] = False
+    kept |= (dice.isnan() & (reliability.cpu() != 0)).all(1, keepdim=True)  # no patch shows the modality this time
     new = (SHARPNESS * torch.where(dice.isnan(), of_modality, dice)).to(reliability)
     moved = torch.where(reliability == 0, new, torch.lerp(new, reliability, MEMORY))
     return torch.where(kept.to(reliability.device), reliability, moved)

@@ -8,8 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nnunet_cmc.networks.adapter import freeze_all_but_adapters
 from nnunet_cmc.networks.alone import AloneDecoder
@@ -175,12 +174,7 @@ class ShowOnly:
                 f"There is no modality {self.modality}, as the dataset has {network.num_modalities}, numbered from 0: "
                 "name a trainer of another."
             )
-        network.register_forward_pre_hook(self._show)
-
-    def _show(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        shown = torch.zeros_like(inputs[0])
-        shown[:, self.modality] = inputs[0][:, self.modality]
-        return (shown, *inputs[1:])
+        network.only_modality = self.modality
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class CMCNet(nn.Module):
 
     Attributes:
         mia: fuses the deepest features; called as ``MIA``.
+        only_modality: the one that is looked at, as if all others were absent; None for all.
         fuses: whether modalities are fused at all, or each is decoded by itself.
         combination: of the modalities' predictions, see `combination.py`.
         fusion_weights: of the modalities in the features that a shared decoder predicts from, outside of training; None
@@ -144,6 +145,7 @@ class CMCNet(nn.Module):
         self.merges = nn.ModuleList()
         self.fusion_weights: FusionWeights | None = FusionWeights(input_channels)
         self.skip_fusion: SkipFusion | ConcatenatedSkips | None = None
+        self.only_modality: int | None = None
         self.fuses = True
         self.combination: nn.Module = FirstPresent()
         self.auxiliary = nn.ModuleDict()
@@ -211,16 +213,23 @@ class CMCNet(nn.Module):
         if fusion is None:
             output = self.predictions(x)
             return self.combine(output.logits, output.present)
-        present = presence(x)
+        present = self._present(x)
         return self._decode(x, present, fusion & self._together(present), trains=True)
 
     def predictions(self, x: Tensor) -> CMCOutput:
         """Make the predictions of ``x (B, M, D, H, W)`` that :meth:`combine` takes."""
-        present = presence(x)
+        present = self._present(x)
         asked = self._together(present)
         if self.predicts_once:
             asked = asked & first(present)[:, :, None]
         return self._decode(x, present, asked)
+
+    def _present(self, x: Tensor) -> Tensor:
+        """Tell which modalities of ``x (B, M, D, H, W)`` are present and looked at: ``(B, M)`` bool."""
+        present = presence(x)
+        if self.only_modality is not None:
+            present = present & (torch.arange(self.num_modalities, device=x.device) == self.only_modality)
+        return present
 
     def _together(self, present: Tensor) -> Tensor:
         """Return the modalities that may be fused for the prediction of each: ``(B, M)`` -> ``(B, M, M)`` bool."""
@@ -245,7 +254,7 @@ class CMCNet(nn.Module):
         return torch.where(present.any(1)[:, None, None, None, None], combined, background)
 
     def _decode(self, x: Tensor, present: Tensor, fusion: Tensor, trains: bool = False) -> CMCOutput:
-        # which modalities are present and fused decides what is computed: training's only synchronisation with the GPU
+        # which modalities are present and fused decides what is computed, so that the host waits for the GPU here
         asked = torch.cat([present[:, None], fusion], 1).tolist()
         has: Mask = [sample[0] for sample in asked]
         # (b, m) -> the modalities fused for it

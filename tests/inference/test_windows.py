@@ -1,3 +1,4 @@
+import gc
 import json
 
 import numpy as np
@@ -40,6 +41,26 @@ def test_logits_are_those_of_nnunet_however_many_windows_go_at_once(tiny, monkey
         found.append(made.predict_logits_from_preprocessed_data(case))
     assert found[1].dtype == found[0].dtype
     torch.testing.assert_close(found[1], found[0], atol=5e-3, rtol=5e-3)  # both are float16
+
+
+def test_nothing_of_a_prediction_that_ran_out_of_memory_stays_while_nnunet_tries_again(tiny, monkeypatch):
+    made = CheckedPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    made.initialize_from_trained_model_folder(str(tiny.model), ["0"])
+    made.perform_everything_on_device = True  # as on a GPU
+    predict, calls, alive = made._internal_maybe_mirror_and_predict, [], []
+
+    def out_of_memory_once(x):
+        calls.append(x.shape)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        halves = (each for each in gc.get_objects() if type(each) is torch.Tensor and each.dtype == torch.half)
+        alive.append(sum(tuple(each.shape) == (2, 20, 30, 18) for each in halves))
+        return predict(x)
+
+    monkeypatch.setattr(made, "_internal_maybe_mirror_and_predict", out_of_memory_once)
+    made.predict_sliding_window_return_logits(torch.randn(2, 20, 30, 18))
+    assert len(calls) > 3
+    assert set(alive) == {1}, "the result that is being made"
 
 
 def test_compiling_is_of_encoders_and_decoders(tiny, monkeypatch):

@@ -157,6 +157,15 @@ def test_a_partner_from_another_patient_cannot_change_a_prediction(unpaired):
     assert not torch.allclose(after.logits[partners], before.logits[partners])
 
 
+def test_fold_all_counts_a_case_once_where_it_looks_for_sides_of_the_body(registered, monkeypatch):
+    trainer, asked = registered.trainer(short("CMCTrainer"), fold="all"), []
+    monkeypatch.setattr(trainer, "mirror_axes", lambda cases: asked.extend(cases) or ())
+    trainer.initialize()
+    trainer.get_dataloaders()
+    assert sorted(asked) == sorted(set(asked))
+    assert asked
+
+
 def test_half_precision(cubes):
     """Losses, gradients and weights are finite and single; what a GPU does with autocast, a CPU does here."""
 

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from short_trainers import TAUGHT, short
 
-from nnunet_cmc.data.loading.views import RandomizeContrast
+from nnunet_cmc.data.loading.views import RandomizeContrast, perturbation
 from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER
 
 CONTRASTED = replace(TAUGHT, views=(*TAUGHT.views, RandomizeContrast()))
@@ -37,6 +38,13 @@ def test_they_are_read_and_augmented_as_nnunet_does_it(flat):
     assert training.patch_size[0] == trainer.configuration_manager.patch_size[0]
     assert isinstance(training.transforms.transforms[0], Convert3DTo2DTransform)
     assert list(validation.patch_size) == trainer.configuration_manager.patch_size
+
+
+@pytest.mark.parametrize(("patch_size", "kept"), [((10, 64, 64), (0,)), ((32, 32, 32), None)])
+def test_strong_views_keep_the_resolution_between_slices_as_nnunet_does_it(patch_size, kept):
+    steps = [getattr(step, "transform", step) for step in perturbation(patch_size).transforms]
+    (lowered,) = [step for step in steps if isinstance(step, SimulateLowResolutionTransform)]
+    assert lowered.ignore_axes == kept
 
 
 @pytest.mark.parametrize("recipe", [CONTRASTED, CONTRAST_TEACHER])

@@ -70,3 +70,5 @@ def test_what_is_not_known_silences_nobody():
     torch.testing.assert_close(found[1], torch.full((3,), 0.4))
     kept = updated_reliability(torch.full((2, 3), 5.0), confusion_of([0.9, None], [0.4, 0.4])) / SHARPNESS
     assert kept[0, 2] == 0.5, "a class that does not occur this time"
+    kept = updated_reliability(torch.full((2, 3), 5.0), confusion_of([0.9, 0.9], [None, None]))
+    assert kept[1].equal(torch.full((3,), 5.0)), "a modality that no patch shows this time"

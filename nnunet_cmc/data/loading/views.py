@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_cmc.data.loading.background import KeepBackground, is_intensity
@@ -103,5 +104,6 @@ View = StrongView | RandomizeContrast | FusePairs | SwapStyles
 
 def perturbation(patch_size: Sequence[int]) -> ComposeTransforms:
     """Return nnU-Net's changes of intensity, which keep the positions of voxels, so that labels stay valid."""
-    steps = nnUNetTrainer.get_training_transforms(patch_size, (0.0, 0.0), None, (), False).transforms
+    flat = max(patch_size) / patch_size[0] > ANISO_THRESHOLD  # then nnU-Net leaves the resolution of this axis as it is
+    steps = nnUNetTrainer.get_training_transforms(patch_size, (0.0, 0.0), None, (), flat).transforms
     return ComposeTransforms([step for step in steps if is_intensity(step)])
