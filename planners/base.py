@@ -3,13 +3,14 @@
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import partial
 from os.path import isfile, join
 from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id, maybe_convert_to_dataset_name
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunet_cmc.data.format.plans_json import NETWORK, read_plans
@@ -17,6 +18,7 @@ from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.data.format.splits import hidden_cases, splits_in_force
 from nnunet_cmc.data.preprocessing.normalization import describe_normalization
 from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
+from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.utils.files import atomic_write, read_json, write_json
@@ -98,9 +100,11 @@ class BasePlanner(ExperimentPlanner):
         """Make the plans, write them and a copy of ``dataset.json`` to the preprocessed folder, and return them.
 
         Raises:
-            ValueError: a case that cannot be read, or a modality without a labelled case.
+            ValueError: a case that cannot be read, a modality without a labelled case, or a fingerprint on other axes
+                than the canonical ones of the plans.
         """
         check_dataset(self.raw_dataset_folder, self.description)
+        self._require_canonical_fingerprint()
         splits_file = splits_in_force(self.dataset_name)
         hidden = set() if splits_file is None else hidden_cases(splits_file)
         statistics = intensity_statistics(self.dataset, self.description, hidden)
@@ -124,6 +128,19 @@ class BasePlanner(ExperimentPlanner):
         )
         self.write_plans(self.plans)
         return self.plans
+
+    def _require_canonical_fingerprint(self) -> None:
+        """Refuse what nnU-Net's own extractor finds by another reader, where the files' axes are in another order."""
+        for files, found in zip(self.dataset.values(), self.dataset_fingerprint["spacings"], strict=False):
+            file = files["images"][0]
+            canonical = read_grid(file).canonical_spacing()
+            alike = partial(np.allclose, rtol=1e-3)
+            if alike(sorted(found), sorted(canonical)) and not alike(found, canonical):
+                raise ValueError(
+                    f"dataset_fingerprint.json has the spacing {_mm(found)} of {file}, which is {_mm(canonical)} on "
+                    "the canonical axes that our planners need: run nnUNetv2_extract_fingerprint "
+                    f"-d {convert_dataset_name_to_id(self.dataset_name)} -fpe CMCFingerprintExtractor --clean."
+                )
 
     def write_plans(self, plans: dict) -> None:
         """Write the plans. Of an older file, only configurations that inherit from one of these plans are kept."""
@@ -163,3 +180,7 @@ class BasePlanner(ExperimentPlanner):
 def millimetres(spacing: Iterable[float]) -> str:
     """Write a spacing for a sentence, as ``3 x 1 x 1 mm``."""
     return f"{' x '.join(f'{step:.3g}' for step in spacing)} mm"
+
+
+def _mm(spacing: Iterable[float]) -> str:
+    return " x ".join(f"{step:g}" for step in spacing) + " mm"

@@ -4,10 +4,13 @@ import os
 from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import SimpleITK
 
 from nnunet_cmc.planners import fingerprint
 from nnunet_cmc.planners.fingerprint import CMCFingerprintExtractor, DatasetFingerprintExtractor
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 
 
@@ -129,3 +132,26 @@ def test_the_command_names_bad_cases_of_a_dataset_without_our_key(dataset, run_c
     assert "Case ct: its label" in output
     assert sentence in output
     assert not list(preprocessed.iterdir())
+
+
+@pytest.mark.parametrize("reader", [None, "SimpleITKIOWithReorient"])
+def test_a_fingerprint_on_the_axes_of_sagittal_files_is_refused(make_dataset, reader):
+    """nnU-Net's extractor makes it where dataset.json names no reader; ours never does."""
+    case = np.random.default_rng(0).normal(size=(12, 32, 32)) + 5
+    cases = {name: ({0: case, 1: case}, case > 5) for name in ("a", "b")}
+    raw = make_dataset(cases)
+    for file in raw.rglob("*.nii.gz"):  # 12 slices from left to right, 5 mm apart
+        image = SimpleITK.ReadImage(str(file))
+        image.SetSpacing((1.0, 1.0, 5.0))
+        image.SetDirection((0, 0, -1, 1, 0, 0, 0, -1, 0))
+        SimpleITK.WriteImage(image, str(file))
+    json_file = raw / "dataset.json"
+    content = json.loads(json_file.read_text())
+    content.pop("overwrite_image_reader_writer", None)
+    json_file.write_text(json.dumps(content | ({"overwrite_image_reader_writer": reader} if reader else {})))
+    fingerprint.stock.DatasetFingerprintExtractor(1, num_processes=1).run()
+    if reader is None:
+        with pytest.raises(ValueError, match=r"has the spacing 5 x 1 x 1 mm of .*, which is 1 x 1 x 5 mm on the canon"):
+            CMCPlannerNNUNet(1).plan_experiment()
+        CMCFingerprintExtractor(1, num_processes=1).run(overwrite_existing=True)
+    assert CMCPlannerNNUNet(1).plan_experiment()["original_median_spacing_after_transp"] == [5.0, 1.0, 1.0]

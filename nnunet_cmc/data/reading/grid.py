@@ -31,6 +31,11 @@ class Grid(NamedTuple):
         indices = np.array(list(product(*((0, size - 1) for size in self.size))))
         return indices * self.spacing @ np.reshape(self.direction, (3, 3)).T + self.origin
 
+    def canonical_spacing(self) -> tuple[float, ...]:
+        """Return the spacing in mm along D, H, W of canonical axes, as :class:`CMCReaderWriter` reads the volume."""
+        oriented = SimpleITK.DICOMOrient(self.place(SimpleITK.Image(1, 1, 1, SimpleITK.sitkUInt8)), "RAS")
+        return oriented.GetSpacing()[::-1]
+
     def place(self, image: SimpleITK.Image) -> SimpleITK.Image:
         """Give ``image`` this spacing, origin and direction, and return it."""
         image.SetSpacing(self.spacing)
