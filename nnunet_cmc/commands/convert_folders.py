@@ -11,7 +11,7 @@ Make nnUNet_raw/DatasetID_NAME from scans (.nii.gz .nii .nrrd .mha .mhd, or fold
 
 Registered scans, all of a patient on one grid: one folder of labels. Files of the same name are one case.
   nnunet_cmc convert folders -d 502 --name Abdomen --images CT=ct/ MR=mr/ --labels labels/ --classes liver=1 spleen=2
-Separate scans, each on its own grid or of its own patient: a folder of labels for each modality.
+Unpaired scans, each on its own grid or of its own patient: a folder of labels for each modality.
   nnunet_cmc convert folders -d 502 --name Abdomen --images CT=ct/ MR=mr/ --labels CT=ct_labels/ MR=mr_labels/ \\
       --classes liver=1 spleen=2
 A scan without a label is used as an unlabelled one. Instead of a folder, a path with a * (in quotes) may be given,
@@ -33,7 +33,7 @@ def add_folders_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         nargs="+",
         metavar="[NAME=]FOLDER",
-        help="labels: one folder (registered scans), or one for each modality (separate scans)",
+        help="labels: one folder (registered scans), or one for each modality (unpaired scans)",
     )
     parser.add_argument(
         "--classes",
