@@ -56,7 +56,8 @@ class CMCTrainer(ReportingTrainer):
         if length.iterations and length.validation:
             self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = length.iterations, length.validation
         if self.device.type == "cuda":
-            self.half_precision = torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            self.half_precision = torch.bfloat16 if has_bfloat16 else torch.float16
         else:
             keep_freed_memory()
         if self.half_precision is not torch.float16:
