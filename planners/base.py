@@ -14,11 +14,11 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_t
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from nnunet_cmc.data.format.plans_json import NETWORK, read_plans
-from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.data.format.splits import hidden_cases, splits_in_force
 from nnunet_cmc.data.preprocessing.normalization import describe_normalization
 from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.reading.grid import read_grid
+from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.utils.files import atomic_write, read_json, write_json

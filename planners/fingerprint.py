@@ -8,7 +8,7 @@ from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extract
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description
+from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.utils.files import is_json, read_json
 
 

@@ -17,6 +17,8 @@ LAYERS = [
     {"inference"},
     {"commands"},
 ]
+# of the package `data`, from the lowest up
+STAGES = ["format", "reading", "preprocessing", "loading"]
 # what losses and networks may import besides
 PURE = {"torch", "numpy", "dynamic_network_architectures", "monai", *sys.stdlib_module_names}
 
@@ -46,6 +48,15 @@ def test_imports_lead_down(name):
         if other.partition(".")[0] == "nnunet_cmc":
             below, neighbour = place(inside(other))
             assert below < layer or neighbour == folder, f"{name} ({folder}) imports {other} ({neighbour})"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_of_data_import_themselves_and_earlier_ones(stage):
+    later = STAGES[STAGES.index(stage) + 1 :]
+    for name in modules():
+        if inside(name).startswith(f"data.{stage}."):
+            wrong = [other for other in imported(name) if inside(other).startswith(tuple(f"data.{s}" for s in later))]
+            assert not wrong, f"{name} imports {wrong}"
 
 
 def test_no_two_modules_have_one_name():

@@ -1,9 +1,8 @@
-"""Checks of plans, labels and device before a trainer writes anything."""
+"""Checks of plans and labels before a trainer writes anything."""
 
 import os
 from os.path import join
 
-import torch
 from nnunetv2.paths import nnUNet_preprocessed
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
@@ -14,17 +13,6 @@ def require_supported(plans: dict, configuration: str, description: DatasetDescr
     """Raise a ValueError if these plans or labels are not for this trainer."""
     require_ours(plans, configuration, trainer)
     description.require_plain_labels(trainer)
-
-
-def require_device(device: torch.device) -> None:
-    """Raise ValueError if torch has no such device here."""
-    if (device.type == "cuda" and not torch.cuda.is_available()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise ValueError(
-            f"torch {torch.__version__} finds no GPU here ({device.type}): compute on the CPU, with -device cpu (in "
-            'Python device="cpu"), or see what `nnunet_cmc doctor` says about the GPU.'
-        )
 
 
 def require_preprocessed(plans: dict, configuration: str) -> None:

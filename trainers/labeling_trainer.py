@@ -8,7 +8,8 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
-from nnunet_cmc.data.loading.cases import UNFINISHED, weight_of
+from nnunet_cmc.data.format.preprocessed import UNFINISHED
+from nnunet_cmc.data.loading.cases import weight_of
 from nnunet_cmc.trainers.moving_average import MovingAverage
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
 from nnunet_cmc.trainers.whole_scan_labels import label_scans

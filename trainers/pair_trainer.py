@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
+from nnunet_cmc.data.format.preprocessed import unlabeled_folder
 from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
 from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
@@ -26,9 +27,9 @@ from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.loading.views import RandomizeContrast, View
 from nnunet_cmc.data.preprocessing.normalization import clip_range
-from nnunet_cmc.data.preprocessing.preprocessor import unlabeled_folder
-from nnunet_cmc.trainers.checks import require_device, require_preprocessed, require_supported
+from nnunet_cmc.trainers.checks import require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
+from nnunet_cmc.utils.devices import require_device
 from nnunet_cmc.utils.variables import require_set
 
 

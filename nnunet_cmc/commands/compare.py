@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.commands.settings import keep_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.paper_table import to_markdown
-    from nnunet_cmc.trainers.checks import require_device
+    from nnunet_cmc.utils.devices import require_device
     from nnunet_cmc.utils.files import require_writable
 
     folds = _folds(args)

@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
-    from nnunet_cmc.data.format.raw_dataset import check_dataset
     from nnunet_cmc.data.preprocessing.normalization import ct_modalities
+    from nnunet_cmc.data.reading.raw_dataset import check_dataset
     from nnunet_cmc.evaluation.case_gallery import files_of_page, gallery, save_opener
     from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import NOTE, case_entry, find_cases, overview, overview_text

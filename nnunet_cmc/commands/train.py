@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> None:
     import torch.distributed as dist
     from nnunetv2.run.run_training import run_training_entry
 
-    from nnunet_cmc.trainers.checks import require_device
     from nnunet_cmc.utils.checkpoints import load_checkpoint
+    from nnunet_cmc.utils.devices import require_device
 
     if found.pretrained_weights is not None:
         load_checkpoint(found.pretrained_weights)  # refuse a file that would execute code when nnU-Net unpickles it

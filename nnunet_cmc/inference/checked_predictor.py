@@ -15,7 +15,7 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import case_of, require_one_case
 from nnunet_cmc.data.reading.raw_case import named_cases, shown_channels
 from nnunet_cmc.inference.windows import WindowPredictor
-from nnunet_cmc.trainers.checks import require_device
+from nnunet_cmc.utils.devices import require_device
 
 NOT_FINITE = (
     "the network's logits are NaN, or beyond the range of float16: take another checkpoint, or train again at a lower "

@@ -14,9 +14,10 @@ from nnunet_cmc.data.format.plans_json import read_plans
 from nnunet_cmc.inference.checked_predictor import CheckedPredictor
 from nnunet_cmc.inference.resolved_names import check_plans_names
 from nnunet_cmc.trainers.build import build_network
-from nnunet_cmc.trainers.checks import require_device, require_supported
+from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint, require_structure
+from nnunet_cmc.utils.devices import require_device
 from nnunet_cmc.utils.files import read_json
 
 

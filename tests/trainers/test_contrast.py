@@ -8,9 +8,9 @@ import pytest
 import torch
 from short_trainers import TAUGHT, short
 
+from nnunet_cmc.data.format.preprocessed import ALMOST_ZERO
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.views import RandomizeContrast, StrongView
-from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.teacher import MeanTeacher
 

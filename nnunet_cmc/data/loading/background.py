@@ -7,7 +7,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from torch import Tensor
 
-from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
+from nnunet_cmc.data.format.preprocessed import ALMOST_ZERO
 
 
 def is_background(image: Tensor) -> Tensor:

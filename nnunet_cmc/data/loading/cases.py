@@ -11,11 +11,10 @@ import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
+from nnunet_cmc.data.format.preprocessed import ADDED_PROPERTIES, UNFINISHED
 from nnunet_cmc.utils.pickles import IN_PROPERTIES, RestrictedUnpickler
 
-UNFINISHED = ".unfinished"  # ending of a folder that is being filled
 WEIGHT = "weight"  # entry of the metadata of a pseudo-label's file: the weight of its scan
-OURS = ("present_channels", "body_box")  # what CMCPreprocessor adds to the properties of a case
 
 
 class LabeledDataset(nnUNetDatasetBlosc2):
@@ -56,7 +55,7 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
         image, label = _array(identifier, path + ".b2nd", self.mmap_kwargs), None
         if self.pseudo_labels is not None:
             label = _array(identifier, join(self.pseudo_labels, f"{identifier}_seg.b2nd"), self.mmap_kwargs)
-        return image, label, None, {key: properties[key] for key in OURS}
+        return image, label, None, {key: properties[key] for key in ADDED_PROPERTIES}
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
@@ -229,6 +228,6 @@ def _array(case: str, file: str, mmap_kwargs: dict) -> blosc2.NDArray:
 def _properties(case: str, file: str, *more: str) -> dict:
     with _readable(case, file), open(file, "rb") as content:
         properties = RestrictedUnpickler(content, IN_PROPERTIES).load()
-        if not isinstance(properties, dict) or not {*OURS, *more} <= set(properties):
+        if not isinstance(properties, dict) or not {*ADDED_PROPERTIES, *more} <= set(properties):
             raise ValueError("it was not preprocessed by CMCPreprocessor")
     return properties

@@ -19,22 +19,15 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
 from nnunet_cmc.data.format.plans_json import REMEDY as PLANS_REMEDY
 from nnunet_cmc.data.format.plans_json import planned_configuration, read_plans
-from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description, remove_byte_order_mark, unlabeled_cases
+from nnunet_cmc.data.format.preprocessed import ALMOST_ZERO, UNFINISHED, unlabeled_folder
 from nnunet_cmc.data.format.scan_folder import visible_files
-from nnunet_cmc.data.loading.cases import UNFINISHED
 from nnunet_cmc.data.preprocessing.body import body_box
 from nnunet_cmc.data.reading.raw_case import check_case, read_case, read_label, require_declared, shown_channels
+from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description, remove_byte_order_mark, unlabeled_cases
 from nnunet_cmc.utils.files import all_written, atomic_write, read_json
 from nnunet_cmc.utils.parallel import end_with_parent, run_parallel
 
-# Replaces exact zeros of a present channel, so that a patch of zeros means that the modality is absent.
-ALMOST_ZERO = 1e-6
 COPIES = ("dataset.json", "splits_final.json")  # of files of the raw dataset, made by a planner
-
-
-def unlabeled_folder(preprocessed_folder: str) -> str:
-    """Return the folder of preprocessed cases of ``imagesUn``, beside the folder that stock trainers read."""
-    return preprocessed_folder + "_unlabeled"
 
 
 class CMCPreprocessor(DefaultPreprocessor):

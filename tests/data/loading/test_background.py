@@ -5,9 +5,9 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_cmc.data.format.preprocessed import ALMOST_ZERO
 from nnunet_cmc.data.loading.background import with_background_kept
 from nnunet_cmc.data.loading.seeding import seeded
-from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
 
 SIDES = (12, 14, 16)
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_loaders import CT_ONLY, REGISTERED, UNPAIRED, loader
 
+from nnunet_cmc.data.format.preprocessed import ALMOST_ZERO
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.data.loading.fusion import Alone
 from nnunet_cmc.data.loading.style import SwapStyles, restyled
-from nnunet_cmc.data.preprocessing.preprocessor import ALMOST_ZERO
 
 SIDES = st.tuples(*[st.integers(4, 11)] * 3)
 

@@ -16,7 +16,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from plans import make_plans
 
-from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor, unlabeled_folder
+from nnunet_cmc.data.format.preprocessed import unlabeled_folder
+from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 
 ALMOST_ZERO = np.float32(1e-6)
 MEAN, STD, LOW, HIGH = 20.0, 50.0, -100.0, 200.0  # of CT

@@ -6,7 +6,7 @@ import pytest
 from nnunetv2.utilities import utils
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.raw_dataset import check_dataset, raw_description, unlabeled_cases
+from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description, unlabeled_cases
 
 VOLUME = np.ones((3, 4, 5), np.float32)
 
