@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.encoded import Encoded
+from nnunet_cmc.networks.execution import Execution
 from nnunet_cmc.networks.rows import grid
 
 
@@ -13,12 +13,12 @@ class AloneDecoder(nn.Module):
 
     Args:
         decoder: maps of all resolutions -> logits, finest first.
-        checkpointing: whether its activations are computed again in the backward pass, as in :class:`CMCNet`.
+        execution: how it is computed.
     """
 
-    def __init__(self, decoder: nn.Module, checkpointing: bool = False):
+    def __init__(self, decoder: nn.Module, execution: Execution):
         super().__init__()
-        self.decoder, self.checkpointing = decoder, checkpointing
+        self.decoder, self.execution = decoder, execution
 
     def forward(self, x: Tensor, fusion: Tensor, encoded: Encoded, logits: Tensor, present: Tensor) -> tuple:
         """Compute logits ``(B, M, K, D, H, W)``, zero where a modality is absent; nothing in validation."""
@@ -26,6 +26,5 @@ class AloneDecoder(nn.Module):
             return ()
         places = sorted(encoded.row)
         maps = [torch.stack(level) for level in zip(*(encoded.of(b, m) for b, m in places), strict=True)]
-        again = self.checkpointing and torch.is_grad_enabled()
-        alone = (checkpoint(self.decoder, maps, use_reentrant=False) if again else self.decoder(maps))[0]
+        alone = self.execution.run(self.decoder, maps)[0]
         return (grid(dict(zip(places, alone, strict=True)), present),)

@@ -154,7 +154,7 @@ class DecodeAlone:
 
     def __call__(self, network: CMCNet) -> None:
         """Change ``network`` in place."""
-        network.auxiliary["alone"] = AloneDecoder(network.build_decoder(network.build_encoder()), network.checkpointing)
+        network.auxiliary["alone"] = AloneDecoder(network.build_decoder(network.build_encoder()), network.execution)
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.checkpoint import checkpoint
 
 from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoded import Encoded
 from nnunet_cmc.networks.encoders import build_encoder
+from nnunet_cmc.networks.execution import Execution, is_faster_doubled
 from nnunet_cmc.networks.fusion_weights import FusionWeights
 from nnunet_cmc.networks.mia import MIA, MeanFusion
 from nnunet_cmc.networks.mmformer import ConcatenatedSkips
-from nnunet_cmc.networks.rows import Mask, any_number_of_rows, columns, first_of_two, grid, is_compiled, rows_of, take
+from nnunet_cmc.networks.rows import Mask, columns, grid, is_compiled, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
-from nnunet_cmc.networks.stacked import stacked
 
 Group = tuple[bool, ...]  # modalities that are fused, (M)
 Groups = dict[tuple[int, int], Group]  # (sample, modality) -> modalities fused for its prediction
@@ -30,10 +28,6 @@ Logits = dict[tuple[int, int], list[Tensor]]  # (sample, modality) -> (K, D, H, 
 
 # Log-probability of every foreground class in a tile without any modality: close to 0, and finite in float16.
 NO_MODALITY_LOGIT = -20.0
-
-# Channels x D x H up to which torch takes a slow convolution for a batch of one on the CPU (use_mkldnn of ATen's
-# Convolution.cpp). Deeper maps of any network are that small, but take little of its time.
-SLOW = 20480
 
 
 class CMCOutput(NamedTuple):
@@ -82,6 +76,7 @@ class CMCNet(nn.Module):
             maps, the logits ``(B, M, K, D, H, W)`` and ``present (B, M)``, and returns a tuple of tensors
             ``(B, ...)`` for :class:`CMCOutput`.
         deepest_grid: (d, h, w), size of the deepest features at the planned patch.
+        execution: how encoders and decoders are computed.
 
     Args:
         input_channels: M; a modality is a channel.
@@ -89,8 +84,7 @@ class CMCNet(nn.Module):
         patch_size: (D, H, W) in voxels, a multiple of the encoder's strides.
         encoder, encoder_kwargs: a name in ``nnunet_cmc.networks.encoders.ENCODERS`` and its arguments.
         decoder_channels: widths of the decoders, at stride 1, 2, 4, ...; nnU-Net's own decoder takes none.
-        checkpointing: whether training recomputes the activations of encoders and decoders in the backward pass,
-            which costs a second forward pass and saves most of the memory.
+        checkpointing: see :class:`Execution`.
 
     Raises:
         ValueError: fewer than two modalities, or a patch that the encoder's strides do not divide.
@@ -118,16 +112,9 @@ class CMCNet(nn.Module):
                 "use nnU-Net's own planner and trainer."
             )
         self.num_modalities, self.num_classes = input_channels, num_classes
-        self.checkpointing = checkpointing
         self.build_encoder = partial(build_encoder, encoder, **encoder_kwargs)
         self.build_decoder = partial(DECODERS.get(encoder, Decoder), widths=decoder_channels, num_classes=num_classes)
-        # Device on which separate encoders run as one computation with stacked weights: for a ViT's many small
-        # operators a GPU is limited by the host that launches them. It does not help a CPU, nor convolutions, which
-        # would become grouped ones.
-        self.stacked_on = "cuda" if encoder == "sam_med3d" else None
-        # Device on which the channels are the last axis in memory: a step of nnU-Net's network takes a tenth less time
-        # so on a CPU, but a prediction does not. Of other networks, and on a GPU, it was not measured.
-        self.channels_last_on = "cpu" if encoder == "unet" else None
+        self.execution = Execution.of(encoder, checkpointing)
 
         one = self.build_encoder()
         self.channels, stride = one.channels, one.strides[-1]
@@ -203,14 +190,9 @@ class CMCNet(nn.Module):
             Without ``fusion`` the prediction from all present modalities, logits ``(B, K, D, H, W)``, background for a
             sample without any; with it :class:`CMCOutput`.
         """
-        if (
-            fusion is None
-            and len(x) == 1
-            and x.device.type == "cpu"
-            and self.channels[0] * x[0, 0, :, :, 0].numel() <= SLOW
-        ):
-            return self(x.expand(2, -1, -1, -1, -1))[:1]  # in less time than one
         if fusion is None:
+            if is_faster_doubled(x, self.channels[0]):
+                return self(x.expand(2, -1, -1, -1, -1))[:1]
             output = self.predictions(x)
             return self.combine(output.logits, output.present)
         present = self._present(x)
@@ -301,7 +283,7 @@ class CMCNet(nn.Module):
         self, groups: Groups, wanted: Wanted, fused: Tensor, encoded: Encoded, weights: Tensor | None
     ) -> Logits:
         """Decode each wanted set of modalities, whose fused feature is the row ``wanted[b, group]`` of ``fused``."""
-        scales = self._run(self.decoders[0], [*self._shared_skips(wanted, encoded, weights), fused])
+        scales = self.execution.run(self.decoders[0], [*self._shared_skips(wanted, encoded, weights), fused])
         predicted = list(zip(*(scale.unbind() for scale in scales), strict=True))
         return {(b, m): list(predicted[wanted[b, group]]) for (b, m), group in groups.items()}
 
@@ -340,7 +322,7 @@ class CMCNet(nn.Module):
             deepest = take(fused, [wanted[b, groups[b, m]] for b in of_m])
             if self.fuses:
                 deepest = self.merges[m](torch.cat([deepest, own], 1))
-            scales = self._run(decoder, [*skips, deepest])
+            scales = self.execution.run(decoder, [*skips, deepest])
             of_samples = zip(*(scale.unbind() for scale in scales), strict=True)
             predicted |= {(b, m): list(of_sample) for b, of_sample in zip(of_m, of_samples, strict=True)}
         return predicted
@@ -364,12 +346,8 @@ class CMCNet(nn.Module):
     def _encode(self, parts: dict[int, Tensor]) -> dict[int, list[Tensor]]:
         """Compute each modality's feature maps of its own samples ``(n, 1, D, H, W)``."""
         if self.shared:
-            return self._run(self.encoders[0], parts)
-        alike = len(parts) > 1 and len({part.shape for part in parts.values()}) == 1
-        twice = self.checkpointing and torch.is_grad_enabled()
-        if alike and not twice and next(iter(parts.values())).device.type == self.stacked_on:
-            return dict(zip(parts, stacked([self.encoders[m] for m in parts], list(parts.values())), strict=True))
-        return {m: self._run(self.encoders[m], part) for m, part in parts.items()}
+            return self.execution.run(self.encoders[0], parts)
+        return self.execution.run_each(list(self.encoders), parts)
 
     def compile_parts(self, **options) -> None:
         """Compile encoders and decoders, each as a whole graph for any number of rows, and any set of modalities.
@@ -377,24 +355,10 @@ class CMCNet(nn.Module):
         Of a shared encoder only the common part is compiled, after the first stage. ``options`` are those of
         ``torch.compile``.
         """
-        self.stacked_on = None  # a compiled encoder is few operators already
         if not is_compiled(self.decoders[0]):
-            for part in (*self.encoders, *self.decoders):
-                part.compile(fullgraph=True, **options)
+            self.execution.compile([*self.encoders, *self.decoders], **options)
 
     def order_for(self, device: torch.device) -> None:
         """Order the weights in memory as training is fastest on ``device``; compiled parts stay as they are."""
-        if device.type == self.channels_last_on and not is_compiled(self.decoders[0]):
-            for kernel in (parameter for parameter in self.parameters() if parameter.ndim == 5):
-                kernel.data = kernel.data.contiguous(memory_format=torch.channels_last_3d)
-
-    def _run(self, part: nn.Module, *inputs):
-        if is_compiled(part):
-            inputs = tree_map(Tensor.contiguous, inputs)  # a graph is of one order in memory
-            batches = tree_leaves(inputs)
-            if len(batches[0]) == 1:
-                return first_of_two(partial(self._run, part), *inputs)
-            any_number_of_rows(*batches)
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(part, *inputs, use_reentrant=False)
-        return part(*inputs)
+        if not is_compiled(self.decoders[0]):
+            self.execution.order(self.parameters(), device)

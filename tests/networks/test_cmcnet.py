@@ -6,7 +6,7 @@ import torch
 from tiny_networks import ENCODERS, alone, build, everything, of_every_encoder, scan
 from torch.autograd.graph import saved_tensors_hooks
 
-from nnunet_cmc.networks import CMCNet, cmcnet, presence
+from nnunet_cmc.networks import CMCNet, execution, presence
 from nnunet_cmc.networks.changes import PredictAlone, SuperviseDeep
 from nnunet_cmc.networks.sharing import OwnModule
 from nnunet_cmc.networks.stacked import stacked
@@ -49,7 +49,7 @@ def test_checkpointing_changes_memory_and_nothing_else(encoder, separate):
     gradients = []
     for checkpointing in (False, True):
         net = build(encoder, separate=separate)
-        net.checkpointing = checkpointing
+        net.execution.checkpointing = checkpointing
 
         def note(tensor, checkpointing=checkpointing):
             kept[checkpointing] = kept.get(checkpointing, 0) + tensor.nbytes
@@ -72,7 +72,7 @@ def test_a_window_that_is_doubled_is_predicted_as_alone(encoder, separate, monke
     net.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
     with torch.no_grad():
         doubled = net(x)
-        monkeypatch.setattr(cmcnet, "SLOW", 0)
+        monkeypatch.setattr(execution, "SLOW", 0)
         torch.testing.assert_close(doubled, net(x), rtol=1e-4, atol=1e-5)
     assert batches == [1, 2, 1], "asked for one, doubled, and left alone"
 
@@ -84,11 +84,11 @@ def test_encoders_as_one_computation_compute_the_same(encoder, absent, monkeypat
     network, x = build(encoder, separate=True).double(), scan(batch=3).double()
     for sample, modality in absent:
         x[sample, modality] = 0
-    assert network.stacked_on == ("cuda" if encoder == "sam_med3d" else None)
+    assert network.execution.stacked_on == ("cuda" if encoder == "sam_med3d" else None)
     called = []
-    monkeypatch.setattr("nnunet_cmc.networks.cmcnet.stacked", lambda *a: called.append(a) or stacked(*a))
+    monkeypatch.setattr("nnunet_cmc.networks.execution.stacked", lambda *a: called.append(a) or stacked(*a))
     found = []
-    for network.stacked_on in (None, "cpu"):
+    for network.execution.stacked_on in (None, "cpu"):
         output = network(x, everything(x))
         loss = output.logits.square().mean() + output.features.square().mean()
         found.append(
@@ -143,7 +143,7 @@ def test_absent_modality_costs_nothing_and_changes_nothing(separate):
 def test_what_training_sees_is_of_one_kind_whatever_there_is(encoder, half, separate):
     """Ranks of a distributed training send it to each other, and one of them may have patches of air alone."""
     network = build(encoder, separate=separate)
-    network.stacked_on = "cpu"  # encoders of as many samples each are one computation, others are not
+    network.execution.stacked_on = "cpu"  # encoders of as many samples each are one computation, others are not
     SuperviseDeep()(network)
     one, nothing = scan(), torch.zeros(2, 2, 16, 16, 16)
     one[:, 0] = 0

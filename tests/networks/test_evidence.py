@@ -224,7 +224,7 @@ def test_every_weight_learns_from_the_combination_and_checkpointing_changes_noth
     gradients = []
     for checkpointing in (False, True):
         network, x = build(), scan()
-        network.checkpointing = checkpointing
+        network.execution.checkpointing = checkpointing
         (together,) = network(x, alone(x)).auxiliary["combined"]
         together.log_softmax(1)[:, 0].mean().backward()
         gradients.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
