@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> Outcome:
     import torch
 
     from nnunet_cmc.commands.compared_systems import find_systems
-    from nnunet_cmc.commands.comparison_plan import Run, plan_text
+    from nnunet_cmc.commands.comparison_plan import Run, plan_text, require_same_split
     from nnunet_cmc.commands.comparison_runs import Runner, Settings, why
     from nnunet_cmc.commands.settings import keep_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> Outcome:
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
     runs = [Run(s, f, evaluated[f].images, folder) for (s, f), folder in predictions.items()]
     print(f"{what}\nEverything except the trained models is written to {output}.", flush=True)
+    require_same_split(runs, {name: cases.fold for name, cases in evaluated.items() if cases.fold})
     runner = Runner(settings, output / "logs", args.jobs)
     print(f"\n{plan_text(runs, args.jobs, runner.time_trials(runs))}\n", flush=True)
     failures = runner.run(runs)
@@ -111,7 +112,7 @@ def _evaluated_cases(
     raw: Path, folds: Sequence[str], description: "DatasetDescription", output: Path
 ) -> tuple[dict[str, "EvaluatedCases"], str]:
     """Prepare the cases that each fold is evaluated on, and describe them."""
-    from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, validation_cases
+    from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, validation_cases, validation_fold
 
     modalities = "from each modality alone and from all that the case has"
     if test := labeled_test_cases(raw, description):
@@ -120,11 +121,12 @@ def _evaluated_cases(
         return evaluated, (
             f"Evaluated on the {len(test)} test cases of {raw / 'labelsTs'}, which {models} predicts {modalities}."
         )
-    of_folds = {fold: validation_cases(raw, fold) for fold in folds}
-    evaluated = {
-        fold: lay_out(cases, description, output / "cases" / f"fold_{fold}") for fold, cases in of_folds.items()
-    }
-    number = ", ".join(f"fold {fold}: {len(cases)}" for fold, cases in of_folds.items())
+    evaluated = {}
+    for name in folds:
+        fold = validation_fold(raw, name)
+        cases = validation_cases(raw, fold, description)
+        evaluated[name] = lay_out(cases, description, output / "cases" / f"fold_{name}", fold)
+    number = ", ".join(f"fold {name}: {len(cases.fold.val)}" for name, cases in evaluated.items() if cases.fold)
     return evaluated, (
         f"Evaluated on validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "
         "Our trainers set the weights of the modalities on patches of these cases: their results are slightly "

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from nnunet_cmc.commands.compared_systems import System
 from nnunet_cmc.commands.expected_time import FINAL, expected_seconds, has_checkpoint, seconds_per_case
 from nnunet_cmc.commands.subcommands import elapsed
+from nnunet_cmc.data.format.splits import Fold, moved_case
 from nnunet_cmc.evaluation.tables import text_table
+from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import visible
 
 UNKNOWN = "not known yet"
@@ -69,6 +71,24 @@ class Run:
         cases = {file.name.replace("_0000.", ".", 1) for file in self.images.glob("*_0000.*")}
         is_newer = self.predictions.stat().st_mtime >= (self.folder / FINAL).stat().st_mtime
         return is_newer and cases <= {file.name for file in visible(self.predictions)}
+
+
+def require_same_split(runs: Sequence[Run], folds: Mapping[str, Fold]) -> None:
+    """Raise a ValueError if a finished training was of another split, as checkpoints of our trainers tell.
+
+    Args:
+        folds: as they are now, of runs that are evaluated on their validation cases.
+    """
+    for run in (run for run in runs if run.is_trained and run.fold in folds):
+        now = vars(folds[run.fold])
+        before = load_checkpoint(run.folder / FINAL, "remove it, and train again").get("cases")
+        if before and (moved := moved_case({key: before.get(key, []) for key in now}, now)):
+            case, was, is_now = moved
+            raise ValueError(
+                f"{run.folder} was trained on another split than fold {run.fold} is now: case {case} was in {was}, and "
+                f"is in {is_now}, so its validation cases may have been trained on: restore splits_final.json, or "
+                "remove that folder to train anew."
+            )
 
 
 def plan_text(runs: Sequence[Run], jobs: int, trials: Mapping[System, Trial]) -> str:

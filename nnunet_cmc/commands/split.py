@@ -40,13 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.scan_folder import by_channel, numbered_cases
     from nnunet_cmc.data.format.splits import held_out_scans, make_folds, make_splits, write_splits
+    from nnunet_cmc.data.reading.raw_dataset import labeled_cases
 
     raw = raw_dataset(args.dataset)
     description = DatasetDescription.read(raw / "dataset.json")
     ending = description.file_ending
+    parts = {part: numbered_cases(raw / part, ending) for part in ("imagesTr", "imagesUn", "imagesTs")}
+    if description.listed_files is not None:
+        parts["imagesTr"] = {case: files["images"] for case, files in labeled_cases(raw, description).items()}
     cases, unlabeled, test = (
-        {case: by_channel(files, ending) for case, files in numbered_cases(raw / part, ending).items()}
-        for part in ("imagesTr", "imagesUn", "imagesTs")
+        {case: by_channel(files, ending) for case, files in part.items()} for part in parts.values()
     )
     if not cases:
         raise ValueError(f"{raw / 'imagesTr'} holds no case: convert the dataset again.")

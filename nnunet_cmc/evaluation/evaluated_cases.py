@@ -10,16 +10,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
-from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import numbered_cases
-from nnunet_cmc.data.format.splits import load_fold, splits_in_force
+from nnunet_cmc.data.format.splits import Fold, load_fold, splits_in_force
+from nnunet_cmc.data.reading.raw_dataset import labeled_cases
 from nnunet_cmc.evaluation.folder_evaluation import label_maps
 from nnunet_cmc.evaluation.results import Evaluation
 from nnunet_cmc.evaluation.stress_testing import Condition, input_files, present_files
-from nnunet_cmc.utils.files import atomic_write, read_json
+from nnunet_cmc.utils.files import atomic_write
 
 Labeled = dict[str, tuple[list[str], Path]]  # case -> files of its scans, and its label map
 
@@ -32,11 +32,13 @@ class EvaluatedCases:
         images: links to the scans, and volumes of zeros in place of what is not shown.
         labels: links to the label map of each.
         description: the dataset's, with the modalities shown and the subject of each.
+        fold: whose validation cases they are; None for test cases.
     """
 
     images: Path
     labels: Path
     description: DatasetDescription
+    fold: Fold | None = None
 
 
 def labeled_test_cases(raw: Path, description: DatasetDescription) -> Labeled:
@@ -54,27 +56,32 @@ def labeled_test_cases(raw: Path, description: DatasetDescription) -> Labeled:
     return {case: (scans[case], label) for case, label in labels.items()}
 
 
-def validation_cases(raw: Path, fold: str) -> Labeled:
-    """Find the validation cases of a fold. ValueError: there are no folds, not this one, or not all of its cases."""
+def validation_fold(raw: Path, name: str) -> Fold:
+    """Read a fold that has validation cases. ValueError: there are no folds, or not this one."""
     splits = splits_in_force(raw.name)
-    if fold == "all" or splits is None:
+    if name == "all" or splits is None:
         raise ValueError(
-            f"{raw} has no labelled test cases (imagesTs and labelsTs), and fold {fold} no validation cases of its "
+            f"{raw} has no labelled test cases (imagesTs and labelsTs), and fold {name} no validation cases of its "
             "own to evaluate on instead: make folds with `nnunet_cmc split`, or add test cases."
         )
-    cases = load_fold(splits, int(fold)).val
-    content: dict[str, Any] = read_json(raw / "dataset.json", REMEDY)
-    files = get_filenames_of_train_images_and_targets(str(raw), content)
-    if missing := sorted(set(cases) - set(files)):
+    return load_fold(splits, int(name))
+
+
+def validation_cases(raw: Path, fold: Fold, description: DatasetDescription) -> Labeled:
+    """Find the validation cases of a fold. ValueError: not all are there."""
+    files = labeled_cases(raw, description)
+    if missing := sorted(set(fold.val) - set(files)):
         raise ValueError(
-            f"Case {missing[0]} of fold {fold} of {splits} is not in {raw} ({len(missing)} such cases): make the folds "
-            "again with `nnunet_cmc split`."
+            f"Case {missing[0]} of splits_final.json is not in {raw} ({len(missing)} such cases): make the folds again "
+            "with `nnunet_cmc split`."
         )
-    return {case: (files[case]["images"], Path(files[case]["label"])) for case in cases}
+    return {case: (files[case]["images"], Path(files[case]["label"])) for case in fold.val}
 
 
-def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathLike) -> EvaluatedCases:
-    """Write what is shown of the cases to ``folder``, unless it is there.
+def lay_out(
+    cases: Labeled, description: DatasetDescription, folder: str | PathLike, fold: Fold | None = None
+) -> EvaluatedCases:
+    """Write what is shown of the cases, which may be the validation cases of a ``fold``, to a folder that may be there.
 
     Raises:
         ValueError: a case is malformed or empty; two would have one name; ``folder`` has other cases.
@@ -115,7 +122,7 @@ def lay_out(cases: Labeled, description: DatasetDescription, folder: str | PathL
         subjects={name: description.subject_of(case) for name, (case, _) in shown.items()},
         listed_files=None,
     )
-    return EvaluatedCases(folder / "images", folder / "labels", own)
+    return EvaluatedCases(folder / "images", folder / "labels", own, fold)
 
 
 def pool(of_folds: Mapping[str, Evaluation]) -> Evaluation:

@@ -12,6 +12,7 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import by_case, by_modality, files_of, split_name
 from nnunet_cmc.data.reading.grid import Grid, read_grid
 from nnunet_cmc.data.reading.raw_case import require_one_grid
+from nnunet_cmc.data.reading.raw_dataset import labeled_cases
 from nnunet_cmc.data.reading.voxels import read_voxels
 from nnunet_cmc.evaluation.case_gallery import Entry, Row
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures
@@ -62,21 +63,29 @@ class CaseSummary(NamedTuple):
 
 def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
     """Find all cases of a raw dataset, training first, then unlabelled, then test; ValueError if there is none."""
-    count, ending = len(description.modalities), description.file_ending
     cases = []
     for part, title in PARTS.items():
-        files = files_of(folder / f"images{part}", ending)
-        if odd := [file for file in files if (split_name(file, ending) or (file, count))[1] >= count]:
-            raise ValueError(f"{odd[0]} is not named as a channel of a case: rename or remove it.")
-        for case, own in by_case(files, ending).items():
-            label = folder / f"labels{part}" / f"{case}{ending}"
-            if images := by_modality(own, case, description):
+        for case, (files, label) in _files_of_cases(folder, part, description).items():
+            if images := by_modality(files, case, description):
                 subject = description.subject_of(case)
                 cases.append(RawCase(case, title, subject, images, label if label.exists() else None))
     if not cases:
         raise ValueError(f"{folder} has no case: convert the dataset again.")
     parts = Counter(case.name for case in cases)
     return [case._replace(name=f"{case.name}, {case.part}") if parts[case.name] > 1 else case for case in cases]
+
+
+def _files_of_cases(folder: Path, part: str, description: DatasetDescription) -> dict[str, tuple[list[str], Path]]:
+    """Find the scans and the label, which need not exist, of each case of a part."""
+    if part == "Tr" and description.listed_files is not None:
+        listed = labeled_cases(folder, description)
+        return {case: (files["images"], Path(files["label"])) for case, files in listed.items()}
+    count, ending = len(description.modalities), description.file_ending
+    files = files_of(folder / f"images{part}", ending)
+    if odd := [file for file in files if (split_name(file, ending) or (file, count))[1] >= count]:
+        raise ValueError(f"{odd[0]} is not named as a channel of a case: rename or remove it.")
+    labels = folder / f"labels{part}"
+    return {case: (own, labels / f"{case}{ending}") for case, own in by_case(files, ending).items()}
 
 
 def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
@@ -88,7 +97,7 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
         try:
             return read_voxels(file)
         except ValueError as error:
-            raise ValueError(f"Case {case.name}: {file} cannot be read: convert the dataset again.") from error
+            raise ValueError(f"Case {case.name}: {file} {error}: convert the dataset again.") from error
 
     ranges = {}
     for modality, file in case.images.items():

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+import torch
 from plans import make_plans
 
 from nnunet_cmc.commands import compared_systems, comparison_runs
@@ -38,6 +40,7 @@ class StandIn:
         failures: trainer -> the error of its training.
         meeting: of trainings that must run at the same time, if any.
         trials: seconds of a training and of a case that a trial finds, if any ends.
+        cases: what checkpoints say that they were trained on; nothing, as nnU-Net's own.
     """
 
     def __init__(self, results):
@@ -46,6 +49,7 @@ class StandIn:
         self.failures = {}
         self.meeting: threading.Barrier | None = None
         self.trials: tuple[int, int] | None = None
+        self.cases: dict | None = None
 
     def __call__(self, command, log, environment, line=lambda text: None, started=lambda process: None):
         self.commands.append(command)
@@ -66,7 +70,7 @@ class StandIn:
             (fold / "training_log_1.txt").write_text("x: Epoch 0 \nx: Epoch time: 2.0 s\n" * 5)
             for _ in range(4):
                 line("2026: Epoch time: 120.0 s\n")
-            (fold / "checkpoint_final.pth").write_text("weights")
+            torch.save({"cases": self.cases}, fold / "checkpoint_final.pth")
         else:
             predict(word["-i"], word["-o"], word["-tr"] == CMC)
             for case in "abcdefgh":
@@ -328,6 +332,20 @@ def test_data_that_are_not_preprocessed(nnunet, tmp_path, capsys, nnunet_folders
     (nnunet_folders / "preprocessed" / "Dataset001_Test" / "CMCNNUNetPlans_3d_fullres").rmdir()
     assert compare(tmp_path, SUP) == 1
     assert "run nnUNetv2_preprocess -d Dataset001_Test -plans_name CMCNNUNetPlans" in capsys.readouterr().err
+
+
+def test_models_of_another_split_are_not_evaluated_on_what_they_were_trained_on(nnunet, tmp_path, capsys):
+    nnunet.cases = {"train": ["c", "d"], "val": ["a", "b", "only"], "unlabeled": [], "left_out": [], "imagesUn": ["u"]}
+    assert compare(tmp_path, SUP) == 0
+    assert compare(tmp_path, SUP) == 0, "the split is the same"
+    file = nnunet.results.parents[1] / "raw" / nnunet.results.name / "splits_final.json"
+    splits = json.loads(file.read_text())
+    splits[0] = {"train": ["a", "d"], "val": ["b", "c", "only"]}
+    file.write_text(json.dumps(splits))
+    shutil.rmtree(tmp_path / "out")
+    assert compare(tmp_path, SUP) == 1
+    said = capsys.readouterr().err
+    assert 'fold_0 was trained on another split than fold 0 is now: case a was in "val", and is in "train", so' in said
 
 
 def test_a_folder_of_another_comparison(nnunet, tmp_path, capsys):

@@ -165,7 +165,7 @@ def test_files_that_break_off(make_dataset, run):
     folder = make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: scan(1)}, label(1))})
     file = folder / "imagesTr" / "b_0001.nii.gz"
     file.write_bytes(file.read_bytes()[:-100])  # ITK would fill up with zeros
-    with pytest.raises(ValueError, match=r"Case b: .*b_0001.nii.gz cannot be read: convert the dataset again"):
+    with pytest.raises(ValueError, match=r"Case b: .*b_0001.nii.gz cannot be read \(.*\): convert the dataset again"):
         run()
     (folder / "dataset.json").write_text("{")
     with pytest.raises(ValueError, match=r"dataset.json is not JSON .*: convert the dataset again"):
@@ -176,3 +176,15 @@ def test_a_case_of_nothing_but_zeros(make_dataset, run):
     make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: 0 * scan()}, label(1))})
     with pytest.raises(ValueError, match=r"Case b is empty: all voxels of .*b_0001.nii.gz are zero; replace"):
         run()
+
+
+def test_cases_that_dataset_json_lists(make_dataset, run, capsys):
+    """nnU-Net's key ``dataset``: files that lie elsewhere."""
+    folder = make_dataset({"a": ({0: scan(1), 1: scan(1)}, label(1))})
+    (folder / "imagesTr").rename(folder / "scans")
+    content = json.loads((folder / "dataset.json").read_text())
+    images = [f"scans/a_000{channel}.nii.gz" for channel in (0, 1)]
+    content["dataset"] = {"a": {"images": images, "label": "labelsTr/a.nii.gz"}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    run()
+    assert tables(capsys.readouterr().out)[0][2] == ["training", "1", "1", "1", "1", "1"]

@@ -177,3 +177,17 @@ def test_either_fractions_or_folds(words, capsys):
     with pytest.raises(SystemExit):
         run("-d", 1, *words)
     assert "--labeled" in capsys.readouterr().err
+
+
+def test_cases_that_dataset_json_lists(dataset):
+    """nnU-Net's key ``dataset``: files that lie elsewhere."""
+    (dataset / "imagesTr").rename(dataset / "scans")
+    content = json.loads((dataset / "dataset.json").read_text())
+    content["dataset"] = {
+        f"both{i}": {"images": [f"scans/both{i}_000{channel}.nii.gz" for channel in (0, 1)], "label": f"labelsTr/{i}"}
+        for i in range(10)
+    }
+    (dataset / "dataset.json").write_text(json.dumps(content))
+    run("-d", 1, "--folds", 5)
+    splits = json.loads((dataset / "splits_final.json").read_text())
+    assert sorted(case for fold in splits for case in fold["val"]) == sorted(content["dataset"])

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.raw_case import read_case, shown_channels
-from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, pool, validation_cases
+from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, pool, validation_cases, validation_fold
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
 VOLUME = np.arange(1.0, 28.0, dtype=np.float32).reshape(3, 3, 3)
@@ -35,7 +35,7 @@ def description(raw, **cmc):
 def test_each_modality_alone_and_all_of_a_case(raw, tmp_path, write_volume):
     (raw / "splits_final.json").write_text(json.dumps([{"train": [], "val": []}, {"train": ["c"], "val": ["a", "b"]}]))
     dataset = description(raw, subjects={"a": "patient"})
-    evaluated = lay_out(validation_cases(raw, "1"), dataset, tmp_path / "out")
+    evaluated = lay_out(validation_cases(raw, validation_fold(raw, "1"), dataset), dataset, tmp_path / "out")
     shown = {"a_CT": (0,), "a_MR": (1,), "a_CT+MR": (0, 1), "b_MR": (1,)}
     assert evaluated.description.present_channels == shown
     assert {name: evaluated.description.subject_of(name) for name in shown} == {
@@ -75,13 +75,14 @@ def test_a_folder_is_taken_again_for_the_same_cases_only(raw, tmp_path, write_vo
 
 
 def test_what_cannot_be_evaluated(raw, tmp_path, write_volume):
+    dataset = description(raw)
     with pytest.raises(ValueError, match="fold 0 no validation cases of its own to evaluate on instead: make folds"):
-        validation_cases(raw, "0")
+        validation_cases(raw, validation_fold(raw, "0"), dataset)
     (raw / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["gone"]}]))
     with pytest.raises(ValueError, match="fold all no validation cases"):
-        validation_cases(raw, "all")
-    with pytest.raises(ValueError, match=r"Case gone of fold 0 of .* is not in"):
-        validation_cases(raw, "0")
+        validation_cases(raw, validation_fold(raw, "all"), dataset)
+    with pytest.raises(ValueError, match=r"Case gone of splits_final.json is not in"):
+        validation_cases(raw, validation_fold(raw, "0"), dataset)
     write_volume(raw / "imagesTs" / "x_0000.nii.gz", 0 * VOLUME)
     write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
     with pytest.raises(ValueError, match="Case x is empty: all voxels of its scans are zero; replace"):

@@ -46,17 +46,22 @@ def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
     return by_case(files_of(join(raw_folder, "imagesUn"), file_ending), file_ending)
 
 
+def labeled_cases(raw_folder: str | os.PathLike, description: DatasetDescription) -> dict[str, dict[str, Any]]:
+    """Find the cases with a label as nnU-Net does: case -> its files ``images`` and its ``label``."""
+    content: dict[str, Any] = {"file_ending": description.file_ending}
+    if description.has_cmc_key:
+        content["cmc"] = {}  # then the hook leaves out names that begin with a dot
+    if description.listed_files is not None:
+        content["dataset"] = deepcopy(dict(description.listed_files))  # in which nnU-Net writes
+    return get_filenames_of_train_images_and_targets(str(raw_folder), content)
+
+
 def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
     """Check names and headers of all files of the dataset. ValueError: a line for each bad case."""
     folder, ending, listed = join(raw_folder, "imagesUn"), description.file_ending, description.listed_files
     parts = ("imagesUn",) if listed else ("imagesTr", "labelsTr", "imagesUn")
     problems = [sentence for part in parts for sentence in unread_scans(join(raw_folder, part), ending)]
-    content: dict[str, Any] = {"file_ending": ending}
-    if description.has_cmc_key:
-        content["cmc"] = {}  # then the hook leaves out names that begin with a dot
-    if listed is not None:
-        content["dataset"] = deepcopy(dict(listed))  # in which nnU-Net writes
-    labeled = get_filenames_of_train_images_and_targets(raw_folder, content)
+    labeled = labeled_cases(raw_folder, description)
     unlabeled = by_case(visible_files(folder, ending), ending)
     problems += [f"Case {case} {why}" for case in (*labeled, *unlabeled) if (why := name_problem(case))]
     for case, files in labeled.items():
