@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.reading.grid import Grid, is_nifti2
+from nnunet_cmc.data.reading.grid import Grid, is_for_itk
 from nnunet_cmc.data.reading.voxels import write_volume
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import has_label_type, read_image, resample, suffix_of, volume_grid
@@ -73,7 +73,7 @@ def _how(source: Path, grid: Grid) -> str:
     own = volume_grid(source)
     if own.differences(grid):
         return RESAMPLED
-    unchanged = own == grid and suffix_of(source) == FILE_ENDING and not source.is_dir() and not is_nifti2(source)
+    unchanged = own == grid and suffix_of(source) == FILE_ENDING and not source.is_dir() and is_for_itk(source)
     return UNCHANGED if unchanged else REWRITTEN
 
 

@@ -103,7 +103,7 @@ def write_raw_dataset(
     if not dry_run:
         require_writable(folder.parent)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
-    found = [*unused.errors, *_name_problems(cases)]
+    found = [*unused.errors, *_name_problems(cases), *_tested_subjects(cases)]
     try:
         require_every_modality(description, training, "the training part")
     except ValueError as error:
@@ -179,6 +179,18 @@ def _name_problems(cases: Sequence[Case]) -> list[str]:
                 "part: give every case a name of its own."
             )
     return found
+
+
+def _tested_subjects(cases: Sequence[Case]) -> list[str]:
+    """List subjects with a labelled case in the training part and a case in the test part."""
+    trained = {case.subject: case.name for case in cases if case.label is not None and not case.test}
+    tested = {case.subject: case.name for case in cases if case.test}
+    return [
+        f"subject {subject} is in the training part with a label (case {trained[subject]}) and in the test part (case "
+        f"{tested[subject]}), which would test on a patient that was trained on: put all of a subject into one part."
+        for subject in sorted(trained.keys() & tested.keys())
+        if trained[subject] != tested[subject]  # of one name, which is a problem by itself
+    ]
 
 
 def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:

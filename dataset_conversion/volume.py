@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from nnunet_cmc.data.format.scan_folder import SCAN
 from nnunet_cmc.data.reading import voxels
-from nnunet_cmc.data.reading.grid import NIFTI, Grid, is_nifti2, read_grid, reason
+from nnunet_cmc.data.reading.grid import NIFTI, Grid, is_for_itk, read_grid, reason
 from nnunet_cmc.dataset_conversion import dicom
 from nnunet_cmc.utils.files import visible_below
 
@@ -99,10 +99,10 @@ def resample(image: sitk.Image, grid: Grid) -> sitk.Image:
 
 @contextmanager
 def _readable(source: Path) -> Iterator[Path]:
-    """Give ``source`` under a name and in a format that ITK reads: not NIfTI-2, nor a suffix in capitals."""
+    """Give ``source`` as ITK reads it: with no suffix in capitals, and only if :func:`is_for_itk`."""
     suffix = "" if source.is_dir() else suffix_of(source)
     try:
-        if suffix in NIFTI and is_nifti2(source):
+        if suffix in NIFTI and not is_for_itk(source):
             array = voxels.read_voxels(source)
             image = nibabel.Nifti1Image(array, None, nibabel.load(source).header, dtype=array.dtype)
             with TemporaryDirectory() as folder:

@@ -1,7 +1,9 @@
 """The writer of raw datasets: what it writes, what it refuses, and that it leaves nothing behind."""
 
 import csv
+import gzip
 import json
+import struct
 from pathlib import Path
 
 import nibabel
@@ -142,6 +144,23 @@ def test_nifti_2_is_written_as_nifti_1(tmp_path, pair, nnunet_folders, name):
         np.testing.assert_array_equal(written.get_fdata(), array)
         np.testing.assert_allclose(written.affine, transform)
     assert f"{tmp_path / name},rewritten" in (folder / "manifest.csv").read_text()
+
+
+def test_an_intercept_without_a_slope_is_not_applied(tmp_path, pair, nnunet_folders):
+    """As NIfTI has it; ITK, with which nnU-Net reads, would add it, and make the background a class."""
+    written = write(pair)
+    file = tmp_path / "l.nii.gz"
+    plain = nibabel.load(written / "labelsTr" / "a.nii.gz")
+    values = np.resize(np.array([0, 1], np.uint8), plain.shape)
+    image = nibabel.Nifti1Image(values, plain.affine, plain.header)
+    image.set_qform(plain.affine, 1)
+    nibabel.save(image, file)
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[112:120] = struct.pack("<2f", 0, 1)  # scl_slope, scl_inter
+    file.write_bytes(gzip.compress(bytes(content)))
+    assert np.unique(read(file)).tolist() == [1, 2]
+    folder = write([*pair, Case("c", "c", pair[0].images, file)], dataset_id=8)
+    np.testing.assert_array_equal(read(folder / "labelsTr" / "c.nii.gz"), values.T)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "sheared", "4-D"])
@@ -305,6 +324,13 @@ def test_files_that_no_case_uses_are_named(pair, nnunet_folders, capsys):
 def test_case_in_two_parts(pair, nnunet_folders):
     with pytest.raises(ValueError, match=r"case a, .*/a_ct.nii.gz, .*/a_ct.nii.gz: exists more than once"):
         write([*pair, Case("a", "a", pair[0].images, test=True)])
+
+
+def test_a_subject_that_is_trained_on_is_not_tested_on(pair, nnunet_folders):
+    scans = pair[0].images
+    with pytest.raises(ValueError, match=r"subject s is in the training part with a label \(case s_CT\) and"):
+        write([*pair, Case("s_CT", "s", scans, pair[0].label), Case("s_MR", "s", scans, test=True)])
+    write([*pair, Case("s_CT", "s", scans), Case("s_MR", "s", scans, test=True)])  # without a label, as `split` tells
 
 
 def test_a_case_that_nnunet_would_take_for_a_label(pair, nnunet_folders):

@@ -104,6 +104,17 @@ def is_nifti2(file: str | PathLike) -> bool:
     return HEADER_SIZES.get(_start(file)[:4]) == 540
 
 
+def is_for_itk(file: str | PathLike) -> bool:
+    """Tell whether ITK reads the values that a NIfTI file says. ValueError if the file cannot be read.
+
+    It does not read NIfTI-2, and adds an intercept whose slope is 0, which by the standard is not to be applied.
+    """
+    if is_nifti2(file):
+        return False
+    header = _nifti_header(file)
+    return bool(header["scl_slope"] != 0 or header["scl_inter"] == 0)
+
+
 def reason(error: Exception) -> str:
     """Extract the cause from a message of ITK or nibabel, on one line."""
     return " ".join(str(error).split("ERROR:")[-1].split()).rstrip(".") or type(error).__name__
