@@ -40,22 +40,21 @@ def _missing(conditions: Sequence[dict]) -> Figure:
             _curve(axis, places, subsets, metric, COLORS[i % len(COLORS)], name, class_name=name)
         if len(classes) > 1:
             _curve(axis, places, subsets, metric, "black", name_of_mean(classes), linewidth=2.5)
-        axis.set_xticks(places, [entry["condition"] for entry in subsets])
+        axis.set_xticks(places, _ticks(subsets))
         axis.margins(x=0.1)
         axis.set(xlabel="modalities given", ylabel=TITLES[metric])
     return _explain_hollow(figure, subsets)
 
 
 def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
-    """Draw average Dice and ASSD over distance and angle, a line per moved modality; dashed: the case without it."""
-    shown = [conditions[0], *(entry for entry in conditions if entry["moved"])]
+    """Draw average Dice and ASSD over distance and angle, a line per moved modality; dashed: the cases without it."""
+    shown = [entry for entry in conditions if entry["moved"]]
     figure, axes = new_axes(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
     for axis, (metric, kind) in zip(axes.flat, product(COMPARED, _KINDS), strict=True):
         for name, color in zip(names, cycle(COLORS), strict=False):
-            _moved_curve(axis, conditions, name, kind, metric, color, f"{name} misaligned")
-            others = "+".join(other for other in names if other != name)
-            for entry in (entry for entry in conditions if entry["given"] == others):
-                without = SCALE[metric] * entry["mean"][metric]
+            line = _moved_curve(axis, shown, name, kind, metric, color, f"{name} misaligned")
+            if line:
+                without = SCALE[metric] * line[0]["without"]["mean"][metric]
                 axis.axhline(without, color=color, linestyle="--", alpha=0.7, label=f"without {name}")
         axis.set(xlabel=f"{_KINDS[kind][0]} [{kind}]", ylabel=TITLES[metric])
     return _explain_hollow(figure, shown)
@@ -101,7 +100,7 @@ class StressRuns:
                 texts = [number(metric, entry["mean"][metric]) for entry in subsets]
                 series[name] = (_means(subsets, metric), None, list(map(add, texts, marks)))
             draw_bars(axis, series)
-            axis.set_xticks(range(len(self.subsets)), self.subsets)
+            axis.set_xticks(range(len(self.subsets)), _ticks([run[subset] for subset in self.subsets]))
             axis.set(xlabel="modalities given", ylabel=TITLES[metric])
         return figure
 
@@ -113,7 +112,7 @@ class StressRuns:
                 first_of_metric = j - j % len(_KINDS)
                 axis.sharey(axes[0, first_of_metric])
                 for (name, run), color in zip(self.runs.items(), cycle(COLORS), strict=False):
-                    _moved_curve(axis, [run[self.subsets[0]], *run.values()], moved, kind, metric, color, name)
+                    _moved_curve(axis, run.values(), moved, kind, metric, color, name)
                 axis.set(
                     xlabel=f"{moved} {_KINDS[kind][1]} [{kind}]", ylabel=TITLES[metric] if j == first_of_metric else ""
                 )
@@ -151,10 +150,21 @@ def _curve(
     axis.plot(np.array(x)[hollow], y[hollow], "o", color=color, markersize=5, markerfacecolor="white")
 
 
-def _moved_curve(axis: Axes, entries: Sequence[dict], moved: str, kind: str, metric: str, color, label: str) -> None:
-    """Draw the average over how far a modality is moved, from the first of the ``entries``, in which nothing is."""
-    line = [entries[0], *(entry for entry in entries if entry["moved"] == moved and entry[kind])]
-    _curve(axis, [entry[kind] for entry in line], line, metric, color, label)
+def _moved_curve(
+    axis: Axes, entries: Iterable[dict], moved: str, kind: str, metric: str, color, label: str
+) -> list[dict]:
+    """Draw the average over how far a modality is moved, from the same cases as they are; return what was moved."""
+    line = [entry for entry in entries if entry["moved"] == moved and entry[kind]]
+    if line:
+        _curve(axis, [0, *(entry[kind] for entry in line)], [line[0]["unmoved"], *line], metric, color, label)
+    return line
+
+
+def _ticks(subsets: Sequence[dict]) -> list[str]:
+    """Return the names of sets of modalities, with the number of cases where a set has fewer than the first."""
+    most = subsets[0]["cases"]
+    few = [f"\n({one['cases']} of {most} cases)" if one["cases"] < most else "" for one in subsets]
+    return [one["condition"] + note for one, note in zip(subsets, few, strict=True)]
 
 
 def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:

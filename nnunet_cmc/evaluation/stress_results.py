@@ -1,6 +1,8 @@
 """Results of a stress test: its long table, ``stress.csv`` and ``stress.json``."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -40,16 +42,41 @@ def save_stress(
 
 
 def summarize(evaluations: Mapping[Condition, Evaluation], names: Sequence[str]) -> list[dict]:
-    """Return what ``stress.json`` holds of each condition: its description, number of cases, and means."""
-    return [
-        {
-            **_describe(condition, names),
-            "cases": len(one.cases),
-            "mean": {metric: one.mean(metric).mean for metric in METRICS},
-            "classes": {name: one.statistics.loc[name].loc[list(METRICS)].to_dict("index") for name in one.classes},
-        }
+    """Return what ``stress.json`` holds of each condition: its description, number of cases, and means.
+
+    Not every case has every modality. So the entry of a misalignment also has, of the very cases that have the moved
+    modality, the same numbers as they are (``unmoved``) and with that modality left out (``without``).
+    """
+    present: dict[str, frozenset[int]] = defaultdict(frozenset)  # case -> its channels
+    for condition, one in evaluations.items():
+        if condition.moved is not None:
+            for case in one.cases:
+                present[case.case] |= {condition.moved}
+    shown = {
+        (case.case, present[case.case] if condition.given is None else frozenset(condition.given)): case
         for condition, one in evaluations.items()
-    ]
+        for case in one.cases
+        if condition.moved is None
+    }
+    summaries = []
+    for condition, one in evaluations.items():
+        summary = {**_describe(condition, names), **_means(one)}
+        if condition.moved is not None:
+            own = [(case.case, present[case.case]) for case in one.cases]
+            summary["unmoved"] = _means(replace(one, cases=[shown[case, channels] for case, channels in own]))
+            rest = [shown[case, channels - {condition.moved}] for case, channels in own]
+            summary["without"] = _means(replace(one, cases=rest))
+        summaries.append(summary)
+    return summaries
+
+
+def _means(evaluation: Evaluation) -> dict:
+    statistics = evaluation.statistics
+    return {
+        "cases": len(evaluation.cases),
+        "mean": {metric: evaluation.mean(metric).mean for metric in METRICS},
+        "classes": {name: statistics.loc[name].loc[list(METRICS)].to_dict("index") for name in evaluation.classes},
+    }
 
 
 def _describe(condition: Condition, names: Sequence[str]) -> dict:
@@ -65,7 +92,7 @@ def read_conditions(file: Path) -> list[dict]:
     conditions = content.get("conditions") if isinstance(content, dict) else None
     if not (isinstance(conditions, list) and conditions and all(map(_is_condition, conditions))):
         raise ValueError(f"{file} has no conditions as nnunet_cmc stress writes them: {REMEDY}.")
-    for entry in conditions:
+    for entry in (one for condition in conditions for one in (condition, *_references(condition))):
         entry["mean"] |= {metric: float("nan") for metric in COMPARED if entry["mean"][metric] is None}
     return conditions
 
@@ -73,10 +100,18 @@ def read_conditions(file: Path) -> list[dict]:
 def _is_condition(entry: Any) -> bool:
     try:
         names = isinstance(entry["condition"], str) and isinstance(entry["moved"], str)
-        counts = [entry["cases"], *(c[metric]["undefined"] for c in entry["classes"].values() for metric in COMPARED)]
-        numbers = [entry["mm"], entry["degrees"]]
-        means = [entry["mean"][metric] for metric in COMPARED]
+        numbers = all(type(entry[kind]) in (int, float) for kind in ("mm", "degrees"))
+        return names and numbers and all(map(_has_means, (entry, *_references(entry))))
     except (AttributeError, KeyError, TypeError):
         return False
-    numeric = all(type(n) in (int, float) for n in [*numbers, *(mean for mean in means if mean is not None)])
-    return names and numeric and all(type(n) is int for n in counts)
+
+
+def _references(entry: dict) -> list[dict]:
+    """Return what the entry of a misalignment is compared with."""
+    return [entry["unmoved"], entry["without"]] if entry["moved"] else []
+
+
+def _has_means(entry: dict) -> bool:
+    counts = [entry["cases"], *(c[metric]["undefined"] for c in entry["classes"].values() for metric in COMPARED)]
+    means = [entry["mean"][metric] for metric in COMPARED]
+    return all(type(n) is int for n in counts) and all(type(mean) in (int, float, type(None)) for mean in means)

@@ -25,6 +25,7 @@ def save_run(folder, loss, cases=4, undefined=0):
             {
                 "condition": condition.name,
                 "moved": "" if condition.moved is None else ("CT", "MR")[condition.moved],
+                **({} if condition.moved is None else {"unmoved": entries[0], "without": entries[0]}),
                 "mm": condition.millimetres,
                 "degrees": condition.degrees,
                 "cases": cases,

@@ -15,7 +15,7 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.evaluation import stress_testing
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
-from nnunet_cmc.evaluation.stress_figures import StressRuns, _missing, save_stress_figures
+from nnunet_cmc.evaluation.stress_figures import StressRuns, _misalignment, _missing, save_stress_figures
 from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summarize
 from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, stress_test
 
@@ -224,3 +224,29 @@ def test_only_cases_of_several_modalities_count(folders, tmp_path):
     (images / "b_0001.nii.gz").rename(images / "b_0001.nii")
     with pytest.raises(ValueError, match=r"b_0001\.nii looks like a scan, but is no file that ends in \.nii\.gz"):
         find_cases(images, references, silent)
+
+
+def test_what_moving_a_modality_costs_is_told_of_the_same_cases():
+    """An easy case has three modalities, a hard one two of them; neither suffers from anything."""
+    mask = np.ones(8, bool)
+    easy, hard = ({"ball": compute_metrics(mask, found, [1.0])} for found in (mask, mask & (np.arange(8) < 2)))
+    channels = {"easy": {0, 1, 2}, "hard": {0, 1}}
+    evaluations = {}
+    for condition in conditions(["CT", "MR", "PET"]):
+        cases = [
+            CaseResult(case, "", "r", "p", metrics)
+            for case, metrics in {"easy": easy, "hard": hard}.items()
+            if condition.applies_to(sorted(channels[case]))
+        ]
+        evaluations[condition] = Evaluation({"ball": 1}, 2.0, cases, [])
+    entries = {entry["condition"]: entry for entry in summarize(evaluations, ["CT", "MR", "PET"])}
+    assert [entries[name]["cases"] for name in ("all", "CT+MR", "CT", "CT 5 mm", "PET 5 mm")] == [2, 1, 2, 2, 1]
+    for name in ("CT 5 mm", "MR 20 degrees", "PET 5 mm"):
+        entry = entries[name]
+        assert entry["unmoved"]["mean"]["Dice"] == entry["without"]["mean"]["Dice"] == entry["mean"]["Dice"], name
+        assert entry["unmoved"]["cases"] == entry["without"]["cases"] == entry["cases"]
+    axis = _misalignment([*entries.values()], ["CT", "MR", "PET"]).axes[0]
+    assert all(np.ptp(line.get_ydata()) < 1e-9 for line in axis.lines if len(line.get_ydata()) > 1)
+    ticks = [tick.get_text() for tick in _missing([*entries.values()]).axes[0].get_xticklabels()]
+    assert ticks[:2] == ["all", "CT+MR\n(1 of 2 cases)"]
+    assert "CT" in ticks
