@@ -27,7 +27,8 @@ STEPS = 5 + 2 * len(INPUTS)  # generate, convert, split, plan, train; predict an
 LEFT = " left"  # ends the line of a bar between its ends
 SECONDS = 5  # between two lines that show how far a bar is
 BAR = re.compile(r"([A-Z][\w ]*): +\d+%\|.*\| (\d+)/(\d+) \[[\d:]+<([\d:?]+)")  # of tqdm
-MARKS = ("Fingerprint extraction", "Target spacing", "Preprocessing dataset", "Epoch ", "Predicting ")
+MARKS = ("Fingerprint extraction", "Target spacing", "Preprocessing dataset", "Epoch ", "Predicting ", "predicting ")
+CASE = re.compile(r"Case \S+ is predicted from .*")
 VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
 
 
@@ -93,7 +94,7 @@ class Demo:
             for file in sorted((self.dataset / "imagesTs").glob(f"*_{MODALITIES.index(modality):04d}.nii.gz")):
                 shutil.copy(file, cases)
         command = f"nnUNetv2_predict -d {DATASET_ID} -c 3d_fullres -f 0 -tr {TRAINER} -p {PLANS} -device cpu"
-        files = ("-npp", 1, "-nps", 1, "--disable_tta", "-i", cases, "-o", predictions)
+        files = ("-npp", 0, "-nps", 0, "--disable_tta", "-i", cases, "-o", predictions)
         self._command(f"predict_{given}", f"Predict with {' and '.join(channels)}", command, *files)
         references = self.dataset / "labelsTs"
         command = f"nnunet_cmc evaluate -d {DATASET_ID} -np 1"
@@ -168,7 +169,6 @@ def _progress(line: str) -> str | None:
     if bar := BAR.match(message):
         what, done, total, left = bar.groups()
         return f"{what}: {done} of {total}" + (f", {left}{LEFT}" if 0 < int(done) < int(total) else "")
-    for mark in (*MARKS, "predicting "):  # to validate
-        if mark in message:
-            return message[message.index(mark) :]
-    return None
+    if case := CASE.search(message):
+        return case[0]
+    return next((message[message.index(mark) :] for mark in MARKS if mark in message), None)

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from tqdm import tqdm
 
     from nnunet_cmc.data.format.scan_folder import by_modality
+    from nnunet_cmc.data.reading.raw_case import require_one_grid
     from nnunet_cmc.evaluation.folder_evaluation import classes_of, label_maps
     from nnunet_cmc.inference.activation_picture import save_activations
 
@@ -44,6 +45,9 @@ def run(args: argparse.Namespace) -> Outcome:
     references = label_maps(args.reference, ending) if args.reference else {}
     if args.reference and (missing := [case for case in cases if case not in references]):
         raise ValueError(f"{args.reference} lacks the references of {', '.join(missing)}: add them, or omit -r.")
+    if references:
+        for case, by_channel in cases.items():
+            require_one_grid(case, [*by_channel.values(), references[case]])
 
     def written(trainer: str, case: str) -> dict[str, Path]:
         return {kind: output / kind / trainer / (case + ending) for kind in ("activation", "prediction")}

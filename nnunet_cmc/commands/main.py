@@ -84,7 +84,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         remedy = REMEDIES.get(error.errno or 0)
-        return f"{error.filename}: {error.strerror}{f': {remedy}.' if remedy else ''}"
+        return f"{error.filename}: {error.strerror or error.args[0]}{f': {remedy}.' if remedy else ''}"
     if isinstance(error, MemoryError):
         return "Out of memory: use fewer processes, or smaller scans."
     return str(error) or type(error).__name__

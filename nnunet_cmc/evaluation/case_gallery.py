@@ -1,6 +1,5 @@
 """A section of a page that shows cases: what its choices offer, and the script that opens a case in a viewer."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
@@ -12,7 +11,7 @@ from nnunet_cmc.evaluation import open_case
 from nnunet_cmc.evaluation.case_pictures import ERRORS, CaseFiles, CasePictures, window_table
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import CT_WINDOWS, class_colors
-from nnunet_cmc.utils.files import write_json
+from nnunet_cmc.utils.files import write_json, write_text
 
 
 class Row(NamedTuple):
@@ -59,7 +58,8 @@ def gallery(entries: Sequence[Entry], classes: Mapping[str, Label]) -> dict[str,
 
 def save_opener(page: Path, cases: Sequence[CaseFiles]) -> None:
     """Write ``open_case.py`` and its list of files beside a page."""
-    shutil.copy(open_case.__file__, page.parent)
+    source = Path(open_case.__file__)  # its mode is not copied: where a package is read-only, it could not be replaced
+    write_text(page.with_name(source.name), source.read_text("utf-8"))
     listed = {
         case.case: {
             "scans": {name: str(Path(file).absolute()) for name, file in case.images.items()},

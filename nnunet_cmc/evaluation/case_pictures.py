@@ -26,6 +26,7 @@ from nnunet_cmc.utils.files import atomic_write, write_text
 
 COUNT = 20  # slices of a case, unless its classes need more
 # colours unlike those of any class or scan
+JPEG_SIDE = 65_500  # pixels that a JPEG has at most along a side
 ERRORS = {"false negative": "#00e5ff", "false positive": "#ffee00", "wrong class": "#ff30ff"}
 _PLANES = ("axial", "coronal", "sagittal")  # across axes to the head, to the back, and to the patient's left
 _SOLID = 'fill="{}"'
@@ -142,7 +143,9 @@ class _Strip:
     def __init__(self, folder: Path, planes: Sequence[Plane], volume: np.ndarray):
         self.folder, self.planes = folder, planes
         rows, columns = self.cut(volume).shape
-        self.size = columns, round(rows * planes[0].aspect)  # square pixels
+        height = rows * planes[0].aspect  # of square pixels
+        shrunk = min(1.0, JPEG_SIDE / max(columns, height))
+        self.size = max(1, round(columns * shrunk)), max(1, round(height * shrunk))
 
     def cut(self, volume: np.ndarray) -> np.ndarray:
         return np.hstack([plane.cut(volume) for plane in self.planes])

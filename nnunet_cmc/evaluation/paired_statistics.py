@@ -121,6 +121,7 @@ class Comparison:
         table = self.table[self.table["metric"].isin(COMPARED)]
         classes = describe(table, [*keys, "class"])
         cases = describe(table, [*keys, "case"]).reset_index().rename(columns={"mean": "value"})  # means over classes
+        cases["undefined"] = cases["undefined"] > 0
         average = describe(cases, keys)
         average["mean"] = classes["mean"].groupby(keys, observed=True).mean()
         parts = [classes.reset_index().astype({"class": str}), average.reset_index().assign(**{"class": self.average})]
@@ -137,14 +138,13 @@ class Comparison:
         """Compute the ends of the interval for each class and, last, their mean, ``(classes + 1,)``."""
         if len(sums) < 2:
             return (np.full(sums.shape[1] + 1, np.nan),) * 2
+        known = counts.any(0)  # classes that some subject has
 
         def means(drawn: np.ndarray, axis: int) -> np.ndarray:
             """Compute means ``(classes + 1, ...)`` of rows of subjects ``(..., subjects)``."""
             with np.errstate(invalid="ignore"):
                 classes = sums[drawn].sum(-2) / counts[drawn].sum(-2)
-            there = ~np.isnan(classes)
-            average = np.nan_to_num(classes).sum(-1) / np.maximum(there.sum(-1), 1)
-            average = np.where(there.any(-1), average, np.nan)
+            average = classes[..., known].mean(-1)  # NaN where a draw has no subject with one of these classes
             return np.moveaxis(np.concatenate([classes, average[..., None]], -1), -1, 0)
 
         with warnings.catch_warnings():  # where some draws have no defined value, the interval is NaN

@@ -54,11 +54,14 @@ class CheckedPredictor(WindowPredictor):
         if case:
             names = DatasetDescription.from_dict(self.dataset_json).modalities
             tqdm.write(f"Case {case} is predicted from {', '.join(names[c] for c in shown_channels(data))}.")
+        threads = torch.get_num_threads()
         try:
             return super().predict_logits_from_preprocessed_data(data)
         except LogitsError as error:
             self.cases = ()
             raise self.refusal(case) from error
+        finally:
+            torch.set_num_threads(threads)  # nnU-Net does so after a case that has not failed
 
     def refusal(self, case: str | None) -> LogitsError:
         """Make the error for a case whose logits are not finite; it names the files of weights that are not, or all."""

@@ -1,5 +1,6 @@
 """Verify that a model that somebody sent executes no code when nnU-Net, which unpickles its files, loads it."""
 
+import os
 import shutil
 import stat
 import zipfile
@@ -29,7 +30,7 @@ class Verdict(NamedTuple):
 def verify(file: Path) -> Iterator[Verdict]:
     """Check a checkpoint, or each file of an exported model (``.zip``) or of the folder of a model."""
     if file.is_dir():
-        loaded = sorted(path for path in file.rglob("*") if _is_loaded(path.name))
+        loaded = sorted(path for path in _files(file) if _is_loaded(path.name))
         if not loaded:
             yield Verdict(str(file), "there is no model in this folder")
         for path in loaded:
@@ -40,6 +41,16 @@ def verify(file: Path) -> Iterator[Verdict]:
         yield from _archive(file)
     else:
         yield Verdict(str(file), _problem(_checkpoint, file))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """List all files in a folder, also behind links to other folders, each of which is entered once."""
+    entered = {folder.resolve()}
+    for root, folders, names in os.walk(folder, followlinks=True):
+        yield from (Path(root, name) for name in names)
+        new = {name: real for name in sorted(folders) if (real := Path(root, name).resolve()) not in entered}
+        entered |= set(new.values())
+        folders[:] = new
 
 
 def _archive(file: Path) -> Iterator[Verdict]:

@@ -1,6 +1,7 @@
 """What is done to modules of nnU-Net once they have been imported; all but our datasets and models is left to it."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -16,7 +17,14 @@ def _find_class(original, *args, **kwargs):
     name = str(args[1] if len(args) > 1 else kwargs.get("class_name"))
     if name.startswith(tuple(TRAINERS)):
         require_supported_nnunet()
-        return import_module("nnunet_cmc.trainers.registry").trainer_class(name)
+        try:
+            return import_module("nnunet_cmc.trainers.registry").trainer_class(name)
+        except ValueError:
+            if not os.environ.get("nnUNet_extTrainer"):  # noqa: SIM112
+                raise
+            # users may name trainers of their own so; nnU-Net has none of such a name, and would import all of its own
+            module = args[2] if len(args) > 2 else kwargs.get("current_module")
+            return None if str(module).startswith("nnunetv2.") else original(*args, **kwargs)
     if name.startswith("CMCPlanner") and name not in CLASSES:  # nnU-Net would call the None that it finds
         planners = ", ".join(known for known in CLASSES if known.startswith("CMCPlanner"))
         raise ValueError(f"There is no planner {name}: take one of {planners}.")

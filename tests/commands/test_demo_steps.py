@@ -33,6 +33,7 @@ def test_progress_is_shown_while_a_command_runs(tmp_path, monkeypatch):
         ("2026-11-29 12:52:19.755099: predicting subject_003 \n", "predicting subject_003"),
         ("Epoch 1 of 10, 3.0 s, 27 s left: loss 1.86\n", "Epoch 1 of 10, 3.0 s, 27 s left: loss 1.86"),
         ("12:52:19.755099: Predicting pseudo-labels of 8 scans\n", "Predicting pseudo-labels of 8 scans"),
+        ("Case subject_003 is predicted from CT, MR.\n", "Case subject_003 is predicted from CT, MR."),
         ("perform_everything_on_device: False\n", None),
     ],
 )

@@ -92,6 +92,12 @@ def test_refusals(dataset, tmp_path, capsys):
     assert "has no scan named CASE_0000.nii.gz" in refusal(dataset, capsys, "-i", tmp_path)
     assert "fold_0/checkpoint_final.pth: train the model" in refusal(dataset, capsys, "-tr", "CMCTrainerPaper_baseline")
     assert "lacks the references of x, y" in refusal(dataset, capsys, "-r", dataset / "imagesTr")
+    references = shutil.copytree(dataset / "labelsTs", tmp_path / "references")
+    label = sitk.ReadImage(str(references / "y.nii.gz"))
+    sitk.WriteImage(sitk.ConstantPad(label, (0, 0, 0), (0, 0, 1)), str(references / "y.nii.gz"))
+    said = refusal(dataset, capsys, "-r", references)
+    assert "Case y: " in said
+    assert "references/y.nii.gz is not on the grid of" in said
 
 
 def test_nothing_in_a_model_is_executed_and_what_is_broken_is_named(dataset, capsys, tmp_path, monkeypatch):

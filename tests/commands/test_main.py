@@ -91,6 +91,13 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
     assert all(name in message for name in COMMANDS)
 
 
+def no_number(text: str, file: str) -> OSError:
+    """An error of a library, without an errno, to which the file was added."""
+    error = OSError(text)
+    error.filename = file
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
@@ -102,6 +109,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
             PermissionError(13, "Permission denied", "/x/dataset.json"),
             "/x/dataset.json: Permission denied: change its permissions, or name another place.",
         ),
+        (no_number("broken data stream", "/x/0.jpg"), "/x/0.jpg: broken data stream"),
         (MemoryError("Unable to"), "Out of memory: use fewer processes, or smaller scans."),
         (NotADirectoryError(20, "Not a directory", "/x/y"), "/x/y: Not a directory"),
     ],

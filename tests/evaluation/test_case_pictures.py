@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path as Polygon
 from PIL import Image
 
+from nnunet_cmc.evaluation import case_pictures
 from nnunet_cmc.evaluation.case_pictures import (
     COUNT,
     CaseFiles,
@@ -169,3 +170,11 @@ def test_a_case_without_a_label(tmp_path, files):
     pictures = save_case(tmp_path / "out", CaseFiles("u", files.images, None, {}), CLASSES)
     assert (pictures.reference, pictures.outline, pictures.needed) == ("", "", 1)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"0.jpg", "1.jpg"}
+
+
+def test_pictures_are_no_larger_than_a_jpeg_can_be(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(case_pictures, "JPEG_SIDE", 100)
+    save_case(tmp_path / "out", files, CLASSES)
+    sizes = [Image.open(file).size for file in (tmp_path / "out").rglob("*.jpg")]
+    assert sizes
+    assert all(max(size) == 100 for size in sizes)

@@ -161,3 +161,14 @@ def test_it_needs_only_python(page):
     assert subprocess.run([sys.executable, "-I", "-S", "-c", code], timeout=60).returncode == 0
     assert "nnunet_cmc" not in page.with_name("open_case.py").read_text()
     assert runpy.run_path(str(page.with_name("open_case.py")))["HERE"] == page.parent.resolve()
+
+
+def test_a_page_is_written_again_where_the_package_is_read_only(page, tmp_path, monkeypatch, ordinary_user):
+    source = tmp_path / "package" / "open_case.py"
+    source.parent.mkdir()
+    shutil.copy(open_case.__file__, source)
+    source.chmod(0o444)
+    monkeypatch.setattr(open_case, "__file__", str(source))
+    for _ in range(2):
+        save_opener(page, [])
+    assert page.with_name("open_case.py").read_text() == source.read_text()

@@ -114,7 +114,9 @@ def test_one_subject_or_draws_without_a_value_have_no_interval():
     assert np.isnan(compare([[1.0, 2.0]]).cells["a", "CT", "ASSD", "average"].low)
     cells = compare([[1.0, np.nan], [2.0, np.nan], [3.0, 1.0]]).cells
     assert np.isnan(cells["a", "CT", "ASSD", "spleen"].high)
-    assert cells["a", "CT", "ASSD", "average"].high > 1
+    assert np.isnan(cells["a", "CT", "ASSD", "average"].high), "a draw without it would be of another average"
+    cells = compare([[1.0, np.nan], [2.0, np.nan], [3.0, np.nan]]).cells
+    assert cells["a", "CT", "ASSD", "average"].high > 1, "the average of the class that there is"
 
 
 def test_json_has_every_number():
@@ -136,3 +138,8 @@ def test_one_table_of_all_predictions():
         for organ in CLASSES
     ]
     assert rows["value"].tolist() == pytest.approx([1.0, 2.0, 3.0, np.nan, 1.5, 2.0, 3.0, 5.0], nan_ok=True)
+
+
+def test_a_case_with_several_undefined_classes_counts_once():
+    cells = compare([[np.nan, np.nan], [1.0, np.nan], [1.0, 2.0]]).cells
+    assert [cells["a", "CT", "ASSD", column].undefined for column in ("liver", "spleen", "average")] == [1, 2, 2]

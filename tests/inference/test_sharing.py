@@ -5,6 +5,7 @@ import pickle
 import re
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,3 +304,18 @@ def test_a_checkpoint_by_itself(tmp_path, capsys, in_tiny):
     said = capsys.readouterr().out
     assert "a Python object (posix.mkdir)" in said
     assert "there is no such file" in said
+
+
+def test_what_lies_behind_links_is_verified(in_tiny, tmp_path, monkeypatch, capsys):
+    """A fold may be a link to another disk, and a link may lead back to where it lies."""
+    monkeypatch.chdir(tmp_path)
+    elsewhere, model = tmp_path / "elsewhere", tmp_path / "model"
+    shutil.copytree(in_tiny.model, model)
+    (model / "fold_0").rename(elsewhere)
+    (model / "fold_0").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(model)
+    assert main(["doctor", "--verify", str(model)]) == 0
+    assert capsys.readouterr().out.count("checkpoint_final.pth") == 1
+    torch.save({"extra": Evil()}, elsewhere / "checkpoint_final.pth")
+    assert main(["doctor", "--verify", str(model)]) == 1
+    assert not Path("executed").exists()

@@ -88,8 +88,14 @@ def test_logits_that_float16_does_not_hold(tiny, monkeypatch, number):
     predictor = TrainedModel(tiny.model, None, "checkpoint_final.pth").predictor(device=torch.device("cpu"))
     full = lambda windows: torch.full((len(windows), 2, 16, 16, 16), number)  # noqa: E731
     monkeypatch.setattr(predictor, "_internal_maybe_mirror_and_predict", full)
-    with pytest.raises(ValueError, match=r"The case, predicted with .*checkpoint_final\.pth: the network's logits"):
-        predictor.predict_logits_from_preprocessed_data(torch.ones(2, 16, 16, 16))
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)  # more than nnU-Net uses in the meantime
+    try:
+        with pytest.raises(ValueError, match=r"The case, predicted with .*checkpoint_final\.pth: the network's logits"):
+            predictor.predict_logits_from_preprocessed_data(torch.ones(2, 16, 16, 16))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_nnunet_crops_is_no_window(tiny, tmp_path):

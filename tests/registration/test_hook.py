@@ -70,6 +70,16 @@ def test_nnunet_is_told_the_names_of_recipes_there_are():
         function(*arguments)
 
 
+def test_trainers_of_users_may_have_names_like_ours(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from nnunet_cmc.trainers.cmc_trainer import CMCTrainer\n\nclass CMCTrainerMine(CMCTrainer):\n    pass\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    for name, module in (("CMCTrainerMine", "mine"), ("CMCTrainer_noCSC", "nnunet_cmc.trainers.registry")):
+        function, *arguments = search_for(name)
+        assert function(*arguments).__module__ == module
+
+
 def test_nnunet_is_told_the_names_of_planners_there_are():
     function, folder, _, package = search_for("CMCPlanner")
     with pytest.raises(ValueError, match=r"There is no planner CMCPlannerResEnc: take one of CMCPlanner, CMCPlannerNN"):
