@@ -50,12 +50,13 @@ def shared_data():
 def run_command(tmp_path_factory):
     """``run_command(name, *arguments, environment, fails=False)`` -> output of a command of this environment.
 
-    Its exit code must be 0, or anything else if it is to fail.
+    Its exit code must be 0, or anything else if it is to fail. ``prepare``: functions that are called before, in its
+    process.
     """
 
-    def run(name: str, *arguments, environment: dict, fails: bool = False) -> str:
+    def run(name: str, *arguments, environment: dict, fails: bool = False, prepare: tuple = ()) -> str:
         log = tmp_path_factory.mktemp("command") / "output.txt"
-        code = finish_command(name, [*map(str, arguments)], environment, log)
+        code = finish_command(name, [*map(str, arguments)], environment, log, *prepare)
         output = log.read_text()
         assert (code != 0) == fails, output[-3000:]
         return output

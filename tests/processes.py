@@ -4,12 +4,16 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from nnunet_cmc.commands import comparison_runs
+from nnunet_cmc.commands.subcommands import run_logged
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
@@ -27,7 +31,8 @@ from importlib.metadata import entry_points
 with open(output, "wb") as file:
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
-use_threads()
+for function in prepare:
+    function()
 sys.argv = [name, *arguments]
 (command,) = entry_points(group="console_scripts", name=name)
 sys.exit(command.load()())
@@ -44,19 +49,36 @@ def clean_process(source: str, environment: dict[str, str] = os.environ, **value
     return process
 
 
-def finish_command(name: str, arguments: list[str], environment: dict[str, str], output: Path) -> int:
+def finish_command(
+    name: str, arguments: list[str], environment: dict[str, str], output: Path, *prepare: Callable[[], None]
+) -> int:
     """Run a command that a package installs, all of whose output goes to a file; return its exit code.
 
     Its process has nnU-Net imported when it starts, which takes a new one longer than most tests, and so its pools are
-    threads. (The demo's commands are processes with pools as they are.) A TimeoutError after 500 s.
+    threads. (The demo's commands are processes with pools as they are.) ``prepare`` are called in it before. A
+    TimeoutError after 500 s.
     """
-    values = {"name": name, "arguments": arguments, "output": str(output), "use_threads": use_threads}
+    values = {"name": name, "arguments": arguments, "output": str(output), "prepare": (use_threads, *prepare)}
     process = clean_process(COMMAND, environment, **values)
     process.join(500)
     if process.exitcode is None:
         process.kill()
         raise TimeoutError(f"{name} runs for more than 500 s: {output.read_text()[-3000:]}")
     return process.exitcode
+
+
+def run_forked(command: list[str], log: Path, environment: dict[str, str], *callbacks) -> None:
+    """Run a command as :func:`run_logged` does, but those of nnU-Net as :func:`finish_command`."""
+    if command[0].startswith("nnUNetv2_"):
+        output = Path(f"{log}.output")
+        code = finish_command(command[0], command[1:], environment, output)
+        command = ["sh", "-c", 'cat "$0"; exit "$1"', str(output), str(code)]
+    run_logged(command, log, environment, *callbacks)
+
+
+def fork_commands() -> None:
+    """Let ``nnunet_cmc compare`` run nnU-Net's commands by :func:`run_forked`."""
+    comparison_runs.run_logged = run_forked
 
 
 def execute_rank(rank: int, source: str, values: dict) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from processes import children, kill_with_workers, wait_for
+from processes import children, fork_commands, kill_with_workers, wait_for
 from walk import NAME, ON_THE_CPU, VARIABLES, readme_command, walk_to_training
 
 from nnunet_cmc.commands import demo_steps
@@ -120,7 +120,7 @@ def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
         "nnunet_cmc", "compare", "-d", demo_steps.DATASET_ID, "-p", demo_steps.PLANS, "--folds", 0, "--device", "cpu",
         "--disable_tta", "-np", 1, "-o", tmp_path / "table", "--trainers",
     ]  # fmt: skip
-    output = run_command(*command, *names, environment=demo.environment)
+    output = run_command(*command, *names, environment=demo.environment, prepare=(fork_commands,))
     assert "Evaluated on the 2 test cases of" in output
     assert "To train: 2, to predict: 3, one at a time; expected time: about " in output, "as its trial took"
     assert "SupTrainer_smoke, fold 0: 5 cases left, about " in output

@@ -24,9 +24,9 @@ def nothing_compiled_before():
     [
         ("CMCTrainer_contrastTeacher", 4),  # and the teacher's
         ("CMCTrainer", 4),  # and the average's
-        ("CMCTrainer_supervised", 2),
+        pytest.param("CMCTrainer_supervised", 2, marks=pytest.mark.slow),
         ("CMCTrainerPaper", 4),
-        ("CPSTrainer", 4),
+        pytest.param("CPSTrainer", 4, marks=pytest.mark.slow),
         pytest.param(replace(APART, network=(*APART.network, Evidential(2))), 4, id="evidential-4"),
     ],
 )
