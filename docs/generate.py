@@ -62,7 +62,7 @@ def _command(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
         if action.nargs == argparse.REMAINDER:
             value = f" {metavar} ..."
         if action.choices:
-            value = " " + "|".join(map(str, action.choices))
+            value = " " + "|".join(map(str, action.choices)) + (" ..." if action.nargs in ("+", "*") else "")
         names = ", ".join(f"`{option}{value}`" for option in action.option_strings) or f"`{value.strip()}`"
         needed = "yes" if action.required and action.option_strings else ""
         if not action.option_strings:
@@ -86,7 +86,7 @@ def messages() -> str:
     """List every message of a ValueError or RuntimeError in two columns: what is wrong, and the remedy."""
     parts = [
         "# Error messages",
-        "Made by `python docs/generate.py` from the code. … stands for what a message names: a case, a file, a value.\n"
+        "Made by `python docs/generate.py` from the code. Words in capitals and … stand for what a message names.\n"
         "[troubleshooting.md](troubleshooting.md) is about what no message explains.",
     ]
     for stage, places in STAGES.items():
@@ -117,6 +117,10 @@ def _messages(file: Path) -> Iterator[str]:
         yield f"| {problem} | {remedy} |"
 
 
+# variables whose names tell what stands in a message
+SAID = ("case", "checkpoint", "dataset", "file", "fold", "folder", "images", "label", "modality", "path", "trainer")
+
+
 def _constant(statement: ast.stmt) -> tuple[str, str]:
     """Return name and value of a text that a module defines, such as a remedy that several messages share."""
     if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
@@ -134,7 +138,8 @@ def _text(node: ast.expr, constants: Mapping[str, str]) -> str:
     if isinstance(node, ast.BinOp):
         return _text(node.left, constants) + _text(node.right, constants)
     if isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name):
-        return constants.get(node.value.id, "…")
+        name = node.value.id
+        return constants.get(name, name.upper() if name in SAID else "…")
     return "…"
 
 
@@ -168,33 +173,30 @@ def bad_input() -> str:
 
 
 def trainers() -> str:
-    """List the recipes that have a name of their own, with the purpose of each."""
-    rows = [
-        f"| `{name}` | {_cell(recipe.purpose)} |"
-        for name, recipe in RECIPES.items()
-        if "_" not in name or name == "CMCTrainer_contrastTeacher"
-    ]
+    """List the recipes that are no parts of another one, with the purpose of each."""
+    rows = [f"| `{name}` | {_cell(recipe.purpose)} |" for name, recipe in _named().items()]
     return "\n".join(["| trainer | |", "|---|---|", *rows])
 
 
+def _named() -> dict[str, Recipe]:
+    chosen = ("CMCTrainer_contrastTeacher", "CMCTrainer_supervised")
+    return {name: recipe for name, recipe in RECIPES.items() if "_" not in name or name in chosen}
+
+
 def recipes() -> str:
-    """List every recipe with its purpose and its differences from the paper's."""
-    plain = RECIPES["CMCTrainerPaper"].rows()
-    rows = [
-        f"| `{name}` | {_cell(recipe.purpose)} | {_cell(_differences(recipe, plain))} |"
-        for name, recipe in RECIPES.items()
-    ]
-    parts = "; ".join(f"{what}: {value}" for what, value in plain.items() if what != "terms")
-    described = f"`CMCTrainerPaper` has the terms {plain['terms']}. Besides: {parts}."
-    return "\n".join(
-        [
-            *textwrap.wrap(described, 120, break_on_hyphens=False),
-            "",
-            "| trainer | purpose | differences from `CMCTrainerPaper` |",
-            "|---|---|---|",
-            *rows,
+    """List every recipe with its differences from the default's or, of the paper's variants, from the paper's."""
+    parts = []
+    for base in ("CMCTrainer", "CMCTrainerPaper"):
+        plain = RECIPES[base].rows()
+        described = f"`{base}`: {'; '.join(f'{what}: {value}' for what, value in plain.items())}."
+        rows = [
+            f"| `{name}` | {_cell('' if name in _named() else recipe.purpose)} | {_cell(_differences(recipe, plain))} |"
+            for name, recipe in RECIPES.items()
+            if name != base and (base == "CMCTrainerPaper") == name.startswith(("CMCTrainerPaper", "CMCTrainerAs"))
         ]
-    )
+        header = ["| trainer | what it is, if it is not listed above | differences |", "|---|---|---|"]
+        parts.append("\n".join([*textwrap.wrap(described, 120, break_on_hyphens=False), "", *header, *rows]))
+    return "\n\n".join(parts)
 
 
 def papers() -> str:
@@ -204,7 +206,14 @@ def papers() -> str:
 
 
 def _differences(recipe: Recipe, plain: Mapping[str, str]) -> str:
-    return "; ".join(f"{what}: {value}" for what, value in recipe.rows().items() if value != plain[what])
+    own = recipe.rows()
+    if not any(term.loss.uses_unlabeled for term in recipe.terms):
+        own.pop("unlabelled pairs")  # which it does not read
+    terms, others = (rows["terms"].split("; ") for rows in (own, plain))
+    said = [f"without {term.split(': ')[-1]}" for term in others if term not in terms]
+    said += [f"with {term}" for term in terms if term not in others]
+    said += [f"{what}: {value}" for what, value in own.items() if what != "terms" and value != plain[what]]
+    return "; ".join(said)
 
 
 def with_tables(text: str, tables: Mapping[str, str]) -> str:

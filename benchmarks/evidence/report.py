@@ -20,6 +20,7 @@ from intervals import Difference, paired_difference
 from sources import AMOS, LGG, Source
 from systems import DEFAULT, GPU, PSEUDO_LABELS, STOCK_TRAINER, TABLES, Run
 from table import (
+    NOT_RUN,
     Results,
     Systems,
     arrangements,
@@ -83,7 +84,19 @@ def pages(file: Path) -> dict[str, str]:
         parts |= {f"{name}_{part.__name__}": part(rivals) for part in (answer, comparison, targets)}
         parts[f"{name}_means"] = means(systems[name])
     texts = {name: (HERE / f"{name}_text.md").read_text(encoding="utf-8") for name in PAGES}
-    return {name: re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text) for name, text in texts.items()}
+    filled = {name: re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text) for name, text in texts.items()}
+    return {name: without_empty_sections(text) for name, text in filled.items()}
+
+
+def without_empty_sections(page: str) -> str:
+    """Leave out sections of a page whose tables have no row; the last section gets a sentence that names them."""
+    head, *sections = re.split(r"\n(?=## )", page)
+    empty = [section for section in sections if NOT_RUN in section and "\n|" not in section]
+    if not empty:
+        return page
+    titles = ", ".join(f"*{section.splitlines()[0].removeprefix('## ')}*" for section in empty)
+    sentence = textwrap.fill(f"Not run yet: {titles}.", 120, break_on_hyphens=False)
+    return "\n".join([head, *(section for section in sections if section not in empty)]) + f"\n{sentence}\n"
 
 
 def means(systems: Systems) -> str:
@@ -155,7 +168,7 @@ def answer(rivals: Rivals) -> str:
     """Say in a paragraph by how much the default is ahead in the mean of the inputs, and of how many seeds that is."""
     where = arrangements(rivals[""])
     if not where:
-        return "**Not run yet.**"
+        return NOT_RUN
     sentences = []
     for recipe, other in AGAINST.items():
         found = {arrangement: differences(rivals, arrangement, recipe) for arrangement in where}
@@ -186,7 +199,7 @@ def targets(rivals: Rivals) -> str:
             ("not behind nnU-Net with pseudo-labels in the mean",
              taught["mean"].high >= 0 if taught else None, taught.get("mean")),
             (f"without {LGG.modalities[0]} a loss of less than half of two-channel nnU-Net's",
-             lost < stock_lost / 2, f"{lost:.1f} of {stock_lost:.1f}"),
+             lost < stock_lost / 2, f"{lost:.1f} lost, nnU-Net {stock_lost:.1f}"),
         ):  # fmt: skip
             seeds = found.seeds if isinstance(found, Difference) else len(ours.seeds)
             said = f"{'open' if seeds == 1 else 'met' if met else '**missed**'}: {found}"

@@ -7,6 +7,8 @@ import numpy as np
 from sources import ARRANGEMENTS, LGG, Source
 from systems import DEFAULT, Profile, Run, stock
 
+NOT_RUN = "*Not run yet.*"  # in place of a table without a row
+
 
 @dataclass(frozen=True)
 class Results:
@@ -118,8 +120,8 @@ def mean_and_spread(results: Results, metric: str = "dice") -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table, or a sentence where there is no row."""
+    """Format a table, or :data:`NOT_RUN` where there is no row."""
     if not rows:
-        return "*Not run yet.*"
+        return NOT_RUN
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -76,5 +76,7 @@ def _plans_and_dataset(id_or_name: str, plans_name: str) -> tuple[dict, DatasetD
     folder = preprocessed_dataset(id_or_name)
     file = folder / f"{plans_name}.json"
     if not file.is_file():
-        raise ValueError(f"There is no {file}: plan first, with nnUNetv2_plan_and_preprocess -pl CMCPlanner.")
+        raise ValueError(
+            f"There is no {file}: plan first, such as with nnUNetv2_plan_and_preprocess -pl CMCPlanner for CMCPlans."
+        )
     return read_plans(file), DatasetDescription.read(folder / "dataset.json")

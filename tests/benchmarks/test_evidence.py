@@ -380,8 +380,10 @@ def test_a_page_without_records_says_so(tmp_path):
     report.write(tmp_path / "results.json")
     text = (tmp_path / "results.md").read_text()
     assert "{{" not in text
-    assert text.count("*Not run yet.*") > 9
-    assert "*Not run yet.*" in (tmp_path / "comparison.md").read_text()
+    assert "*Not run yet.*" in text
+    assert "## 8 labelled subjects" not in text
+    assert "Not run yet: *8 labelled subjects*, *Three times as long: 900 iterations*, *On a GPU" in text
+    assert "Not run yet: *Measured*." in (tmp_path / "comparison.md").read_text()
     assert not (tmp_path / "results.png").exists()
 
 
