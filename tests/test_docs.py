@@ -55,7 +55,7 @@ def test_the_reference_has_every_command_and_option():
 def test_messages_are_split_before_their_remedy():
     text = generate.messages()
     assert "| … is not empty | remove it, or name another folder with --output. |" in text
-    assert "| There is no folder … | give the folder of the scans. |" in text
+    assert "| There is no folder FOLDER | give the folder of the scans. |" in text
     remedy = "name the output folder of a finished nnunet_cmc stress."
     assert f"| … has no conditions as nnunet_cmc stress writes them | {remedy} |" in text, "a remedy with a name"
 

@@ -8,6 +8,7 @@ from nnunet_cmc.data.loading.fusion import FuseOrSplit, Fusion
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView, View
+from nnunet_cmc.losses.schedules import Schedule
 from nnunet_cmc.networks.changes import (
     DecodeAlone,
     Evidential,
@@ -165,6 +166,10 @@ class Recipe:
                 "Pseudo, the term of the pseudo-labels, and Teacher or WholeScanLabels, which make them, need each "
                 "other: add what is missing."
             )
+        weights: dict[str, Schedule] = {}
+        for term in self.terms:
+            if weights.setdefault(term.weight.symbol, term.weight) != term.weight:
+                raise ValueError(f"Two weights have the symbol {term.weight.symbol}, and a log has one: rename one.")
         if Supervised not in kinds:
             raise ValueError("A recipe needs Supervised, the term of the labelled scans: add it.")
         if "printed" in [term.form for term in self.terms] and FusePairs not in kinds:

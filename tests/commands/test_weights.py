@@ -123,7 +123,7 @@ def test_one_modality(dataset):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"plans": "CMCNNUNetSmallPlans"}, "CMCNNUNetSmallPlans.json: plan first, with nnUNetv2_plan_and_preprocess"),
+        ({"plans": "CMCNNUNetSmallPlans"}, "CMCNNUNetSmallPlans.json: plan first, such as with nnUNetv2_plan_and"),
         ({"plans": "nnUNetPlans"}, "cannot train the plans nnUNetPlans"),
         ({"plans": "CMCUniversalPlans"}, "is SAM-Med3D's, and the encoder of the plans is not"),
         ({"more": ["-c", "2d"]}, "have no configuration 2d, only 3d_fullres"),

@@ -9,7 +9,7 @@ import torch
 
 from nnunet_cmc.data.loading.style import SwapStyles
 from nnunet_cmc.data.loading.views import FusePairs, RandomizeContrast, StrongView
-from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, LAMBDA
+from nnunet_cmc.losses.schedules import ALPHA, BETA, GAMMA, LAMBDA, SMALL_ALPHA
 from nnunet_cmc.networks import MeanFusion, SkipFusion
 from nnunet_cmc.networks.changes import (
     DecodeAlone,
@@ -194,6 +194,7 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({**TAUGHT, "terms": (Term(Supervised), Term(Pseudo, GAMMA)), "views": (RandomizeContrast(), StrongView())},
          "RandomizeContrast changes strong views: put StrongView before it"),
         ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CSC, BETA))}, "names CSC twice"),
+        ({"terms": (Term(Supervised), Term(CSC, ALPHA), Term(CAC, SMALL_ALPHA))}, "Two weights have the symbol alpha"),
         ({"terms": (Term(Supervised), Term(CAC, BETA, "printed"))}, "which FusePairs makes of all"),
         ({"network": (SuperviseDeep(), SuperviseDeep())}, "names SuperviseDeep twice"),
         ({"terms": (Term(Supervised), Term(SemanticConsistency))}, "SemanticConsistency needs SwapStyles, since it"),
