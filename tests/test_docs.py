@@ -57,7 +57,7 @@ def test_messages_are_split_before_their_remedy():
     assert "| … is not empty | remove it, or name another folder with --output. |" in text
     assert "| There is no folder FOLDER | give the folder of the scans. |" in text
     remedy = "name the output folder of a finished nnunet_cmc stress."
-    assert f"| … has no conditions as nnunet_cmc stress writes them | {remedy} |" in text, "a remedy with a name"
+    assert f"| FILE has no conditions as nnunet_cmc stress writes them | {remedy} |" in text, "a remedy with a name"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

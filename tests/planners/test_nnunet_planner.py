@@ -379,8 +379,11 @@ def test_scans_that_no_volume_network_suits(dataset, shape, sentence):
 def test_a_plan_of_other_sizes_as_in_the_docs(scans):
     preprocessed = scans("CT")
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text("utf-8"), re.DOTALL)
-    exec(code.replace("(502,", "(1,"), {})
-    plans = json.loads((preprocessed / "CMCMediumPlans.json").read_text())["configurations"]["3d_fullres"]
+    code, file = code.replace("(504,", "(1,"), preprocessed / "CMCMediumPlans.json"
+    exec(code, {"__name__": "__mp_main__"})  # as a spawned worker process imports the script
+    assert not file.exists()
+    exec(code, {"__name__": "__main__"})
+    plans = json.loads(file.read_text())["configurations"]["3d_fullres"]
     assert (plans["patch_size"], plans["batch_size"]) == ([16, 128, 128], 2)
     assert plans["architecture"]["arch_kwargs"]["encoder_kwargs"]["features_per_stage"][0] == 16
 
