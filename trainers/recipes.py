@@ -101,7 +101,7 @@ RECIPES: dict[str, Recipe] = {
             terms=(SUPERVISED,),
             network=(SEPARATE, ShowOnly(m)),
         )
-        for m in range(3)
+        for m in range(4)  # as many as brain tumours are commonly scanned in
     },
     "CMCTrainerPaper_adapters": replace(
         PAPER,
