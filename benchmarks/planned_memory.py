@@ -25,20 +25,21 @@ from nnunet_cmc.networks.changes import SuperviseDeep
 from nnunet_cmc.planners import nnunet
 from nnunet_cmc.utils.files import read_json, write_json
 
-MODALITIES = 2
 SCANS = {  # spacing (mm) and voxels along D, H, W
     "abdomen, CT and MR": ([3.0, 0.8, 0.8], [120, 512, 512]),
     "brain, MR": ([1.0, 1.0, 1.0], [140, 172, 140]),
 }
 
 
-def kept_bytes(network: nn.Module, rows: int, patch: list[int]) -> int:
+def kept_bytes(network: nn.Module, rows: int, patch: list[int], unlabeled: int = 0, modalities: int = 2) -> int:
     """Count what a forward pass leaves for the backward one.
 
     Args:
         network: of tensors without data (``torch.device("meta")``); made half precision.
-        rows: samples of two channels; for ours registered pairs, each predicted fused and from one modality alone.
+        rows: samples; for ours registered pairs, each predicted fused and from one modality alone.
         patch: sides in voxels.
+        unlabeled: further samples, each predicted from each modality alone.
+        modalities: channels of the samples.
     """
     network.to(torch.bfloat16)
     own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
@@ -48,9 +49,10 @@ def kept_bytes(network: nn.Module, rows: int, patch: list[int]) -> int:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    fusion = torch.stack([FusedAndSingle()((0, 1), MODALITIES) for _ in range(rows)])
-    x = torch.empty(rows, MODALITIES, *patch, device="meta", dtype=torch.bfloat16)
-    there = torch.ones(rows, MODALITIES, dtype=torch.bool)
+    drawn = [FusedAndSingle()(tuple(range(modalities)), modalities) for _ in range(rows)]
+    fusion = torch.stack([*drawn, *(torch.eye(modalities, dtype=torch.bool) for _ in range(unlabeled))])
+    x = torch.empty(len(fusion), modalities, *patch, device="meta", dtype=torch.bfloat16)
+    there = torch.ones(len(fusion), modalities, dtype=torch.bool)
     with (
         mock.patch("nnunet_cmc.networks.cmcnet.presence", return_value=there),
         saved_tensors_hooks(note, lambda tensor: tensor),
@@ -59,16 +61,16 @@ def kept_bytes(network: nn.Module, rows: int, patch: list[int]) -> int:
     return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in own)
 
 
-def step_gb(plan: dict, classes: int) -> float:
+def step_gb(plan: dict, classes: int, modalities: int = 2) -> float:
     """Count the memory of a step of ``CMCTrainer_contrastTeacher`` in GB: see above."""
     with torch.device("meta"):
-        network = CMCNet(MODALITIES, classes, **plan["architecture"]["arch_kwargs"])
+        network = CMCNet(modalities, classes, **plan["architecture"]["arch_kwargs"])
     SuperviseDeep()(network)
     labelled, patch = plan["batch_size"], [int(side) for side in plan["patch_size"]]
-    pairs = labelled + max(1, round(labelled / 2))
-    voxels = 2 * pairs * classes * torch.Size(patch).numel()
+    unlabelled = max(1, round(labelled / 2))
+    voxels = (2 * labelled + modalities * unlabelled) * classes * torch.Size(patch).numel()
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return 1e-9 * (20 * parameters + kept_bytes(network, pairs, patch) + 12 * voxels)
+    return 1e-9 * (20 * parameters + kept_bytes(network, labelled, patch, unlabelled, modalities) + 12 * voxels)
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class BasePlanner(ExperimentPlanner):
         self.description.require_plain_labels(type(self).__name__)
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
-        read_json(fingerprint, f"run nnUNetv2_extract_fingerprint -d {dataset_name_or_id} --clean")
+        read_json(fingerprint, f"run {_extract(name)}")
         splits_in_force(name)  # where files disagree, nnU-Net would stop without an explanation
         super().__init__(
             dataset_name_or_id,
@@ -138,8 +138,7 @@ class BasePlanner(ExperimentPlanner):
             if alike(sorted(found), sorted(canonical)) and not alike(found, canonical):
                 raise ValueError(
                     f"dataset_fingerprint.json has the spacing {_mm(found)} of {file}, which is {_mm(canonical)} on "
-                    "the canonical axes that our planners need: run nnUNetv2_extract_fingerprint "
-                    f"-d {convert_dataset_name_to_id(self.dataset_name)} -fpe CMCFingerprintExtractor --clean."
+                    f"the canonical axes that our planners need: run {_extract(self.dataset_name)}."
                 )
 
     def write_plans(self, plans: dict) -> None:
@@ -184,3 +183,8 @@ def millimetres(spacing: Iterable[float]) -> str:
 
 def _mm(spacing: Iterable[float]) -> str:
     return " x ".join(f"{step:g}" for step in spacing) + " mm"
+
+
+def _extract(dataset_name: str) -> str:
+    number = convert_dataset_name_to_id(dataset_name)
+    return f"nnUNetv2_extract_fingerprint -d {number} -fpe CMCFingerprintExtractor --clean"

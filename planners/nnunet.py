@@ -19,7 +19,6 @@ from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
 from nnunet_cmc.planners.base import BasePlanner, millimetres
 
 WORKERS = "nnUNet_n_proc_DA"
-ROWS = 3  # patches of a step for each of nnU-Net's, at most: labelled ones in two views, half as many unlabelled in two
 
 
 class CMCPlannerNNUNet(BasePlanner):
@@ -58,7 +57,7 @@ class CMCPlannerNNUNet(BasePlanner):
         super().__init__(*arguments, **keywords)
         self.channels, self.batch_size = channels or self.channels, batch_size or self.batch_size
         self.largest_patch = np.array(sides) if sides else None
-        self.UNet_vram_target_GB = target_of_nnunet(self.gpu_memory_target)
+        self.UNet_vram_target_GB = self.gpu_memory_target / rows_of_step(len(self.description.modalities))
         self.narrower = self.UNet_base_num_features / (self.channels or self.UNet_base_num_features)
         if self.channels:
             self.UNet_max_features_3d = self.UNet_max_features_3d * self.channels // self.UNet_base_num_features
@@ -161,9 +160,10 @@ class CMCPlannerNNUNet(BasePlanner):
         )
         gb_of_row = features / self.UNet_reference_val_3d * self.UNet_reference_val_corresp_GB
         gb_of_row /= self.UNet_reference_val_corresp_bs_3d
-        rows = ROWS * batch_size
+        times = rows_of_step(len(self.description.modalities))
+        rows = times * batch_size
         return (
-            f"training on {rows} patches of {' x '.join(map(str, patch_size))} voxels a step ({ROWS} times nnU-Net's "
+            f"training on {rows} patches of {' x '.join(map(str, patch_size))} voxels a step ({times} times nnU-Net's "
             f"{batch_size}) is estimated to take {rows * gb_of_row:.1f} GB of GPU memory, for a target of "
             f"{self.gpu_memory_target:g} GB (-gpu_memory_target sets it)."
         )
@@ -204,17 +204,19 @@ def _one_thread() -> Iterator[None]:
             os.environ[WORKERS] = given
 
 
-def target_of_nnunet(gpu_memory_gb: float) -> float:
-    """Compute the target that nnU-Net's planner needs, in GB, for a training of ours to stay within ``gpu_memory_gb``.
+def rows_of_step(num_modalities: int) -> int:
+    """Return how many patches a step keeps in memory for each one of nnU-Net's: M + 1 of M modalities.
 
-    nnU-Net estimates the memory of a patch from its network's feature maps and fits its batch b. Our step keeps the
-    activations of 3 b patches at most, those of a training with a teacher: b labelled pairs in two views, and half as
-    many unlabelled ones in two (2 b where these take the place of labelled ones). The teacher sees the unlabelled ones
-    without gradients, so each of its feature maps is freed by the next. Thus a third, and our targets, three times
-    nnU-Net's, give its own plans. Counted (``benchmarks/planned_memory.py``, and a test), these patches keep 3.2 times
-    what nnU-Net's keep, and the whole step with the teacher's weights stays within 0.8 of the target.
+    nnU-Net estimates the memory of a patch from its network's feature maps and fits its batch b. Our step keeps most
+    activations in a training with a teacher: of b labelled pairs and half as many unlabelled ones. The encoder has a
+    row for each modality, 1.5 M b; the decoder two for each labelled pair, fused and one alone, and one for each
+    modality of an unlabelled one, (2 + M / 2) b. M + 1 is the mean of the two, and both are 3 b for two modalities.
+    (The teacher sees the unlabelled rows without gradients, so each of its feature maps is freed by the next. With
+    whole-scan labels it is less.) So our targets, divided by it, give nnU-Net's own plans. Counted for two modalities
+    (``benchmarks/planned_memory.py``, and a test), these patches keep 3.2 times what nnU-Net's keep, and the whole step
+    with the teacher's weights stays within 0.8 of the target.
     """
-    return gpu_memory_gb / ROWS
+    return num_modalities + 1
 
 
 def box_of_volume(voxels: int, spacing: np.ndarray, shape: Sequence[float]) -> np.ndarray:

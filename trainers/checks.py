@@ -4,6 +4,7 @@ import os
 from os.path import join
 
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import planned_configuration, require_ours
@@ -20,7 +21,8 @@ def require_preprocessed(plans: dict, configuration: str) -> None:
     identifier = planned_configuration(plans, configuration)["data_identifier"]
     folder = join(nnUNet_preprocessed, plans["dataset_name"], identifier)
     if not os.path.isdir(folder):
+        number = convert_dataset_name_to_id(plans["dataset_name"])
         raise ValueError(
-            f"There is no {folder}: run nnUNetv2_preprocess -d {plans['dataset_name']} -plans_name "
-            f"{plans['plans_name']} -c {configuration} first."
+            f"There is no {folder}: run nnUNetv2_preprocess -d {number} -plans_name {plans['plans_name']} -c "
+            f"{configuration} first."
         )

@@ -26,7 +26,7 @@ from nnunet_cmc.trainers.reporting_trainer import ReportingTrainer
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
-from nnunet_cmc.trainers.validation_dice import confusion_alone, mean_dice, updated_reliability
+from nnunet_cmc.trainers.validation_dice import confusion_alone, mean_dice_of_shown, updated_reliability
 from nnunet_cmc.utils.allocator import keep_freed_memory
 
 
@@ -324,7 +324,7 @@ class CMCTrainer(ReportingTrainer):
             parts = [counts] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, counts)
             counts = sum(parts)
-        dice = dict(zip(self.description.modalities, map(mean_dice, counts), strict=True))
+        dice = dict(zip(self.description.modalities, map(mean_dice_of_shown, counts), strict=True))
         for name, value in dice.items():
             self.logger.log(dice_of(name), value, self.current_epoch)
         self.print_to_log_file("Pseudo dice alone", ", ".join(f"{name} {value:.4f}" for name, value in dice.items()))
@@ -340,14 +340,14 @@ class CMCTrainer(ReportingTrainer):
         """
         if not self.recipe.calibrated:
             return
-        network = self.bare_network
-        if isinstance(network.combination, ByReliability):
-            reliability = network.combination.reliability
-            reliability.copy_(updated_reliability(reliability, confusion))
-        elif network.fusion_weights is not None:
-            reliability = network.fusion_weights.reliability
-            per_class = reliability[:, None].expand(-1, self.num_classes)
-            reliability.copy_(updated_reliability(per_class, confusion)[:, 0])  # 0: the mean of the others
+        for network in filter(None, (self.bare_network, self.average and self.average.module)):  # it labels scans next
+            if isinstance(network.combination, ByReliability):
+                reliability = network.combination.reliability
+                reliability.copy_(updated_reliability(reliability, confusion))
+            elif network.fusion_weights is not None:
+                reliability = network.fusion_weights.reliability
+                per_class = reliability[:, None].expand(-1, self.num_classes)
+                reliability.copy_(updated_reliability(per_class, confusion)[:, 0])  # 0: the mean of the others
 
 
 def _mean(values: list[float]) -> float:

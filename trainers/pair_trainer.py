@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from os.path import join
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
 from nnunet_cmc.data.format.preprocessed import unlabeled_folder
-from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, splits_in_force
+from nnunet_cmc.data.format.splits import NAME as SPLITS
+from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, make_folds, splits_in_force
 from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
 from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
-from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, sided_classes
+from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, MIN_CASES, sided_classes
 from nnunet_cmc.data.loading.locating import located
 from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
@@ -30,7 +32,10 @@ from nnunet_cmc.data.preprocessing.normalization import clip_range
 from nnunet_cmc.trainers.checks import require_preprocessed, require_supported
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.utils.devices import require_device
+from nnunet_cmc.utils.files import write_json
 from nnunet_cmc.utils.variables import require_set
+
+FOLDS = 5  # that are made where there are none, as nnU-Net does
 
 
 class PairTrainer(nnUNetTrainer):
@@ -103,24 +108,33 @@ class PairTrainer(nnUNetTrainer):
         return [case for case in fold.train if self._is_used(case)], [case for case in fold.val if self._is_used(case)]
 
     def fold_cases(self) -> Fold:
-        """Return the fold; without any ``splits_final.json``, nnU-Net draws it from all labelled cases.
+        """Return the fold; without any ``splits_final.json``, folds of all labelled cases are made as by ``split``.
 
         Raises:
-            ValueError: see :func:`splits_in_force` and :func:`load_fold`.
+            ValueError: see :func:`splits_in_force` and :func:`load_fold`; or there are no folds, and none can be made.
         """
         if self.fold == "all":
             train, val = super().do_split()
-            return Fold(train, val, [])
+            return Fold(sorted(train), sorted(val), [])
         dataset = self.plans_manager.dataset_name
         if splits_in_force(dataset) is None:
+            cases = self.dataset_class.get_identifiers(str(self.preprocessed_dataset_folder))
+            folds = min(FOLDS, len({self.description.subject_of(case) for case in cases}))
             self.print_to_log_file(
                 f"There is no splits_final.json of {dataset}, neither in nnUNet_preprocessed ({nnUNet_preprocessed}) "
-                f"nor in nnUNet_raw ({nnUNet_raw.get() or 'not set'}): nnU-Net draws random folds, with every label."
+                f"nor in nnUNet_raw ({nnUNet_raw.get() or 'not set'}): making {folds} folds by subject."
             )
-            super().do_split()  # writes them
+            splits = make_folds(self._with_channels(cases), cases, folds, seed=0)
+            write_json(join(self.preprocessed_dataset_folder_base, SPLITS), splits)
         file = splits_in_force(dataset)
         assert file is not None
         return load_fold(file, self.fold)
+
+    def _with_channels(self, cases: list[str]) -> DatasetDescription:
+        """Return the description with the channels of all ``cases``, whether or not dataset.json states them."""
+        dataset = self.dataset_class(str(self.preprocessed_dataset_folder), cases)
+        found = {case: channels_of(dataset, case, self.description) for case in cases}
+        return replace(self.description, present_channels={**self.description.present_channels, **found})
 
     def extra_cases(self, fold: Fold) -> list[str]:
         """List the cases of ``imagesUn`` that ``fold`` does not leave out."""
@@ -223,7 +237,8 @@ class PairTrainer(nnUNetTrainer):
         if sided:
             classes = ", ".join(sided)
             self.print_to_log_file(
-                f"No mirroring: in the labelled cases {classes} lie on one side of the body only (left or right)."
+                f"No mirroring: in the labelled and validation cases {classes} lie on one side of the body only (left "
+                f"or right), or are in fewer than {MIN_CASES} of them."
             )
             return ()
         axes = (

@@ -28,6 +28,7 @@ def confusion_alone(network: nn.Module, data: Tensor, target: Tensor) -> np.ndar
 
 SHARPNESS = 10.0  # a modality whose Dice is 0.1 higher weighs e times as much
 MEMORY = 0.5  # weight of earlier epochs in the moving average
+KNOWN = 1e-6  # the least reliability that is known: 0 says that nothing is
 
 
 def dice_per_class(confusion: np.ndarray) -> np.ndarray:
@@ -41,6 +42,12 @@ def mean_dice(confusion: np.ndarray) -> float:
     """Compute the mean Dice of the foreground classes of ``confusion (K, K)`` that occur; NaN if none does."""
     dice = dice_per_class(confusion)[1:]
     return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
+
+
+def mean_dice_of_shown(confusion: np.ndarray) -> float:
+    """Compute :func:`mean_dice` without the classes that are predicted, but nowhere true; NaN if no class is."""
+    shown = np.where(confusion.sum(-1) > 0, dice_per_class(confusion), np.nan)[1:]
+    return float(np.nanmean(shown)) if np.isfinite(shown).any() else float("nan")
 
 
 def updated_reliability(reliability: Tensor, confusion: np.ndarray) -> Tensor:
@@ -64,6 +71,6 @@ def updated_reliability(reliability: Tensor, confusion: np.ndarray) -> Tensor:
     kept = dice.isnan() & (reliability.cpu() != 0)
     kept[:, 0] = False
     kept |= (dice.isnan() & (reliability.cpu() != 0)).all(1, keepdim=True)  # no patch shows the modality this time
-    new = (SHARPNESS * torch.where(dice.isnan(), of_modality, dice)).to(reliability)
+    new = (SHARPNESS * torch.where(dice.isnan(), of_modality, dice)).clamp_min(KNOWN).to(reliability)
     moved = torch.where(reliability == 0, new, torch.lerp(new, reliability, MEMORY))
     return torch.where(kept.to(reliability.device), reliability, moved)

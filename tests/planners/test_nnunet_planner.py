@@ -24,13 +24,12 @@ from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.networks.changes import SuperviseDeep
 from nnunet_cmc.planners import base
 from nnunet_cmc.planners.nnunet import (
-    ROWS,
     CMCPlannerNNUNet,
     CMCPlannerNNUNetResEncL,
     CMCPlannerNNUNetResEncM,
     CMCPlannerNNUNetSmall,
     box_of_volume,
-    target_of_nnunet,
+    rows_of_step,
 )
 
 FINGERPRINTS = {  # spacings and shapes of scans
@@ -148,7 +147,7 @@ def test_more_memory_never_gives_less(scans, planner, name):
 
 def test_the_target_is_shared_by_the_rows_of_a_step(dataset):
     """2 labelled pairs and 1 unlabelled one, each in two views, are the 6 patches of three of nnU-Net's batches."""
-    assert target_of_nnunet(24) == 8
+    assert [rows_of_step(modalities) for modalities in (2, 3, 4)] == [3, 4, 5]
     planner = CMCPlannerNNUNet(1)
     assert planner.gpu_memory_target == 24
     assert planner.UNet_vram_target_GB == 8
@@ -162,7 +161,7 @@ def test_a_step_keeps_the_maps_of_three_times_nnunets_rows():
         stock = stock_network(64, 3, deep_supervision=True)
     SuperviseDeep()(ours)
     ratio = kept_bytes(ours, 3, [64] * 3) / kept_bytes(stock, 2, [64] * 3)
-    assert ROWS <= ratio < 1.1 * ROWS
+    assert rows_of_step(2) <= ratio < 1.1 * rows_of_step(2)
 
 
 @pytest.mark.parametrize(("name", "target"), [("brain", 8), ("brain", 24), ("CT", 11), ("heart", 24), ("CT", 80)])
@@ -170,6 +169,17 @@ def test_a_step_with_unlabelled_rows_and_teacher_keeps_to_the_target(scans, name
     """nnU-Net's estimate leaves about a third of its target for what is not counted: convolutions' own memory."""
     scans(name, 1000)
     assert 0.5 * target < step_gb(without_files(CMCPlannerNNUNet, target), 14) < 0.8 * target
+
+
+@pytest.mark.parametrize("target", [8, 24])
+def test_so_does_one_of_four_modalities(scans, dataset, target):
+    """As brain tumours are commonly scanned in; each has a row of its own in the encoder."""
+    scans("brain", 1000)
+    file = dataset[0] / "dataset.json"
+    content = json.loads(file.read_text())
+    content["channel_names"] |= {"2": "T2", "3": "FLAIR"}
+    file.write_text(json.dumps(content))
+    assert 0.4 * target < step_gb(without_files(CMCPlannerNNUNet, target), 4, modalities=4) < 0.8 * target
 
 
 @pytest.mark.parametrize("planner", [CMCPlannerNNUNet, CMCPlannerNNUNetResEncM])

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from nnunet_cmc.networks import CMCNet
-from nnunet_cmc.trainers.validation_dice import MEMORY, SHARPNESS, confusion_alone, mean_dice, updated_reliability
+from nnunet_cmc.trainers.validation_dice import (
+    MEMORY,
+    SHARPNESS,
+    confusion_alone,
+    mean_dice,
+    mean_dice_of_shown,
+    updated_reliability,
+)
 
 
 @pytest.fixture
@@ -51,6 +58,21 @@ def confusion_of(*dice: list[float]) -> np.ndarray:
                 wrong = round(1000 * (1 - value))
                 result[m, k, k], result[m, k, 0], result[m, 0, k] = 1000 - wrong, wrong, wrong
     return result
+
+
+def test_a_modality_that_never_finds_a_class_stays_unreliable_about_it():
+    """Also where no patch shows the class for an epoch: 0 would say that nothing is known."""
+    found = updated_reliability(torch.zeros(2, 3), confusion_of([0.9, 0.0], [0.4, 0.8]))
+    later = updated_reliability(found, confusion_of([0.9, None], [0.4, None]))
+    assert later[0, 2] == pytest.approx(0, abs=1e-4)
+    assert later[1, 2] == pytest.approx(0.8 * SHARPNESS)
+
+
+def test_a_false_positive_of_a_class_that_a_modality_does_not_show_is_no_dice_of_0():
+    confusion = np.array([[90, 0, 1], [2, 8, 0], [0, 0, 0]])  # one voxel is taken for class 2
+    assert mean_dice_of_shown(confusion) == pytest.approx(16 / 18)
+    assert mean_dice(confusion) == pytest.approx(8 / 18)
+    assert np.isnan(mean_dice_of_shown(np.array([[90, 3], [0, 0]])))
 
 
 def test_reliability_is_the_dice_of_each_modality_alone():

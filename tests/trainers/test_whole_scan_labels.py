@@ -263,3 +263,13 @@ def test_labels_of_an_earlier_training_are_forgotten(registered):
 def test_a_teacher_beside_them_is_refused():
     with pytest.raises(ValueError, match=r"Teacher and WholeScanLabels cannot be combined"):
         replace(CONTRAST_TEACHER, whole_scan_labels=WholeScanLabels())
+
+
+def test_what_labels_has_the_weights_of_the_last_validation(unpaired):
+    trainer = unpaired.trainer(short("CMCTrainer"))
+    trainer.initialize()
+    trainer.calibrate(np.array([[[90, 0], [0, 10]], [[90, 0], [5, 5]]]))
+    networks = trainer.bare_network, trainer.average.module
+    found = [network.fusion_weights.reliability.tolist() for network in networks]
+    assert found[0] == found[1]
+    assert found[0][0] > found[0][1] > 0

@@ -81,7 +81,7 @@ class DiceAndCE(nn.Module):
         self.dice = Dice(batch_dice)
 
     def forward(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Compute the loss, a scalar.
+        """Compute the loss, a scalar; an exact 0 if no voxel counts.
 
         Args:
             logits: ``(N, K, D, H, W)``.
@@ -95,4 +95,5 @@ class DiceAndCE(nn.Module):
         counted = voxels.new_full((), target.numel()) if known is None else known.sum().to(voxels.dtype)
         ce, count = summed((voxels if weights is None else weights * voxels).sum(), counted)
         label = target if known is None else torch.where(known, target, 0)
-        return ce / count.clamp_min(1) + self.dice(logits, label, known, weights)
+        loss = ce / count.clamp_min(1) + self.dice(logits, label, known, weights)
+        return loss * (count > 0)  # Dice of nothing is perfect

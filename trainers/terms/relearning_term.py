@@ -11,7 +11,7 @@ from nnunet_cmc.losses.contrast import full_precision
 from nnunet_cmc.losses.ranks import summed
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.validation_dice import MEMORY, mean_dice
+from nnunet_cmc.trainers.validation_dice import MEMORY, mean_dice_of_shown
 
 
 class Relearning(LossTerm):
@@ -55,6 +55,6 @@ class Relearning(LossTerm):
 
     def validated(self, confusion: np.ndarray) -> None:
         """Update the Dice of the modalities whose validation patches show a foreground class."""
-        new = torch.tensor([mean_dice(each) for each in confusion]).to(self.dice)
+        new = torch.tensor([mean_dice_of_shown(each) for each in confusion]).to(self.dice)
         moved = torch.where(self.dice > 0, torch.lerp(new, self.dice, MEMORY), new)
         self.dice.copy_(torch.where(new.isnan(), self.dice, moved))

@@ -59,14 +59,14 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
-        """List the cases preprocessed into ``folder``; none where there is no such folder.
+        """List the cases preprocessed into ``folder``, sorted; none where there is no such folder.
 
         Raises:
             ValueError: the preprocessing was interrupted, so that cases may be missing.
         """
         if os.path.isdir(folder + UNFINISHED):
             raise ValueError(f"Preprocessing into {folder} was interrupted: run nnUNetv2_preprocess again.")
-        return nnUNetDatasetBlosc2.get_identifiers(folder) if os.path.isdir(folder) else []
+        return sorted(nnUNetDatasetBlosc2.get_identifiers(folder)) if os.path.isdir(folder) else []
 
 
 class CaseSampler:

@@ -82,7 +82,11 @@ def test_a_row_of_weight_0_teaches_nothing(seed, count, batch_dice):
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])
-def test_voxels_that_all_do_not_count_are_no_loss_but_the_dice_of_nothing(batch_dice):
-    logits, _ = rows(0, 2)
-    target = torch.full((2, 1, 2, 3, 2), K)
-    assert DiceAndCE(batch_dice, K)(logits, target, torch.ones(2)) == -1
+@pytest.mark.parametrize("weights", [None, torch.ones(2)])
+def test_where_nothing_is_known_it_is_exactly_zero(batch_dice, weights):
+    """Dice of nothing would be -1, the best there is."""
+    logits = torch.randn(2, K, 4, 4, 4, requires_grad=True)
+    loss = DiceAndCE(batch_dice, K)(logits, torch.full((2, 1, 4, 4, 4), K), weights)
+    assert loss.item() == 0
+    loss.backward()
+    assert not logits.grad.any()
