@@ -84,7 +84,7 @@ class CMCNet(nn.Module):
         patch_size: (D, H, W) in voxels, a multiple of the encoder's strides.
         encoder, encoder_kwargs: a name in ``nnunet_cmc.networks.encoders.ENCODERS`` and its arguments.
         decoder_channels: widths of the decoders, at stride 1, 2, 4, ...; nnU-Net's own decoder takes none.
-        checkpointing: see :class:`Execution`.
+        checkpointing: whether training recomputes the activations of encoders and decoders in the backward pass.
 
     Raises:
         ValueError: fewer than two modalities, or a patch that the encoder's strides do not divide.
