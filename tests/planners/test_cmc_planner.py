@@ -235,7 +235,8 @@ def test_bad_cases_stop_it(dataset):
 def test_a_fingerprint_that_is_missing_or_truncated(dataset, content, found):
     file = dataset[1] / "dataset_fingerprint.json"
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(ValueError, match=rf"{found}.*: run nnUNetv2_extract_fingerprint -d 1 -fpe CMCFingerprintExtractor --clean\."):
+    remedy = r"run nnUNetv2_extract_fingerprint -d 1 -fpe CMCFingerprintExtractor --clean\."
+    with pytest.raises(ValueError, match=f"{found}.*: {remedy}"):
         CMCPlanner(1)
 
 
