@@ -204,10 +204,11 @@ def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
         for name, several in modules.items()
         for module in several
     ]
-    stacked_on, network.stacked_on = network.stacked_on, None  # so that each encoder is called, and shows its input
+    how = network.execution
+    stacked_on, how.stacked_on = how.stacked_on, None  # so that each encoder is called, and shows its input
     with trainer._precision():
         output = network(batch.data, batch.fusion)
-    network.stacked_on = stacked_on
+    how.stacked_on = stacked_on
     for hook in hooks:
         hook.remove()
 

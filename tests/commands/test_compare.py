@@ -331,7 +331,7 @@ def test_a_trainer_that_nnunet_does_not_find(nnunet, tmp_path, capsys, monkeypat
 def test_data_that_are_not_preprocessed(nnunet, tmp_path, capsys, nnunet_folders):
     (nnunet_folders / "preprocessed" / "Dataset001_Test" / "CMCNNUNetPlans_3d_fullres").rmdir()
     assert compare(tmp_path, SUP) == 1
-    assert "run nnUNetv2_preprocess -d Dataset001_Test -plans_name CMCNNUNetPlans" in capsys.readouterr().err
+    assert "run nnUNetv2_preprocess -d 1 -plans_name CMCNNUNetPlans" in capsys.readouterr().err
 
 
 def test_models_of_another_split_are_not_evaluated_on_what_they_were_trained_on(nnunet, tmp_path, capsys):

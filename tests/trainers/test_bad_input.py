@@ -86,8 +86,7 @@ def test_a_dataset_that_was_not_preprocessed(registered):
     with pytest.raises(ValueError) as caught:
         registered.trainer()
     assert str(caught.value) == (
-        f"There is no {registered.images}: run nnUNetv2_preprocess -d Dataset901_Cubes -plans_name CMCTinyPlans "
-        "-c 3d_fullres first."
+        f"There is no {registered.images}: run nnUNetv2_preprocess -d 901 -plans_name CMCTinyPlans -c 3d_fullres first."
     )
     assert not registered.results.exists()
 

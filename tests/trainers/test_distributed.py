@@ -17,9 +17,13 @@ from dataclasses import replace
 from short_trainers import TAUGHT, short
 from nnunet_cmc.networks.changes import SuperviseDeep, WithPeer
 from nnunet_cmc.trainers.optimizers import WarmUpPolyLR
-from nnunet_cmc.trainers.terms import CPS, PeerSupervised, Term
-terms = (*TAUGHT.terms, Term(PeerSupervised), Term(CPS))
-class Quiet(short(replace(TAUGHT, terms=terms, network=(SuperviseDeep(), WithPeer())))):
+from nnunet_cmc.trainers.teacher import Teacher
+from nnunet_cmc.losses.schedules import constant
+from nnunet_cmc.trainers.terms import CPS, PeerSupervised, Pseudo, Term
+# the teacher labels every voxel, from the first step on
+taught = (replace(t, weight=constant("gamma", 0.5)) if t.loss is Pseudo else t for t in TAUGHT.terms)
+terms = (*taught, Term(PeerSupervised), Term(CPS))
+class Quiet(short(replace(TAUGHT, terms=terms, network=(SuperviseDeep(), WithPeer()), teacher=Teacher(0.4)))):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.network.parameters(), self.initial_lr)
         return optimizer, WarmUpPolyLR(optimizer, self.initial_lr, self.num_epochs, self.num_iterations_per_epoch)

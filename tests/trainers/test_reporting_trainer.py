@@ -68,7 +68,7 @@ def test_a_modality_is_not_learned_where_its_dice_never_left_0(dice, epochs, exp
 def trained(registered, monkeypatch, capsys):
     """Trainer of three epochs in which CT finds nothing, and what was on the screen."""
     dice = iter([0.0, 0.25] * 3)
-    monkeypatch.setattr(cmc_trainer, "mean_dice", lambda confusion: next(dice))
+    monkeypatch.setattr(cmc_trainer, "mean_dice_of_shown", lambda confusion: next(dice))
     monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 3)
     trainer = registered.trainer(short("CMCTrainerPaper", 3, 1, 1))
     trainer.run_training()
@@ -169,7 +169,7 @@ def test_a_round_of_pseudo_labels_shows_its_progress_and_not_the_cases_of_the_fo
 
 def test_a_modality_that_is_never_trained_is_not_reported(registered, capsys, monkeypatch):
     monkeypatch.setattr(reporting_trainer, "FEWEST_EPOCHS", 1)
-    monkeypatch.setattr(cmc_trainer, "mean_dice", lambda confusion: 0.0)
+    monkeypatch.setattr(cmc_trainer, "mean_dice_of_shown", lambda confusion: 0.0)
     registered.trainer(short("CMCTrainerPaper_onlyModality0", 1, 1, 1)).run_training()
     screen = capsys.readouterr().out
     assert "(CT 0.00)" in screen
