@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from planned_scans import ESTIMATES, FINGERPRINTS
 
 LABEL = np.zeros((10, 12, 14), np.uint8)
 LABEL[2:8, 3:9, 4:10] = 1
@@ -23,3 +25,33 @@ def dataset(make_dataset):
     }
     (preprocessed / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     return raw, preprocessed
+
+
+@pytest.fixture
+def scans(dataset):
+    """``scans(name, cases)`` gives the dataset the fingerprint of so many such scans."""
+
+    def fingerprint(name, cases=2):
+        raw, preprocessed = dataset
+        spacings, shapes = FINGERPRINTS[name]
+        for file, changes in (
+            (preprocessed / "dataset_fingerprint.json", {"spacings": spacings * 3, "shapes_after_crop": shapes * 3}),
+            (raw / "dataset.json", {"numTraining": cases}),
+        ):
+            file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+        return preprocessed
+
+    return fingerprint
+
+
+@pytest.fixture(autouse=True)
+def estimated_once(monkeypatch):
+    """Of the same network and patch, nnU-Net's estimate is the same in all tests."""
+    estimate = ExperimentPlanner.static_estimate_VRAM_usage
+
+    def remembered(*arguments):
+        if (key := repr(arguments)) not in ESTIMATES:
+            ESTIMATES[key] = estimate(*arguments)
+        return ESTIMATES[key]
+
+    monkeypatch.setattr(ExperimentPlanner, "static_estimate_VRAM_usage", staticmethod(remembered))
