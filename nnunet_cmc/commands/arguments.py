@@ -17,7 +17,9 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-np", dest="processes", type=int, help="processes; default: nnUNet_def_n_proc or the cores")
+    parser.add_argument(
+        "-np", dest="processes", type=whole_number, help="processes; default: nnUNet_def_n_proc or the cores"
+    )
 
 
 def processes_of(args: argparse.Namespace) -> int:

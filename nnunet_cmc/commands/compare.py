@@ -46,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
     parser.add_argument(
-        "-np", dest="processes", type=int, help="processes of the evaluation; default: nnUNet_def_n_proc or the cores"
+        "-np",
+        dest="processes",
+        type=whole_number,
+        help="processes of the evaluation; default: nnUNet_def_n_proc or the cores",
     )
     add_json(parser)
 
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> Outcome:
     evaluated, what = _evaluated_cases(raw, folds, description, output)
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
-    runs = [Run(s, f, evaluated[f].images, folder) for (s, f), folder in predictions.items()]
+    runs = [Run(s, f, evaluated[f], folder) for (s, f), folder in predictions.items()]
     print(f"{what}\nEverything except the trained models is written to {output}.", flush=True)
     require_same_split(runs, {name: cases.fold for name, cases in evaluated.items() if cases.fold})
     runner = Runner(settings, output / "logs", args.jobs)

@@ -1,7 +1,7 @@
 """What a comparison still lacks, a training or a prediction for each system and fold, and how long it will take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from nnunet_cmc.commands.compared_systems import System
 from nnunet_cmc.commands.expected_time import FINAL, expected_seconds, has_checkpoint, seconds_per_case
 from nnunet_cmc.commands.subcommands import elapsed
 from nnunet_cmc.data.format.splits import Fold, moved_case
+from nnunet_cmc.evaluation.evaluated_cases import EvaluatedCases
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import visible
@@ -29,13 +30,13 @@ class Run:
     """A system on one fold.
 
     Attributes:
-        images: folder of the scans to predict.
+        cases: to predict.
         predictions: folder of the predictions, which exists once all are made.
     """
 
     system: System
     fold: str
-    images: Path
+    cases: EvaluatedCases = field(hash=False)
     predictions: Path
 
     @property
@@ -45,8 +46,8 @@ class Run:
 
     @property
     def number_of_cases(self) -> int:
-        """Number of cases to predict, each of which has a file for every channel."""
-        return len(list(self.images.glob("*_0000.*")))
+        """Number of cases to predict."""
+        return len(visible(self.cases.labels))
 
     @property
     def folder(self) -> Path:
@@ -65,12 +66,12 @@ class Run:
 
     @property
     def is_predicted(self) -> bool:
-        """Whether all cases of :attr:`images` are predicted, and by the present checkpoint."""
+        """Whether all cases are predicted, and by the present checkpoint."""
         if not (self.is_trained and self.predictions.is_dir()):
             return False
-        cases = {file.name.replace("_0000.", ".", 1) for file in self.images.glob("*_0000.*")}
         is_newer = self.predictions.stat().st_mtime >= (self.folder / FINAL).stat().st_mtime
-        return is_newer and cases <= {file.name for file in visible(self.predictions)}
+        asked, made = ({file.name for file in visible(folder)} for folder in (self.cases.labels, self.predictions))
+        return is_newer and asked <= made
 
 
 def require_same_split(runs: Sequence[Run], folds: Mapping[str, Fold]) -> None:

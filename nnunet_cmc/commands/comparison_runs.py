@@ -130,7 +130,7 @@ class Runner:
         more = self._mirroring()
         if one.device == "cpu":  # one process keeps it busy
             more += ["-npp", "1", "-nps", "1"]
-        files = ["-i", str(run.images), "-o", str(folder)]
+        files = ["-i", str(run.cases.images), "-o", str(folder)]
         return ["nnUNetv2_predict", *model, "-device", one.device, *more, *files]
 
     def _mirroring(self) -> list[str]:

@@ -75,15 +75,14 @@ def versions() -> Iterator[Check]:
     from packaging.requirements import Requirement
 
     yield Check("OK", "python", f"{platform.python_version()} ({sys.executable})")
-    yield Check("OK", "nnunet_cmc", importlib.metadata.version("nnunet_cmc"))
-    for text in importlib.metadata.requires("nnunet_cmc") or []:
+    own = _version("nnunet_cmc")
+    yield Check("OK" if own else "BROKEN", "nnunet_cmc", own or f"not installed, only on the path: {REINSTALL}")
+    for text in (own and importlib.metadata.requires("nnunet_cmc")) or []:
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue  # of the tests only
         remedy = f'pip install "{requirement.name}{requirement.specifier}"'
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
+        if (version := _version(requirement.name)) is None:
             yield Check("BROKEN", requirement.name, f"not installed: {remedy}")
             continue
         fits = requirement.specifier.contains(version, prereleases=True)
@@ -190,13 +189,21 @@ def torchvision() -> Check:
     """Check torchvision in another process, since importing a build that does not match torch has lasting effects."""
     process = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, text=True)
     if process.returncode == 0:
-        return Check("OK", "torchvision", importlib.metadata.version("torchvision"))
+        return Check("OK", "torchvision", _version("torchvision") or "of unknown version")
     reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
     advice = (
         "our classes do not need it, but nnU-Net's own trainer variants are not found without; install the build that "
         "matches torch"
     )
     return Check("warning", "torchvision", f"does not load ({reason}): {advice}")
+
+
+def _version(package: str) -> str | None:
+    """Return the installed version of a package; None if nothing says that it is installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _in_one_line(error: Exception) -> str:

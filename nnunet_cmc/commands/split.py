@@ -7,6 +7,7 @@ from nnunet_cmc.commands.arguments import add_dataset, raw_dataset, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
+VAL = 0.2  # without --val
 HELP = "write folds: which training cases keep their labels, and which are for validation"
 
 
@@ -24,9 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val",
         type=float,
-        default=0.2,
         metavar="FRACTION",
-        help="fraction of the subjects used for validation (%(default)s)",
+        help=f"fraction of the subjects used for validation, without --folds ({VAL})",
     )
     parser.add_argument(
         "--inductive",
@@ -55,9 +55,13 @@ def run(args: argparse.Namespace) -> Outcome:
         raise ValueError(f"{raw / 'imagesTr'} holds no case: convert the dataset again.")
     description = _with_measured_presence(description, cases)
     if args.folds is not None:
+        if args.val is not None:
+            raise ValueError("--folds validates on each K-th part of the subjects: leave out --val.")
         splits = make_folds(description, cases, args.folds, args.seed)
     else:
-        splits = make_splits(description, cases, labeled=args.labeled, val=args.val, seed=args.seed)
+        splits = make_splits(
+            description, cases, labeled=args.labeled, val=VAL if args.val is None else args.val, seed=args.seed
+        )
     held_out = [held_out_scans(description, fold["train"], fold["val"], test, unlabeled) for fold in splits]
     if args.inductive:
         splits = [{**fold, "left_out": scans} if scans else fold for fold, scans in zip(splits, held_out, strict=True)]
@@ -81,13 +85,12 @@ def _with_measured_presence(description: DatasetDescription, cases: dict[str, di
     """Complete the present channels of every case, from the voxels if ``description`` does not state them."""
     from tqdm import tqdm
 
-    from nnunet_cmc.data.reading.raw_case import read_finite_volume
+    from nnunet_cmc.data.reading.raw_case import measured_channels
 
     silent = [case for case in cases if case not in description.present_channels]
     measured = {}
     for case in tqdm(silent, desc="Reading which modalities are present", unit="case", disable=not silent):
-        files = sorted(cases[case].items())
-        measured[case] = tuple(channel for channel, file in files if read_finite_volume(case, file)[0].any())
+        measured[case] = measured_channels(case, cases[case])
         if not measured[case]:
             raise ValueError(f"Case {case} of imagesTr is zero everywhere in every channel: remove it with its label.")
     return replace(description, present_channels={**description.present_channels, **measured})

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np",
         dest="processes",
-        type=int,
+        type=whole_number,
         help="processes of preprocessing, export and evaluation (3; on a CPU everything in one)",
     )
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of the misalignments (%(default)s)")

@@ -85,9 +85,7 @@ def classes_of(description: DatasetDescription) -> tuple[dict[str, Label], int |
     """Return the label, or the labels of a region, of each foreground class, and the ignore label, if any."""
     labels: dict = dict(description.labels)
     ignore = labels.pop("ignore", None)
-    if not any(isinstance(label, tuple) and len(label) > 1 for label in labels.values()):  # no regions
-        labels = {name: label[0] if isinstance(label, tuple) else label for name, label in labels.items()}
-    return {name: label for name, label in labels.items() if label not in (0, (0,))}, ignore
+    return {name: label for name, label in labels.items() if label != 0}, ignore
 
 
 def modalities_of(description: DatasetDescription, case: str) -> str:

@@ -26,8 +26,9 @@ def surface(mask: np.ndarray) -> np.ndarray:
 def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Compute the distances in mm from each surface voxel of ``a`` to the surface of ``b``, and from ``b`` to ``a``.
 
-    Both are non-empty boolean masks of one shape; ``spacing`` is the voxel size in mm along each array axis.
+    Both are non-empty masks of one shape; ``spacing`` is the voxel size in mm along each array axis.
     """
+    a, b = np.asarray(a, bool), np.asarray(b, bool)
     box = ndimage.find_objects((a | b).view(np.uint8))[0]
     surface_a, surface_b = surface(a[box]), surface(b[box])
     return _distances(surface_a, surface_b, spacing), _distances(surface_b, surface_a, spacing)
@@ -52,18 +53,20 @@ def compute_metrics(
     """Compute all metrics of one class in one case.
 
     Args:
-        reference, prediction: boolean masks of one shape.
+        reference, prediction: masks of one shape, boolean or with 0 outside of the class.
         spacing: voxel size in mm along each array axis.
         tolerance: of NSD, in mm.
-        ignore: boolean mask of voxels that do not count (nnU-Net's ignore label), or None.
+        ignore: mask of voxels that do not count (nnU-Net's ignore label), or None.
 
     Returns:
         Dice, IoU, ASSD (mm), HD95 (mm), NSD as defined above, and nnU-Net's voxel counts TP, FP, FN, TN, n_ref, n_pred.
     """
+    reference, prediction = np.asarray(reference, bool), np.asarray(prediction, bool)
     counted = reference.size
     if ignore is not None:
-        reference, prediction = reference & ~ignore, prediction & ~ignore
-        counted -= int(np.count_nonzero(ignore))
+        considered = ~np.asarray(ignore, bool)
+        reference, prediction = reference & considered, prediction & considered
+        counted = int(np.count_nonzero(considered))
     n_ref, n_pred = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     tp = int(np.count_nonzero(reference & prediction))
     union = n_ref + n_pred - tp

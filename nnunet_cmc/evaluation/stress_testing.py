@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import numbered_cases
-from nnunet_cmc.data.reading.raw_case import check_case
-from nnunet_cmc.data.reading.voxels import write_volume
+from nnunet_cmc.data.reading.raw_case import check_case, measured_channels
+from nnunet_cmc.data.reading.voxels import read_image, write_volume
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps
 from nnunet_cmc.evaluation.misalignment import misalign, random_direction
 from nnunet_cmc.evaluation.results import Evaluation
@@ -100,12 +100,12 @@ def find_cases(
 def present_files(images: Sequence[str], description: DatasetDescription) -> dict[int, str]:
     """Return the files by channel of the modalities that a case has: those stated, or those that are not all zero.
 
-    ValueError: see :func:`check_case`.
+    ValueError: see :func:`check_case`; or a file cannot be read, or has NaN.
     """
     case, by_channel = check_case(images, description)
     declared = description.present_channels.get(case)
     if declared is None:
-        declared = tuple(c for c, file in by_channel.items() if sitk.GetArrayFromImage(sitk.ReadImage(file)).any())
+        declared = measured_channels(case, by_channel)
     return {channel: file for channel, file in by_channel.items() if channel in declared}
 
 
@@ -163,17 +163,26 @@ def stress_test(
 def input_files(
     condition: Condition, case: str, files: Mapping[int, str], channels: int, ending: str, made: Path, seed: int = 0
 ) -> list[str]:
-    """Return a file for every channel: the case's own, moved, or zero; new ones are written to ``made``."""
+    """Return a file for every channel: the case's own, moved, or zero; new ones are written to ``made``.
+
+    ValueError: a file of the case cannot be read.
+    """
     given = set(files if condition.given is None else condition.given)
     result = []
     for channel in range(channels):
         new = made / f"{case}_{channel:04d}{ending}"
         if channel not in given:
-            some = sitk.ReadImage(next(iter(files.values())))
-            write_volume(some * 0, new)
+            write_volume(_read(case, next(iter(files.values()))) * 0, new)
         elif channel == condition.moved:
             direction = random_direction(seed, channel, *case.encode())
-            scan = sitk.ReadImage(files[channel])
+            scan = _read(case, files[channel])
             write_volume(misalign(scan, direction, condition.millimetres, condition.degrees), new)
         result.append(str(new) if new.exists() else files[channel])
     return result
+
+
+def _read(case: str, file: str) -> sitk.Image:
+    try:
+        return read_image(file)
+    except ValueError as error:
+        raise ValueError(f"Case {case}: {file} {error}: copy or write it again.") from error

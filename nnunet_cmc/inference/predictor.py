@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from nnunet_cmc.data.format.scan_folder import by_case, case_of, require_one_case, scans_of
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
+from nnunet_cmc.data.reading.voxels import count_not_finite
 from nnunet_cmc.inference.trained_model import TrainedModel
 from nnunet_cmc.registration.version import require_supported_nnunet
 from nnunet_cmc.utils.files import require_writable, write_json
@@ -170,7 +171,7 @@ class Predictor:
         if len(shapes) > 1 or len(next(iter(shapes))) != 3:
             raise ValueError(f"The volumes must all be (D, H, W), of one shape, but are {sorted(shapes)}.")
         for name, array in arrays.items():
-            if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            if array.dtype.kind not in "biuf" or count_not_finite(array):
                 raise ValueError(f"The volume of {name} ({array.dtype}) must hold finite numbers: replace the others.")
         data = np.zeros((len(self.modalities), *shapes.pop()), np.float32)
         for name, array in arrays.items():

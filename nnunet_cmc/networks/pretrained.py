@@ -17,6 +17,7 @@ from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_si
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUNetEncoder, is_universal, unet_state
 from nnunet_cmc.utils.checkpoints import require_structure
+from nnunet_cmc.utils.names import numbered_if_equal
 
 OUTCOMES = ("used", "resized", "at their start")
 # Parts of a CMCNet, and whether a checkpoint of another recipe may lack them.
@@ -53,9 +54,8 @@ def load_pretrained(
             f"{path} is none of the checkpoints that can be used: SAM-Med3D's (sam_med3d_turbo.pth), the Universal "
             "Model's with the U-Net (clip_driven_universal_unet.pth), or one that CMCTrainer saved."
         )
-    if (
-        NAME in net.auxiliary
-    ):  # it keeps random values for what the file lacks, such as layers that depend on the classes
+    if NAME in net.auxiliary:
+        # it keeps random values for what the file lacks, such as layers that depend on the classes
         tensors |= {f"auxiliary.{NAME}.network.{key}": tensor for key, tensor in tensors.items()}
     before = {key: parameter.shape for key, parameter in net.named_parameters()}
     net.load_state_dict(tensors, strict=False)
@@ -189,6 +189,10 @@ def _channel_names(checkpoint: Mapping[str, Any]) -> dict[str, str]:
     own, names = entry("cmc", "modalities"), entry("channel_names")
     if isinstance(own, list):
         names = dict(enumerate(own))
+    elif isinstance(names, dict):
+        channels = sorted(map(str, names), key=lambda channel: (len(channel), channel))
+        names = {str(channel): str(name) for channel, name in names.items()}
+        names = dict(zip(channels, numbered_if_equal([names[channel] for channel in channels]), strict=True))
     return {str(channel): str(name) for channel, name in names.items()} if isinstance(names, dict) else {}
 
 

@@ -231,7 +231,7 @@ def test_a_test_set_that_comes_later_is_predicted(nnunet, tmp_path, capsys, writ
 
 def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volume, nnunet_folders):
     raw = nnunet_folders / "raw" / "Dataset001_Test"
-    for case in ("x", "y"):
+    for case in ("x", "y_0000.z"):  # the channel's number is the last one
         write_volume(raw / "imagesTs" / f"{case}_0000.nii.gz", SCAN)
         write_volume(raw / "labelsTs" / f"{case}.nii.gz", LABEL)
     assert compare(tmp_path, SUP, CMC, folds=("0", "1")) == 0, capsys.readouterr().err
@@ -240,6 +240,9 @@ def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volum
     assert "which each model of the folds 0, 1 predicts from each" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]["CT"]["Dice"]["liver"]
     assert (found["n"], found["against_first"]["n"]) == (4, 2), "two predictions of each of two patients"
+    nnunet.commands = []
+    assert compare(tmp_path, SUP, CMC, folds=("0", "1")) == 0
+    assert not nnunet.commands
 
 
 def test_a_system_that_refuses_becomes_a_row_that_says_why(nnunet, tmp_path, capsys, monkeypatch):

@@ -134,6 +134,20 @@ def test_no_gpu_is_a_warning(monkeypatch, cuda, advice):
     assert advice in check.finding
 
 
+def test_without_metadata_nothing_is_known_to_be_installed(monkeypatch, tmp_path):
+    """A clone on the path, and a torchvision that was copied."""
+
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    own = next(check for check in doctor.versions() if check.subject == "nnunet_cmc")
+    assert own == Check("BROKEN", "nnunet_cmc", f"not installed, only on the path: {doctor.REINSTALL}")
+    (tmp_path / "torchvision.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert doctor.torchvision() == Check("OK", "torchvision", "of unknown version")
+
+
 @pytest.mark.parametrize(
     ("source", "status"), [("", "OK"), ("raise RuntimeError('operator torchvision::nms does not exist')", "warning")]
 )

@@ -179,6 +179,11 @@ def test_either_fractions_or_folds(words, capsys):
     assert "--labeled" in capsys.readouterr().err
 
 
+def test_folds_choose_their_validation_subjects_themselves(dataset):
+    with pytest.raises(ValueError, match="--folds validates on each K-th part of the subjects: leave out --val"):
+        run("-d", 1, "--folds", 2, "--val", 0.5)
+
+
 def test_cases_that_dataset_json_lists(dataset):
     """nnU-Net's key ``dataset``: files that lie elsewhere."""
     (dataset / "imagesTr").rename(dataset / "scans")

@@ -144,3 +144,16 @@ def test_real_masks_within_a_thousandth_of_a_millimetre(shared_data, file, label
     assert found["NSD"] == pytest.approx(np.mean(pooled <= 2), abs=1e-3)
     assert (found["Dice"], found["IoU"]) == pytest.approx(overlap(reference, prediction))
     assert 0.3 < found["Dice"] < 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, float])
+def test_masks_of_zeros_and_ones_are_those_of_booleans(dtype):
+    """``~`` of the integer 1 is not 0."""
+    masks = np.zeros((3, 9, 9, 9), bool)
+    masks[0, 2:7, 2:7, 2:7] = masks[1, 3:8, 2:7, 2:7] = masks[2, :3] = True
+    reference, prediction, ignore = masks.astype(dtype)
+    for left_out, expected in ((None, None), (ignore, masks[2])):
+        found = compute_metrics(reference, prediction, (1, 1, 1), ignore=left_out)
+        assert found == compute_metrics(masks[0], masks[1], (1, 1, 1), ignore=expected)
+    assert all(map(np.array_equal, surface_distances(reference, prediction, (1, 1, 1)),
+                   surface_distances(masks[0], masks[1], (1, 1, 1))))  # fmt: skip

@@ -1,10 +1,12 @@
 """A stress test of a predictor that reads MR where there is one and CT otherwise."""
 
 import csv
+import gzip
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib.image
 import numpy as np
@@ -17,7 +19,7 @@ from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 from nnunet_cmc.evaluation.stress_figures import StressRuns, _misalignment, _missing, save_stress_figures
 from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summarize
-from nnunet_cmc.evaluation.stress_testing import conditions, find_cases, stress_test
+from nnunet_cmc.evaluation.stress_testing import Condition, conditions, find_cases, input_files, stress_test
 
 RADIUS = 20.0  # mm
 DESCRIPTION = DatasetDescription.from_dict(
@@ -224,6 +226,28 @@ def test_only_cases_of_several_modalities_count(folders, tmp_path):
     (images / "b_0001.nii.gz").rename(images / "b_0001.nii")
     with pytest.raises(ValueError, match=r"b_0001\.nii looks like a scan, but is no file that ends in \.nii\.gz"):
         find_cases(images, references, silent)
+
+
+def test_a_damaged_scan_is_not_an_absent_modality(folders):
+    """ITK reads missing voxels and NaN as zeros."""
+    images, references = folders
+    file = images / "b_0001.nii.gz"
+    whole = sitk.ReadImage(str(file), sitk.sitkFloat32)
+    sitk.WriteImage(whole + float("nan"), str(file))
+    silent = replace(DESCRIPTION, present_channels={})
+    with pytest.raises(ValueError, match=r"Case b: .*b_0001\.nii\.gz has \d+ voxel\(s\) that are NaN or infinite"):
+        find_cases(images, references, silent)
+    file.write_bytes(gzip.compress(nifti_of(whole)[:400]))
+    cases = find_cases(images, references, DESCRIPTION)
+    for condition in (Condition("moved", None, 1, 1.0, 1.0), Condition("other alone", (0,))):
+        with pytest.raises(ValueError, match=r"Case b: .*b_0001\.nii\.gz cannot be read"):
+            input_files(condition, "b", {1: cases["b"][1], 0: cases["b"][0]}, 2, ".nii.gz", images.parent)
+
+
+def nifti_of(image):
+    with TemporaryDirectory() as folder:
+        sitk.WriteImage(image, f"{folder}/scan.nii")
+        return Path(folder, "scan.nii").read_bytes()
 
 
 def test_what_moving_a_modality_costs_is_told_of_the_same_cases():

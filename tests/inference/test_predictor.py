@@ -193,6 +193,7 @@ VOLUME = np.ones((4, 5, 6), np.float32)
         ({"CT": VOLUME, "MR": VOLUME[1:]}, (1, 1, 1), r"of one shape, but are \[\(3, 5, 6\), \(4, 5, 6\)\]"),
         ({"CT": VOLUME[0]}, (1, 1, 1), r"must all be \(D, H, W\), of one shape, but are \[\(5, 6\)\]"),
         ({"CT": VOLUME * np.nan}, (1, 1, 1), "The volume of CT .float32. must hold finite numbers"),
+        ({"CT": VOLUME.astype(float) + 1e39}, (1, 1, 1), "The volume of CT .float64. must hold finite numbers"),
         ({"CT": VOLUME.astype(complex)}, (1, 1, 1), "The volume of CT .complex128. must hold finite numbers"),
         ({"CT": VOLUME}, (1, 1), r"three positive numbers .* but is \[1, 1\]"),
         ({"CT": VOLUME}, (1, 0, 1), r"three positive numbers .* but is \[1, 0, 1\]"),

@@ -138,6 +138,18 @@ def saved(net, names, **more):
     return {"network_weights": net.state_dict(), "init_args": {"dataset_json": {"channel_names": names}}, **more}
 
 
+def test_equal_names_of_channels_are_told_apart_as_in_the_dataset():
+    source, net = build("unet", modalities=3, seed=7), build("unet", modalities=3)
+    checkpoint = saved(source, {"0": "CT", "1": "MR", "2": "CT"})
+    load(net, "net.pth", None, ("CT 2", "MR", "CT 0"), checkpoint)
+    for m, channel in enumerate((2, 1, 0)):
+        mine, theirs = (
+            [v for k, v in n.state_dict().items() if f".copies.{i}." in k] for n, i in ((net, m), (source, channel))
+        )
+        assert mine
+        assert all(map(torch.equal, mine, theirs))
+
+
 @pytest.mark.parametrize("encoder", NETWORKS)
 def test_a_cmcnet_fills_modalities_of_the_same_name_but_nothing_of_classes(encoder, separate):
     source = build(encoder, modalities=3, classes=5, seed=7, separate=separate)

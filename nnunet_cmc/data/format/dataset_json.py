@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_cmc.utils.files import read_json, require_plain_names
+from nnunet_cmc.utils.names import numbered_if_equal
 
 REMEDY = "convert the dataset again, or correct the file"
 VERSION = 1  # of the cmc key
@@ -25,7 +26,7 @@ class DatasetDescription:
     Attributes:
         modalities: in channel order.
         normalization_names: nnU-Net's ``channel_names``, by which it chooses how to normalise each channel.
-        labels: class -> value, or values if the class is a region; with ``background`` and, if any, ``ignore``.
+        labels: class -> value, or several values if the class is a region; with ``background`` and, if any, ``ignore``.
         file_ending: of images and labels, such as ``.nii.gz``.
         present_channels: case -> indices of its modalities in ascending order, if stated.
         subjects: case -> identifier of the patient, if stated.
@@ -70,7 +71,7 @@ class DatasetDescription:
         return cls(
             tuple(modalities),
             tuple(str(content["channel_names"][str(channel)]) for channel in range(len(modalities))),
-            {name: tuple(value) if isinstance(value, list) else value for name, value in content["labels"].items()},
+            {name: _plain(value) for name, value in content["labels"].items()},
             ending,
             {case: tuple(sorted(channels)) for case, channels in stated.items()},
             subjects,
@@ -103,7 +104,7 @@ class DatasetDescription:
     def require_plain_labels(self, who: str) -> None:
         """Raise ValueError if labels are regions or one is ``ignore``, which ``who`` does not support."""
         kind = "an ignore label" if "ignore" in self.labels else None
-        if any(isinstance(value, tuple) and len(value) > 1 for value in self.labels.values()):
+        if any(isinstance(value, tuple) for value in self.labels.values()):
             kind = "region-based labels"
         if kind:
             raise ValueError(f"{who} does not support {kind}, which dataset.json has: use one integer per class.")
@@ -131,8 +132,7 @@ def modality_names(content: dict) -> list[str]:
                 f"each of channel_names, but is {own!r}: correct it, or remove it."
             )
         return own
-    listed = [str(names[str(i)]) for i in range(len(names))]
-    return [f"{name} {i}" if listed.count(name) > 1 else name for i, name in enumerate(listed)]
+    return numbered_if_equal([str(names[str(i)]) for i in range(len(names))])
 
 
 def _entries_of_cmc(cmc: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -185,10 +185,18 @@ def _check_labels(labels: Any) -> None:
     values = [v for value in labels.values() for v in (value if isinstance(value, list) else [value])]
     numbered = all(type(value) is int for value in values) and set(values) == set(range(len(set(values))))
     distinct = len({str(value) for value in labels.values()}) == len(labels) and [] not in labels.values()
-    if not numbered or not distinct or labels.get("background") not in (0, [0]):
+    # nnU-Net takes lists for neither
+    if not numbered or not distinct or labels.get("background") != 0 or isinstance(labels.get("ignore"), list):
         raise ValueError(
             f'"labels" must have the background 0 and classes 1, 2, 3, ..., but is {_short(labels)}: {REMEDY}.'
         )
+
+
+def _plain(value: int | list[int]) -> int | tuple[int, ...]:
+    """Return the values of a region, or the one value of a class, which may be in a list."""
+    if isinstance(value, int):
+        return value
+    return value[0] if len(value) == 1 else tuple(value)
 
 
 def _short(content: Any) -> str:

@@ -1,7 +1,7 @@
 """Reading a case of nnU-Net's raw format in which channel files may be missing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,11 @@ def read_case(
 def shown_channels(data: Any) -> list[int]:
     """List the channels of ``data (M, D, H, W)``, an array or a tensor, with a voxel other than exactly zero."""
     return [channel for channel in range(len(data)) if data[channel].any()]
+
+
+def measured_channels(case: str, files: Mapping[int, str]) -> tuple[int, ...]:
+    """List the channels of ``case`` whose file has a voxel other than zero. ValueError: one is unreadable or NaN."""
+    return tuple(channel for channel, file in sorted(files.items()) if read_finite_volume(case, file)[0].any())
 
 
 def require_declared(present: Sequence[int], description: DatasetDescription, case: str) -> None:

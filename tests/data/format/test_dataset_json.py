@@ -107,6 +107,8 @@ def test_a_stock_dataset_says_nothing_of_its_cases():
         ({"channel_names": {}}, '"channel_names" numbered'),
         ({"cmc": {"version": 2}}, "reads version 1"),
         ({"cmc": {"version": 1, "subjects": {"../a": "p"}}}, "which is not a file name"),
+        ({"labels": {"background": [0], "liver": 1}}, '"labels" must have the background 0'),
+        ({"labels": {"background": 0, "liver": 1, "ignore": [2]}}, '"labels" must have the background 0'),
         ({"cmc": {"version": 1, "present_channels": {"c": [7]}}}, r"Case c: .* has 3 channel\(s\)"),
     ],
 )
@@ -120,13 +122,14 @@ def test_what_is_unsound_is_named_with_the_file(change, sentence):
     [
         ({"background": 0, "liver": 1, "ignore": 2}, "This does not support an ignore label"),
         ({"background": 0, "liver": [1, 2], "lesion": [2]}, "This does not support region-based labels"),
-        ({"background": [0], "liver": [1]}, None),
+        ({"background": 0, "liver": [1]}, None),
     ],
 )
 def test_labels_of_one_integer_each(labels, sentence):
     description = DatasetDescription.from_dict({**CONTENT, "labels": labels})
     if sentence is None:
         description.require_plain_labels("This")
+        assert description.labels == {"background": 0, "liver": 1}
         return
     with pytest.raises(ValueError, match=sentence):
         description.require_plain_labels("This")
