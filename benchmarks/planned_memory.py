@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from workspace import DATASET, Workspace
 
-from nnunet_cmc.data.loading.fusion import FusedAndSingle
+from nnunet_cmc.data.loading.fusion import FusedAndPart
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import SuperviseDeep
 from nnunet_cmc.planners import nnunet
@@ -36,7 +36,7 @@ def kept_bytes(network: nn.Module, rows: int, patch: list[int], unlabeled: int =
 
     Args:
         network: of tensors without data (``torch.device("meta")``); made half precision.
-        rows: samples; for ours registered pairs, each predicted fused and from one modality alone.
+        rows: samples; for ours registered pairs, each predicted from all modalities and from a part of them.
         patch: sides in voxels.
         unlabeled: further samples, each predicted from each modality alone.
         modalities: channels of the samples.
@@ -49,7 +49,7 @@ def kept_bytes(network: nn.Module, rows: int, patch: list[int], unlabeled: int =
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    drawn = [FusedAndSingle()(tuple(range(modalities)), modalities) for _ in range(rows)]
+    drawn = [FusedAndPart()(tuple(range(modalities)), modalities) for _ in range(rows)]
     fusion = torch.stack([*drawn, *(torch.eye(modalities, dtype=torch.bool) for _ in range(unlabeled))])
     x = torch.empty(len(fusion), modalities, *patch, device="meta", dtype=torch.bfloat16)
     there = torch.ones(len(fusion), modalities, dtype=torch.bool)

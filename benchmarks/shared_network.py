@@ -13,7 +13,7 @@ from measure import begin, interleaved, parser, print_table, ratio, spread
 from planned import network_of, stock_network
 from torch import Tensor, nn
 
-from nnunet_cmc.data.loading.fusion import Alone, FusedAndSingle
+from nnunet_cmc.data.loading.fusion import Alone, FusedAndPart
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import SuperviseDeep
 from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
@@ -43,7 +43,7 @@ def training_steps(ours: CMCNet, stock: nn.Module, rows: int, side: int, device:
     for row in range(rows):
         unpaired[row, row % 2] = registered[row // 2, row % 2]
     one_channel = unpaired.sum(1, keepdim=True)
-    both = torch.stack([FusedAndSingle()((0, 1), 2) for _ in range(rows // 2)]).to(device)
+    both = torch.stack([FusedAndPart()((0, 1), 2) for _ in range(rows // 2)]).to(device)
     alone = torch.stack([Alone()((0, 1), 2)] * rows).to(device)
 
     def step(outputs: Callable[[], list[Tensor]]) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nnunet_cmc.data.loading.fusion import Alone, FusedAndSingle
+from nnunet_cmc.data.loading.fusion import Alone, FusedAndPart
 from nnunet_cmc.networks.changes import PredictAlone, SeparateModalities, SuperviseDeep
 from nnunet_cmc.trainers.optimizers import ByLength
 from nnunet_cmc.trainers.recipe import Recipe
@@ -14,7 +14,7 @@ SHARED = Recipe(
     "from labelled scans alone, with one network for all modalities",
     (SUPERVISED,),
     (SuperviseDeep(),),
-    fusion=FusedAndSingle(),
+    fusion=FusedAndPart(),
     unlabeled_share=0.5,
     mirrored_axes=(0, 1, 2),
     optimizer=ByLength(),

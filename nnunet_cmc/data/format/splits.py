@@ -110,10 +110,11 @@ def make_splits(
 ) -> list[dict]:
     """Make one fold for each fraction in ``labeled``, over the same validation cases.
 
-    Validation subjects are the same share of every group of subjects with the same modalities; no subject is both in
-    training and in validation, and each modality is validated if it has enough subjects. A fraction applies to each
-    group of training cases with the same modalities (at least one case); a larger fraction includes all labels of a
-    smaller one. The result depends on the seed and on the set of cases, not on their order.
+    Subjects with the same modalities are a group, and training cases with the same modalities are. As far as whole
+    numbers allow it, validation has the same share of every group of subjects, and a fraction of labels the same share
+    of every group of cases. No subject is both in training and in validation; each modality is validated if it has
+    enough subjects, and has a label; a larger fraction includes all labels of a smaller one. The result depends on the
+    seed and on the set of cases, not on their order.
 
     Args:
         cases: the labelled cases, of ``imagesTr``.
@@ -132,9 +133,8 @@ def make_splits(
     subjects = _shuffled_subjects(description, cases, seed)
     require_every_modality(description, [case for scans in subjects.values() for case in scans], "the training set")
 
-    held_out: set[str] = set()
-    for group in _by_modalities(description, subjects).values():
-        held_out.update(group[: min(_rounded(val * len(group)), len(group) - 1)])
+    spare = [group[:-1] for group in _by_modalities(description, subjects).values()]  # one of each group stays
+    held_out = set(_interleaved(spare)[: _rounded(val * len(subjects))])
     _validate_every_modality(description, subjects, held_out)
     if not held_out:
         raise ValueError(
@@ -146,10 +146,16 @@ def make_splits(
     strata: dict[tuple, list[str]] = defaultdict(list)  # subjects stay in their random order: labels go by patient
     for case in (case for subject, scans in subjects.items() if subject not in held_out for case in scans):
         strata[description.possible_channels(case)].append(case)
+    order = _interleaved(list(strata.values()))
+    needed: list[str] = []
+    for channel in range(len(description.modalities)):
+        if not any(channel in description.possible_channels(case) for case in needed):
+            needed.append(next(case for case in order if channel in description.possible_channels(case)))
+    order = [*needed, *(case for case in order if case not in needed)]
     folds = []
     for fraction in labeled:
-        train = {c for stratum in strata.values() for c in stratum[: max(1, _rounded(fraction * len(stratum)))]}
-        hidden = {case for stratum in strata.values() for case in stratum} - train
+        train = order[: max(len(needed), _rounded(fraction * len(order)))]
+        hidden = order[len(train) :]
         fold = {"train": sorted(train), "val": validation}
         folds.append({**fold, "unlabeled": sorted(hidden)} if hidden else fold)
     return folds
@@ -248,6 +254,12 @@ def _by_modalities(description: DatasetDescription, subjects: dict[str, list[str
     for subject, scans in subjects.items():
         groups[tuple(sorted({c for case in scans for c in description.possible_channels(case)}))].append(subject)
     return dict(sorted(groups.items()))
+
+
+def _interleaved(groups: Sequence[list[str]]) -> list[str]:
+    """Merge the groups so that each beginning of the list has the same share of every group, as far as it can."""
+    placed = [((i + 0.5) / len(group), g, name) for g, group in enumerate(groups) for i, name in enumerate(group)]
+    return [name for *_, name in sorted(placed)]
 
 
 def _validate_every_modality(

@@ -32,10 +32,11 @@ class FuseOrSplit:
 
 
 @dataclass(frozen=True)
-class FusedAndSingle:
-    """Predict every row twice: from all its modalities fused, and from a random one alone.
+class FusedAndPart:
+    """Predict every row twice: from all its modalities fused, and from a random part of them fused.
 
-    The prediction from all of them stands for a random one of the others.
+    The part has one modality or more, all numbers equally likely; of two modalities it is a single one. Each prediction
+    takes the place of a random modality of its own, so that of three or more some have none.
     """
 
     def __call__(self, channels: tuple[int, ...], num_modalities: int) -> Tensor:
@@ -43,12 +44,12 @@ class FusedAndSingle:
         together = _together(np.zeros(num_modalities, dtype=int), channels)
         if len(channels) < 2:
             return together
-        single = int(np.random.choice(channels))
-        others = [channel for channel in channels if channel != single]
-        fused = others[0] if len(others) == 1 else int(np.random.choice(others))
-        fusion = torch.zeros_like(together)  # of three modalities or more, some have no prediction of their own
-        fusion[single, single] = True
-        fusion[fused] = together[fused]
+        drawn = np.random.permutation(channels)
+        size = np.random.randint(1, len(channels))
+        part, others = drawn[:size], drawn[size:]
+        fusion = torch.zeros_like(together)
+        fusion[np.random.choice(others)] = together[others[0]]
+        fusion[np.random.choice(part), torch.from_numpy(part)] = True
         return fusion
 
 
@@ -72,7 +73,7 @@ class RandomSubset:
         return _together(np.zeros(num_modalities, dtype=int), shown)
 
 
-Fusion = FuseOrSplit | FusedAndSingle | Alone | RandomSubset
+Fusion = FuseOrSplit | FusedAndPart | Alone | RandomSubset
 
 
 def _together(group: np.ndarray, channels: tuple[int, ...]) -> Tensor:

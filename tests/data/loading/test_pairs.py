@@ -9,7 +9,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle, wr
 from pair_loaders import BODY, CT_ONLY, PATCH, REGISTERED, UNPAIRED, loader, save, transforms
 from threadpoolctl import ThreadpoolController
 
-from nnunet_cmc.data.loading.fusion import FusedAndSingle, FuseOrSplit
+from nnunet_cmc.data.loading.fusion import FusedAndPart, FuseOrSplit
 from nnunet_cmc.data.loading.views import StrongView
 
 
@@ -137,7 +137,7 @@ def test_fusion_sets(tmp_path):
         assert batch["fusion"][:2, 0, 1].eq(expected).all()
         assert batch["fusion"].diagonal(dim1=1, dim2=2).all(), "every decoder is in its own set"
         assert not batch["fusion"][2:, 0, 1].any(), "unlabelled modalities are on their own"
-    for fusion in (FuseOrSplit(), FusedAndSingle()):
+    for fusion in (FuseOrSplit(), FusedAndPart()):
         batch = loader(tmp_path, UNPAIRED, fusion=fusion).generate_train_batch()
         present = torch.stack([(row != 0).flatten(1).any(1) for row in batch["data"]])
         assert batch["fusion"].equal(present[:, None] & present[:, :, None])
