@@ -36,9 +36,9 @@ from workspace import Workspace
 
 from nnunet_cmc.data.loading import pairs
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.cases import CaseSampler
 from nnunet_cmc.data.loading.locating import LocatingTransform
 from nnunet_cmc.data.loading.pairs import PairLoader
+from nnunet_cmc.data.loading.sampling import CaseSampler
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.data.loading.views import RandomizeContrast, perturbation
 from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet

@@ -23,7 +23,7 @@ from planned import PLANNERS, network_of
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.loading.cases import CaseSampler
+from nnunet_cmc.data.loading.sampling import CaseSampler
 
 AXES = ("patch", "batch", "modalities", "ranks", "cases")
 CLASSES = 5

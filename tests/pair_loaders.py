@@ -9,10 +9,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.loading.cases import CaseSampler, UnlabeledDataset
+from nnunet_cmc.data.loading.cases import UnlabeledDataset
 from nnunet_cmc.data.loading.fusion import FuseOrSplit
 from nnunet_cmc.data.loading.locating import LocatingTransform, located
 from nnunet_cmc.data.loading.pairs import PairLoader
+from nnunet_cmc.data.loading.sampling import CaseSampler
 
 PATCH = (16, 16, 16)
 

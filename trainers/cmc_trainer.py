@@ -1,6 +1,6 @@
 """CMCTrainer: the loop that trains a recipe."""
 
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
@@ -173,9 +173,10 @@ class CMCTrainer(ReportingTrainer):
         """Tell the network, and the log, which modalities labelled cases have on one grid, so that they are fused."""
         if self.bare_network.fusion_weights is None:
             return
-        self.bare_network.fusion_weights.together.copy_(torch.from_numpy(self.labeled_together))
+        together = self.labeled.together(len(self.description.modalities))
+        self.bare_network.fusion_weights.together.copy_(torch.from_numpy(together))
         names = self.description.modalities
-        apart = [f"{names[m]} and {names[n]}" for m, n in np.argwhere(np.triu(~self.labeled_together, 1))]
+        apart = [f"{names[m]} and {names[n]}" for m, n in np.argwhere(np.triu(~together, 1))]
         if apart:
             self.print_to_log_file(
                 f"No labelled case has these on one grid: {', '.join(apart)}. Their fused features are never trained "
@@ -332,6 +333,11 @@ class CMCTrainer(ReportingTrainer):
         for term in self.terms.values():
             cast(LossTerm, term).validated(counts)
 
+    @cached_property
+    def taught_classes(self) -> np.ndarray:
+        """Which classes some labelled case of each modality shows, ``(M, K)`` bool."""
+        return self.labeled.classes(len(self.description.modalities), self.num_classes)
+
     def calibrate(self, confusion: np.ndarray) -> None:
         """Update the weights of the modalities from validation Dice: of their predictions, or of fused features.
 
@@ -343,7 +349,7 @@ class CMCTrainer(ReportingTrainer):
         for network in filter(None, (self.bare_network, self.average and self.average.module)):  # it labels scans next
             if isinstance(network.combination, ByReliability):
                 reliability = network.combination.reliability
-                reliability.copy_(updated_reliability(reliability, confusion))
+                reliability.copy_(updated_reliability(reliability, confusion, self.taught_classes))
             elif network.fusion_weights is not None:
                 reliability = network.fusion_weights.reliability
                 per_class = reliability[:, None].expand(-1, self.num_classes)

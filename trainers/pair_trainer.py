@@ -22,10 +22,11 @@ from nnunet_cmc.data.format.preprocessed import unlabeled_folder
 from nnunet_cmc.data.format.splits import NAME as SPLITS
 from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, make_folds, splits_in_force
 from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
-from nnunet_cmc.data.loading.cases import CaseSampler, LabeledDataset, UnlabeledDataset, channels_of
+from nnunet_cmc.data.loading.cases import LabeledDataset, UnlabeledDataset, channels_of
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, MIN_CASES, sided_classes
 from nnunet_cmc.data.loading.locating import located
 from nnunet_cmc.data.loading.pairs import PairLoader
+from nnunet_cmc.data.loading.sampling import CaseSampler
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.loading.views import RandomizeContrast, View
 from nnunet_cmc.data.preprocessing.normalization import clip_range
@@ -44,7 +45,7 @@ class PairTrainer(nnUNetTrainer):
     seed: int | None = None  # with a seed and in-process loading, a run on the CPU is reproducible to the bit
     recipe: Recipe
     pseudo_labels: str | None = None  # folder of the pseudo-labels of whole scans, once they are made
-    labeled_together: np.ndarray  # (M, M) bool: which two modalities some labelled case of the fold has on one grid
+    labeled: CaseSampler  # of the fold's labelled cases
     unlabeled_dataset: UnlabeledDataset
     is_ddp: bool
     network: nn.Module
@@ -179,7 +180,7 @@ class PairTrainer(nnUNetTrainer):
         labeled = CaseSampler(self.dataset_class(folder, train), self.description, self.recipe.only_modality)
         self.unlabeled_dataset = UnlabeledDataset(folders, self.pseudo_labels)
         unlabeled = CaseSampler(self.unlabeled_dataset, self.description, self.recipe.only_modality)
-        self.labeled_together = labeled.together(len(self.description.modalities))
+        self.labeled = labeled
         self._report(labeled, unlabeled)
         return labeled, unlabeled if unlabeled.cases and self._uses_unlabeled() else None, val
 
@@ -213,7 +214,7 @@ class PairTrainer(nnUNetTrainer):
                 )
             self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
         for term in self.recipe.terms:
-            if term.loss.needs_registered and not np.triu(self.labeled_together, 1).any():
+            if term.loss.needs_registered and not np.triu(labeled.together(len(self.description.modalities)), 1).any():
                 raise ValueError(
                     f"{type(self).__name__} needs labelled cases with several modalities on one grid, and fold "
                     f"{self.fold} has none: {term.loss.needs_registered}; train with -tr CMCTrainer."

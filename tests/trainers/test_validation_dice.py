@@ -83,6 +83,19 @@ def test_reliability_is_the_dice_of_each_modality_alone():
     torch.testing.assert_close(later, expected)
 
 
+def test_a_modality_that_is_labelled_with_easy_classes_alone_is_not_the_better_one():
+    """As CT with all organs and MR with some."""
+    easy, all_classes = [0.8, None, None], [0.9, 0.5, 0.4]
+    confusion = confusion_of(all_classes, easy)
+    found = updated_reliability(torch.zeros(2, 4), confusion) / SHARPNESS
+    torch.testing.assert_close(found[:, 0], torch.tensor([0.9, 0.8]))
+    taught = np.array([[False, True, True, True], [False, True, False, False]])
+    found = updated_reliability(torch.zeros(2, 4), confusion, taught) / SHARPNESS
+    torch.testing.assert_close(found, torch.tensor([[0.9, *all_classes], [0.8, 0.8, 0.0, 0.0]]), atol=1e-6, rtol=0)
+    later = updated_reliability(found * SHARPNESS, confusion_of(all_classes, [None, None, None]), taught)
+    torch.testing.assert_close(later[1] / SHARPNESS, found[1], atol=1e-6, rtol=0)
+
+
 def test_what_is_not_known_silences_nobody():
     nothing = torch.zeros(2, 3)
     assert updated_reliability(nothing, confusion_of([None, None], [None, None])).equal(nothing)

@@ -11,7 +11,7 @@ from nnunet_cmc.losses.contrast import full_precision
 from nnunet_cmc.losses.ranks import summed
 from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.trainers.terms.loss_term import LossTerm, Setting
-from nnunet_cmc.trainers.validation_dice import MEMORY, mean_dice_of_shown
+from nnunet_cmc.trainers.validation_dice import MEMORY, comparable_dice, dice_of_shown
 
 
 class Relearning(LossTerm):
@@ -19,9 +19,9 @@ class Relearning(LossTerm):
 
     From CML (Zhang et al., Medical Image Analysis 83, 102656, 2023), re-implemented from the description: one modality
     segments better than the other, and its soft predictions, without gradient, are the labels of the other. Ours: the
-    better one has the higher mean Dice of the foreground classes on validation patches, a moving average over epochs;
-    of more than two modalities, the best one in a row supervises all others of the row; both networks continue to
-    train on labels; full resolution only, even with deep supervision.
+    better one has the higher mean Dice of the foreground classes that all modalities show on validation patches, a
+    moving average over epochs; of more than two modalities, the best one in a row supervises all others of the row;
+    both networks continue to train on labels; full resolution only, even with deep supervision.
 
     A row of one modality is left out, and so is every row before the first validation.
 
@@ -55,6 +55,6 @@ class Relearning(LossTerm):
 
     def validated(self, confusion: np.ndarray) -> None:
         """Update the Dice of the modalities whose validation patches show a foreground class."""
-        new = torch.tensor([mean_dice_of_shown(each) for each in confusion]).to(self.dice)
+        new = comparable_dice(torch.from_numpy(dice_of_shown(confusion))).to(self.dice)
         moved = torch.where(self.dice > 0, torch.lerp(new, self.dice, MEMORY), new)
         self.dice.copy_(torch.where(new.isnan(), self.dice, moved))

@@ -12,9 +12,10 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
-from nnunet_cmc.data.loading.cases import CaseSampler, weight_of
+from nnunet_cmc.data.loading.cases import weight_of
 from nnunet_cmc.data.loading.fusion import Alone, Fusion
 from nnunet_cmc.data.loading.locating import nowhere, position_stride
+from nnunet_cmc.data.loading.sampling import CaseSampler
 from nnunet_cmc.data.loading.seeding import SeededLoader
 from nnunet_cmc.data.loading.views import View
 

@@ -80,7 +80,7 @@ def test_positions_in_flat_patches_are_those_of_the_body_box(tmp_path):
             near = (value - expected).abs()[covered]
             compared += len(near)
             assert near.median() < 0.05
-            assert (near < 0.1).float().mean() > 0.8
+            assert (near < 0.1).float().mean() > 0.7
     assert compared > 2000
 
 
