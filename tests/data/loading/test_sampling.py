@@ -115,14 +115,11 @@ def test_only_one_modality():
 
 
 def test_the_classes_of_each_modality(tmp_path):
-    present = {"ct": (0,), "mr": (1,), "both": (0, 2)}
-    for case, shown in {"ct": [1, 3], "mr": [1], "both": []}.items():
+    present = {"ct": (0,), "mr": (1,), "both": (0, 1)}
+    for case, shown in {"ct": [1, 3], "mr": [1], "both": [4]}.items():
         save(tmp_path, case, present[case])
         properties = load_pickle(str(tmp_path / f"{case}.pkl"))
-        locations = {label: np.zeros((int(label in shown), 4), int) for label in (1, 2, 3)}
+        locations = {label: np.zeros((int(label in shown), 4), int) for label in (1, 2, 3, 4)}
         write_pickle({**properties, "class_locations": locations}, str(tmp_path / f"{case}.pkl"))
-    description = DatasetDescription.from_dict(
-        dataset_json(present) | {"channel_names": {"0": "CT", "1": "MR", "2": "US"}}
-    )
-    sampler = CaseSampler(LabeledDataset(str(tmp_path)), description)
-    assert sampler.classes(3, 4).astype(int).tolist() == [[0, 1, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]
+    sampler = CaseSampler(LabeledDataset(str(tmp_path)), DatasetDescription.from_dict(dataset_json(present)))
+    assert sampler.classes(2, 5).astype(int).tolist() == [[0, 1, 0, 1, 1], [0, 1, 0, 0, 1]]
