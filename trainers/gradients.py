@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from nnunet_cmc.losses.ranks import distributed
+
 
 def gradient_norms(term: Tensor, parts: Mapping[str, nn.Module], scale: float = 1.0) -> dict[str, float]:
     """Compute the Euclidean norm of ``term``'s gradient at each part's parameters, over all ranks; keep its graph.
@@ -18,7 +20,7 @@ def gradient_norms(term: Tensor, parts: Mapping[str, nn.Module], scale: float = 
     parameters = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
     flat = list(dict.fromkeys(p for of_part in parameters.values() for p in of_part))  # in the same order on all ranks
     gradients = torch.autograd.grad(term * scale, flat, retain_graph=True, materialize_grads=True, allow_unused=True)
-    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    ranks = dist.get_world_size() if distributed() else 1
     squares = {}
     for parameter, gradient in zip(flat, gradients, strict=True):
         if ranks > 1:

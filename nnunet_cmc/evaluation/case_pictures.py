@@ -25,8 +25,8 @@ from nnunet_cmc.evaluation.slices import (
 from nnunet_cmc.utils.files import atomic_write, write_text
 
 COUNT = 20  # slices of a case, unless its classes need more
-# colours unlike those of any class or scan
 JPEG_SIDE = 65_500  # pixels that a JPEG has at most along a side
+# colours unlike those of any class or scan
 ERRORS = {"false negative": "#00e5ff", "false positive": "#ffee00", "wrong class": "#ff30ff"}
 _PLANES = ("axial", "coronal", "sagittal")  # across axes to the head, to the back, and to the patient's left
 _SOLID = 'fill="{}"'

@@ -1,7 +1,7 @@
 """The cases that compared systems are evaluated on: scans with labels, shown with one modality and with all they have.
 
-What is shown of a case is a case of its own here, ``CASE_CT``, ``CASE_MR`` or ``CASE_CT+MR``: nnU-Net predicts them all
-in one go, and the evaluation finds them by the modalities that were shown.
+Each set of modalities that is shown of a case is a case of its own, ``CASE_CT``, ``CASE_MR`` or ``CASE_CT+MR``, so that
+nnU-Net predicts them all in one run, and the evaluation finds them by the modalities that were shown.
 """
 
 from collections.abc import Mapping

@@ -56,7 +56,7 @@ class CaseSummary(NamedTuple):
 
     @property
     def files(self) -> CaseFiles:
-        """Its files, without the scans of zeros of absent modalities."""
+        """Files of the case, without the scans of zeros of absent modalities."""
         images = {modality: self.case.images[modality] for modality in self.ranges}
         return CaseFiles(self.case.name, images, self.case.label, {})
 
@@ -77,7 +77,7 @@ def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
 
 def _files_of_cases(folder: Path, part: str, description: DatasetDescription) -> dict[str, tuple[list[str], Path]]:
     """Find the scans and the label, which need not exist, of each case of a part."""
-    if part == "Tr" and description.listed_files is not None:
+    if part == "Tr" and description.listed_files is not None:  # folders may have cases without a label
         listed = labeled_cases(folder, description)
         return {case: (files["images"], Path(files["label"])) for case, files in listed.items()}
     count, ending = len(description.modalities), description.file_ending

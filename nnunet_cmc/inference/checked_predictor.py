@@ -38,7 +38,7 @@ class CheckedPredictor(WindowPredictor):
     cases: Sequence[str] = ()  # names of those that are not predicted yet, in order, as far as they are known
 
     def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, *args, **kwargs):
-        """List the cases; of a file without a number nnU-Net would make an IndexError, of an empty folder a success."""
+        """List the cases. ValueError: a file has no number, or a folder no file, which nnU-Net reports as success."""
         files, description = list_of_lists_or_source_folder, DatasetDescription.from_dict(self.dataset_json)
         if isinstance(files, str):
             files = list(named_cases(files, description).values())

@@ -65,7 +65,7 @@ class MIA(nn.Module):
 
 
 class MeanFusion(nn.Module):
-    """Mean over the present modalities, in place of MIA in ablations."""
+    """Mean over the present modalities, in place of MIA."""
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse as :meth:`MIA.forward`."""

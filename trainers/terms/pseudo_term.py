@@ -1,6 +1,5 @@
 """The loss of the unlabelled rows against their pseudo-labels."""
 
-import torch
 from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
@@ -27,7 +26,5 @@ class Pseudo(LossTerm):
         if batch.pseudo_targets is None:  # whole scans are not labelled yet
             return output.logits[:0].sum()
         hidden = slice(batch.n_labeled, None)
-        weights = batch.pseudo_weights
-        if weights is None:
-            weights = torch.ones(len(batch.pseudo_targets), device=output.logits.device)
-        return over_resolutions(self.loss, output, hidden, output.present[hidden], batch.pseudo_targets, weights)
+        present, targets = output.present[hidden], batch.pseudo_targets
+        return over_resolutions(self.loss, output, hidden, present, targets, batch.pseudo_weights)

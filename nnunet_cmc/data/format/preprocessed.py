@@ -1,4 +1,4 @@
-"""What the preprocessor leaves and a training reads: names of folders and properties, and the voxels of background."""
+"""What the preprocessor writes and a training reads: names of folders and properties, and the value of background."""
 
 # Replaces exact zeros of a present channel, so that a patch of zeros means that the modality is absent.
 ALMOST_ZERO = 1e-6

@@ -1,4 +1,4 @@
-"""A dataset in raw format: its unlabelled cases, and a quick check of all headers."""
+"""A dataset in raw format: its folder, its labelled and unlabelled cases, and a quick check of all headers."""
 
 import os
 from codecs import BOM_UTF8
