@@ -17,6 +17,7 @@ from nnunet_cmc.evaluation.results import name_of_mean
 from nnunet_cmc.evaluation.stress_results import read_conditions
 
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
+_SAME_CASES = "the same cases with all their modalities"
 _KINDS = {"mm": ("shift", "shifted"), "degrees": ("rotation", "turned")}
 
 
@@ -31,7 +32,10 @@ def save_stress_figures(conditions: Sequence[dict], names: Sequence[str], folder
 
 
 def _missing(conditions: Sequence[dict]) -> Figure:
-    """Draw Dice and ASSD of each class, and their average, for every set of modalities."""
+    """Draw Dice and ASSD of each class, and their average, for every set of modalities.
+
+    Where sets are of other cases, a dashed line is the average of the same cases with all that they have.
+    """
     subsets = [entry for entry in conditions if not entry["moved"]]
     places, classes = range(len(subsets)), list(subsets[0]["classes"])
     figure, axes = new_axes(1, len(COMPARED), (11, 4))
@@ -40,6 +44,8 @@ def _missing(conditions: Sequence[dict]) -> Figure:
             _curve(axis, places, subsets, metric, COLORS[i % len(COLORS)], name, class_name=name)
         if len(classes) > 1:
             _curve(axis, places, subsets, metric, "black", name_of_mean(classes), linewidth=2.5)
+        if _of_other_cases(subsets):
+            _curve(axis, places, _complete(subsets), metric, "black", _SAME_CASES, linestyle="--")
         axis.set_xticks(places, _ticks(subsets))
         axis.margins(x=0.1)
         axis.set(xlabel="modalities given", ylabel=TITLES[metric])
@@ -100,7 +106,14 @@ class StressRuns:
                 texts = [number(metric, entry["mean"][metric]) for entry in subsets]
                 series[name] = (_means(subsets, metric), None, list(map(add, texts, marks)))
             draw_bars(axis, series)
-            axis.set_xticks(range(len(self.subsets)), _ticks([run[subset] for subset in self.subsets]))
+            if _of_other_cases(subsets):
+                runs = [[run[name] for name in self.subsets] for run in self.runs.values()]
+                complete = np.concatenate([_means(_complete(run), metric) for run in runs])
+                edges = np.array([(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches]).T
+                axis.hlines(complete, *edges, color="black", label=_SAME_CASES)
+                for text, value in zip(axis.texts, complete, strict=True):
+                    text.xy = (text.xy[0], np.fmax(text.xy[1], value))  # above the bar and the line
+            axis.set_xticks(range(len(self.subsets)), _ticks(subsets))
             axis.set(xlabel="modalities given", ylabel=TITLES[metric])
         return figure
 
@@ -143,10 +156,11 @@ def _curve(
     label: str,
     class_name: str | None = None,
     linewidth: float = 1.5,
+    linestyle: str = "-",
 ) -> None:
     """Draw a line; points are hollow where the mean leaves out cases."""
     y, hollow = _means(entries, metric, class_name), _hollow(entries, metric, class_name)
-    axis.plot(x, y, "o-", color=color, markersize=5, linewidth=linewidth, label=label)
+    axis.plot(x, y, "o", linestyle=linestyle, color=color, markersize=5, linewidth=linewidth, label=label)
     axis.plot(np.array(x)[hollow], y[hollow], "o", color=color, markersize=5, markerfacecolor="white")
 
 
@@ -158,6 +172,16 @@ def _moved_curve(
     if line:
         _curve(axis, [0, *(entry[kind] for entry in line)], [line[0]["unmoved"], *line], metric, color, label)
     return line
+
+
+def _of_other_cases(subsets: Sequence[dict]) -> bool:
+    """Return whether a set of modalities has fewer cases than the first, so that their means cannot be compared."""
+    return any(one["cases"] < subsets[0]["cases"] for one in subsets)
+
+
+def _complete(subsets: Sequence[dict]) -> list[dict]:
+    """Return, for each set of modalities, the means of its cases with all that they have."""
+    return [one.get("complete", one) for one in subsets]
 
 
 def _ticks(subsets: Sequence[dict]) -> list[str]:

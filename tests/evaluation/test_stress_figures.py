@@ -24,7 +24,9 @@ def save_run(folder, loss, cases=4, undefined=0):
         entries.append(
             {
                 "condition": condition.name,
+                "given": "all" if condition.given is None else condition.name,
                 "moved": "" if condition.moved is None else ("CT", "MR")[condition.moved],
+                **({"complete": entries[0]} if condition.given is not None else {}),
                 **({} if condition.moved is None else {"unmoved": entries[0], "without": entries[0]}),
                 "mm": condition.millimetres,
                 "degrees": condition.degrees,
@@ -82,7 +84,7 @@ def test_tests_that_cannot_be_compared(tmp_path):
         StressRuns({"one": tmp_path / "nowhere"})
 
 
-@pytest.mark.parametrize("key", ["condition", "moved", "mm", "degrees", "cases", "mean", "classes"])
+@pytest.mark.parametrize("key", ["condition", "given", "moved", "mm", "degrees", "cases", "mean", "classes"])
 @pytest.mark.parametrize("junk", [None, [], True, {"liver": {}}])
 def test_files_that_stress_did_not_write(tmp_path, key, junk):
     file = save_run(tmp_path / "a", 0.1) / "stress.json"
