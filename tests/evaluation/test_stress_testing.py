@@ -307,5 +307,5 @@ def test_what_leaving_out_a_modality_costs_is_told_of_the_same_cases(easy_and_ha
 
 def test_a_set_of_modalities_that_fewer_cases_have_says_how_many(easy_and_hard):
     ticks = [tick.get_text() for tick in _missing([*easy_and_hard.values()]).axes[0].get_xticklabels()]
-    assert ticks[:2] == ["all", "CT+MR\n(1 of 2 cases)"]
+    assert ticks[:2] == ["all", "CT+MR (1 of 2 cases)"]
     assert "CT" in ticks
