@@ -13,7 +13,7 @@ from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
 
 REQUIRED = ("subject", "modality", "image")
-OPTIONAL = ("label", "part")
+OPTIONAL = ("label", "part", "case")
 DELIMITERS = ",;\t"
 
 
@@ -23,16 +23,18 @@ class Row(NamedTuple):
     image: Path
     label: Path | None
     test: bool
+    case: str  # "" without the column
 
 
 def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classes, **options: Any) -> Path:
     """Write the raw dataset ``Dataset{ID:03d}_{name}`` from the scans of a CSV file, and return its folder.
 
     Cells are separated by commas, semicolons or tabs. Columns are ``subject``, ``modality``, ``image`` and, if wanted,
-    ``label`` and ``part`` (``train``, which an empty cell means too, or ``test``); paths are relative to the table's
-    folder. Modalities become channels in the order in which they appear. Where any label belongs to scans of several
-    modalities, scans are registered, and all rows of a subject are one case. Otherwise each row is a case
-    ``SUBJECT_MODALITY`` on a grid of its own. ``options`` are those of :func:`write_raw_dataset`.
+    ``label``, ``part`` (``train``, which an empty cell means too, or ``test``) and ``case``; paths are relative to the
+    table's folder. Modalities become channels in the order in which they appear. Rows with the same ``case`` are one,
+    on one grid. Without that column, where any label belongs to scans of several modalities, scans are registered, and
+    all rows of a subject are one case; otherwise each row is a case ``SUBJECT_MODALITY`` on a grid of its own.
+    ``options`` are those of :func:`write_raw_dataset`.
 
     Raises:
         ValueError: the table is inconsistent, or files are bad (all of them are listed).
@@ -48,8 +50,8 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
     for row in rows:
         name_of_scan = f"{row.subject}_{row.modality}"
         numbered = chain([name_of_scan], (f"{name_of_scan}_{number}" for number in count(2)))
-        case = row.subject if registered else next(each for each in numbered if each not in groups)
-        groups.setdefault(case, []).append(row)
+        own = row.subject if registered else next(each for each in numbered if each not in groups)
+        groups.setdefault(row.case or own, []).append(row)
     cases = [_case(case, scans, channels, values) for case, scans in groups.items()]
     return write_raw_dataset(dataset_id, name, channels, labels, cases, **options)
 
@@ -57,13 +59,15 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
 def _case(name: str, rows: list[Row], channels: list[str], values: Sequence[dict[int, int] | None]) -> Case:
     subject, test = rows[0].subject, rows[0].test
     images = {channels.index(row.modality): row.image for row in rows}
-    labels = {row.label for row in rows if row.label}
-    if len(images) < len(rows) or len(labels) > 1 or any(row.test != test for row in rows):
+    labels = {row.label: values[channels.index(row.modality)] for row in rows if row.label}
+    if len(images) < len(rows) or len(labels) > 1 or len({(row.subject, row.test) for row in rows}) > 1:
         raise ValueError(
-            f"Subject {subject} has a modality twice, several labels or two parts, but a table in which "
-            "modalities share labels has one case a subject: name each case as a subject of its own."
+            f"Case {name} has a modality twice, several labels, parts or subjects, but is one grid of one subject (all "
+            "scans of a subject, where modalities share labels and there is no column case): give each grid a name "
+            "in the column case."
         )
-    return Case(name, subject, images, next(iter(labels), None), test, values[min(images)])
+    label, label_values = next(iter(labels.items()), (None, None))
+    return Case(name, subject, images, label, test, label_values)
 
 
 def _read(table: Path) -> list[Row]:
@@ -87,14 +91,16 @@ def _read(table: Path) -> list[Row]:
     for line, values in lines[1:]:
         cells = dict(zip_longest(columns, values[: len(columns)], fillvalue=""))
         part = cells.get("part", "").casefold()
-        complete = all(cells[column] for column in REQUIRED) and not any(values[len(columns) :])
+        filled = [cells[column] for column in (*REQUIRED, "case") if column in columns]
+        complete = all(filled) and not any(values[len(columns) :])
         if not complete or part not in ("", "train", "test"):
             raise ValueError(
-                f"Line {line} of {table} needs a subject, a modality, an image, and the part train or test, "
-                f"but is {delimiter.join(values)}."
+                f"Line {line} of {table} needs a subject, a modality, an image, a case if that is a column, and the "
+                f"part train or test, but is {delimiter.join(values)}."
             )
         label = table.parent / cells["label"] if cells.get("label") else None
-        rows.append(Row(cells["subject"], cells["modality"], table.parent / cells["image"], label, part == "test"))
+        image = table.parent / cells["image"]
+        rows.append(Row(cells["subject"], cells["modality"], image, label, part == "test", cells.get("case", "")))
     if not rows:
         raise ValueError(f"{table} has no row below its header: add one for each scan.")
     return rows

@@ -69,10 +69,13 @@ def run(args: argparse.Namespace) -> Outcome:
     summary = summarize(evaluations, names)
     print("Drawing the figures.", flush=True)
     written += [*save_stress_figures(summary, names, args.output), Path(args.output, "predictions")]
-    print(f"\n{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}")
-    for condition, evaluation in evaluations.items():
-        dice, assd = (evaluation.mean(metric).mean for metric in ("Dice", "ASSD"))
-        print(f"{condition.name:<24}{len(evaluation.cases):>6}{dice:>8.3f}{assd:>11.2f}")
+    print(f"\n{'':49}{'the same cases unchanged':>27}")
+    print(f"{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}{'Dice':>16}{'ASSD [mm]':>11}")
+    for entry in summary:
+        unchanged = entry.get("complete") or entry.get("unmoved") or entry
+        (dice, assd), (before, distance) = ([one["mean"][m] for m in ("Dice", "ASSD")] for one in (entry, unchanged))
+        name = f"{entry['condition']:<24}{entry['cases']:>6}"
+        print(f"{name}{dice:>8.3f}{assd:>11.2f}{before:>16.3f}{distance:>11.2f}")
     return Outcome({"conditions": summary}, written)
 
 

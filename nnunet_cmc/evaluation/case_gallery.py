@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from nnunet_cmc.evaluation import open_case
 from nnunet_cmc.evaluation.case_pictures import ERRORS, CaseFiles, CasePictures, window_table
 from nnunet_cmc.evaluation.results import Label
-from nnunet_cmc.evaluation.slices import CT_WINDOWS, class_colors
+from nnunet_cmc.evaluation.slices import CT_WINDOWS, colors_of
 from nnunet_cmc.utils.files import write_json, write_text
 
 
@@ -51,7 +51,7 @@ def gallery(entries: Sequence[Entry], classes: Mapping[str, Label]) -> dict[str,
         }
         if has_ct
         else {},
-        "colors": {name: to_hex(color) for name, color in class_colors(classes).items()},
+        "colors": {name: to_hex(color) for name, color in colors_of(classes).items()},
         "errors": ERRORS if any(entry.pictures.predictions for entry in entries) else {},
     }
 

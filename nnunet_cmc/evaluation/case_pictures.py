@@ -16,7 +16,7 @@ from nnunet_cmc.evaluation.slices import (
     CT_WINDOWS,
     Plane,
     choose_slices,
-    class_colors,
+    colors_of,
     is_ct,
     masks_of,
     read_volume,
@@ -97,7 +97,7 @@ def save_case(folder: Path, files: CaseFiles, classes: Mapping[str, Label], ct: 
 
     ct = [modality for modality, (volume, _) in volumes.items() if is_ct(volume, modality in ct)]
     scans = {m: strip.save_scan(f"{i}.jpg", volumes[m][0], m in ct) for i, m in enumerate(volumes)}
-    colors = {name: to_hex(color) for name, color in class_colors(classes).items()}
+    colors = {name: to_hex(color) for name, color in colors_of(classes).items()}
     label = outline = ""
     if reference is not None:
         shown = strip.masks(reference, classes)

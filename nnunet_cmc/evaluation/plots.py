@@ -7,15 +7,16 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES
+from nnunet_cmc.evaluation.slices import colors_of
 from nnunet_cmc.utils.files import save_figure
 
-COLORS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 SCALE = {"Dice": 100.0, "ASSD": 1.0}  # as the table's titles say
 _SIDE_BY_SIDE = 16  # boxes that fit into half of the width
 _WIDTH = 11.0  # inches
@@ -41,14 +42,22 @@ def save_plot(figure: Figure, file: str | PathLike, legend: bool = True) -> None
     save_figure(figure, file, dpi=DPI)
 
 
-def draw_bars(axis: Axes, series: Mapping[str, tuple[np.ndarray, np.ndarray | None, Sequence[str]]]) -> None:
-    """Draw bars side by side: of each series heights ``(N,)``, errors ``(2, N)`` or None, and texts above the bars."""
-    width = 0.8 / len(series)
+def draw_bars(
+    axis: Axes, series: Mapping[str, tuple[np.ndarray, np.ndarray | None, Sequence[str]]]
+) -> list[tuple[Rectangle, Annotation]]:
+    """Draw bars side by side: of each series heights ``(N,)``, errors ``(2, N)`` or None, and texts above the bars.
+
+    Returns all bars with their texts.
+    """
+    drawn: list[tuple[Rectangle, Annotation]] = []
+    width, colors = 0.8 / len(series), colors_of(series)
     for i, (label, (heights, errors, texts)) in enumerate(series.items()):
         place = np.arange(len(heights)) + (i - (len(series) - 1) / 2) * width
-        style = {"label": label, "color": COLORS[i % len(COLORS)], "capsize": 3, "ecolor": "#333"}
-        axis.bar_label(axis.bar(place, heights, 0.9 * width, yerr=errors, **style), texts, padding=2, fontsize="small")
+        style: dict[str, Any] = {"label": label, "color": colors[label], "capsize": 3, "ecolor": "#333"}
+        bars = axis.bar(place, heights, 0.9 * width, yerr=errors, **style)
+        drawn += zip(bars, axis.bar_label(bars, texts, padding=2, fontsize="small"), strict=True)
     axis.margins(y=0.12)
+    return drawn
 
 
 def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
@@ -73,21 +82,21 @@ def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
 def _draw_boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> None:
     count = len(comparison.names)
     step = 0.8 / count
-    jitter = np.random.default_rng(0)
+    jitter, colors = np.random.default_rng(0), colors_of(comparison.names)
     for i, (name, evaluation) in enumerate(comparison.evaluations.items()):
-        color = COLORS[i % len(COLORS)]
         cases = evaluation.of_group(group)
         for x, class_name in enumerate(comparison.classes):
             values = SCALE[metric] * np.array([case.metrics[class_name][metric] for case in cases])
             values = values[np.isfinite(values)]
             place = x + (i - (count - 1) / 2) * step
-            style = {"color": color, "linewidth": 1.2}
+            style: dict[str, Any] = {"color": colors[name], "linewidth": 1.2}
             axis.boxplot(
                 values, positions=[place], widths=0.8 * step, whis=(0, 100), manage_ticks=False, showcaps=False,
                 boxprops=style, whiskerprops=style, medianprops=style | {"linewidth": 2.5},
             )  # fmt: skip
             shift = jitter.uniform(-0.2, 0.2, len(values)) * step
-            axis.plot(place + shift, values, ".", color=color, alpha=0.5, markersize=5, label=name if x == 0 else None)
+            label = name if x == 0 else None
+            axis.plot(place + shift, values, ".", color=colors[name], alpha=0.5, markersize=5, label=label)
     axis.set_xticks(range(len(comparison.classes)), comparison.classes)
     if len(comparison.classes) > 6:
         axis.tick_params(axis="x", labelrotation=30)
@@ -127,9 +136,10 @@ def _draw_means(axis: Axes, comparison: Comparison, metric: str) -> None:
 def _draw_curves(
     axis: Axes, comparison: Comparison, curves: dict[str, dict[float, str]], group: str, metric: str
 ) -> None:
-    for i, (method, names) in enumerate(curves.items()):
+    colors = colors_of(curves)
+    for method, names in curves.items():
         mean, errors = _means(comparison, list(names.values()), group, metric)
-        style = {"label": method or None, "color": COLORS[i % len(COLORS)]}
+        style: dict[str, Any] = {"label": method or None, "color": colors[method]}
         axis.errorbar(list(names), mean, yerr=errors, marker="o", capsize=3, **style)
     ticks = sorted({number for names in curves.values() for number in names})
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

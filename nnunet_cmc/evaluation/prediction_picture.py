@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from nnunet_cmc.evaluation.case_pictures import CaseFiles
 from nnunet_cmc.evaluation.panels import Panel, Row, class_outlines, class_overlay, draw_panels, outline_handle
 from nnunet_cmc.evaluation.results import Label
-from nnunet_cmc.evaluation.slices import choose_slices, class_colors, masks_of, read_volume, window
+from nnunet_cmc.evaluation.slices import choose_slices, colors_of, masks_of, read_volume, window
 from nnunet_cmc.utils.files import save_figure
 
 
@@ -23,7 +23,7 @@ def save_overview(file: str | PathLike, cases: Sequence[CaseFiles], classes: Map
     modalities = dict.fromkeys(name for case in cases for name in case.images)
     titles = dict.fromkeys(title for case in cases for title in case.predictions)
     columns = [*modalities, "reference", *titles]
-    colors = class_colors(classes)
+    colors = colors_of(classes)
     handles = [Patch(color=color, label=name) for name, color in colors.items()]
     outline = outline_handle("white", "outline of the reference")
     rows = [row for case in cases for row in _rows(case, columns, classes, colors)]

@@ -1,6 +1,6 @@
 """Choice, orientation and intensity window of the slices of a volume that a picture shows."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple
 
@@ -113,7 +113,7 @@ def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((values - low) / max(high - low, 1e-6), 0, 1)
 
 
-def class_colors(classes: Mapping[str, Label]) -> dict[str, tuple]:
-    """Return the RGBA colour of each class, the same in every picture."""
-    palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
-    return {name: palette(i % palette.N) for i, name in enumerate(classes)}
+def colors_of(names: Collection[str]) -> dict[str, tuple]:
+    """Return the RGBA colour of each class, or whatever has names; the same in every picture."""
+    palette = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    return {name: palette(i % palette.N) for i, name in enumerate(names)}

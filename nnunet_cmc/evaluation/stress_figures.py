@@ -1,7 +1,7 @@
 """The figures of stress tests: means without modalities and over their misalignment, of one or several models."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle, product
+from itertools import product
 from operator import add
 from os import PathLike
 from pathlib import Path
@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 
 from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
-from nnunet_cmc.evaluation.plots import COLORS, SCALE, draw_bars, new_axes, save_plot
+from nnunet_cmc.evaluation.plots import SCALE, draw_bars, new_axes, save_plot
 from nnunet_cmc.evaluation.results import name_of_mean
+from nnunet_cmc.evaluation.slices import colors_of
 from nnunet_cmc.evaluation.stress_results import read_conditions
 
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
+_SAME_CASES = "the same cases with all their modalities"
+_SIDE_BY_SIDE = 4  # sets of modalities whose names fit below half of the width
 _KINDS = {"mm": ("shift", "shifted"), "degrees": ("rotation", "turned")}
 
 
@@ -31,18 +34,21 @@ def save_stress_figures(conditions: Sequence[dict], names: Sequence[str], folder
 
 
 def _missing(conditions: Sequence[dict]) -> Figure:
-    """Draw Dice and ASSD of each class, and their average, for every set of modalities."""
+    """Draw Dice and ASSD of each class, and their average, for every set of modalities.
+
+    Where sets are of other cases, a dashed line is the average of the same cases with all that they have.
+    """
     subsets = [entry for entry in conditions if not entry["moved"]]
     places, classes = range(len(subsets)), list(subsets[0]["classes"])
-    figure, axes = new_axes(1, len(COMPARED), (11, 4))
-    for axis, metric in zip(axes.flat, COMPARED, strict=True):
-        for i, name in enumerate(classes):
-            _curve(axis, places, subsets, metric, COLORS[i % len(COLORS)], name, class_name=name)
+    figure, axes = _axes_of_subsets(subsets)
+    for axis, metric in zip(axes, COMPARED, strict=True):
+        for name, color in colors_of(classes).items():
+            _curve(axis, places, subsets, metric, color, name, class_name=name)
         if len(classes) > 1:
             _curve(axis, places, subsets, metric, "black", name_of_mean(classes), linewidth=2.5)
-        axis.set_xticks(places, _ticks(subsets))
+        if _of_other_cases(subsets):
+            _curve(axis, places, _complete(subsets), metric, "black", _SAME_CASES, linestyle="--")
         axis.margins(x=0.1)
-        axis.set(xlabel="modalities given", ylabel=TITLES[metric])
     return _explain_hollow(figure, subsets)
 
 
@@ -51,7 +57,7 @@ def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
     shown = [entry for entry in conditions if entry["moved"]]
     figure, axes = new_axes(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
     for axis, (metric, kind) in zip(axes.flat, product(COMPARED, _KINDS), strict=True):
-        for name, color in zip(names, cycle(COLORS), strict=False):
+        for name, color in colors_of(names).items():
             line = _moved_curve(axis, shown, name, kind, metric, color, f"{name} misaligned")
             if line:
                 without = SCALE[metric] * line[0]["without"]["mean"][metric]
@@ -91,17 +97,22 @@ class StressRuns:
         return _save(folder, self._missing(), self._misalignment())
 
     def _missing(self) -> Figure:
-        figure, axes = new_axes(1, len(COMPARED), (11, 3.8))
-        for axis, metric in zip(axes.flat, COMPARED, strict=True):
+        runs = {name: [run[subset] for subset in self.subsets] for name, run in self.runs.items()}
+        first, *_ = runs.values()
+        figure, axes = _axes_of_subsets(first)
+        for axis, metric in zip(axes, COMPARED, strict=True):
             series: dict = {}
-            for name, run in self.runs.items():
-                subsets = [run[subset] for subset in self.subsets]
+            for name, subsets in runs.items():
                 marks = [MARK * hollow for hollow in _hollow(subsets, metric)]
                 texts = [number(metric, entry["mean"][metric]) for entry in subsets]
                 series[name] = (_means(subsets, metric), None, list(map(add, texts, marks)))
-            draw_bars(axis, series)
-            axis.set_xticks(range(len(self.subsets)), _ticks([run[subset] for subset in self.subsets]))
-            axis.set(xlabel="modalities given", ylabel=TITLES[metric])
+            drawn = draw_bars(axis, series)
+            if _of_other_cases(first):
+                complete = np.concatenate([_means(_complete(subsets), metric) for subsets in runs.values()])
+                left, right = np.array([(bar.get_x(), bar.get_x() + bar.get_width()) for bar, _ in drawn]).T
+                axis.hlines(complete, left, right, color="black", label=_SAME_CASES)
+                for (_, text), value in zip(drawn, complete, strict=True):
+                    text.xy = (text.xy[0], np.fmax(text.xy[1], value))  # above the bar and the line
         return figure
 
     def _misalignment(self) -> Figure:
@@ -111,8 +122,8 @@ class StressRuns:
             for j, (axis, (metric, kind)) in enumerate(zip(row, columns, strict=True)):
                 first_of_metric = j - j % len(_KINDS)
                 axis.sharey(axes[0, first_of_metric])
-                for (name, run), color in zip(self.runs.items(), cycle(COLORS), strict=False):
-                    _moved_curve(axis, run.values(), moved, kind, metric, color, name)
+                for name, color in colors_of(self.runs).items():
+                    _moved_curve(axis, self.runs[name].values(), moved, kind, metric, color, name)
                 axis.set(
                     xlabel=f"{moved} {_KINDS[kind][1]} [{kind}]", ylabel=TITLES[metric] if j == first_of_metric else ""
                 )
@@ -143,10 +154,11 @@ def _curve(
     label: str,
     class_name: str | None = None,
     linewidth: float = 1.5,
+    linestyle: str = "-",
 ) -> None:
     """Draw a line; points are hollow where the mean leaves out cases."""
     y, hollow = _means(entries, metric, class_name), _hollow(entries, metric, class_name)
-    axis.plot(x, y, "o-", color=color, markersize=5, linewidth=linewidth, label=label)
+    axis.plot(x, y, "o", linestyle=linestyle, color=color, markersize=5, linewidth=linewidth, label=label)
     axis.plot(np.array(x)[hollow], y[hollow], "o", color=color, markersize=5, markerfacecolor="white")
 
 
@@ -160,16 +172,38 @@ def _moved_curve(
     return line
 
 
-def _ticks(subsets: Sequence[dict]) -> list[str]:
+def _of_other_cases(subsets: Sequence[dict]) -> bool:
+    """Return whether a set of modalities has fewer cases than the first, so that their means cannot be compared."""
+    return any(one["cases"] < subsets[0]["cases"] for one in subsets)
+
+
+def _complete(subsets: Sequence[dict]) -> list[dict]:
+    """Return, for each set of modalities, the means of its cases with all that they have."""
+    return [one.get("complete", one) for one in subsets]
+
+
+def _axes_of_subsets(subsets: Sequence[dict]) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with axes of Dice and ASSD over sets of modalities, below each other if there are many sets."""
+    many = len(subsets) > _SIDE_BY_SIDE
+    rows = len(COMPARED) if many else 1
+    style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if many else {}
+    figure, axes = new_axes(rows, len(COMPARED) // rows, (11, 4 * rows))
+    for axis, metric in zip(axes.flat, COMPARED, strict=True):
+        axis.set_xticks(range(len(subsets)), _ticks(subsets, " " if many else "\n"), **style)
+        axis.set(xlabel="modalities given", ylabel=TITLES[metric])
+    return figure, axes.ravel().tolist()
+
+
+def _ticks(subsets: Sequence[dict], space: str) -> list[str]:
     """Return the names of sets of modalities, with the number of cases where a set has fewer than the first."""
     most = subsets[0]["cases"]
-    few = [f"\n({one['cases']} of {most} cases)" if one["cases"] < most else "" for one in subsets]
+    few = [f"{space}({one['cases']} of {most} cases)" if one["cases"] < most else "" for one in subsets]
     return [one["condition"] + note for one, note in zip(subsets, few, strict=True)]
 
 
 def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:
     if any(hollow for metric in COMPARED for hollow in _hollow(entries, metric)):
-        figure.supxlabel(_HOLLOW, fontsize="small", color="#555")
+        figure.suptitle(_HOLLOW, fontsize="small", color="#555")  # below, the legend would be drawn over it
     return figure
 
 

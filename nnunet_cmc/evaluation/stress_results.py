@@ -44,8 +44,9 @@ def save_stress(
 def summarize(evaluations: Mapping[Condition, Evaluation], names: Sequence[str]) -> list[dict]:
     """Return what ``stress.json`` holds of each condition: its description, number of cases, and means.
 
-    Not every case has every modality. So the entry of a misalignment also has, of the very cases that have the moved
-    modality, the same numbers as they are (``unmoved``) and with that modality left out (``without``).
+    Not every case has every modality. So the entry of missing modalities also has, of its own cases, the same numbers
+    with all that they have (``complete``); that of a misalignment the same numbers as they are (``unmoved``) and with
+    the moved modality left out (``without``).
     """
     present: dict[str, frozenset[int]] = defaultdict(frozenset)  # case -> its channels
     for condition, one in evaluations.items():
@@ -61,9 +62,12 @@ def summarize(evaluations: Mapping[Condition, Evaluation], names: Sequence[str])
     summaries = []
     for condition, one in evaluations.items():
         summary = {**_describe(condition, names), **_means(one)}
+        own = [(case.case, present[case.case]) for case in one.cases]
+        unchanged = [shown[case, channels] for case, channels in own]
+        if condition.given is not None:
+            summary["complete"] = _means(replace(one, cases=unchanged))
         if condition.moved is not None:
-            own = [(case.case, present[case.case]) for case in one.cases]
-            summary["unmoved"] = _means(replace(one, cases=[shown[case, channels] for case, channels in own]))
+            summary["unmoved"] = _means(replace(one, cases=unchanged))
             rest = [shown[case, channels - {condition.moved}] for case, channels in own]
             summary["without"] = _means(replace(one, cases=rest))
         summaries.append(summary)
@@ -99,7 +103,7 @@ def read_conditions(file: Path) -> list[dict]:
 
 def _is_condition(entry: Any) -> bool:
     try:
-        names = isinstance(entry["condition"], str) and isinstance(entry["moved"], str)
+        names = all(isinstance(entry[key], str) for key in ("condition", "given", "moved"))
         numbers = all(type(entry[kind]) in (int, float) for kind in ("mm", "degrees"))
         return names and numbers and all(map(_has_means, (entry, *_references(entry))))
     except (AttributeError, KeyError, TypeError):
@@ -107,8 +111,10 @@ def _is_condition(entry: Any) -> bool:
 
 
 def _references(entry: dict) -> list[dict]:
-    """Return what the entry of a misalignment is compared with."""
-    return [entry["unmoved"], entry["without"]] if entry["moved"] else []
+    """Return what the entry of a changed condition is compared with."""
+    if entry["moved"]:
+        return [entry["unmoved"], entry["without"]]
+    return [] if entry["given"] == "all" else [entry["complete"]]
 
 
 def _has_means(entry: dict) -> bool:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from nnunet_cmc.evaluation.panels import Panel, Row, class_outlines, draw_panels
 from nnunet_cmc.evaluation.results import Label
-from nnunet_cmc.evaluation.slices import best_plane, class_colors, read_volume, window
+from nnunet_cmc.evaluation.slices import best_plane, colors_of, read_volume, window
 from nnunet_cmc.inference.class_activation import FULL
 from nnunet_cmc.utils.files import save_figure
 
@@ -40,7 +40,7 @@ def save_activations(
     label_maps = {} if reference is None else {"reference": read_volume(reference)[0]}
     label_maps |= {title: read_volume(files["prediction"])[0] for title, files in models.items()}
     volumes = {name: read_volume(image) for name, image in images.items()}
-    colors = class_colors(classes)
+    colors = colors_of(classes)
     classes = {name: classes[name] for name in classes if name in asked}
     plane = best_plane(list(label_maps.values()), classes, next(iter(volumes.values()))[1])
     scans = {name: plane.cut(window(volume)) for name, (volume, _) in volumes.items()}

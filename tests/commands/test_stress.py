@@ -34,6 +34,9 @@ def test_predicts_evaluates_and_draws(dataset, tmp_path, capsys):
     entries = {entry["condition"]: entry for entry in json.loads((output / "stress.json").read_text())["conditions"]}
     dice = {name: entry["mean"]["Dice"] for name, entry in entries.items()}
     assert len(set(dice.values())) > 5, "what is given makes a difference"
+    for name in dice:
+        (row,) = (line for line in printed.splitlines() if line.startswith(f"{name:<24}"))
+        assert [float(cell) for cell in row.split()[-4::2]] == [round(dice[one], 3) for one in (name, "all")]
 
     before = (output / "stress.json").read_text()
     capsys.readouterr()

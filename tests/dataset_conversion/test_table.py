@@ -60,6 +60,40 @@ def test_rows_that_share_a_label_are_one_case(table, nnunet_folders):
     assert cmc(folder)["present_channels"] == {"a": [0, 1], "b": [1]}
 
 
+def test_scans_of_a_subject_on_two_grids(table, nnunet_folders, write_volume):
+    rows = [
+        "subject,case,modality,image,label",
+        "a,a_ctmr,CT,a_ct.nii.gz,a.nii.gz",
+        "a,a_ctmr,MR,a_mr.nii.gz,a.nii.gz",
+        "a,a_pet,PET,a_pet.nii.gz,a_pet_label.nii.gz",
+        "b,b_pet,PET,b_pet.nii.gz,",
+    ]
+    file = table(*rows)
+    for name in ("a_pet", "a_pet_label", "b_pet"):
+        write_volume(file.with_name(f"{name}.nii.gz"), np.resize(np.array([1, 0], np.uint8), (4, 5, 5)))
+    folder = convert_table(3, "X", file, CLASSES)
+    assert names(folder / "labelsTr") == ["a_ctmr", "a_pet"]
+    assert names(folder / "imagesUn") == ["b_pet_0002"]
+    assert cmc(folder)["present_channels"] == {"a_ctmr": [0, 1], "a_pet": [2], "b_pet": [2]}
+    assert cmc(folder)["subjects"] == {"a_ctmr": "a", "a_pet": "a", "b_pet": "b"}
+    without = [",".join(cell for i, cell in enumerate(row.split(",")) if i != 1) for row in rows]
+    with pytest.raises(ValueError, match=r"Case a has a modality twice, several labels, .*name in the column case"):
+        convert_table(4, "X", table(*without), CLASSES)
+
+
+def test_a_label_of_registered_scans_has_the_values_of_its_own_modality(table, nnunet_folders, write_volume):
+    rows = [
+        "subject,case,modality,image,label",
+        "a,a,CT,a_ct.nii.gz,",
+        "a,a,MR,a_mr.nii.gz,a_label.nii.gz",
+        "b,b,CT,b_ct.nii.gz,b_label.nii.gz",
+    ]
+    file = table(*rows)
+    write_volume(file.with_name("a_label.nii.gz"), np.resize(np.array([7, 0], np.uint8), (3, 3, 3)))
+    folder = convert_table(3, "X", file, {"CT": {"liver": 1}, "MR": {"liver": 7}})
+    assert names(folder / "labelsTr") == ["a", "b"]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_table_as_a_spreadsheet_writes_it(table, nnunet_folders, write_volume, delimiter):
     rows = [
@@ -114,7 +148,7 @@ def test_classes_for_each_modality(table, nnunet_folders):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["subject,modality", "a,CT"], r"must have the columns subject, modality, image, label, part, but has"),
+        (["subject,modality", "a,CT"], r"must have the columns subject, modality, image, label, part, case, but has"),
         (["subject,modality,image,mask", "a,CT,a,b"], r"must have the columns"),
         (["subject,modality,image"], "has no row below its header"),
         (["subject,modality,image", "a,,a.nii.gz"], "Line 2 of .*table.csv needs a subject, a modality, an image"),
@@ -129,8 +163,13 @@ def test_classes_for_each_modality(table, nnunet_folders):
         ),
         (
             ["subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz", "a,MR,b.nii.gz,l.nii.gz", "a,MR,c.nii.gz,"],
-            "Subject a has a modality twice",
+            "Case a has a modality twice",
         ),
+        (
+            ["subject,modality,image,case", "a,CT,a.nii.gz,x", "b,MR,b.nii.gz,x"],
+            "Case x has a modality twice, several labels, parts or subjects",
+        ),
+        (["subject,modality,image,case", "a,CT,a.nii.gz,"], "Line 2 of .* a case if that is a column, and .* is a,CT"),
         (["subject,modality,image,label", "a,CT,gone.nii,l.nii.gz"], "gone.nii: cannot be read"),
     ],
 )

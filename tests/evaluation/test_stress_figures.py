@@ -5,26 +5,34 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.plots import COLORS
-from nnunet_cmc.evaluation.stress_figures import StressRuns
+from nnunet_cmc.evaluation.plots import save_plot
+from nnunet_cmc.evaluation.slices import colors_of
+from nnunet_cmc.evaluation.stress_figures import _HOLLOW, StressRuns, _missing
+from nnunet_cmc.evaluation.stress_results import read_conditions
 from nnunet_cmc.evaluation.stress_testing import conditions
 from nnunet_cmc.utils.files import write_json
 
+COLORS = [color[:3] for color in colors_of("abc").values()]  # of the first three of a few
 
-def save_run(folder, loss, cases=4, undefined=0):
+
+def save_run(folder, loss, cases=4, undefined=0, names=("CT", "MR")):
     """``stress.json`` of a model that loses ``loss`` of its Dice at the farthest misalignment."""
     folder.mkdir(parents=True)
     entries = []
-    for condition in conditions(["CT", "MR"]):
+    for condition in conditions(names):
         far = max(condition.millimetres, condition.degrees) / 20
         mean = {metric: (1 + 9 * loss * far) if metric in ("ASSD", "HD95") else 0.9 - loss * far for metric in METRICS}
-        statistics = {metric: {"undefined": undefined * (metric == "ASSD")} for metric in METRICS}
+        statistics = {metric: {"mean": mean[metric], "undefined": undefined * (metric == "ASSD")} for metric in METRICS}
         entries.append(
             {
                 "condition": condition.name,
-                "moved": "" if condition.moved is None else ("CT", "MR")[condition.moved],
+                "given": "all" if condition.given is None else condition.name,
+                "moved": "" if condition.moved is None else names[condition.moved],
+                **({"complete": entries[0]} if condition.given is not None else {}),
                 **({} if condition.moved is None else {"unmoved": entries[0], "without": entries[0]}),
                 "mm": condition.millimetres,
                 "degrees": condition.degrees,
@@ -65,6 +73,39 @@ def test_a_colour_for_each_model(tmp_path):
         assert picture.shape[1] >= 3300  # for print
 
 
+def test_more_than_ten_models_or_classes_have_colours_of_their_own(tmp_path):
+    for count in (11, 20):
+        assert len(set(colors_of([str(i) for i in range(count)]).values())) == count
+    folder = save_run(tmp_path / "a", 0.1)
+    bars = StressRuns({str(i): folder for i in range(11)})._missing().axes[0].containers
+    assert len({one[0].get_facecolor() for one in bars}) == 11
+
+
+@pytest.mark.parametrize("names", [["CT", "MR"], ["CT", "MR", "PET"], ["T1", "T1C", "T2", "FLAIR"]])
+def test_the_names_of_sets_of_modalities_do_not_overlap(tmp_path, names):
+    folder = save_run(tmp_path / "a", 0.1, names=names)
+    for entry in (content := json.loads((folder / "stress.json").read_text()))["conditions"][1:]:
+        entry["cases"] = 3
+    write_json(folder / "stress.json", content)
+    for figure in (StressRuns({"x": folder})._missing(), _missing(read_conditions(folder / "stress.json"))):
+        FigureCanvasAgg(figure).draw()
+        for labels in (axis.get_xticklabels() for axis in figure.axes):
+            distance = np.diff([label.get_transform().transform(label.get_position())[0] for label in labels]).min()
+            if turn := np.deg2rad(labels[0].get_rotation()):
+                height = 1.5 * labels[0].get_fontsize() * figure.dpi / 72
+                assert distance * np.sin(turn) > height, "lines at an angle are apart"
+            else:
+                assert distance > max(label.get_window_extent().width for label in labels)
+
+
+def test_the_legend_is_not_drawn_over_the_note(tmp_path):
+    folder = save_run(tmp_path / "a", 0.1, undefined=1)
+    figure = _missing(read_conditions(folder / "stress.json"))
+    save_plot(figure, tmp_path / "a.png")
+    (note,) = (text for text in figure.findobj(Text) if text.get_text() == _HOLLOW)
+    assert not figure.legends[0].get_window_extent().overlaps(note.get_window_extent())
+
+
 def test_points_that_leave_out_cases_are_hollow(tmp_path):
     solid, hollow = (
         StressRuns({"x": save_run(tmp_path / str(n), 0.2, undefined=n)}).save_figures(tmp_path / str(n))[1]
@@ -82,7 +123,7 @@ def test_tests_that_cannot_be_compared(tmp_path):
         StressRuns({"one": tmp_path / "nowhere"})
 
 
-@pytest.mark.parametrize("key", ["condition", "moved", "mm", "degrees", "cases", "mean", "classes"])
+@pytest.mark.parametrize("key", ["condition", "given", "moved", "mm", "degrees", "cases", "mean", "classes"])
 @pytest.mark.parametrize("junk", [None, [], True, {"liver": {}}])
 def test_files_that_stress_did_not_write(tmp_path, key, junk):
     file = save_run(tmp_path / "a", 0.1) / "stress.json"

@@ -17,9 +17,16 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.evaluation import stress_testing
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
-from nnunet_cmc.evaluation.stress_figures import StressRuns, _misalignment, _missing, save_stress_figures
+from nnunet_cmc.evaluation.stress_figures import (
+    _SAME_CASES,
+    StressRuns,
+    _misalignment,
+    _missing,
+    save_stress_figures,
+)
 from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summarize
 from nnunet_cmc.evaluation.stress_testing import Condition, conditions, find_cases, input_files, stress_test
+from nnunet_cmc.utils.files import write_json
 
 RADIUS = 20.0  # mm
 DESCRIPTION = DatasetDescription.from_dict(
@@ -250,8 +257,9 @@ def nifti_of(image):
         return Path(folder, "scan.nii").read_bytes()
 
 
-def test_what_moving_a_modality_costs_is_told_of_the_same_cases():
-    """An easy case has three modalities, a hard one two of them; neither suffers from anything."""
+@pytest.fixture
+def easy_and_hard():
+    """Entries of a test of an easy case with three modalities, and a hard one with two; neither suffers at all."""
     mask = np.ones(8, bool)
     easy, hard = ({"ball": compute_metrics(mask, found, [1.0])} for found in (mask, mask & (np.arange(8) < 2)))
     channels = {"easy": {0, 1, 2}, "hard": {0, 1}}
@@ -263,7 +271,11 @@ def test_what_moving_a_modality_costs_is_told_of_the_same_cases():
             if condition.applies_to(sorted(channels[case]))
         ]
         evaluations[condition] = Evaluation({"ball": 1}, 2.0, cases, [])
-    entries = {entry["condition"]: entry for entry in summarize(evaluations, ["CT", "MR", "PET"])}
+    return {entry["condition"]: entry for entry in summarize(evaluations, ["CT", "MR", "PET"])}
+
+
+def test_what_moving_a_modality_costs_is_told_of_the_same_cases(easy_and_hard):
+    entries = easy_and_hard
     assert [entries[name]["cases"] for name in ("all", "CT+MR", "CT", "CT 5 mm", "PET 5 mm")] == [2, 1, 2, 2, 1]
     for name in ("CT 5 mm", "MR 20 degrees", "PET 5 mm"):
         entry = entries[name]
@@ -271,6 +283,29 @@ def test_what_moving_a_modality_costs_is_told_of_the_same_cases():
         assert entry["unmoved"]["cases"] == entry["without"]["cases"] == entry["cases"]
     axis = _misalignment([*entries.values()], ["CT", "MR", "PET"]).axes[0]
     assert all(np.ptp(line.get_ydata()) < 1e-9 for line in axis.lines if len(line.get_ydata()) > 1)
-    ticks = [tick.get_text() for tick in _missing([*entries.values()]).axes[0].get_xticklabels()]
-    assert ticks[:2] == ["all", "CT+MR\n(1 of 2 cases)"]
+
+
+def test_what_leaving_out_a_modality_costs_is_told_of_the_same_cases(easy_and_hard, tmp_path):
+    subsets = [entry for entry in easy_and_hard.values() if not entry["moved"]]
+    assert "complete" not in subsets[0]
+    for entry in subsets[1:]:
+        assert entry["complete"]["cases"] == entry["cases"]
+        assert entry["complete"]["mean"]["Dice"] == entry["mean"]["Dice"], entry["condition"]
+    assert subsets[1]["mean"]["Dice"] > subsets[0]["mean"]["Dice"], "the easy case alone"
+
+    axis = _missing(subsets).axes[0]
+    curve, same_cases = (line for line in axis.lines if line.get_label() in ("ball", _SAME_CASES))
+    assert same_cases.get_ydata().tolist() == curve.get_ydata().tolist()
+    write_json(tmp_path / "stress.json", {"conditions": [*easy_and_hard.values()]})
+    axis = StressRuns({"x": tmp_path})._missing().axes[0]
+    (lines,) = axis.collections
+    heights = [bar.get_height() for bar in axis.patches]
+    assert [segment[0][1] for segment in lines.get_segments()] == heights
+    everyone = [{**entry, "cases": 2} for entry in subsets]
+    assert _SAME_CASES not in _missing(everyone).axes[0].get_legend_handles_labels()[1]
+
+
+def test_a_set_of_modalities_that_fewer_cases_have_says_how_many(easy_and_hard):
+    ticks = [tick.get_text() for tick in _missing([*easy_and_hard.values()]).axes[0].get_xticklabels()]
+    assert ticks[:2] == ["all", "CT+MR (1 of 2 cases)"]
     assert "CT" in ticks

@@ -208,7 +208,8 @@ def require_every_modality(description: DatasetDescription, labeled_cases: Itera
         if channel not in seen:
             raise ValueError(
                 f"Modality {name} (channel {channel}) has no labelled case in {where}: every modality needs at least "
-                "one, so label a case of it, move one from validation to training, or leave the modality out."
+                "one, so label a case of it, move one from validation to training, train with fold all, or leave the "
+                "modality out."
             )
 
 

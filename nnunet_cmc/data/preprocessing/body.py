@@ -14,7 +14,8 @@ SMALLEST_FRACTION = (
 def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
     """Compute the bounding box of the body, over the channels that are not all zero.
 
-    In each, the body is the largest connected component above -500 HU (a channel named CT) or Otsu's threshold.
+    In each, the body is the largest connected component above -500 HU (a channel named CT), or above Otsu's threshold
+    of the square roots of its intensities from their minimum.
 
     Args:
         image: ``(M, D, H, W)`` raw intensities.
@@ -36,7 +37,10 @@ def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
 def _above_air(channel: np.ndarray, name: str) -> SimpleITK.Image:
     if name.casefold() == "ct":  # as nnU-Net recognises it
         return SimpleITK.GetImageFromArray((channel > CT_BODY_HU).astype(np.uint8))
-    return SimpleITK.OtsuThreshold(SimpleITK.GetImageFromArray(channel.astype(np.float32, copy=False)), 0, 1)
+    intensities = channel.astype(np.float32, copy=False)
+    # of the intensities of PET themselves, the threshold lies between hot organs, such as the brain, and the body
+    roots = np.sqrt(intensities - intensities.min())
+    return SimpleITK.OtsuThreshold(SimpleITK.GetImageFromArray(roots), 0, 1)
 
 
 def _largest_component(mask: SimpleITK.Image) -> np.ndarray | None:

@@ -146,7 +146,7 @@ def test_fractions_out_of_range(options, message):
 
 def test_modality_without_a_case_is_named():
     presence = {f"c{i}": [0] for i in range(9)}
-    with pytest.raises(ValueError, match=r"Modality M1 \(channel 1\) has no labelled case"):
+    with pytest.raises(ValueError, match=r"Modality M1 \(channel 1\) has no labelled case in .* train with fold all"):
         make_splits(dataset(presence), presence, labeled=[0.5], val=0.2, seed=0)
     with pytest.raises(ValueError, match=r"Modality M1 .* in fold 3"):
         require_every_modality(dataset(presence), presence, "fold 3")

@@ -33,6 +33,15 @@ def test_mr_body_is_the_bright_part():
     assert body_box(image[None], ["T1"]).tolist() == BODY
 
 
+def test_pet_body_is_not_only_its_hottest_organs():
+    rng = np.random.default_rng(0)
+    image = np.abs(rng.normal(0, 0.05, (24, 36, 32))).astype(np.float32)  # SUV
+    image[ellipsoid(BODY)] += 0.8
+    image[ellipsoid([[15, 20], [13, 24], [12, 21]])] = 9  # brain
+    image[ellipsoid([[5, 9], [16, 21], [14, 19]])] = 20  # bladder
+    assert body_box(image[None], ["PET"]).tolist() == BODY
+
+
 def test_union_over_the_present_channels():
     image = np.zeros((3, 24, 36, 32), np.float32)
     image[0][ellipsoid([[4, 13], [6, 21], [5, 28]])] = 100
