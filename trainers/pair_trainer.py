@@ -210,7 +210,7 @@ class PairTrainer(nnUNetTrainer):
             if not count:
                 raise ValueError(
                     f"Modality {name} (channel {modality}) has no labelled case in fold {self.fold}: label a case of "
-                    "it, or move one from val to train in splits_final.json."
+                    "it, move one from val to train in splits_final.json, or train with fold all."
                 )
             self.print_to_log_file(f"{name}: {count} labelled and {unlabeled.count(modality)} unlabelled cases.")
         for term in self.recipe.terms:
