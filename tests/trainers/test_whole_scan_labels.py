@@ -10,13 +10,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from short_trainers import short
+from short_trainers import resumed, short
 
 from nnunet_cmc.data.loading.cases import weight_of
 from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER, RECIPES
-from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels, label_scans, stability
+from nnunet_cmc.trainers.whole_scan_labels import (
+    EXPECTED,
+    WholeScanLabels,
+    expected_dice,
+    label_scans,
+    mean_expected,
+    stability,
+)
 
-WHOLE, ROUNDS = RECIPES["CMCTrainer_wholeScanLabelsOnly"], RECIPES["PseudoLabelTrainer"]
+WHOLE = replace(RECIPES["CMCTrainer_wholeScanLabelsOnly"], whole_scan_labels=WholeScanLabels())
+ROUNDS = RECIPES["PseudoLabelTrainer"]
 
 
 def folder_of(trainer, number: int) -> Path:
@@ -224,6 +232,63 @@ def test_stability_of_empty_classes():
     assert stability(one, two, 3) == 0.5, "class 2 is in one of them"
 
 
+@given(
+    logits=arrays(np.float32, (3, 2, 3, 2), elements=st.floats(-4, 4, width=32)),
+)
+def test_expected_dice_is_that_of_the_probabilities_with_the_label(logits):
+    """So a surer network expects more."""
+    label = logits.argmax(0)[None]
+    probability = np.exp(logits) / np.exp(logits).sum(0)
+    by_hand = [
+        2 * probability[k][label[0] == k].sum() / (probability[k].sum() + (label == k).sum())
+        for k in (1, 2)
+        if (label == k).any()
+    ]
+    found = expected_dice(torch.from_numpy(logits), label)
+    assert found == pytest.approx(np.mean(by_hand) if by_hand else 0.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(("sure", "used_from"), [(1e-6, 1), (0.999999, 3)])
+def test_labels_are_made_again_until_they_are_expected_to_be_good(cubes, sure, used_from):
+    """At the last time they are used anyway."""
+    recipe = replace(WHOLE, whole_scan_labels=WholeScanLabels((0.25, 0.5, 0.75), sure=sure))
+    trainer = cubes.trainer(short(recipe, epochs=4))
+    unlabeled, update = [], trainer.update
+
+    def noting(batch):
+        unlabeled.append(len(batch["keys"]) > len(batch["target"]))
+        return update(batch)
+
+    trainer.update = noting
+    trainer.run_training()
+    assert unlabeled == [epoch >= used_from for epoch in range(4) for _ in range(2)]
+    made = sorted(folder.name for folder in Path(trainer.output_folder, "pseudo_labels").iterdir())
+    assert made == [f"round_{number + 1}" for number in range(used_from)]
+    assert set(weights_of(trainer, used_from).values()) == {1.0}
+    log = Path(trainer.log_file).read_text()
+    assert log.count("which is too little to train on them") == used_from - 1
+    assert log.count("and are used for training from now on") == 1
+    assert f"a mean Dice of {mean_expected(str(folder_of(trainer, used_from))):.3f}" in log
+    labels = [blosc2.open(str(file)) for file in folder_of(trainer, 1).iterdir()]
+    assert all(0 <= label.schunk.meta[EXPECTED] <= 1 for label in labels)
+
+
+@pytest.mark.parametrize("stopped_after", [2, 3])
+def test_a_training_goes_on_where_labels_were_not_good_enough(registered, stopped_after):
+    recipe = replace(WHOLE, whole_scan_labels=WholeScanLabels((0.25, 0.5, 0.75), sure=0.999999))
+    whole = registered.trainer(short(recipe, epochs=4))
+    whole.run_training()
+    again = resumed(registered, short(recipe, epochs=4), stopped_after)
+    assert labels_of(again, 3).keys() == labels_of(whole, 3).keys()
+    assert all(value.equal(weights(again)[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize("sure", [0.0, 1.0, 2.0])
+def test_an_expected_dice_is_neither_none_nor_perfect(sure):
+    with pytest.raises(ValueError, match=r"expected Dice of .* is impossible: give one between 0 and 1"):
+        WholeScanLabels(sure=sure)
+
+
 @pytest.mark.parametrize("at", [(), (0.5, 0.5), (0.6, 0.3), (0.0,), (1.0,), (0.5, 1.2)])
 def test_rounds_rise_within_the_training(at):
     with pytest.raises(ValueError, match="are not increasing fractions of a training: give"):
@@ -246,9 +311,9 @@ def test_a_batch_stays_as_large_and_keeps_a_labelled_pair(share, batch_size):
 
 def test_rounds_are_due_from_their_share_of_the_epochs_on():
     labels = WholeScanLabels((1 / 3, 2 / 3))
-    assert [labels.rounds_before(epoch, 6) for epoch in range(6)] == [0, 0, 1, 1, 2, 2]
-    assert [labels.rounds_before(epoch, 4) for epoch in range(4)] == [0, 0, 1, 2]
-    assert labels.rounds_before(0, 1) == 0
+    assert [labels.times_before(epoch, 6) for epoch in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert [labels.times_before(epoch, 4) for epoch in range(4)] == [0, 0, 1, 2]
+    assert labels.times_before(0, 1) == 0
 
 
 def test_labels_of_an_earlier_training_are_forgotten(registered):
