@@ -4,7 +4,7 @@
                                     [--against nnunet]
 
 Labelled and unlabelled registered pairs of generated abdomens go through a trainer as in a training; if it labels scans
-whole, as in the second half, when they have labels. Every part is then run alone on the inputs that it had: forward and
+whole, as when they have labels. Every part is then run alone on the inputs that it had: forward and
 backward, time and the peak of memory above what was there. Its lower *bound* adds up, over operators (none fused with
 another), the larger of their operations by the machine's rate for matrix products and of their bytes by the rate of a
 copy; *gap* is the time by that bound. ``whole step`` is the trainer's own, which a CPU loads for, too; on a GPU that is

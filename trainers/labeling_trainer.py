@@ -18,12 +18,13 @@ from nnunet_cmc.trainers.whole_scan_labels import label_scans, mean_expected
 class LabelingTrainer(ResumableTrainer):
     """Predict pseudo-labels of the unlabelled scans at the times of :class:`WholeScanLabels`, and train on them.
 
-    The moving average of the weights predicts them. Those of the first time are written to ``pseudo_labels/round_1`` in
-    the fold's folder, and so on, each label with the Dice that is expected of it, and its scan's weight. An interrupted
-    training resumes with the labels it has made; a new training makes new ones.
+    The moving average of the weights predicts them. Those of the N-th time are written to ``pseudo_labels/round_N`` in
+    the fold's folder (of the last time, where several are the same epoch), each label with the Dice that is expected of
+    it, and its scan's weight. An interrupted training resumes with the labels it has made; a new training makes new
+    ones.
     """
 
-    times = 0  # number of those at which scans were labelled, or had to be
+    times = 0  # number of the last time at which scans were labelled, or would have been if there were any
     average: MovingAverage | None  # None if the recipe labels no scans
 
     def _labels_folder(self, number: int) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 SHARPNESS = 10.0  # a modality whose Dice is 0.1 higher weighs e times as much
 MEMORY = 0.5  # weight of earlier epochs in the moving average
 KNOWN = 1e-6  # the least reliability that is known: 0 says that nothing is
+UNTAUGHT = -100.0  # the log-weight of a modality for a class that it was never taught
 
 
 def confusion_alone(network: nn.Module, data: Tensor, target: Tensor) -> np.ndarray:
@@ -78,7 +79,7 @@ def updated_reliability(reliability: Tensor, confusion: np.ndarray, taught: np.n
         reliability: ``(M, K)``, the present values; 0 where nothing is known yet.
         confusion: ``(M, K, K)``, voxels by true and predicted class.
         taught: ``(M, K)`` bool, classes that labelled training cases of each modality have; None: all. About another
-            class a modality is as unreliable as can be: it was taught that it is background.
+            class a modality has no say beside others: it was taught that it is background.
     """
     dice = torch.from_numpy(dice_of_shown(confusion))
     of_modality = comparable_dice(dice)
@@ -88,9 +89,8 @@ def updated_reliability(reliability: Tensor, confusion: np.ndarray, taught: np.n
     kept = dice.isnan() & (reliability.cpu() != 0)
     kept[:, 0] = False
     kept |= (dice.isnan() & (reliability.cpu() != 0)).all(1, keepdim=True)  # no patch shows the modality this time
-    value = torch.where(dice.isnan(), of_modality, dice)
+    new = (SHARPNESS * torch.where(dice.isnan(), of_modality, dice)).clamp_min(KNOWN).to(reliability)
     if taught is not None:
-        value[:, 1:] *= torch.from_numpy(taught)[:, 1:]
-    new = (SHARPNESS * value).clamp_min(KNOWN).to(reliability)
+        new[:, 1:][~torch.from_numpy(taught[:, 1:]).to(new.device)] = UNTAUGHT
     moved = torch.where(reliability == 0, new, torch.lerp(new, reliability, MEMORY))
     return torch.where(kept.to(reliability.device), reliability, moved)

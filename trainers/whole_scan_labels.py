@@ -102,7 +102,8 @@ def label_scans(
 
 def mean_expected(folder: str) -> float:
     """Return the mean of the expected Dice of all labels that :func:`label_scans` wrote; NaN without any."""
-    labels = [blosc2.open(join(folder, file)) for file in os.listdir(folder) if file.endswith("_seg.b2nd")]
+    files = sorted(file for file in os.listdir(folder) if file.endswith("_seg.b2nd"))  # in one order on all ranks
+    labels = [blosc2.open(join(folder, file), mode="r") for file in files]
     expected = [label.schunk.meta[EXPECTED] for label in labels]
     return sum(expected) / len(expected) if expected else nan
 

@@ -20,7 +20,7 @@ Several * match the same text, as in BraTS: T1C='scans/*/*-t1c.nii.gz'. After di
 as in BIDS: T1='sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz' (cases 01_pre, 01_post of subject 01).
 Modalities that are CT, but not named so: --images CTart=arterial/ CTven=venous/ --ct CTart CTven
 A table instead of folders: a CSV file with the columns subject, modality, image, label, part (train or test), and case
-where a subject has scans on several grids: rows of one case are on one grid.
+where some scans of a subject share a grid and others do not: rows of one case are on one grid.
   nnunet_cmc convert folders -d 502 --name Abdomen --table scans.csv --classes labels.json
 """
 

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> Outcome:
     description = _with_measured_presence(description, cases)
     if args.folds is not None:
         if args.val is not None:
-            raise ValueError("--folds validates on each K-th part of the subjects: leave out --val.")
+            raise ValueError("--folds validates each of its K folds on one K-th of the subjects: leave out --val.")
         splits = make_folds(description, cases, args.folds, args.seed)
     else:
         splits = make_splits(

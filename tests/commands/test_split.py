@@ -180,7 +180,9 @@ def test_either_fractions_or_folds(words, capsys):
 
 
 def test_folds_choose_their_validation_subjects_themselves(dataset):
-    with pytest.raises(ValueError, match="--folds validates on each K-th part of the subjects: leave out --val"):
+    with pytest.raises(
+        ValueError, match="--folds validates each of its K folds on one K-th of the subjects: leave out --val"
+    ):
         run("-d", 1, "--folds", 2, "--val", 0.5)
 
 

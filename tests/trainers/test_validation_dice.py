@@ -6,6 +6,7 @@ from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.trainers.validation_dice import (
     MEMORY,
     SHARPNESS,
+    UNTAUGHT,
     confusion_alone,
     mean_dice,
     mean_dice_of_shown,
@@ -91,7 +92,10 @@ def test_a_modality_that_is_labelled_with_easy_classes_alone_is_not_the_better_o
     torch.testing.assert_close(found[:, 0], torch.tensor([0.9, 0.8]))
     taught = np.array([[False, True, True, True], [False, True, False, False]])
     found = updated_reliability(torch.zeros(2, 4), confusion, taught) / SHARPNESS
-    torch.testing.assert_close(found, torch.tensor([[0.9, *all_classes], [0.8, 0.8, 0.0, 0.0]]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found, torch.tensor([[0.9, *all_classes], [0.8, 0.8, *[UNTAUGHT / SHARPNESS] * 2]]), atol=1e-6, rtol=0
+    )
+    assert (found * SHARPNESS).softmax(0)[1, 2:].max() < 1e-6, "no say, however hard these classes are"
     later = updated_reliability(found * SHARPNESS, confusion_of(all_classes, [None, None, None]), taught)
     torch.testing.assert_close(later[1] / SHARPNESS, found[1], atol=1e-6, rtol=0)
 

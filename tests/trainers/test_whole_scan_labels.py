@@ -273,13 +273,15 @@ def test_labels_are_made_again_until_they_are_expected_to_be_good(cubes, sure, u
     assert all(0 <= label.schunk.meta[EXPECTED] <= 1 for label in labels)
 
 
+@pytest.mark.parametrize(("sure", "number"), [(1e-6, 1), (0.999999, 3)])
 @pytest.mark.parametrize("stopped_after", [2, 3])
-def test_a_training_goes_on_where_labels_were_not_good_enough(registered, stopped_after):
-    recipe = replace(WHOLE, whole_scan_labels=WholeScanLabels((0.25, 0.5, 0.75), sure=0.999999))
+def test_a_training_goes_on_with_the_labels_that_are_good_enough(registered, sure, number, stopped_after):
+    recipe = replace(WHOLE, whole_scan_labels=WholeScanLabels((0.25, 0.5, 0.75), sure=sure))
     whole = registered.trainer(short(recipe, epochs=4))
     whole.run_training()
     again = resumed(registered, short(recipe, epochs=4), stopped_after)
-    assert labels_of(again, 3).keys() == labels_of(whole, 3).keys()
+    assert labels_of(again, number).keys() == labels_of(whole, number).keys() == {*registered.hidden()}
+    assert len([*Path(again.output_folder, "pseudo_labels").iterdir()]) == number
     assert all(value.equal(weights(again)[name]) for name, value in weights(whole).items())
 
 

@@ -112,9 +112,9 @@ def make_splits(
 
     Subjects with the same modalities are a group, and training cases with the same modalities are. As far as whole
     numbers allow it, validation has the same share of every group of subjects, and a fraction of labels the same share
-    of every group of cases. No subject is both in training and in validation; each modality is validated if it has
-    enough subjects, and has a label; a larger fraction includes all labels of a smaller one. The result depends on the
-    seed and on the set of cases, not on their order.
+    of every group of cases. No subject is both in training and in validation. Each modality is validated if it has
+    enough subjects, and always keeps a labelled training case. A larger fraction includes all labels of a smaller one.
+    The result depends on the seed and on the set of cases, not on their order.
 
     Args:
         cases: the labelled cases, of ``imagesTr``.

@@ -15,7 +15,7 @@ def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
     """Compute the bounding box of the body, over the channels that are not all zero.
 
     In each, the body is the largest connected component above -500 HU (a channel named CT), or above Otsu's threshold
-    of the square roots of its intensities from their minimum.
+    of the square roots of its intensities from their lowest (0.5th percentile).
 
     Args:
         image: ``(M, D, H, W)`` raw intensities.
@@ -39,7 +39,7 @@ def _above_air(channel: np.ndarray, name: str) -> SimpleITK.Image:
         return SimpleITK.GetImageFromArray((channel > CT_BODY_HU).astype(np.uint8))
     intensities = channel.astype(np.float32, copy=False)
     # of the intensities of PET themselves, the threshold lies between hot organs, such as the brain, and the body
-    roots = np.sqrt(intensities - intensities.min())
+    roots = np.sqrt(np.maximum(intensities - np.percentile(intensities, 0.5), 0))  # a minimum may be one bad voxel
     return SimpleITK.OtsuThreshold(SimpleITK.GetImageFromArray(roots), 0, 1)
 
 

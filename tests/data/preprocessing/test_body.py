@@ -40,6 +40,8 @@ def test_pet_body_is_not_only_its_hottest_organs():
     image[ellipsoid([[15, 20], [13, 24], [12, 21]])] = 9  # brain
     image[ellipsoid([[5, 9], [16, 21], [14, 19]])] = 20  # bladder
     assert body_box(image[None], ["PET"]).tolist() == BODY
+    image[0, 0, 0] = -1000  # a bad voxel
+    assert body_box(image[None], ["PET"]).tolist() == BODY
 
 
 def test_union_over_the_present_channels():
