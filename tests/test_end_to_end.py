@@ -78,7 +78,7 @@ def test_demo_reports_and_leaves_a_normal_nnunet_model(demo):
         assert word in log
     preprocessed = demo.output / "preprocessed" / demo.dataset.name
     (unlabeled,) = (preprocessed / "CMCNNUNetSmallPlans_3d_fullres_unlabeled").glob("*.pkl")
-    (pseudo_label,) = (model / "fold_0" / "pseudo_labels" / "round_1").iterdir()
+    (pseudo_label,) = (model / "fold_0" / "pseudo_labels").rglob("*.b2nd")
     assert pseudo_label.name == f"{unlabeled.stem}_seg.b2nd"
 
 
@@ -370,7 +370,7 @@ def test_scans_of_any_layout_go_all_the_way(walked, run_command):
     output = run_command(*evaluate, "-np", 1, environment=walked.environment)
     assert "CT" in output
     assert "MR" in output
-    labeled = {file.name.removesuffix("_seg.b2nd") for file in walked.root.rglob("pseudo_labels/round_1/*")}
+    labeled = {file.name.removesuffix("_seg.b2nd") for file in walked.root.rglob("pseudo_labels/*/*")}
     assert labeled == {file.name[: -len("_0000.nii.gz")] for file in (raw / "imagesUn").iterdir()}
 
 
