@@ -1,4 +1,4 @@
-"""Pseudo-labels of whole scans, predicted in one or several rounds of the training."""
+"""Pseudo-labels of whole scans: when a training predicts them, and how good and how stable they are."""
 
 import os
 from collections.abc import Iterable
@@ -112,8 +112,8 @@ def expected_dice(logits: Tensor, label: np.ndarray) -> float:
     """Compute the Dice that a network expects of its own label, in [0, 1].
 
     It is the soft Dice between probabilities and label, the mean over the foreground classes of the label; 0 without
-    any. It is too high, but tells better labels from worse ones: without a reference, as an uncertain network has
-    probabilities far from 0 and 1.
+    any. It is low where probabilities are far from 0 and 1. It is too high, and compares scans within a training, not
+    two trainings.
 
     Args:
         logits: ``(K, D, H, W)``.
