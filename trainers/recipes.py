@@ -27,10 +27,10 @@ SMALL_CSC, SMALL_CAC = Term(CSC, SMALL_ALPHA), Term(CAC, SMALL_BETA)
 
 RECOMMENDED = replace(
     SHARED,
-    purpose="recommended: one network for all modalities, trained on labels, CSC and CAC, and from half time on, as "
-    "soon as it expects good ones, also on pseudo-labels of whole scans",
+    purpose="recommended: one network for all modalities, trained on labels, CSC and CAC, and in the last three "
+    "tenths of the training also on pseudo-labels of whole scans",
     terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, Term(Pseudo)),
-    whole_scan_labels=WholeScanLabels((0.5, 0.6, 0.7), sure=0.8),
+    whole_scan_labels=WholeScanLabels((0.7,)),
 )
 CONTRAST_TEACHER = replace(
     SHARED,
