@@ -15,52 +15,68 @@ from nnunet_cmc.trainers.optimizers import order_moments_as_weights
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import save_tensors
-from nnunet_cmc.utils.parallel import TERMINATED, finish_loaders, terminate_with_parent
+from nnunet_cmc.utils.parallel import finish_loaders, terminate_with_parent
 
 IN_STEP = 1  # beside the entropy of the loaders' batches, which have fewer words
+ENDING = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}  # at these signals a training saves and exits
 LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
 
 
 class ResumableTrainer(PairTrainer):
-    """Checkpoints appear whole or not at all; after SIGTERM (a cluster's pre-emption) the training saves and exits.
+    """Checkpoints appear whole or not at all; after SIGTERM (a cluster's pre-emption) or Ctrl-C it saves and exits.
 
-    It goes on with nnU-Net's ``--c``: at the iteration after SIGTERM, else after the last epoch that was saved. With a
-    seed, on the CPU and with in-process loading the weights are the same to the bit as without the interruption.
+    It goes on with nnU-Net's ``--c``: at the iteration after the signal, else after the last epoch that was saved. With
+    a seed, on the CPU and with in-process loading the weights are the same to the bit as without the interruption. A
+    second Ctrl-C ends the training at once, without saving.
     """
 
     iteration = 0  # of the epoch
     epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
     cases: dict[str, list[str]] | None = None  # of the split that is trained on, by the list that they are in
-    _terminated = False
+    _signal: signal.Signals | None = None  # which asked this process to end
     _updating = False  # in the middle of an update, when the state cannot be saved
 
     def run_training(self) -> None:
-        """Train as nnU-Net does, but save and exit at SIGTERM."""
+        """Train as nnU-Net does, but save and exit at SIGTERM and at Ctrl-C."""
         self._process = os.getpid()
         # only the main thread may handle signals
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread:
-            previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+            previous = {number: signal.signal(number, self._on_signal) for number in ENDING}
         else:
-            self.print_to_log_file("Not in the main thread: no checkpoint is saved on SIGTERM.")
+            self.print_to_log_file("Not in the main thread: no checkpoint is saved on SIGTERM and Ctrl-C.")
         terminate_with_parent()  # of -num_gpus
         try:
             super().run_training()
         except RuntimeError:
-            if self._updating or not self._terminated:
+            if self._updating or self._signal is None:
                 raise
             self._save_and_exit()  # the loader's workers got the signal as well, so a batch was missing
         finally:
             if in_main_thread:
-                signal.signal(signal.SIGTERM, previous)
-        if any_rank(self._terminated, self.device):  # after its last step: the validation is long as well
-            self.print_to_log_file("SIGTERM: training finished, validation did not. Run again with --c to validate.")
-            raise SystemExit(TERMINATED)
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
+        if self._is_ending():  # after its last step: the validation is long as well
+            self._exit("training finished, validation did not. Run again with --c to validate.")
 
-    def _on_sigterm(self, number, frame) -> None:
+    def _on_signal(self, number: int, frame) -> None:
         if os.getpid() != self._process:  # a worker that inherited this handler
-            os._exit(TERMINATED)
-        self._terminated = True
+            if number == signal.SIGINT:  # a terminal sends it to all: this process ends its workers when it has saved
+                return
+            os._exit(128 + number)
+        self._signal = signal.Signals(number)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+            # print cannot be used in a handler that interrupts a print
+            os.write(2, b"\nSaving a checkpoint after this step; Ctrl-C again ends without saving.\n")
+
+    def _is_ending(self) -> bool:
+        return any_rank(self._signal is not None, self.device)
+
+    def _exit(self, message: str) -> NoReturn:
+        number = self._signal or signal.SIGTERM  # another rank got it
+        self.print_to_log_file(f"{ENDING[number]}: {message}")
+        raise SystemExit(128 + number)  # as a shell reports it
 
     def on_train_epoch_start(self) -> None:
         """Start as nnU-Net does."""
@@ -108,14 +124,13 @@ class ResumableTrainer(PairTrainer):
         super().on_epoch_end()
 
     def _exit_if_terminated(self) -> None:
-        if any_rank(self._terminated, self.device):
+        if self._is_ending():
             self._save_and_exit()
 
     def _save_and_exit(self) -> NoReturn:
         self.save_checkpoint(os.path.join(self.output_folder, LATEST))
         self.close_loaders()
-        self.print_to_log_file("SIGTERM: saved checkpoint_latest.pth. Train with --c to go on.")
-        raise SystemExit(TERMINATED)
+        self._exit("saved checkpoint_latest.pth. Train with --c to go on.")
 
     def close_loaders(self) -> None:
         """End the loaders' processes."""

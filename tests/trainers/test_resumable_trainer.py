@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from processes import clean_process, kill_with_workers, wait_for
+from processes import children, clean_process, kill_with_workers, wait_for
 from short_trainers import TAUGHT, short
 
 from nnunet_cmc.trainers import cmc_trainer
-from nnunet_cmc.utils.parallel import TERMINATED
 
 EPOCHS, ITERATIONS = 3, (3, 2)
 UNINTERRUPTED: dict = {}
@@ -62,28 +61,35 @@ def uninterrupted(unpaired) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("step", "epoch", "iteration"), [("update", 0, 1), ("update", 1, 0), ("update", 2, 2), ("confusion", 1, 0)]
+    ("step", "epoch", "iteration", "number", "name"),
+    [
+        ("update", 0, 1, signal.SIGTERM, "SIGTERM"),
+        ("update", 1, 0, signal.SIGINT, "Ctrl-C"),
+        ("update", 2, 2, signal.SIGTERM, "SIGTERM"),
+        ("confusion", 1, 0, signal.SIGTERM, "SIGTERM"),
+    ],
 )
-def test_sigterm_saves_and_exits_and_the_rest_is_as_if_nothing_had_happened(
-    unpaired, uninterrupted, step, epoch, iteration
+def test_a_signal_saves_and_exits_and_the_rest_is_as_if_nothing_had_happened(
+    unpaired, uninterrupted, step, epoch, iteration, number, name
 ):
     """During the given iteration, of training or of validation."""
     first = unpaired.trainer(Quiet)
     function, calls = first.update if step == "update" else cmc_trainer.confusion_alone, []
 
-    def and_sigterm(*args):
+    def and_signal(*args):
         if len(calls) == epoch * ITERATIONS[step == "confusion"] + iteration:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         calls.append(1)
         return function(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(*((first, "update") if step == "update" else (cmc_trainer, "confusion_alone")), and_sigterm)
+        patch.setattr(*((first, "update") if step == "update" else (cmc_trainer, "confusion_alone")), and_signal)
         with pytest.raises(SystemExit) as exit_:
             first.run_training()
-    assert exit_.value.code == TERMINATED == 143
+    assert exit_.value.code == {"SIGTERM": 143, "Ctrl-C": 130}[name]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert "SIGTERM: saved checkpoint_latest.pth" in Path(first.log_file).read_text()
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert f"{name}: saved checkpoint_latest.pth" in Path(first.log_file).read_text()
 
     resumed = unpaired.trainer(Quiet)
     resumed.load_checkpoint(latest(first))
@@ -119,17 +125,36 @@ def test_sigterm_to_the_workers_as_well(unpaired, monkeypatch):
     assert resumed.current_epoch == EPOCHS
 
 
-def test_sigterm_with_workers_ends_without_a_traceback(unpaired, monkeypatch):
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_with_workers_ends_without_a_traceback(unpaired, monkeypatch, number, name):
+    """A terminal sends SIGINT to the workers, too."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     output = unpaired.preprocessed.parent / "output.txt"
     training = training_of(unpaired, epochs=1000, output=output)
     wait_for(lambda: list(unpaired.results.rglob("checkpoint_latest.pth")), 100)
-    training.terminate()
+    workers = children(training.pid) if number == signal.SIGINT else []
+    for process in (training.pid, *workers):
+        os.kill(process, number)
     training.join()
-    assert training.exitcode == TERMINATED
+    assert training.exitcode == 128 + number
     text = output.read_text()
-    assert "SIGTERM: saved checkpoint_latest.pth" in text
+    assert f"{name}: saved checkpoint_latest.pth" in text
     assert "Traceback" not in text
+
+
+def test_a_second_ctrl_c_ends_at_once(unpaired, capfd):
+    trainer = unpaired.trainer(Quiet)
+
+    def interrupted(batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not reached")
+
+    trainer.update = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run_training()
+    assert "Saving a checkpoint after this step; Ctrl-C again ends without saving." in capfd.readouterr().err
+    assert not list(unpaired.results.rglob("checkpoint_latest.pth"))
 
 
 def test_sigterm_after_the_last_step(unpaired):
@@ -138,7 +163,7 @@ def test_sigterm_after_the_last_step(unpaired):
     first.on_train_end = lambda: os.kill(os.getpid(), signal.SIGTERM) or type(first).on_train_end(first)
     with pytest.raises(SystemExit) as exit_:
         first.run_training()
-    assert exit_.value.code == TERMINATED
+    assert exit_.value.code == 143
     assert "SIGTERM: training finished, validation did not" in Path(first.log_file).read_text()
     assert Path(first.output_folder, "checkpoint_final.pth").is_file()
 
@@ -206,7 +231,7 @@ def test_outside_of_the_main_thread(registered):
         thread.submit(trainer.run_training).result()
     assert trainer.current_epoch == 1
     assert signal.getsignal(signal.SIGTERM) == handler
-    assert "Not in the main thread: no checkpoint is saved on SIGTERM" in Path(trainer.log_file).read_text()
+    assert "Not in the main thread: no checkpoint is saved on SIGTERM and Ctrl-C" in Path(trainer.log_file).read_text()
 
 
 def test_workers_that_die_are_an_error(unpaired, monkeypatch):
