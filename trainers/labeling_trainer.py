@@ -1,4 +1,4 @@
-"""A training that predicts pseudo-labels of whole scans, if its recipe says so."""
+"""A training that predicts pseudo-labels of whole scans in rounds, if its recipe says so."""
 
 import os
 import shutil
@@ -12,63 +12,56 @@ from nnunet_cmc.data.format.preprocessed import UNFINISHED
 from nnunet_cmc.data.loading.cases import weight_of
 from nnunet_cmc.trainers.moving_average import MovingAverage
 from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
-from nnunet_cmc.trainers.whole_scan_labels import label_scans, mean_expected
+from nnunet_cmc.trainers.whole_scan_labels import label_scans
 
 
 class LabelingTrainer(ResumableTrainer):
     """Predict pseudo-labels of the unlabelled scans at the times of :class:`WholeScanLabels`, and train on them.
 
-    The moving average of the weights predicts them. Those of the N-th time are written to ``pseudo_labels/round_N`` in
-    the fold's folder (of the last time, where several are the same epoch), each label with the Dice that is expected of
-    it, and its scan's weight. An interrupted training resumes with the labels it has made; a new training makes new
-    ones.
+    The moving average of the weights predicts them. Round 1 is written to ``pseudo_labels/round_1`` in the fold's
+    folder, and so on, each label with its scan's weight. An interrupted training resumes with the labels it has made;
+    a new training makes new ones.
     """
 
-    times = 0  # number of the last time at which scans were labelled, or would have been if there were any
+    rounds = 0  # number of finished ones
     average: MovingAverage | None  # None if the recipe labels no scans
 
     def _labels_folder(self, number: int) -> str:
         return join(self.output_folder, "pseudo_labels", f"round_{number}")
 
-    def _times_due(self) -> int:
-        """Return the number of times at which scans must be labelled before this epoch."""
+    def _rounds_due(self) -> int:
+        """Return the number of rounds that must be finished before this epoch."""
         labels = self.recipe.whole_scan_labels
-        return 0 if labels is None else labels.times_before(self.current_epoch, self.num_epochs)
+        return 0 if labels is None else labels.rounds_before(self.current_epoch, self.num_epochs)
 
     def on_train_start(self) -> None:
         """Start as nnU-Net does, with the pseudo-labels of the training that is resumed."""
         if self.recipe.whole_scan_labels is not None:
             folders = [self._labels_folder(i + 1) for i in range(len(self.recipe.whole_scan_labels.at))]
-            due = self._times_due()
-            self.times = max((i + 1 for i, folder in enumerate(folders[:due]) if isdir(folder)), default=0)
-            self.pseudo_labels = self._accepted_labels()
+            due = self._rounds_due()
+            self.rounds = max((i + 1 for i, folder in enumerate(folders[:due]) if isdir(folder)), default=0)
+            self.pseudo_labels = self._labels_folder(self.rounds) if self.rounds else None
             if self.local_rank == 0:
                 for later in folders[due:]:  # of an earlier training, or of epochs after the checkpoint
                     for folder in (later, later + UNFINISHED):
                         shutil.rmtree(folder, ignore_errors=True)
         super().on_train_start()
 
-    def _accepted_labels(self) -> str | None:
-        """Return the folder of the last labels, if there are any and they are trained on."""
-        labels = self.recipe.whole_scan_labels
-        folder = self._labels_folder(self.times)
-        return folder if labels and self.times and labels.accepts(self.times, self.num_epochs, folder) else None
-
     def on_epoch_start(self) -> None:
         """Start as nnU-Net does, after making the pseudo-labels that this epoch is the first to train on."""
-        labels = self.recipe.whole_scan_labels
-        while self.times < self._times_due():
-            one_round = labels is not None and labels.sure is not None
-            if one_round and self.pseudo_labels is not None:
-                break
-            self.times = self._times_due() if one_round else self.times + 1  # several times may be this epoch
+        while self.rounds < self._rounds_due():
             if self.unlabeled_dataset.identifiers:
-                self._label_unlabeled_scans(self.times)
+                self._label_unlabeled_scans(self.rounds + 1)
+                if self.rounds:  # in the first round every scan weighs 1
+                    self._report_weights()
+            self.rounds += 1
         super().on_epoch_start()
 
     def _label_unlabeled_scans(self, number: int) -> None:
         cases = self.unlabeled_dataset.identifiers
-        self.print_to_log_file(f"Predicting pseudo-labels of {len(cases)} unlabelled scans.")
+        self.print_to_log_file(
+            f"Predicting pseudo-labels of {len(cases)} unlabelled scans; they are used for training from now on."
+        )
         self.enter_epoch()
         assert self.average is not None, "a recipe that labels whole scans has an average"
         labels = self._labels_folder(number)
@@ -89,18 +82,9 @@ class LabelingTrainer(ResumableTrainer):
             os.rename(labels + UNFINISHED, labels)
         if self.is_ddp:
             torch.distributed.barrier()
-        expected = f"They are expected to have a mean Dice of {mean_expected(labels):.3f}"
-        accepted = self._accepted_labels()
-        if accepted is None:
-            self.print_to_log_file(f"{expected}, which is too little to train on them: they are made again, later.")
-            return
-        self.print_to_log_file(f"{expected}, and are used for training from now on.")
-        again = self.pseudo_labels is not None
-        self.pseudo_labels = accepted
+        self.pseudo_labels = labels
         self.close_loaders()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
-        if again:  # in the first round every scan weighs 1
-            self._report_weights()
 
     def _report_weights(self) -> None:
         cases = self.unlabeled_dataset.identifiers

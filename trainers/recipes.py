@@ -30,7 +30,7 @@ RECOMMENDED = replace(
     purpose="recommended: one network for all modalities, trained on labels, CSC and CAC, and in the last three "
     "tenths of the training also on pseudo-labels of whole scans",
     terms=(SUPERVISED, SMALL_CSC, SMALL_CAC, Term(Pseudo)),
-    whole_scan_labels=WholeScanLabels((0.7,)),
+    whole_scan_labels=WholeScanLabels(),
 )
 CONTRAST_TEACHER = replace(
     SHARED,

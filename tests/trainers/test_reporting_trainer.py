@@ -2,6 +2,7 @@
 
 import math
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_the_screen_tells_why_a_training_ends_within_an_epoch(registered, capsys
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
-    trainer._terminated = True
+    trainer._signal = signal.SIGTERM
     batch = next(trainer.dataloader_train)
     with pytest.raises(SystemExit):
         trainer.train_step(batch)

@@ -1,5 +1,6 @@
 """Unlabelled scans are labelled whole in rounds of a training, and teach from then on."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from short_trainers import resumed, short
+from short_trainers import short
 
 from nnunet_cmc.data.loading.cases import weight_of
 from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER, RECIPES
-from nnunet_cmc.trainers.whole_scan_labels import (
-    EXPECTED,
-    WholeScanLabels,
-    expected_dice,
-    label_scans,
-    mean_expected,
-    stability,
-)
+from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels, label_scans, stability
 
-WHOLE = replace(RECIPES["CMCTrainer_wholeScanLabelsOnly"], whole_scan_labels=WholeScanLabels())
 ROUNDS = RECIPES["PseudoLabelTrainer"]
+WHOLE = replace(RECIPES["CMCTrainer_wholeScanLabelsOnly"], whole_scan_labels=WholeScanLabels((0.5,)))
 
 
 def folder_of(trainer, number: int) -> Path:
@@ -126,8 +120,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeyp
     module = "nnunet_cmc.trainers.labeling_trainer.label_scans"
 
     def terminated(predictor, dataset, cases, folder):
-        cut._terminated = Path(folder).name == f"round_{number}.unfinished"
-        if moment == "within" or not cut._terminated:
+        if Path(folder).name == f"round_{number}.unfinished":
+            cut._signal = signal.SIGTERM
+        if moment == "within" or cut._signal is None:
             label_scans(predictor, dataset, cases, folder)
 
     with monkeypatch.context() as patched:
@@ -232,65 +227,6 @@ def test_stability_of_empty_classes():
     assert stability(one, two, 3) == 0.5, "class 2 is in one of them"
 
 
-@given(
-    logits=arrays(np.float32, (3, 2, 3, 2), elements=st.floats(-4, 4, width=32)),
-)
-def test_expected_dice_is_that_of_the_probabilities_with_the_label(logits):
-    """So a surer network expects more."""
-    label = logits.argmax(0)[None]
-    probability = np.exp(logits) / np.exp(logits).sum(0)
-    by_hand = [
-        2 * probability[k][label[0] == k].sum() / (probability[k].sum() + (label == k).sum())
-        for k in (1, 2)
-        if (label == k).any()
-    ]
-    found = expected_dice(torch.from_numpy(logits), label)
-    assert found == pytest.approx(np.mean(by_hand) if by_hand else 0.0, rel=1e-5)
-
-
-@pytest.mark.parametrize(("sure", "used_from"), [(1e-6, 1), (0.999999, 3)])
-def test_labels_are_made_again_until_they_are_expected_to_be_good(cubes, sure, used_from):
-    """At the last time they are used anyway."""
-    recipe = replace(WHOLE, whole_scan_labels=WholeScanLabels((0.25, 0.5, 0.75), sure=sure))
-    trainer = cubes.trainer(short(recipe, epochs=4))
-    unlabeled, update = [], trainer.update
-
-    def noting(batch):
-        unlabeled.append(len(batch["keys"]) > len(batch["target"]))
-        return update(batch)
-
-    trainer.update = noting
-    trainer.run_training()
-    assert unlabeled == [epoch >= used_from for epoch in range(4) for _ in range(2)]
-    made = sorted(folder.name for folder in Path(trainer.output_folder, "pseudo_labels").iterdir())
-    assert made == [f"round_{number + 1}" for number in range(used_from)]
-    assert set(weights_of(trainer, used_from).values()) == {1.0}
-    log = Path(trainer.log_file).read_text()
-    assert log.count("which is too little to train on them") == used_from - 1
-    assert log.count("and are used for training from now on") == 1
-    assert f"a mean Dice of {mean_expected(str(folder_of(trainer, used_from))):.3f}" in log
-    labels = [blosc2.open(str(file)) for file in folder_of(trainer, 1).iterdir()]
-    assert all(0 <= label.schunk.meta[EXPECTED] <= 1 for label in labels)
-
-
-@pytest.mark.parametrize(("sure", "number"), [(1e-6, 1), (0.999999, 3)])
-@pytest.mark.parametrize("stopped_after", [2, 3])
-def test_a_training_goes_on_with_the_labels_that_are_good_enough(registered, sure, number, stopped_after):
-    recipe = replace(WHOLE, whole_scan_labels=WholeScanLabels((0.25, 0.5, 0.75), sure=sure))
-    whole = registered.trainer(short(recipe, epochs=4))
-    whole.run_training()
-    again = resumed(registered, short(recipe, epochs=4), stopped_after)
-    assert labels_of(again, number).keys() == labels_of(whole, number).keys() == {*registered.hidden()}
-    assert len([*Path(again.output_folder, "pseudo_labels").iterdir()]) == number
-    assert all(value.equal(weights(again)[name]) for name, value in weights(whole).items())
-
-
-@pytest.mark.parametrize("sure", [0.0, 1.0, 2.0])
-def test_an_expected_dice_is_neither_none_nor_perfect(sure):
-    with pytest.raises(ValueError, match=r"expected Dice of .* is impossible: give one between 0 and 1"):
-        WholeScanLabels(sure=sure)
-
-
 @pytest.mark.parametrize("at", [(), (0.5, 0.5), (0.6, 0.3), (0.0,), (1.0,), (0.5, 1.2)])
 def test_rounds_rise_within_the_training(at):
     with pytest.raises(ValueError, match="are not increasing fractions of a training: give"):
@@ -311,11 +247,12 @@ def test_a_batch_stays_as_large_and_keeps_a_labelled_pair(share, batch_size):
     assert abs(pairs - share * batch_size) <= 1
 
 
-def test_rounds_are_due_from_their_share_of_the_epochs_on():
+def test_rounds_are_due_from_the_epoch_that_is_nearest_to_their_share():
     labels = WholeScanLabels((1 / 3, 2 / 3))
-    assert [labels.times_before(epoch, 6) for epoch in range(6)] == [0, 0, 1, 1, 2, 2]
-    assert [labels.times_before(epoch, 4) for epoch in range(4)] == [0, 0, 1, 2]
-    assert labels.times_before(0, 1) == 0
+    assert [labels.rounds_before(epoch, 6) for epoch in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert [labels.rounds_before(epoch, 4) for epoch in range(4)] == [0, 1, 1, 2]
+    assert labels.rounds_before(0, 1) == 0
+    assert [WholeScanLabels((0.7,)).rounds_before(epoch, 3) for epoch in range(3)] == [0, 0, 1], "before the last"
 
 
 def test_labels_of_an_earlier_training_are_forgotten(registered):
