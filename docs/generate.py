@@ -20,7 +20,7 @@ from nnunet_cmc.trainers.recipes import RECIPES
 
 DOCS = Path(__file__).parent
 STAGES = {
-    "Commands": ["nnunet_cmc/commands"],
+    "Commands": ["nnunet_cmc/commands", "nnunet_cmc/utils/variables.py"],
     "Converting": ["dataset_conversion"],
     "Cases, folds and preprocessing": ["nnunet_cmc/data"],
     "Planning": ["planners"],

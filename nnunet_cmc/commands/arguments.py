@@ -62,15 +62,7 @@ def preprocessed_dataset(id_or_name: str) -> Path:
 
 def _folder(variable: str, id_or_name: str) -> Path:
     from nnunetv2 import paths
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    from nnunet_cmc.utils.variables import require_set
+    from nnunet_cmc.utils.variables import dataset_folder
 
-    require_set(root := getattr(paths, variable))
-    try:
-        return Path(root, str(maybe_convert_to_dataset_name(id_or_name)))
-    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
-        raise ValueError(
-            f"There is not exactly one dataset {id_or_name} in {root}: give the number or whole name of a folder "
-            "DatasetNNN_NAME in it."
-        ) from error
+    return dataset_folder(getattr(paths, variable), id_or_name)
