@@ -7,6 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data.reading.grid import Grid
+from nnunet_cmc.data.reading.raw_case import SEPARATE
 from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
@@ -51,10 +52,7 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
 def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid, resampled: bool) -> str | None:
     differences = grid.differences(reference_grid)
     if differences and not resampled:
-        return (
-            f"is not on the grid of {reference} ({', '.join(differences)}): "
-            "resample it onto that grid, or make separate cases of scans that do not share one"
-        )
+        return f"is not on the grid of {reference} ({', '.join(differences)}): {SEPARATE}"
     if differences and not sitk.GetArrayFromImage(resample(read_image(file), reference_grid)).any():
         return f"shows nothing of where {reference} lies: correct the position in one of them"
     return None

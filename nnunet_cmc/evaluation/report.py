@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import by_modality, numbered_cases
-from nnunet_cmc.data.reading.grid import read_grid
+from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.evaluation.case_gallery import Entry, Row, gallery, save_opener
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures, save_case
 from nnunet_cmc.evaluation.pages import write_page
@@ -31,16 +31,8 @@ def find_scans(
     """
     files = numbered_cases(image_folder, description.file_ending)
     scans = {case: by_modality(files.get(case, ()), case, description) for case in references}
-    for case, file in ((case, file) for case, found in scans.items() for file in found.values()):
-        try:
-            differences = read_grid(file).differences(read_grid(references[case]))
-        except ValueError as error:
-            raise ValueError(f"Case {case}: {file} or its reference {error}.") from error
-        if differences:
-            raise ValueError(
-                f"Case {case}: {file} is not on the grid of {references[case]} ({', '.join(differences)}): name the "
-                "folder of the scans that were labelled."
-            )
+    for case, found in scans.items():
+        require_one_grid(case, [references[case], *found.values()], "name the folder of the scans that were labelled")
     if missing := [case for case, found in scans.items() if not found]:
         raise ValueError(
             f"{image_folder} has no scan of {len(missing)} of {len(scans)} cases, such as {missing[0]}_0000"
