@@ -47,6 +47,7 @@ from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.stacked import stacked
 from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.utils.formatting import dimensions
 
 HEADER = ("part", "GFLOP", "GB", "bound (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits", "operators")
 
@@ -72,7 +73,7 @@ def main() -> None:
                 trainer = workspace.trainer(plans, device, args.trainer)
                 loader = loader_of(trainer)
                 unlabeled, replaced = trainer.recipe.unlabeled_pairs(trainer.batch_size)
-            sides = " x ".join(map(str, trainer.configuration_manager.patch_size))
+            sides = dimensions(trainer.configuration_manager.patch_size)
             parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
             print(
                 f"\n{name}, {args.trainer}: {args.batch - replaced} + {unlabeled} pairs of {sides}, "

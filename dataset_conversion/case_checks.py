@@ -11,6 +11,7 @@ from nnunet_cmc.data.reading.raw_case import SEPARATE
 from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
+from nnunet_cmc.utils.formatting import dimensions
 
 ROUNDING = 1e-3  # tolerance for labels that are not whole numbers, as a header's slope makes them; they are rounded
 
@@ -35,7 +36,7 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
             size = grid.size
             voxels = read_voxels(file)
             if min(size) < 2:
-                wrong.append(f"has a single slice ({' x '.join(map(str, size))} voxels): leave it out")
+                wrong.append(f"has a single slice ({dimensions(size)} voxels): leave it out")
             wrong.append(
                 _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels)
             )

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
 from nnunet_cmc.trainers.logger import dice_of
+from nnunet_cmc.utils.formatting import duration
 
 FEWEST_EPOCHS = 10  # of a training that warns: in shorter ones a Dice of 0 tells nothing
 TRAINED = ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "progress.csv")
@@ -120,14 +121,6 @@ def epoch_line(
     each = ", ".join(f"{name} {value:.2f}" for name, value in alone.items())
     best = ", new best" if is_best else ""
     return f"Epoch {epoch} of {epochs}, {seconds[-1]:.1f} s{left}: loss {loss:.2f}, Dice {dice:.2f} ({each}){best}"
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: 40 s, 24 min, or 3 h 24 min."""
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def is_not_learned(dice: Sequence[float], epochs: int) -> bool:

@@ -25,6 +25,7 @@ from nnunet_cmc.data.preprocessing.body import body_box
 from nnunet_cmc.data.reading.raw_case import check_case, read_case, read_label, require_declared, shown_channels
 from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description, remove_byte_order_mark, unlabeled_cases
 from nnunet_cmc.utils.files import all_written, atomic_write, read_json
+from nnunet_cmc.utils.formatting import millimetres
 from nnunet_cmc.utils.parallel import end_with_parent, run_parallel
 
 COPIES = ("dataset.json", "splits_final.json")  # of files of the raw dataset, made by a planner
@@ -108,10 +109,10 @@ class CMCPreprocessor(DefaultPreprocessor):
         spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
         target = configuration_manager.spacing
         if 0 in compute_new_shape(shape, spacing, target):
-            extent = " x ".join(f"{side * step:g}" for side, step in zip(shape, spacing, strict=True))
+            extent = (side * step for side, step in zip(shape, spacing, strict=True))
             raise ValueError(
-                f"The image is {extent} mm large where it is not zero, less than a voxel of the planned spacing "
-                f"{' x '.join(f'{step:g}' for step in target)} mm: leave it out, or correct the spacing in its header."
+                f"The image is {millimetres(extent, digits=6)} large where it is not zero, less than a voxel of the "
+                f"planned spacing {millimetres(target, digits=6)}: leave it out, or correct the spacing in its header."
             )
 
     def _normalize(self, data, seg, configuration_manager, foreground_intensity_properties_per_channel):
