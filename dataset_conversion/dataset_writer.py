@@ -12,7 +12,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_dataset
 
 from nnunet_cmc.data.format.dataset_json import VERSION, DatasetDescription, modality_names
 from nnunet_cmc.data.format.scan_folder import name_problem
-from nnunet_cmc.data.format.splits import make_splits, require_every_modality
+from nnunet_cmc.data.format.splits import SPLITS, make_splits, require_every_modality
 from nnunet_cmc.data.preprocessing.normalization import describe_normalization
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
@@ -126,9 +126,9 @@ def write_raw_dataset(
         _write_manifest(unfinished / "manifest.csv", cases, plans)
         try:
             splits = make_splits(description, training, labeled=[1], val=validation, seed=seed)
-            write_json(unfinished / "splits_final.json", splits)
+            write_json(unfinished / SPLITS, splits)
         except ValueError as error:
-            print(f"There is no splits_final.json. {error}")
+            print(f"There is no {SPLITS}. {error}")
         write_json(unfinished / "dataset.json", dataset_json)
     return folder
 

@@ -19,8 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
 from nnunet_cmc.data.format.preprocessed import unlabeled_folder
-from nnunet_cmc.data.format.splits import NAME as SPLITS
-from nnunet_cmc.data.format.splits import Fold, held_out_scans, load_fold, make_folds, splits_in_force
+from nnunet_cmc.data.format.splits import SPLITS, Fold, held_out_scans, load_fold, make_folds, splits_in_force
 from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
 from nnunet_cmc.data.loading.cases import LabeledDataset, UnlabeledDataset, channels_of
 from nnunet_cmc.data.loading.laterality import LEFT_RIGHT, MIN_CASES, sided_classes

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from nnunet_cmc.data.format.checkpoint_names import BEST, FINAL
 from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
 from nnunet_cmc.trainers.logger import dice_of
 from nnunet_cmc.utils.formatting import duration
 
 FEWEST_EPOCHS = 10  # of a training that warns: in shorter ones a Dice of 0 tells nothing
-TRAINED = ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "progress.csv")
+TRAINED = (FINAL, BEST, "progress.png", "progress.csv")
 
 
 class ReportingTrainer(LabelingTrainer):

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
+from nnunet_cmc.data.format.checkpoint_names import BEST, LATEST
 from nnunet_cmc.data.format.splits import moved_case
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.losses.ranks import any_rank
@@ -18,7 +19,6 @@ from nnunet_cmc.utils.files import save_tensors
 from nnunet_cmc.utils.parallel import TERMINATED, finish_loaders, terminate_with_parent
 
 IN_STEP = 1  # beside the entropy of the loaders' batches, which have fewer words
-LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
 
 
 class ResumableTrainer(PairTrainer):
@@ -114,7 +114,7 @@ class ResumableTrainer(PairTrainer):
     def _save_and_exit(self) -> NoReturn:
         self.save_checkpoint(os.path.join(self.output_folder, LATEST))
         self.close_loaders()
-        self.print_to_log_file("SIGTERM: saved checkpoint_latest.pth. Train with --c to go on.")
+        self.print_to_log_file(f"SIGTERM: saved {LATEST}. Train with --c to go on.")
         raise SystemExit(TERMINATED)
 
     def close_loaders(self) -> None:

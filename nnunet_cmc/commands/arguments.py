@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from nnunet_cmc.data.format.checkpoint_names import final_checkpoint
+
 
 def whole_number(text: str) -> int:
     """Read an argument that is a whole number from 0 on."""
@@ -41,7 +43,7 @@ def model_folder(args: argparse.Namespace, trainer: str) -> Path:
     """Return a trained model's folder. ValueError if the dataset is unknown or a fold is not fully trained."""
     model = _folder("nnUNet_results", args.dataset) / f"{trainer}__{args.plans}__{args.configuration}"
     for fold in args.folds:
-        checkpoint = model / f"fold_{fold}" / "checkpoint_final.pth"
+        checkpoint = final_checkpoint(model, fold)
         if not checkpoint.is_file():
             raise ValueError(f"There is no {checkpoint}: train the model to its end, or name another by -tr, -p, -f.")
     return model

@@ -7,7 +7,8 @@ from statistics import median
 from typing import NamedTuple
 
 from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.expected_time import FINAL, expected_seconds, has_checkpoint, seconds_per_case
+from nnunet_cmc.commands.expected_time import expected_seconds, has_checkpoint, seconds_per_case
+from nnunet_cmc.data.format.checkpoint_names import FINAL
 from nnunet_cmc.data.format.splits import Fold, moved_case
 from nnunet_cmc.evaluation.evaluated_cases import EvaluatedCases
 from nnunet_cmc.evaluation.tables import text_table

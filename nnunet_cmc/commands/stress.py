@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_cmc.commands.arguments import add_model, model_folder, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
+from nnunet_cmc.data.format.checkpoint_names import final_checkpoint
 
 HELP = "predict and evaluate a test set with modalities missing, and with one misaligned"
 
@@ -103,7 +104,7 @@ def settings_of(args: argparse.Namespace, model: Path) -> dict[str, Any]:
 
     from nnunet_cmc.utils.files import visible
 
-    checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]
+    checkpoints = [final_checkpoint(model, fold) for fold in args.folds]
     files = [*sorted(model.glob("*.json")), *checkpoints]
     scans = [scan for scan in visible(args.images) if scan.is_file()]
     return {

@@ -10,10 +10,11 @@ from typing import Any
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
+from nnunet_cmc.data.format.dataset_json import DatasetDescription, read_dataset_json
 from nnunet_cmc.data.format.scan_folder import by_case, files_of, name_problem, unread_scans, visible_files
+from nnunet_cmc.data.format.splits import SPLITS
 from nnunet_cmc.data.reading.raw_case import check_case
-from nnunet_cmc.utils.files import read_json, write_text
+from nnunet_cmc.utils.files import write_text
 from nnunet_cmc.utils.variables import dataset_folder, require_set
 
 
@@ -22,8 +23,8 @@ def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
     require_set(nnUNet_raw, nnUNet_preprocessed)
     folder = dataset_folder(nnUNet_raw, dataset_name_or_id)
     file = folder / "dataset.json"
-    content = read_json(file, REMEDY)
-    for read_by_nnunet in (file, folder / "splits_final.json"):
+    content = read_dataset_json(file)
+    for read_by_nnunet in (file, folder / SPLITS):
         remove_byte_order_mark(read_by_nnunet)
     return DatasetDescription.from_dict(content, file)
 
