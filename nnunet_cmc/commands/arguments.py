@@ -18,13 +18,33 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
 
 
-def add_processes(parser: argparse.ArgumentParser) -> None:
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+
+
+def add_device(parser: argparse.ArgumentParser, *other_names: str) -> None:
     parser.add_argument(
-        "-np", dest="processes", type=whole_number, help="processes; default: nnUNet_def_n_proc or the cores"
+        "-device", *other_names, choices=("cuda", "cpu", "mps"), default="cuda", help="device (%(default)s)"
+    )
+
+
+def add_disable_tta(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
+
+
+def add_processes(parser: argparse.ArgumentParser, *other_names: str, what: str = "processes") -> None:
+    """Add ``-np``, the number of processes that :func:`processes_of` returns; ``what`` says in the help whose."""
+    parser.add_argument(
+        "-np",
+        *other_names,
+        dest="processes",
+        type=whole_number,
+        help=f"{what}; default: nnUNet_def_n_proc or the cores",
     )
 
 
 def processes_of(args: argparse.Namespace) -> int:
+    """Return the number of processes: that of ``-np`` or, by default, nnU-Net's, but no more than there are cores."""
     from nnunetv2.configuration import default_num_processes
 
     return args.processes or min(default_num_processes, os.cpu_count() or 1)
@@ -35,8 +55,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
     parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the model (%(default)s)")
-    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (%(default)s)")
+    add_configuration(parser)
+    add_device(parser)
 
 
 def model_folder(args: argparse.Namespace, trainer: str) -> Path:

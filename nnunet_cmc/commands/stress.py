@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.arguments import add_model, model_folder, whole_number
+from nnunet_cmc.commands.arguments import add_disable_tta, add_model, model_folder, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.checkpoint_names import final_checkpoint
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of all results; an interrupted test resumes in it",
     )
     parser.add_argument("-tr", dest="trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
-    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
+    add_disable_tta(parser)
     parser.add_argument(
         "-np",
         dest="processes",
