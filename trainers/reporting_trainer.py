@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 
@@ -129,6 +130,6 @@ def is_not_learned(dice: Sequence[float], epochs: int) -> bool:
 
     NaN, for epochs whose validation patches show no class, is ignored.
     """
-    known = [value for value in dice if value == value]
+    known = [value for value in dice if not isnan(value)]
     is_time = epochs >= FEWEST_EPOCHS and len(dice) == -(-epochs // 10)
     return is_time and bool(known) and not any(known)
