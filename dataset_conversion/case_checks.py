@@ -10,7 +10,7 @@ from nnunet_cmc.data.reading.grid import Grid
 from nnunet_cmc.data.reading.raw_case import SEPARATE
 from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
+from nnunet_cmc.dataset_conversion.volume import resample, volume_grid, volume_image, volume_voxels
 from nnunet_cmc.utils.formatting import dimensions
 
 ROUNDING = 1e-3  # tolerance for labels that are not whole numbers, as a header's slope makes them; they are rounded
@@ -34,7 +34,7 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
         try:
             grid = volume_grid(file)
             size = grid.size
-            voxels = read_voxels(file)
+            voxels = volume_voxels(file)
             if min(size) < 2:
                 wrong.append(f"has a single slice ({dimensions(size)} voxels): leave it out")
             wrong.append(
@@ -54,7 +54,7 @@ def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid,
     differences = grid.differences(reference_grid)
     if differences and not resampled:
         return f"is not on the grid of {reference} ({', '.join(differences)}): {SEPARATE}"
-    if differences and not sitk.GetArrayFromImage(resample(read_image(file), reference_grid)).any():
+    if differences and not sitk.GetArrayFromImage(resample(volume_image(file), reference_grid)).any():
         return f"shows nothing of where {reference} lies: correct the position in one of them"
     return None
 

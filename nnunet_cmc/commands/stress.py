@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.stress_figures import save_stress_figures
     from nnunet_cmc.evaluation.stress_results import save_stress, summarize
-    from nnunet_cmc.evaluation.stress_testing import find_cases, stress_test
+    from nnunet_cmc.evaluation.stress_testing import find_multimodal_cases, stress_test
     from nnunet_cmc.inference.verify import verify
 
     model = model_folder(args, args.trainer)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> Outcome:
                 "that you trust."
             )
     description = DatasetDescription.read(model / "dataset.json")
-    cases = find_cases(args.images, args.reference, description)
+    cases = find_multimodal_cases(args.images, args.reference, description)
     keep_settings(Path(args.output), settings_of(args, model), "stress test")
     processes = args.processes or (1 if args.device == "cpu" else 3)
     print(f"{len(cases)} cases with several modalities; nnU-Net's output is written to {Path(args.output, 'log.txt')}.")

@@ -13,7 +13,7 @@ from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures, save_ca
 from nnunet_cmc.evaluation.pages import write_page
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, notes, table_rows
-from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
+from nnunet_cmc.evaluation.plots import save_averages, save_distributions
 from nnunet_cmc.evaluation.results import Statistic
 from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
@@ -65,7 +65,7 @@ def save_report(
         sections.append({"title": title, "note": note, "files": files})
 
     if len(comparison.names) > 1:
-        save_comparison(file := figures / "comparison.png", comparison)
+        save_averages(file := figures / "comparison.png", comparison)
         show("Predictions compared", "Average over classes; the line spans the 95 % bootstrap interval.", file)
     save_distributions(file := figures / "distributions.png", comparison)
     note = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
