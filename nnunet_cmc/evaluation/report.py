@@ -57,26 +57,7 @@ def save_report(
         stress: stress tests to show as well.
         ct: modalities that are CT by the dataset; others are where their values say so.
     """
-    figures = Path(folder, "figures")
-    figures.mkdir(parents=True, exist_ok=True)
-    sections: list[dict] = []
-
-    def show(title: str, note: str, *files: Path) -> None:
-        sections.append({"title": title, "note": note, "files": files})
-
-    if len(comparison.names) > 1:
-        save_averages(file := figures / "comparison.png", comparison)
-        show("Predictions compared", "Average over classes; the line spans the 95 % bootstrap interval.", file)
-    save_distributions(file := figures / "distributions.png", comparison)
-    note = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
-    show("Cases by class and modality", note, file)
-    if stress:
-        note = (
-            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: the mean "
-            "leaves out cases in which a class is only in the reference or only in the prediction, so that it is "
-            "too favourable."
-        )
-        show("Missing and misaligned modalities", note, *stress.save_figures(figures))
+    sections = _save_figures(Path(folder, "figures"), comparison, stress)
     files = _case_files(comparison, scans)
     first, *_ = comparison.evaluations.values()
     jobs = [(Path(folder, "cases", one.case), one, first.classes, ct) for one in files]
@@ -104,6 +85,30 @@ def save_report(
     )
     save_opener(page, files)
     return page
+
+
+def _save_figures(folder: Path, comparison: Comparison, stress: StressRuns | None) -> list[dict]:
+    """Write the figures, and return the sections of the page that show them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sections: list[dict] = []
+
+    def show(title: str, note: str, *files: Path) -> None:
+        sections.append({"title": title, "note": note, "files": files})
+
+    if len(comparison.names) > 1:
+        save_averages(file := folder / "comparison.png", comparison)
+        show("Predictions compared", "Average over classes; the line spans the 95 % bootstrap interval.", file)
+    save_distributions(file := folder / "distributions.png", comparison)
+    note = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
+    show("Cases by class and modality", note, file)
+    if stress:
+        note = (
+            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: the mean "
+            "leaves out cases in which a class is only in the reference or only in the prediction, so that it is "
+            "too favourable."
+        )
+        show("Missing and misaligned modalities", note, *stress.save_figures(folder))
+    return sections
 
 
 def _case_files(comparison: Comparison, scans: Mapping[str, Mapping[str, Path]]) -> list[CaseFiles]:
