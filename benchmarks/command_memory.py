@@ -64,7 +64,7 @@ def _note(usage: Usage, process: int, children: dict[int, list[int]], resident: 
 
 
 def _processes() -> tuple[dict[int, list[int]], dict[int, int]]:
-    """Of every process of this machine its children, and its resident memory in bytes."""
+    """Return the children of every process of this machine, and its resident memory in bytes."""
     children: dict[int, list[int]] = {}
     resident = {}
     for folder in Path("/proc").iterdir():
@@ -79,7 +79,7 @@ def _processes() -> tuple[dict[int, list[int]], dict[int, int]]:
 
 
 def _name(process: int) -> str:
-    """Command of a process, without its interpreter and folder; with the subcommand of one of ours."""
+    """Return the command of a process, without its interpreter and folder; with the subcommand of one of ours."""
     try:
         words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
     except OSError:

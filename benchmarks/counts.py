@@ -26,7 +26,7 @@ from nnunet_cmc.networks import CMCNet
 
 
 def counted(forward: Callable[[], list], parameters: list[nn.Parameter]) -> tuple[float, float, float, float, int]:
-    """GFLOP of the forward pass and of both, GB of traffic of both, GB kept in between, and operators of both."""
+    """Count GFLOP of the forward pass and of both, GB of traffic of both, GB kept between, and operators of both."""
     own = {parameter.untyped_storage()._cdata for parameter in parameters}
     kept: dict[int, int] = {}
 
@@ -48,7 +48,7 @@ def counted(forward: Callable[[], list], parameters: list[nn.Parameter]) -> tupl
 
 
 def parts(network: CMCNet, batch: int, side: int) -> Iterator[tuple[str, Callable[[], list], nn.Module]]:
-    """Name, forward pass and module of each part of one of our networks."""
+    """Return name, forward pass and module of each part of one of our networks."""
     modalities = network.num_modalities
     x = torch.empty(batch, 1, *[side] * 3)
     with torch.no_grad():

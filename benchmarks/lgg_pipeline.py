@@ -92,7 +92,7 @@ class Run:
         self.train_subjects, self.test_subjects = split["train_order"][:14], split["test"][:4]
 
     def convert(self) -> None:
-        """Raw data with `nnunet_cmc convert folders`, and a fold that hides eight labels."""
+        """Make raw data with `nnunet_cmc convert folders`, and a fold that hides eight labels."""
         sources = self.args.output / "scans"
         for number, subject in enumerate(self.train_subjects + self.test_subjects):
             test = subject in self.test_subjects

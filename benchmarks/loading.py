@@ -72,7 +72,7 @@ class SameDecisions:
 
 
 def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[Callable, PairLoader, nnUNetDataLoader]:
-    """What makes ours from a sampler of labelled cases, ours, and nnU-Net's of the same cases and augmentation."""
+    """Return what makes our loader from a sampler of labelled cases, our loader, and nnU-Net's of the same cases."""
     plans = workspace.plan(CMCPlannerTiny, spacing=(144 / side,) * 3, side=side, batch_size=batch)
     folder = workspace.preprocess(plans)
     trainer = workspace.trainer(plans, torch.device("cpu"), "CMCTrainerPaper")  # no views: pairs alone
@@ -92,7 +92,7 @@ def loaders(workspace: Workspace, side: int, batch: int, period: int) -> tuple[C
 
 
 def share_read(loader: PairLoader) -> float:
-    """Voxels asked for, by those of a patch, at most in one read."""
+    """Compute the voxels of the largest read, relative to those of a patch."""
     asked: list[int] = []
     crop = pairs.crop_and_pad_nd
     with patch.object(pairs, "crop_and_pad_nd", lambda volume, *rest, **more: crop(Spy(volume, asked), *rest, **more)):
@@ -102,7 +102,7 @@ def share_read(loader: PairLoader) -> float:
 
 
 def with_empty_channels(workspace: Workspace, loader: PairLoader, channels: int) -> CaseSampler:
-    """The same cases, whose volumes have more channels, which no scan shows."""
+    """Return the same cases, with further channels that are empty."""
     description = replace(workspace.description, modalities=tuple(f"channel {i}" for i in range(channels)))
     folder = workspace.preprocessed / f"{channels}_channels"
     folder.mkdir()
@@ -137,7 +137,7 @@ def seconds_a_batch(workspace: Workspace, plans: dict, workers: int, draws: int,
 
 
 def workers_table(args: argparse.Namespace) -> list[tuple[str, str, str, str]]:
-    """Seconds a batch, and workers for a step of 0.1 s, by layout and number of workers."""
+    """Return seconds a batch, and workers for a step of 0.1 s, by layout and number of workers."""
     table = []
     for layout in ("registered", "unpaired"):
         with tempfile.TemporaryDirectory() as root, quiet():
@@ -157,7 +157,7 @@ def draw(loader, batches: int) -> None:
 
 
 def augmentation_table(repeats: int, rows: int, side: int = 64) -> list[tuple[str, str, str]]:
-    """Milliseconds of nnU-Net's augmentation and of both parts of a strong view, and their shares of the former."""
+    """Time nnU-Net's augmentation and both parts of a strong view, in ms and as shares of the former."""
     patch_size, rotation = (side,) * 3, (-np.pi / 6, np.pi / 6)
     read = get_patch_size(patch_size, rotation, rotation, rotation, (0.85, 1.25))
     image, seg = torch.randn(1, *read), torch.zeros(1, *read, dtype=torch.int16)

@@ -28,7 +28,7 @@ Seconds = list[float]
 
 
 def parser(description: str | None, repeats: int = 3) -> argparse.ArgumentParser:
-    """With the arguments that every benchmark has; nnU-Net augments in this process, unless the variable is set."""
+    """Make a parser with what every benchmark takes; nnU-Net augments in this process, unless the variable is set."""
     os.environ.setdefault("nnUNet_n_proc_DA", "0")
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -56,7 +56,7 @@ def begin(args: argparse.Namespace) -> torch.device:
 
 
 def timed(function: Callable[[], object], device: torch.device | None = None) -> tuple[float, object]:
-    """Seconds of a call, on a GPU until it is done, and its result."""
+    """Return the seconds of a call, on a GPU until it is done, and its result."""
     if device is None or device.type == "cpu":
         started = time.process_time()
         result = function()
@@ -71,7 +71,7 @@ def timed(function: Callable[[], object], device: torch.device | None = None) ->
 def interleaved(
     functions: dict[str, Callable[[], object]], repeats: int, device: torch.device | None = None
 ) -> dict[str, Seconds]:
-    """Seconds of every function, called in turns, after one call of each that does not count."""
+    """Return the seconds of every function, called in turns, after one call of each that does not count."""
     seconds: dict[str, Seconds] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
@@ -82,13 +82,13 @@ def interleaved(
 
 
 def spread(values: Seconds, scale: float = 1.0, digits: int = 3) -> str:
-    """Median (lowest to highest)."""
+    """Format the median and the range: 2 (1 to 3)."""
     middle, low, high = (f"{scale * v:.{digits}g}" for v in (statistics.median(values), min(values), max(values)))
     return f"{middle} ({low} to {high})"
 
 
 def ratio(values: Seconds, others: Seconds) -> Seconds:
-    """Turn by turn."""
+    """Divide the times of each turn."""
     return [a / b for a, b in zip(values, others, strict=True)]
 
 
@@ -148,7 +148,7 @@ def _waits(func, args) -> bool:
 
 
 def count(function: Callable[[], object]) -> Count:
-    """Of one call, backward passes included."""
+    """Count what one call does, backward passes included."""
     with Counting() as counting:
         function()
     return Count(tuple(counting.operators), counting.waits)
@@ -169,7 +169,7 @@ class Ceilings(NamedTuple):
 
 
 def ceilings(device: torch.device) -> Ceilings:
-    """Best of products of square matrices (float32, on a GPU bfloat16), and of copies of 256 MB (on a GPU 1 GB)."""
+    """Time products of square matrices (float32, on a GPU bfloat16) and copies of 256 MB (on a GPU 1 GB): the best."""
     side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a = torch.randn(side, side, device=device, dtype=dtype)
     source = torch.zeros(2**28 if device.type == "cuda" else 2**26, device=device)
@@ -180,7 +180,7 @@ def ceilings(device: torch.device) -> Ceilings:
 
 
 def busy(function: Callable[[], object]) -> float:
-    """The share of a call's time in which a GPU computes; what is missing, it waits for the host."""
+    """Return the share of a call's time in which a GPU computes; in the rest it waits for the host."""
     function()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         seconds, _ = timed(function, torch.device("cuda"))
@@ -191,7 +191,7 @@ def busy(function: Callable[[], object]) -> float:
 
 
 def peak_bytes(function: Callable[[], object], device: torch.device) -> float:
-    """How far the memory rises above where it was, during one call; on a CPU of this process, NaN where unknown."""
+    """Measure how far one call raises the memory, on a CPU that of this process; NaN where unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -218,13 +218,13 @@ def _status(name: str) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What nnU-Net prints meanwhile is dropped."""
+    """Drop what nnU-Net prints meanwhile."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """In Markdown, each row as soon as it is there."""
+    """Print a Markdown table, each row as soon as it is there."""
     print("\n| " + " | ".join(header) + " |\n|" + "---|" * len(header))
     for row in rows:
         print("| " + " | ".join(map(str, row)) + " |", flush=True)

@@ -24,6 +24,7 @@ from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import SuperviseDeep
 from nnunet_cmc.planners import nnunet
 from nnunet_cmc.utils.files import read_json, write_json
+from nnunet_cmc.utils.formatting import dimensions
 
 SCANS = {  # spacing (mm) and voxels along D, H, W
     "abdomen, CT and MR": ([3.0, 0.8, 0.8], [120, 512, 512]),
@@ -92,7 +93,7 @@ def main() -> None:
                 plan = getattr(nnunet, args.planner)(DATASET, memory).decide()
                 configuration = plan["configurations"]["3d_fullres"]
                 estimate = plan["memory_reason"].split(" is estimated to take ")[1].split()[0]
-                patch = " x ".join(map(str, configuration["patch_size"]))
+                patch = dimensions(configuration["patch_size"])
                 counted = f"{step_gb(configuration, args.classes):.1f}"
                 rows.append((scans, f"{memory:g}", patch, configuration["batch_size"], estimate, counted))
     print_table(("scans", "GPU (GB)", "patch", "labelled pairs", "estimate (GB)", "counted (GB)"), rows)

@@ -29,7 +29,7 @@ class StockPredictor(nnUNetPredictor):
 
 
 def predicts(network: nn.Module, plans: dict, dataset_json: dict, predictor: nnUNetPredictor) -> Callable:
-    """The predictor's function from a preprocessed case to its logits, with the windows of these plans."""
+    """Return the predictor's function from a preprocessed case to its logits, with the windows of these plans."""
     manager = PlansManager(plans)
     configuration = manager.get_configuration(CONFIGURATION)
     weights = [network.state_dict()]

@@ -23,7 +23,7 @@ from nnunet_cmc.planners.intensities import intensity_statistics
 
 
 def fingerprint(dataset: dict[str, dict], samples: float) -> None:
-    """What nnU-Net's extraction does to every case, and to all samples at the end."""
+    """Do what nnU-Net's extraction does to every case, and to all samples at the end."""
     cases = [
         DatasetFingerprintExtractor.analyze_case(
             files["images"], files["label"], SimpleITKIOWithReorient, int(samples // len(dataset))

@@ -53,7 +53,7 @@ class Ours(CMCNet):
 
 
 def build(name: str, args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, Tensor]:
-    """A network and its input, the gradients already in memory."""
+    """Build a network and its input, the gradients already in memory."""
     torch.manual_seed(args.seed)
     small = {"embed_dim": 96, "num_heads": 3, "depth": 2, "global_blocks": [1]} if args.small else {}
     widths = tuple(width // 16 for width in WIDTHS) if args.small else WIDTHS
@@ -64,14 +64,14 @@ def build(name: str, args: argparse.Namespace, device: torch.device) -> tuple[nn
 
 
 def step(network: nn.Module, x: Tensor, args: argparse.Namespace) -> None:
-    """Forward and backward; on a GPU in mixed precision."""
+    """Compute a forward and a backward pass; on a GPU in mixed precision."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=args.device == "cuda"):
         logits = network(x)
     logits.float().log_softmax(2)[:, :, 0].mean().neg().backward()
 
 
 def peak(name: str, args: argparse.Namespace) -> float:
-    """Bytes above parameters and gradients; to be called in a process of its own."""
+    """Measure the bytes above parameters and gradients; to be called in a process of its own."""
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     network, x = build(name, args, device)

@@ -42,7 +42,7 @@ class Step:
 
 
 def of_ranks(args: argparse.Namespace, ranks: int, side: int, batch: int) -> list[float]:
-    """Seconds of rank 0 for steps of ``ranks`` processes that share a batch."""
+    """Return the seconds of rank 0 for steps of ``ranks`` processes that share a batch."""
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(ranks, get_context("spawn")) as pool:
         store = f"file://{folder}/store"
         runs = [pool.submit(rank_steps, args, rank, ranks, store, side, batch // ranks) for rank in range(ranks)]
@@ -61,7 +61,7 @@ def rank_steps(args: argparse.Namespace, rank: int, ranks: int, store: str, side
 
 
 def indexed(cases: int) -> CaseSampler:
-    """A stream of so many scans, in turns of either modality, of half as many subjects."""
+    """Make a stream of so many scans, in turns of either modality, of half as many subjects."""
     names = [f"case_{i:05d}" for i in range(cases)]
     present = {case: (i % 2,) for i, case in enumerate(names)}
     subjects = {case: str(i // 2) for i, case in enumerate(names)}
@@ -75,7 +75,7 @@ def draw(stream: CaseSampler, pairs: int = 100) -> None:
 
 
 def measure(axis: str, args: argparse.Namespace, device: torch.device) -> list[tuple[int, list[float], str]]:
-    """(value, seconds, note) for every value of an axis."""
+    """Return (value, seconds, note) for every value of an axis."""
     base = {"side": args.side, "batch": 2, "modalities": 2}
     if axis == "ranks":
         return [(n, of_ranks(args, n, args.side, 2), f"{2 // n} pair(s) a process") for n in (1, 2)]
@@ -94,7 +94,7 @@ def measure(axis: str, args: argparse.Namespace, device: torch.device) -> list[t
 
 
 def draw_figure(points: dict[str, list[tuple[int, list[float], str]]], title: str, output: Path) -> None:
-    """A panel an axis, both scales logarithmic; dashed is what would be proportional."""
+    """Draw a panel for each axis, both scales logarithmic; dashed is what would be proportional."""
     from matplotlib.figure import Figure
 
     figure = Figure((2.6 * len(points), 2.6), layout="constrained")

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def training_steps(ours: CMCNet, stock: nn.Module, rows: int, side: int, device: torch.device) -> dict[str, Callable]:
-    """Forward and backward passes of as many rows each, nnU-Net's first."""
+    """Return forward and backward passes of as many rows each, nnU-Net's first."""
     registered = torch.randn(rows // 2, 2, side, side, side, device=device)
     unpaired = torch.zeros(rows, 2, side, side, side, device=device)
     for row in range(rows):
@@ -70,7 +70,7 @@ def training_steps(ours: CMCNet, stock: nn.Module, rows: int, side: int, device:
 
 
 def prediction_steps(ours: CMCNet, stock: nn.Module, rows: int, side: int, device: torch.device) -> dict[str, Callable]:
-    """Predictions of as many windows each, nnU-Net's first."""
+    """Return predictions of as many windows each, nnU-Net's first."""
     both = torch.randn(rows, 2, side, side, side, device=device)
     one = both * torch.tensor([1.0, 0.0], device=device)[:, None, None, None]
 

@@ -47,6 +47,7 @@ from nnunet_cmc.networks import CMCOutput
 from nnunet_cmc.networks.stacked import stacked
 from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
+from nnunet_cmc.utils.formatting import dimensions
 
 HEADER = ("part", "GFLOP", "GB", "bound (ms)", "time (ms)", "% of the step", "gap", "peak (MiB)", "waits", "operators")
 
@@ -72,7 +73,7 @@ def main() -> None:
                 trainer = workspace.trainer(plans, device, args.trainer)
                 loader = loader_of(trainer)
                 unlabeled, replaced = trainer.recipe.unlabeled_pairs(trainer.batch_size)
-            sides = " x ".join(map(str, trainer.configuration_manager.patch_size))
+            sides = dimensions(trainer.configuration_manager.patch_size)
             parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
             print(
                 f"\n{name}, {args.trainer}: {args.batch - replaced} + {unlabeled} pairs of {sides}, "
@@ -86,7 +87,7 @@ def main() -> None:
 
 
 def loader_of(trainer: CMCTrainer):
-    """The training's loader, with labels of the unlabelled scans where the recipe makes them."""
+    """Return the training's loader, with labels of the unlabelled scans where the recipe makes them."""
     if trainer.recipe.whole_scan_labels is None:
         return trainer.get_dataloaders()[0]
     trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
@@ -96,7 +97,7 @@ def loader_of(trainer: CMCTrainer):
 
 
 def print_memory(trainer: CMCTrainer, batch: dict) -> None:
-    """What an update takes of a GPU, with weights and moments, and how busy it keeps it."""
+    """Print the GPU memory of an update, with weights and moments, and the share of its time that the GPU computes."""
     for what, twice in (("kept", False), ("computed twice", True)):
         trainer.bare_network.checkpointing = twice
         torch.cuda.empty_cache()
@@ -110,7 +111,7 @@ def print_memory(trainer: CMCTrainer, batch: dict) -> None:
 
 
 def print_against(trainer: CMCTrainer, batch: dict, repeats: int, device: torch.device) -> None:
-    """nnU-Net's network on as many rows as ours predicts, and its whole step, as medians and ratios of each turn."""
+    """Print times of nnU-Net's network on as many rows as ours predicts, and of its whole step, and ratios by turn."""
     plan = trainer.configuration_manager.network_arch_init_kwargs["encoder_kwargs"]
     rows = Batch(**batch).to(device).recontrasted()
     n_rows = int(rows.predicted.sum())
@@ -156,7 +157,7 @@ def print_against(trainer: CMCTrainer, batch: dict, repeats: int, device: torch.
 
 
 def rows(trainer: CMCTrainer, loader, limits: Ceilings, repeats: int, device: torch.device):
-    """The table's, the whole step last."""
+    """Measure the rows of the table, the whole step last."""
     trainer.iteration = 1  # the first of an epoch also measures gradients
     batch = next(loader)
     steps = parts(trainer, Batch(**batch).to(device))
@@ -188,7 +189,7 @@ def update(trainer: CMCTrainer, batch: dict, checkpointing: bool) -> None:
 
 
 def parts(trainer: CMCTrainer, batch: Batch) -> dict[str, Callable[[], object]]:
-    """Each part of a step on the inputs that it has in the step."""
+    """Return each part of a step with the inputs that it has there."""
     network = trainer.bare_network
     steps: dict[str, Callable[[], object]] = {}
     if batch.contrasts is not None:
@@ -256,7 +257,7 @@ def gradient_norms(trainer: CMCTrainer, batch: Batch) -> None:
 
 
 def _detached(inputs):
-    """Leaves of the graph, so that the backward pass ends at the part's inputs, and gets there."""
+    """Return leaves of the graph, at which the backward pass of a part ends."""
     return tree_map(lambda x: x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x, inputs)
 
 

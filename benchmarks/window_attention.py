@@ -28,7 +28,7 @@ SEED = 0
 
 
 def reference_attention(qkv: Tensor, tables: list[Tensor], queries: tuple[int, int, int]) -> Tensor:
-    """Attention over one padded window as published: ``qkv`` (B, S, S, S, 3, heads, c), all S^3 tokens as keys.
+    """Attend within one padded window as published: ``qkv`` (B, S, S, S, 3, heads, c), all S^3 tokens as keys.
 
     ``queries`` says how many tokens along each axis are queries; returns (B, *queries, heads, c).
     """
@@ -79,7 +79,7 @@ VARIANTS = {"literal": LiteralAttention, "real queries": RealQueriesAttention, "
 
 
 def measure(variant: str, size: int, device: str, repeats: int) -> dict[str, float]:
-    """Peak memory, and the shortest of ``repeats`` forward and backward passes of a (1, 1, size, size, size) input."""
+    """Measure peak memory, and the shortest of ``repeats`` forward and backward passes of a ``size``^3 input."""
     torch.manual_seed(SEED)
     encoder = SamMed3DEncoder(size)
     for block in encoder.blocks:

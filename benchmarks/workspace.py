@@ -64,7 +64,7 @@ class Workspace:
             write_json(folder / "splits_final.json", [fold])
 
     def images(self, case: str) -> list[str]:
-        """Its channel files."""
+        """Return the channel files of a case."""
         return sorted(str(file) for file in (self.raw / "imagesTr").glob(f"{case}_????.nii.gz"))
 
     def plan(
@@ -74,7 +74,7 @@ class Workspace:
         side: int | None = None,
         batch_size: int | None = None,
     ) -> dict:
-        """Plans of a planner, at its own spacing (mm), patch and batch or the given ones; the patch is a cube."""
+        """Plan, with the planner's own spacing (mm), patch and batch or the given ones; the patch is a cube."""
         if issubclass(planner, CMCPlannerNNUNet):
             patch = None if side is None else [side] * 3
             made = planner(DATASET, overwrite_target_spacing=spacing, patch_size=patch, batch_size=batch_size)
@@ -98,7 +98,7 @@ class Workspace:
         return folder
 
     def trainer(self, plans: dict, device: torch.device, name: str = "CMCTrainer") -> CMCTrainer:
-        """An initialised trainer of these plans."""
+        """Return an initialised trainer of these plans."""
         plans = {**plans, "continue_training": False}
         trainer = trainer_class(name)(plans, CONFIGURATION, 0, self.dataset_json, device)
         trainer.initialize()

@@ -7,9 +7,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data.reading.grid import Grid
+from nnunet_cmc.data.reading.raw_case import SEPARATE
 from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.volume import read_image, read_voxels, resample, volume_grid
+from nnunet_cmc.dataset_conversion.volume import resample, volume_grid, volume_image, volume_voxels
+from nnunet_cmc.utils.formatting import dimensions
 
 ROUNDING = 1e-3  # tolerance for labels that are not whole numbers, as a header's slope makes them; they are rounded
 
@@ -32,9 +34,9 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
         try:
             grid = volume_grid(file)
             size = grid.size
-            voxels = read_voxels(file)
+            voxels = volume_voxels(file)
             if min(size) < 2:
-                wrong.append(f"has a single slice ({' x '.join(map(str, size))} voxels): leave it out")
+                wrong.append(f"has a single slice ({dimensions(size)} voxels): leave it out")
             wrong.append(
                 _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels)
             )
@@ -51,11 +53,8 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
 def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid, resampled: bool) -> str | None:
     differences = grid.differences(reference_grid)
     if differences and not resampled:
-        return (
-            f"is not on the grid of {reference} ({', '.join(differences)}): "
-            "resample it onto that grid, or make separate cases of scans that do not share one"
-        )
-    if differences and not sitk.GetArrayFromImage(resample(read_image(file), reference_grid)).any():
+        return f"is not on the grid of {reference} ({', '.join(differences)}): {SEPARATE}"
+    if differences and not sitk.GetArrayFromImage(resample(volume_image(file), reference_grid)).any():
         return f"shows nothing of where {reference} lies: correct the position in one of them"
     return None
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from nnunet_cmc.data.reading.grid import Grid, is_for_itk
 from nnunet_cmc.data.reading.voxels import write_volume
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.volume import has_label_type, read_image, resample, suffix_of, volume_grid
+from nnunet_cmc.dataset_conversion.volume import has_label_type, resample, suffix_of, volume_grid, volume_image
 
 FILE_ENDING = ".nii.gz"
 UNCHANGED, REWRITTEN, RESAMPLED, ZEROS = "unchanged", "rewritten", "resampled", "zeros"
@@ -61,11 +61,11 @@ def write_case(dataset: Path, case: Case, steps: list[Step], link: bool = False)
             _copy(source, file, link and source != case.label)
             continue
         elif source == case.label:
-            image = _renumbered(read_image(source), case.label_values)
+            image = _renumbered(volume_image(source), case.label_values)
         elif how == RESAMPLED:
-            image = resample(read_image(source), grid)
+            image = resample(volume_image(source), grid)
         else:
-            image = read_image(source)
+            image = volume_image(source)
         write_volume(grid.place(image), file)
 
 

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from nnunetv2.configuration import default_num_processes
@@ -12,7 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_dataset
 
 from nnunet_cmc.data.format.dataset_json import VERSION, DatasetDescription, modality_names
 from nnunet_cmc.data.format.scan_folder import name_problem
-from nnunet_cmc.data.format.splits import make_splits, require_every_modality
+from nnunet_cmc.data.format.splits import SPLITS, make_splits, require_every_modality
 from nnunet_cmc.data.preprocessing.normalization import describe_normalization
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
@@ -67,41 +68,16 @@ def write_raw_dataset(
     labels = _checked_labels(labels)
     if unknown := [channel for channel in ct if channel not in channels]:
         raise ValueError(f"--ct names {unknown[0]}, which is none of the modalities {', '.join(channels)}: correct it.")
-    names_for_nnunet = ["CT" if channel in ct else channel for channel in channels]
     cases = sorted(cases, key=lambda case: case.name)
-    training = [case.name for case in cases if case.label is not None and not case.test]
-    present = {case.name: sorted(case.images) for case in cases}
-    subjects = {case.name: case.subject for case in cases}
-    dataset_json = {
-        "name": folder.name,
-        "channel_names": {str(index): channel for index, channel in enumerate(names_for_nnunet)},
-        "labels": labels,
-        "numTraining": len(training),
-        "file_ending": FILE_ENDING,
-        "overwrite_image_reader_writer": "SimpleITKIOWithReorient",  # canonical axes, for stock planners too
-        **({"licence": licence} if licence else {}),
-        **({"reference": reference} if reference else {}),
-        "cmc": {
-            "version": VERSION,
-            **({} if names_for_nnunet == [*channels] else {"modalities": [*channels]}),
-            "present_channels": present,
-            "subjects": subjects,
-        },
-    }
-    description = DatasetDescription(  # unchecked: all that is wrong with the cases is listed below
-        modalities=tuple(modality_names(dataset_json)),
-        normalization_names=tuple(names_for_nnunet),
-        labels=labels,
-        file_ending=FILE_ENDING,
-        present_channels={case: tuple(channels) for case, channels in present.items()},
-        subjects=subjects,
-        has_cmc_key=True,
-    )
+    about = {key: text for key, text in (("licence", licence), ("reference", reference)) if text}
+    dataset_json = _dataset_json(folder.name, channels, ct, labels, cases, about)
+    description = _description(dataset_json)
     unused = unused or UnusedFiles()
     _print_left_out(unused.left_out, every_one=dry_run)
     print(describe_normalization(description))
     if not dry_run:
         require_writable(folder.parent)
+    training = _training(cases)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
     found = [*unused.errors, *_name_problems(cases), *_tested_subjects(cases)]
     try:
@@ -113,9 +89,7 @@ def write_raw_dataset(
         raise ValueError("\n  ".join([f"Nothing was written, for {len(found)} problem(s) in the files:", *found]))
     plans = [plan_case(case, len(channels)) for case in cases]
     if dry_run:
-        print(f"Nothing was written. {folder} would hold:")
-        for target, source, how in (step for plan in plans for step in plan):
-            print(f"  {target}  {'(absent modality)' if source is None else f'<- {source}'}  {how}")
+        _print_plans(folder, plans)
         return folder
 
     with atomic_write(folder) as unfinished:
@@ -126,11 +100,57 @@ def write_raw_dataset(
         _write_manifest(unfinished / "manifest.csv", cases, plans)
         try:
             splits = make_splits(description, training, labeled=[1], val=validation, seed=seed)
-            write_json(unfinished / "splits_final.json", splits)
+            write_json(unfinished / SPLITS, splits)
         except ValueError as error:
-            print(f"There is no splits_final.json. {error}")
+            print(f"There is no {SPLITS}. {error}")
         write_json(unfinished / "dataset.json", dataset_json)
     return folder
+
+
+def _training(cases: Sequence[Case]) -> list[str]:
+    """List the names of the labelled cases of the training part."""
+    return [case.name for case in cases if case.label is not None and not case.test]
+
+
+def _dataset_json(
+    name: str,
+    channels: Sequence[str],
+    ct: Sequence[str],
+    labels: dict[str, int],
+    cases: Sequence[Case],
+    about: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the content of ``dataset.json``; ``about`` are further entries of it."""
+    names_for_nnunet = ["CT" if channel in ct else channel for channel in channels]
+    return {
+        "name": name,
+        "channel_names": {str(index): channel for index, channel in enumerate(names_for_nnunet)},
+        "labels": labels,
+        "numTraining": len(_training(cases)),
+        "file_ending": FILE_ENDING,
+        "overwrite_image_reader_writer": "SimpleITKIOWithReorient",  # canonical axes, for stock planners too
+        **about,
+        "cmc": {
+            "version": VERSION,
+            **({} if names_for_nnunet == [*channels] else {"modalities": [*channels]}),
+            "present_channels": {case.name: sorted(case.images) for case in cases},
+            "subjects": {case.name: case.subject for case in cases},
+        },
+    }
+
+
+def _description(dataset_json: dict[str, Any]) -> DatasetDescription:
+    """Describe what :func:`_dataset_json` returned, unchecked: all that is wrong with the cases is listed later."""
+    cmc = dataset_json["cmc"]
+    return DatasetDescription(
+        modalities=tuple(modality_names(dataset_json)),
+        normalization_names=tuple(dataset_json["channel_names"].values()),
+        labels=dataset_json["labels"],
+        file_ending=FILE_ENDING,
+        present_channels={case: tuple(channels) for case, channels in cmc["present_channels"].items()},
+        subjects=cmc["subjects"],
+        has_cmc_key=True,
+    )
 
 
 def _new_dataset_folder(dataset_id: int, name: str) -> Path:
@@ -198,6 +218,12 @@ def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:
         files = [str(file) for file, why in left_out.items() if why == reason]
         shown = files if every_one else files[:5]
         print(f"Left out, {reason}: {', '.join(shown)}{', ...' if len(files) > len(shown) else ''} ({len(files)})")
+
+
+def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:
+    print(f"Nothing was written. {folder} would hold:")
+    for target, source, how in (step for plan in plans for step in plan):
+        print(f"  {target}  {'(absent modality)' if source is None else f'<- {source}'}  {how}")
 
 
 def _write_manifest(file: Path, cases: Sequence[Case], plans: Sequence[list[Step]]) -> None:

@@ -58,7 +58,33 @@ def convert_folders(
         ValueError: the sources do not fit together, or files are bad (all of them are listed).
     """
     channels, separate = list(images), isinstance(labels, Mapping)
-    for modality in channels:
+    _require_matching(images, separate, test_images, test_labels)
+    numbers, values = number_classes(classes, channels)
+    if not separate and any(own != values[0] for own in values):
+        raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
+    unused = UnusedFiles()
+    cases = []
+    for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):
+        for group, label_source in _sharing_labels(part_images, part_labels, separate):
+            scans, label_files = _files(group, label_source, unused)
+            subjects = {stem: scan.subject for files in scans.values() for stem, scan in files.items()}
+            for stem, subject in subjects.items():
+                files = {channels.index(m): found[stem].path for m, found in scans.items() if stem in found}
+                case = f"{stem}_{next(iter(group))}" if separate else stem
+                label_file = label_files[stem].path if stem in label_files else None
+                cases.append(Case(case, subject, files, label_file, test, values[min(files)]))
+    return write_raw_dataset(dataset_id, name, channels, numbers, cases, unused=unused, **options)
+
+
+def _require_matching(
+    images: Sources, separate: bool, test_images: Sources | None, test_labels: Source | Sources | None
+) -> None:
+    """Raise a ValueError if a modality's name is impossible, or the test part does not fit the training part.
+
+    Args:
+        separate: whether each modality has its own source of labels.
+    """
+    for modality in images:
         if not re.fullmatch(r"[\w.+-]+", modality):
             raise ValueError(
                 f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}: rename it."
@@ -67,34 +93,27 @@ def convert_folders(
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:
         raise ValueError("There are test labels but no test images: give both, or neither.")
-    numbers, values = number_classes(classes, channels)
-    if not separate and any(own != values[0] for own in values):
-        raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
-    if unknown := [modality for modality in test_images or () if modality not in channels]:
+    if unknown := [modality for modality in test_images or () if modality not in images]:
         raise ValueError(
-            f"The test modality {unknown[0]} is none of the training modalities {', '.join(channels)}: correct its "
-            "name, or leave it out."
+            f"The test modality {unknown[0]} is none of the training modalities {', '.join(images)}: correct its name, "
+            "or leave it out."
         )
-    unused = UnusedFiles()
-    cases = []
-    for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):
-        for group, label_source in _sharing_labels(part_images, part_labels, separate):
-            scans = {modality: _volumes(source, unused) for modality, source in group.items()}
-            label_files = {} if label_source is None else _volumes(label_source, unused)
-            subjects = {stem: scan.subject for files in scans.values() for stem, scan in files.items()}
-            where = " or ".join(map(str, group.values()))
-            if orphans := [str(label.path) for stem, label in label_files.items() if stem not in subjects]:
-                unused.errors.append(
-                    f"{len(orphans)} label(s) have no scan of the same name in {where} (the first is named "
-                    f"{min(subjects)}): {', '.join(orphans[:5])}{', ...' if len(orphans) > 5 else ''}; rename or "
-                    "remove them, or give a path with a * where the name is."
-                )
-            for stem, subject in subjects.items():
-                files = {channels.index(m): found[stem].path for m, found in scans.items() if stem in found}
-                case = f"{stem}_{next(iter(group))}" if separate else stem
-                label_file = label_files[stem].path if stem in label_files else None
-                cases.append(Case(case, subject, files, label_file, test, values[min(files)]))
-    return write_raw_dataset(dataset_id, name, channels, numbers, cases, unused=unused, **options)
+
+
+def _files(
+    images: Sources, labels: Source | None, unused: UnusedFiles
+) -> tuple[dict[str, dict[str, Volume]], dict[str, Volume]]:
+    """Find the scans of each modality and their labels, by name; labels without a scan are errors of ``unused``."""
+    scans = {modality: _volumes(source, unused) for modality, source in images.items()}
+    label_files = {} if labels is None else _volumes(labels, unused)
+    names = {name for files in scans.values() for name in files}
+    if orphans := [str(label.path) for name, label in label_files.items() if name not in names]:
+        unused.errors.append(
+            f"{len(orphans)} label(s) have no scan of the same name in {' or '.join(map(str, images.values()))} (the "
+            f"first is named {min(names)}): {', '.join(orphans[:5])}{', ...' if len(orphans) > 5 else ''}; rename or "
+            "remove them, or give a path with a * where the name is."
+        )
+    return scans, label_files
 
 
 def _sharing_labels(

@@ -121,22 +121,8 @@ def generate(
     for number, kind in enumerate(kinds):
         part = root / ("test" if kind == "test" else "train")
         rng = np.random.default_rng([seed, number])  # a subject is the same, however many follow
-        scans = scans_of[number % len(scans_of)]
-        steps = spacing or (2.5, 2.5, 2.5)
-        if apart and not spacing:
-            in_plane = round(rng.uniform(2.4, 2.6), 2)
-            steps = (3.0 if scans[0] == "CT" else 4.0, in_plane, in_plane)
-        size = [round(length / step) for length, step in zip((140, 140, 180), steps, strict=True)]
-        labels, images = phantom(rng, size, steps)
         name = f"subject_{number + 1:03d}.nii.gz"
-        for index, of_grid in enumerate([(modality,) for modality in scans] if apart else [scans]):
-            origin = rng.uniform(-100, 100, 3).tolist()
-            orientation = "RAS" if of_grid == ("MR",) else "LPS"
-            for modality in of_grid:
-                _write(images[modality][index:], part / modality / name, steps, origin, orientation)
-            if kind != "unlabeled":
-                target = part / (f"labels_{of_grid[0]}" if apart else "labels")
-                _write(labels[index:], target / name, steps, origin, orientation)
+        _write_subject(part, name, rng, scans_of[number % len(scans_of)], apart, kind != "unlabeled", spacing)
 
     def sources(part: Path, prefix: str = "") -> dict[str, Any]:
         shown = [modality for modality in MODALITIES if (part / modality).is_dir()]
@@ -144,6 +130,38 @@ def generate(
         return {f"{prefix}images": {m: part / m for m in shown}, f"{prefix}labels": labels}
 
     return {"classes": CLASSES, **sources(root / "train"), **(sources(root / "test", "test_") if test else {})}
+
+
+def _write_subject(
+    part: Path,
+    name: str,
+    rng: np.random.Generator,
+    scans: tuple[str, ...],
+    apart: bool,
+    labeled: bool,
+    spacing: Sequence[float] | None,
+) -> None:
+    """Write a file ``name`` of each of the ``scans``, and of the labels, to folders of ``part``.
+
+    Args:
+        rng: source of all variation.
+        apart: see :class:`Layout`.
+        spacing: see :func:`generate`.
+    """
+    steps = spacing or (2.5, 2.5, 2.5)
+    if apart and not spacing:
+        in_plane = round(rng.uniform(2.4, 2.6), 2)
+        steps = (3.0 if scans[0] == "CT" else 4.0, in_plane, in_plane)
+    size = [round(length / step) for length, step in zip((140, 140, 180), steps, strict=True)]
+    labels, images = phantom(rng, size, steps)
+    for index, of_grid in enumerate([(modality,) for modality in scans] if apart else [scans]):
+        origin = rng.uniform(-100, 100, 3).tolist()
+        orientation = "RAS" if of_grid == ("MR",) else "LPS"
+        for modality in of_grid:
+            _write(images[modality][index:], part / modality / name, steps, origin, orientation)
+        if labeled:
+            target = part / (f"labels_{of_grid[0]}" if apart else "labels")
+            _write(labels[index:], target / name, steps, origin, orientation)
 
 
 def _anatomy(rng: np.random.Generator, size: Sequence[int], spacing: Sequence[float]) -> np.ndarray:

@@ -76,16 +76,16 @@ def has_label_type(source: Path) -> bool:
         return reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkUInt16)
 
 
-def read_image(source: Path) -> sitk.Image:
+def volume_image(source: Path) -> sitk.Image:
     """Read a volume file or DICOM series. ValueError: it cannot be read, or is not exactly one complete series."""
     with _readable(source) as file:
         return dicom.read_series(file) if file.is_dir() else sitk.ReadImage(str(file))
 
 
-def read_voxels(source: Path) -> np.ndarray:
+def volume_voxels(source: Path) -> np.ndarray:
     """Read all voxels in the source's own order of axes. ValueError: it is unreadable, or shorter than it says."""
     if source.is_dir():
-        return sitk.GetArrayFromImage(read_image(source))
+        return sitk.GetArrayFromImage(volume_image(source))
     with _readable(source) as file:
         return voxels.read_voxels(file)
 

@@ -20,7 +20,7 @@ from nnunet_cmc.trainers.recipes import RECIPES
 
 DOCS = Path(__file__).parent
 STAGES = {
-    "Commands": ["nnunet_cmc/commands"],
+    "Commands": ["nnunet_cmc/commands", "nnunet_cmc/utils/variables.py"],
     "Converting": ["dataset_conversion"],
     "Cases, folds and preprocessing": ["nnunet_cmc/data"],
     "Planning": ["planners"],
@@ -103,6 +103,10 @@ def _python(place: Path) -> list[Path]:
 def _messages(file: Path) -> Iterator[str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     constants = dict(map(_constant, tree.body))
+    within: dict[ast.AST, dict[str, str]] = {}  # the texts that names stand for, of each node of a function
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for node in ast.walk(function):
+            within[node] = {**within.get(node, constants), **_remedy(function, constants)}
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
             continue
@@ -110,7 +114,7 @@ def _messages(file: Path) -> Iterator[str]:
             isinstance(node.exc.func, ast.Name) and node.exc.func.id in ("ValueError", "RuntimeError", "PartialError")
         ):
             continue
-        text = " ".join(_text(node.exc.args[0], constants).split())
+        text = " ".join(_text(node.exc.args[0], within.get(node, constants)).split())
         if len(re.findall("[a-z]{2,}", text)) < 3:  # hands on a message from elsewhere
             continue
         problem, remedy = map(_escape, _split(text))
@@ -128,6 +132,16 @@ def _constant(statement: ast.stmt) -> tuple[str, str]:
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             return statement.targets[0].id, value.value
     return "", ""
+
+
+def _remedy(function: ast.FunctionDef, constants: Mapping[str, str]) -> dict[str, str]:
+    """Return the default of a parameter ``remedy``, which some callers replace."""
+    parameters = function.args.args[len(function.args.args) - len(function.args.defaults) :]
+    for parameter, default in zip(parameters, function.args.defaults, strict=True):
+        if parameter.arg == "remedy":
+            named = isinstance(default, ast.Name)
+            return {"remedy": constants[default.id] if named else ast.literal_eval(default)}
+    return {}
 
 
 def _text(node: ast.expr, constants: Mapping[str, str]) -> str:

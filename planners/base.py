@@ -2,7 +2,6 @@
 
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterable
 from functools import partial
 from os.path import isfile, join
 from typing import Any
@@ -22,6 +21,7 @@ from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.utils.files import atomic_write, read_json, write_json
+from nnunet_cmc.utils.formatting import millimetres
 
 STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess passes when nobody asked for anything
 
@@ -136,9 +136,10 @@ class BasePlanner(ExperimentPlanner):
             canonical = read_grid(file).canonical_spacing()
             alike = partial(np.allclose, rtol=1e-3)
             if alike(sorted(found), sorted(canonical)) and not alike(found, canonical):
+                wrong, right = (millimetres(spacing, digits=6) for spacing in (found, canonical))
                 raise ValueError(
-                    f"dataset_fingerprint.json has the spacing {_mm(found)} of {file}, which is {_mm(canonical)} on "
-                    f"the canonical axes that our planners need: run {_extract(self.dataset_name)}."
+                    f"dataset_fingerprint.json has the spacing {wrong} of {file}, which is {right} on the canonical "
+                    f"axes that our planners need: run {_extract(self.dataset_name)}."
                 )
 
     def write_plans(self, plans: dict) -> None:
@@ -174,15 +175,6 @@ class BasePlanner(ExperimentPlanner):
     def architecture(**arguments: Any) -> dict[str, Any]:
         """Name our network and its arguments in the form in which nnU-Net reads an architecture."""
         return {"network_class_name": NETWORK, "_kw_requires_import": [], "arch_kwargs": arguments}
-
-
-def millimetres(spacing: Iterable[float]) -> str:
-    """Write a spacing for a sentence, as ``3 x 1 x 1 mm``."""
-    return f"{' x '.join(f'{step:.3g}' for step in spacing)} mm"
-
-
-def _mm(spacing: Iterable[float]) -> str:
-    return " x ".join(f"{step:g}" for step in spacing) + " mm"
 
 
 def _extract(dataset_name: str) -> str:

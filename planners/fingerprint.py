@@ -6,10 +6,10 @@ from typing import Any
 
 from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor as stock
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.utils.files import is_json, read_json
+from nnunet_cmc.utils.variables import dataset_folder
 
 
 class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
@@ -46,7 +46,7 @@ class DatasetFingerprintExtractor(stock.DatasetFingerprintExtractor):
 
 def _is_ours(dataset_name_or_id: int | str) -> bool:
     try:
-        content = read_json(join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json"), "")
+        content = read_json(dataset_folder(nnUNet_raw, dataset_name_or_id) / "dataset.json", "")
     except (ValueError, RuntimeError, OSError):  # nnU-Net reports it
         return False
     return isinstance(content, dict) and "cmc" in content

@@ -16,7 +16,8 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from scipy.optimize import brentq
 
 from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
-from nnunet_cmc.planners.base import BasePlanner, millimetres
+from nnunet_cmc.planners.base import BasePlanner
+from nnunet_cmc.utils.formatting import dimensions, millimetres
 
 WORKERS = "nnUNet_n_proc_DA"
 
@@ -163,7 +164,7 @@ class CMCPlannerNNUNet(BasePlanner):
         times = rows_of_step(len(self.description.modalities))
         rows = times * batch_size
         return (
-            f"training on {rows} patches of {' x '.join(map(str, patch_size))} voxels a step ({times} times nnU-Net's "
+            f"training on {rows} patches of {dimensions(patch_size)} voxels a step ({times} times nnU-Net's "
             f"{batch_size}) is estimated to take {rows * gb_of_row:.1f} GB of GPU memory, for a target of "
             f"{self.gpu_memory_target:g} GB (-gpu_memory_target sets it)."
         )

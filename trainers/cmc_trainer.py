@@ -1,6 +1,7 @@
 """CMCTrainer: the loop that trains a recipe."""
 
 from functools import cached_property, partial
+from math import isnan
 from typing import cast
 
 import numpy as np
@@ -358,5 +359,5 @@ class CMCTrainer(ReportingTrainer):
 
 def _mean(values: list[float]) -> float:
     """Compute the mean without NaN, which stands for a step with nothing to compare."""
-    numbers = [value for value in values if value == value]
+    numbers = [value for value in values if not isnan(value)]
     return float(sum(numbers) / len(numbers)) if numbers else float("nan")

@@ -13,7 +13,7 @@ from nnunet_cmc.networks.unet import UNetEncoder
 WARM_UP = 50  # iterations; without it AdamW's first steps suppress rare classes, which recover late or never
 
 
-class Schedule(Protocol):
+class RateSchedule(Protocol):
     """The learning rate over the training."""
 
     initial_lr: float
@@ -36,12 +36,12 @@ class AdamW:
 
     def build(
         self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
-    ) -> tuple[Optimizer, Schedule]:
+    ) -> tuple[Optimizer, RateSchedule]:
         """Make the optimizer at the planned rate, and its schedule over so many epochs of so many iterations."""
         optimizer = torch.optim.AdamW(trained(network), planned_rate, weight_decay=self.weight_decay, fused=True)
         return optimizer, WarmUpPolyLR(optimizer, planned_rate, epochs, iterations)
 
-    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+    def start(self, optimizer: Optimizer, schedule: RateSchedule, pretrained: bool) -> str:
         """Choose the rate by whether the weights are ``pretrained``, and return a sentence about it.
 
         nnU-Net loads pretrained weights after the optimizer is built, so it is not known earlier.
@@ -68,11 +68,11 @@ class ConstantAdam:
 
     def build(
         self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
-    ) -> tuple[Optimizer, Schedule]:
+    ) -> tuple[Optimizer, RateSchedule]:
         """Make the optimizer."""
         return torch.optim.Adam(trained(network), self.rate, fused=True), ConstantRate(self.rate)
 
-    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+    def start(self, optimizer: Optimizer, schedule: RateSchedule, pretrained: bool) -> str:
         """Return a sentence about the rate."""
         return f"Training as printed: Adam at a constant {self.rate:g}."
 
@@ -86,14 +86,14 @@ class StockSGD:
 
     def build(
         self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
-    ) -> tuple[Optimizer, Schedule]:
+    ) -> tuple[Optimizer, RateSchedule]:
         """Make the optimizer, and its schedule over so many epochs."""
         optimizer = torch.optim.SGD(
             trained(network), self.rate, momentum=0.99, nesterov=True, weight_decay=self.weight_decay, fused=True
         )
         return optimizer, EpochPolyLR(optimizer, self.rate, epochs)
 
-    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+    def start(self, optimizer: Optimizer, schedule: RateSchedule, pretrained: bool) -> str:
         """Return a sentence about the rate."""
         return f"Training with nnU-Net's own optimizer: SGD at {self.rate:g}."
 
@@ -113,13 +113,13 @@ class ByLength:
 
     def build(
         self, network: nn.Module, planned_rate: float, epochs: int, iterations: int
-    ) -> tuple[Optimizer, Schedule]:
+    ) -> tuple[Optimizer, RateSchedule]:
         """Make one of the optimizers, and its schedule."""
         stock = any(isinstance(module, UNetEncoder) for module in network.modules())
         chosen = self.long if stock and epochs * iterations >= self.long_from else self.short
         return chosen.build(network, planned_rate, epochs, iterations)
 
-    def start(self, optimizer: Optimizer, schedule: Schedule, pretrained: bool) -> str:
+    def start(self, optimizer: Optimizer, schedule: RateSchedule, pretrained: bool) -> str:
         """Choose the rate as the built optimizer does, and return a sentence about it."""
         chosen = self.long if isinstance(optimizer, torch.optim.SGD) else self.short
         return chosen.start(optimizer, schedule, pretrained)

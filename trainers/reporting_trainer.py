@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import fmean
 
+from nnunet_cmc.data.format.checkpoint_names import BEST, FINAL
 from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
 from nnunet_cmc.trainers.logger import dice_of
+from nnunet_cmc.utils.formatting import duration
 
 FEWEST_EPOCHS = 10  # of a training that warns: in shorter ones a Dice of 0 tells nothing
-TRAINED = ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "progress.csv")
+TRAINED = (FINAL, BEST, "progress.png", "progress.csv")
 
 
 class ReportingTrainer(LabelingTrainer):
@@ -122,19 +125,11 @@ def epoch_line(
     return f"Epoch {epoch} of {epochs}, {seconds[-1]:.1f} s{left}: loss {loss:.2f}, Dice {dice:.2f} ({each}){best}"
 
 
-def duration(seconds: float) -> str:
-    """Format a duration: 40 s, 24 min, or 3 h 24 min."""
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
-
-
 def is_not_learned(dice: Sequence[float], epochs: int) -> bool:
     """Tell whether a tenth of 10 epochs or more just ended, and ``dice``, one value per epoch, is still 0.
 
     NaN, for epochs whose validation patches show no class, is ignored.
     """
-    known = [value for value in dice if value == value]
+    known = [value for value in dice if not isnan(value)]
     is_time = epochs >= FEWEST_EPOCHS and len(dice) == -(-epochs // 10)
     return is_time and bool(known) and not any(known)

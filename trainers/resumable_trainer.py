@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
+from nnunet_cmc.data.format.checkpoint_names import BEST, LATEST
 from nnunet_cmc.data.format.splits import moved_case
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.losses.ranks import any_rank
@@ -19,7 +20,6 @@ from nnunet_cmc.utils.parallel import finish_loaders, terminate_with_parent
 
 IN_STEP = 1  # beside the entropy of the loaders' batches, which have fewer words
 ENDING = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}  # at these signals a training saves and exits
-LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
 
 
 class ResumableTrainer(PairTrainer):
@@ -130,7 +130,7 @@ class ResumableTrainer(PairTrainer):
     def _save_and_exit(self) -> NoReturn:
         self.save_checkpoint(os.path.join(self.output_folder, LATEST))
         self.close_loaders()
-        self._exit("saved checkpoint_latest.pth. Train with --c to go on.")
+        self._exit(f"saved {LATEST}. Train with --c to go on.")
 
     def close_loaders(self) -> None:
         """End the loaders' processes."""

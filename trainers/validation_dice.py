@@ -40,8 +40,7 @@ def dice_per_class(confusion: np.ndarray) -> np.ndarray:
 
 def mean_dice(confusion: np.ndarray) -> float:
     """Compute the mean Dice of the foreground classes of ``confusion (K, K)`` that occur; NaN if none does."""
-    dice = dice_per_class(confusion)[1:]
-    return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
+    return _mean_of_known(dice_per_class(confusion)[1:])
 
 
 def dice_of_shown(confusion: np.ndarray) -> np.ndarray:
@@ -53,7 +52,10 @@ def dice_of_shown(confusion: np.ndarray) -> np.ndarray:
 
 def mean_dice_of_shown(confusion: np.ndarray) -> float:
     """Compute :func:`mean_dice` without the classes that are predicted, but nowhere true; NaN if no class is."""
-    dice = dice_of_shown(confusion)
+    return _mean_of_known(dice_of_shown(confusion))
+
+
+def _mean_of_known(dice: np.ndarray) -> float:
     return float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
 
 

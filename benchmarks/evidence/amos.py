@@ -81,7 +81,7 @@ def make_subject(file: Path, output: Path, name: str, rng: np.random.Generator) 
 
 
 def deformed(organs: sitk.Image, rng: np.random.Generator) -> sitk.Image:
-    """The label map on an isotropic grid with a margin for the body around the organs."""
+    """Return the label map on an isotropic grid with a margin for the body around the organs."""
     array = sitk.GetArrayViewFromImage(organs)
     inside = np.argwhere(array)[:, ::-1]
     low, high = inside.min(0), inside.max(0)
@@ -101,7 +101,7 @@ def deformed(organs: sitk.Image, rng: np.random.Generator) -> sitk.Image:
 
 
 def tissues_of(labels: np.ndarray) -> np.ndarray:
-    """Indices of the phantom's tissues: organs in muscle, fat around them, skin, and air outside."""
+    """Return indices of the phantom's tissues: organs in muscle, fat around them, skin, and air outside."""
     distance = distance_transform_edt(labels == 0, sampling=SPACING)
     tissues = np.full(labels.shape, INDEX["air"])
     tissues[distance < SKIN] = INDEX["skin"]

@@ -92,7 +92,7 @@ def folds(dataset: str, subjects: Subjects) -> list[dict[str, list[str]]]:
 
 
 def _cases(dataset: str, arrangement: str, subject: str, subjects: Subjects) -> list[str]:
-    """The cases of a subject in a dataset that an experiment in this arrangement may see."""
+    """Return the cases of a subject in a dataset that an experiment in this arrangement may see."""
     if dataset in ("unpaired", "stock_unpaired"):
         return [f"{subject}_{subjects.kept(subject)}"]
     if dataset == "misaligned":
@@ -103,7 +103,7 @@ def _cases(dataset: str, arrangement: str, subject: str, subjects: Subjects) -> 
 
 
 def make_scans(data: Path, output: Path, subjects: Subjects, millimetres: float) -> None:
-    """``output/PART/SUBJECT.nii.gz`` of all subjects, for every part: the modalities, their labels, and those moved."""
+    """Write ``output/PART/SUBJECT.nii.gz`` of all subjects; parts: the modalities, their labels, and those moved."""
     if (output / "complete").is_file():
         return
     source = subjects.source
@@ -166,7 +166,7 @@ def convert(dataset: str, scans: Path, subjects: Subjects, work: Path, command: 
 
 
 def dataset_name(source: Source, dataset: str) -> str:
-    """As nnU-Net names its folder."""
+    """Return the name that nnU-Net gives its folder."""
     return f"Dataset{source.datasets[dataset]:03d}_{source.name.upper()}_{dataset}"
 
 
@@ -185,7 +185,7 @@ def put_cases(
     cases: Path,
     references: Path,
 ) -> None:
-    """New cases for nnUNetv2_predict, and the labels to evaluate them by.
+    """Write new cases for nnUNetv2_predict, and the labels to evaluate them by.
 
     Args:
         moved: whether the second modality is the moved one. Alone it is evaluated on its own label, which moved with

@@ -12,7 +12,7 @@ KEY = ("dataset", "arrangement", "shift_mm", "trainer", "recipe", "planner", "ch
 
 
 def load(file: Path = FILE) -> list[dict]:
-    """All records; none where there is no file."""
+    """Return all records; none where there is no file."""
     return json.loads(file.read_text()) if file.is_file() else []
 
 

@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from nnunet_cmc.data.format.checkpoint_names import final_checkpoint
+
 
 def whole_number(text: str) -> int:
     """Read an argument that is a whole number from 0 on."""
@@ -16,13 +18,33 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", dest="dataset", required=True, metavar="ID", help="dataset ID or name")
 
 
-def add_processes(parser: argparse.ArgumentParser) -> None:
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+
+
+def add_device(parser: argparse.ArgumentParser, *other_names: str) -> None:
     parser.add_argument(
-        "-np", dest="processes", type=whole_number, help="processes; default: nnUNet_def_n_proc or the cores"
+        "-device", *other_names, choices=("cuda", "cpu", "mps"), default="cuda", help="device (%(default)s)"
+    )
+
+
+def add_disable_tta(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
+
+
+def add_processes(parser: argparse.ArgumentParser, *other_names: str, what: str = "processes") -> None:
+    """Add ``-np``, the number of processes that :func:`processes_of` returns; ``what`` says in the help whose."""
+    parser.add_argument(
+        "-np",
+        *other_names,
+        dest="processes",
+        type=whole_number,
+        help=f"{what}; default: nnUNet_def_n_proc or the cores",
     )
 
 
 def processes_of(args: argparse.Namespace) -> int:
+    """Return the number of processes: that of ``-np`` or, by default, nnU-Net's, but no more than there are cores."""
     from nnunetv2.configuration import default_num_processes
 
     return args.processes or min(default_num_processes, os.cpu_count() or 1)
@@ -33,15 +55,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
     parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the model (%(default)s)")
-    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
-    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (%(default)s)")
+    add_configuration(parser)
+    add_device(parser)
 
 
 def model_folder(args: argparse.Namespace, trainer: str) -> Path:
     """Return a trained model's folder. ValueError if the dataset is unknown or a fold is not fully trained."""
     model = _folder("nnUNet_results", args.dataset) / f"{trainer}__{args.plans}__{args.configuration}"
     for fold in args.folds:
-        checkpoint = model / f"fold_{fold}" / "checkpoint_final.pth"
+        checkpoint = final_checkpoint(model, fold)
         if not checkpoint.is_file():
             raise ValueError(f"There is no {checkpoint}: train the model to its end, or name another by -tr, -p, -f.")
     return model
@@ -62,15 +84,7 @@ def preprocessed_dataset(id_or_name: str) -> Path:
 
 def _folder(variable: str, id_or_name: str) -> Path:
     from nnunetv2 import paths
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-    from nnunet_cmc.utils.variables import require_set
+    from nnunet_cmc.utils.variables import dataset_folder
 
-    require_set(root := getattr(paths, variable))
-    try:
-        return Path(root, str(maybe_convert_to_dataset_name(id_or_name)))
-    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
-        raise ValueError(
-            f"There is not exactly one dataset {id_or_name} in {root}: give the number or whole name of a folder "
-            "DatasetNNN_NAME in it."
-        ) from error
+    return dataset_folder(getattr(paths, variable), id_or_name)

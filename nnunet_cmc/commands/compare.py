@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_cmc.commands.arguments import add_dataset, processes_of, raw_dataset, whole_number
+from nnunet_cmc.commands.arguments import (
+    add_configuration,
+    add_dataset,
+    add_device,
+    add_disable_tta,
+    add_processes,
+    processes_of,
+    raw_dataset,
+    whole_number,
+)
 from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
 
 if TYPE_CHECKING:
@@ -20,7 +29,7 @@ HELP = "train, predict and evaluate several trainers on one dataset, and test th
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the systems (%(default)s)")
-    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+    add_configuration(parser)
     parser.add_argument(
         "--trainers",
         nargs="+",
@@ -31,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folds", nargs="+", required=True, metavar="FOLD", help="folds to train, such as 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at the same time (%(default)s)")
-    parser.add_argument(
-        "-device", "--device", choices=("cuda", "cpu", "mps"), default="cuda", help="device (%(default)s)"
-    )
+    add_device(parser, "--device")
     parser.add_argument(
         "-o",
         "--output",
@@ -44,13 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=whole_number, default=0, help="seed of the trainings; nnU-Net's own trainers ignore it (0)"
     )
-    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
-    parser.add_argument(
-        "-np",
-        dest="processes",
-        type=whole_number,
-        help="processes of the evaluation; default: nnUNet_def_n_proc or the cores",
-    )
+    add_disable_tta(parser)
+    add_processes(parser, what="processes of the evaluation")
     add_json(parser)
 
 

@@ -7,13 +7,14 @@ from statistics import median
 from typing import NamedTuple
 
 from nnunet_cmc.commands.compared_systems import System
-from nnunet_cmc.commands.expected_time import FINAL, expected_seconds, has_checkpoint, seconds_per_case
-from nnunet_cmc.commands.subcommands import elapsed
+from nnunet_cmc.commands.expected_time import expected_seconds, has_checkpoint, seconds_per_case
+from nnunet_cmc.data.format.checkpoint_names import FINAL
 from nnunet_cmc.data.format.splits import Fold, moved_case
 from nnunet_cmc.evaluation.evaluated_cases import EvaluatedCases
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import visible
+from nnunet_cmc.utils.formatting import clock
 
 UNKNOWN = "not known yet"
 
@@ -106,7 +107,7 @@ def time_left(runs: Sequence[Run], jobs: int, trials: Mapping[System, Trial]) ->
         return "Nothing is left to train or to predict."
     times = [seconds for run in runs for seconds in _seconds(run, runs, trials)]
     known = [seconds for seconds in times if seconds is not None]
-    total = f"about {elapsed(sum(known))} one after another, as measured so far" if any(known) else UNKNOWN
+    total = f"about {clock(sum(known))} one after another, as measured so far" if any(known) else UNKNOWN
     steps = len(times) - len(known)
     others = f"; of {steps} {'step' if steps == 1 else 'steps'} {UNKNOWN}" if any(known) and steps else ""
     at_once = "one at a time" if jobs == 1 else f"{jobs} at the same time"
@@ -144,7 +145,5 @@ def _seconds_per_case(runs: Sequence[Run]) -> list[float]:
 
 def _step(state: str, seconds: float | None) -> str:
     return (
-        state
-        if state == "done"
-        else f"{state}, {f'time {UNKNOWN}' if seconds is None else f'about {elapsed(seconds)}'}"
+        state if state == "done" else f"{state}, {f'time {UNKNOWN}' if seconds is None else f'about {clock(seconds)}'}"
     )

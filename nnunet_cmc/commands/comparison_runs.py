@@ -19,9 +19,10 @@ from nnunet_cmc.commands import trial_training
 from nnunet_cmc.commands.compared_systems import System
 from nnunet_cmc.commands.comparison_plan import Run, Trial, time_left, training_seconds
 from nnunet_cmc.commands.expected_time import EPOCH_TIME, epochs_left
-from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged, terminate
+from nnunet_cmc.commands.subcommands import CommandError, run_logged, terminate
 from nnunet_cmc.commands.trial_training import EXPECTED
 from nnunet_cmc.utils.files import atomic_write
+from nnunet_cmc.utils.formatting import clock
 from nnunet_cmc.utils.parallel import TERMINATED
 
 TOLD = 10  # times that a training or prediction prints how much is left
@@ -163,7 +164,7 @@ class Runner:
     def _say_left(self, run: Run, what: str, done: int, left: int, seconds: float) -> None:
         """Print how many epochs or cases are left, after the first one and after each tenth of them."""
         if left > 0 and (done == 1 or (done > 1 and done % -(-(done + left) // TOLD) == 0)):
-            self._say(run, f"{left} {what} left, about {elapsed(left * seconds)}")
+            self._say(run, f"{left} {what} left, about {clock(left * seconds)}")
 
     def _command(self, run: Run, step: str, command: list[str], line=lambda text: None) -> None:
         def started(process: Popen) -> None:
@@ -175,13 +176,13 @@ class Runner:
         begin = time.monotonic()
         log = self.logs / f"{run.system.model.name}_fold_{run.fold}_{step}.txt"
         run_logged(command, log, self.environment, line, started)
-        self._say(run, f"{step} took {elapsed(time.monotonic() - begin)}")
+        self._say(run, f"{step} took {clock(time.monotonic() - begin)}")
 
     def _say(self, run: Run, text: str) -> None:
         print(f"[{self._elapsed()}] {run.name}: {text}", flush=True)
 
     def _elapsed(self) -> str:
-        return elapsed(time.monotonic() - self.start)
+        return clock(time.monotonic() - self.start)
 
 
 def why(failures: Mapping[Run, CommandError], logs: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_cmc.commands.outcome import Outcome
-from nnunet_cmc.commands.subcommands import elapsed, run_logged
+from nnunet_cmc.commands.subcommands import run_logged
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.dataset_conversion import phantom
 from nnunet_cmc.dataset_conversion.phantom import CLASSES, MODALITIES
@@ -17,6 +17,7 @@ from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.prediction_picture import CaseFiles, save_overview
 from nnunet_cmc.evaluation.results import Evaluation
 from nnunet_cmc.utils.files import write_json
+from nnunet_cmc.utils.formatting import clock
 
 DATASET_ID = 999
 NAME = "CMCDemo"
@@ -153,7 +154,7 @@ class Demo:
         print(f"\n[{self._elapsed()}] Step {self.step} of {STEPS}: {title}", flush=True)
 
     def _elapsed(self) -> str:
-        return elapsed(time.monotonic() - self.started)
+        return clock(time.monotonic() - self.started)
 
 
 def _assignments(pairs: dict) -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nnunet_cmc.commands.arguments import processes_of, raw_dataset, whole_number
+from nnunet_cmc.commands.arguments import add_processes, processes_of, raw_dataset
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
@@ -35,12 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]FOLDER",
         help="output of nnunet_cmc stress, for --report; give it several times to compare models",
     )
-    parser.add_argument(
-        "-np",
-        "--processes",
-        type=whole_number,
-        help="processes of the evaluation; default: nnUNet_def_n_proc or the cores",
-    )
+    add_processes(parser, "--processes", what="processes of the evaluation")
     parser.add_argument(
         "--tolerance", type=float, default=2.0, metavar="MM", help="tolerance of NSD in mm; default: %(default)g"
     )

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from statistics import median
 
+from nnunet_cmc.data.format.checkpoint_names import BEST, FINAL, LATEST
 from nnunet_cmc.utils.files import read_json, visible
 
 EPOCH = re.compile(r"Epoch (\d+)\s*$", re.MULTILINE)
 EPOCH_TIME = re.compile(r"Epoch (?:time:|\d+ of \d+,) ([\d.]+) s")  # in logs; on the screen, of our trainers
-FINAL = "checkpoint_final.pth"
-CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")  # that --c goes on from
+CHECKPOINTS = (FINAL, LATEST, BEST)  # that --c goes on from
 
 
 def expected_seconds(fold: Path) -> float | None:

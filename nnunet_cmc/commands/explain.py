@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunet_cmc.commands.arguments import add_model, model_folder
 from nnunet_cmc.commands.outcome import Outcome, add_json
+from nnunet_cmc.data.format.checkpoint_names import FINAL
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 HELP = "draw class activation maps (HiResCAM) of the fused features of one or several models"
@@ -72,7 +73,7 @@ def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, c
     from nnunet_cmc.inference.class_activation import explain_case
     from nnunet_cmc.inference.trained_model import TrainedModel
 
-    trained = TrainedModel(model, args.folds, "checkpoint_final.pth")
+    trained = TrainedModel(model, args.folds, FINAL)
     with redirect_stdout(StringIO()):  # nnU-Net prints a warning about an option that does not matter here
         predictor = trained.predictor(device=torch.device(args.device), allow_tqdm=False)
     for case in tqdm(cases, desc=trainer, unit="case"):

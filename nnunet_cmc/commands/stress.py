@@ -7,8 +7,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.arguments import add_model, model_folder, whole_number
+from nnunet_cmc.commands.arguments import add_disable_tta, add_model, model_folder, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
+from nnunet_cmc.data.format.checkpoint_names import final_checkpoint
 
 HELP = "predict and evaluate a test set with modalities missing, and with one misaligned"
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of all results; an interrupted test resumes in it",
     )
     parser.add_argument("-tr", dest="trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
-    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at prediction: faster")
+    add_disable_tta(parser)
     parser.add_argument(
         "-np",
         dest="processes",
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.evaluation.stress_figures import save_stress_figures
     from nnunet_cmc.evaluation.stress_results import save_stress, summarize
-    from nnunet_cmc.evaluation.stress_testing import find_cases, stress_test
+    from nnunet_cmc.evaluation.stress_testing import find_multimodal_cases, stress_test
     from nnunet_cmc.inference.verify import verify
 
     model = model_folder(args, args.trainer)
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> Outcome:
                 "that you trust."
             )
     description = DatasetDescription.read(model / "dataset.json")
-    cases = find_cases(args.images, args.reference, description)
+    cases = find_multimodal_cases(args.images, args.reference, description)
     keep_settings(Path(args.output), settings_of(args, model), "stress test")
     processes = args.processes or (1 if args.device == "cpu" else 3)
     print(f"{len(cases)} cases with several modalities; nnU-Net's output is written to {Path(args.output, 'log.txt')}.")
@@ -103,7 +104,7 @@ def settings_of(args: argparse.Namespace, model: Path) -> dict[str, Any]:
 
     from nnunet_cmc.utils.files import visible
 
-    checkpoints = [model / f"fold_{fold}" / "checkpoint_final.pth" for fold in args.folds]
+    checkpoints = [final_checkpoint(model, fold) for fold in args.folds]
     files = [*sorted(model.glob("*.json")), *checkpoints]
     scans = [scan for scan in visible(args.images) if scan.is_file()]
     return {

@@ -93,10 +93,3 @@ def script(name: str) -> str:
     if path is None:
         raise RuntimeError(f"The command {name} is not installed beside this Python: install nnunetv2 and nnunet_cmc.")
     return path
-
-
-def elapsed(seconds: float) -> str:
-    """Format a duration: 0:05 (minutes and seconds), or 2:03:00 with hours."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunet_cmc.commands.arguments import add_dataset, preprocessed_dataset, whole_number
+from nnunet_cmc.commands.arguments import add_configuration, add_dataset, preprocessed_dataset, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_dataset(parser)
     parser.add_argument("-p", dest="plans", required=True, metavar="PLANS", help="plans, such as CMCPlans")
-    parser.add_argument("-c", dest="configuration", default="3d_fullres", help="configuration (%(default)s)")
+    add_configuration(parser)
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="the file to write")
     parser.add_argument(
         "-tr",

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.grid import read_grid
+from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.data.reading.voxels import format_value, out_of_memory, read_image
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
@@ -66,18 +67,8 @@ def matched_files(
             f"{', '.join(missing)}; predict them, or give a reference folder without them."
         )
     files = {case: (file, predictions[case]) for case, file in references.items()}
-    for case, (reference, prediction) in files.items():
-        grids = []
-        for file in (reference, prediction):
-            try:
-                grids.append(read_grid(file))
-            except ValueError as error:
-                raise ValueError(f"Case {case}: {file} {error}.") from error
-        if differences := grids[1].differences(grids[0]):
-            raise ValueError(
-                f"Case {case}: the prediction {prediction} is not on the grid of the reference {reference} "
-                f"({', '.join(differences)}): bring it onto that grid."
-            )
+    for case, of_case in files.items():
+        require_one_grid(case, of_case, "bring the prediction onto the grid of the reference")
     return files
 
 

@@ -19,6 +19,7 @@ from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.tables import text_table
+from nnunet_cmc.utils.formatting import dimensions, millimetres
 
 PARTS = {"Tr": "training", "Un": "unlabelled", "Ts": "test"}
 NOTE = "Numbers with a range in brackets are medians over cases."
@@ -150,8 +151,8 @@ def case_entry(facts: CaseSummary, pictures: CasePictures, classes: Mapping[str,
     notes = [
         *([f"of {case.subject}"] if case.subject != case.name else []),
         case.part if case.part == "unlabelled" else f"{case.part}, {'labelled' if case.label else 'not labelled'}",
-        " x ".join(map(str, grid.size)),
-        " x ".join(f"{step:.3g}" for step in grid.spacing) + " mm",
+        dimensions(grid.size),
+        millimetres(grid.spacing),
     ]
     facets = {
         "part": case.part,

@@ -103,7 +103,7 @@ def _draw_boxes(axis: Axes, comparison: Comparison, group: str, metric: str) -> 
     axis.set_xlim(-0.6, len(comparison.classes) - 0.4)
 
 
-def save_comparison(file: str | PathLike, comparison: Comparison) -> None:
+def save_averages(file: str | PathLike, comparison: Comparison) -> None:
     """Draw a PNG of the average over classes with its bootstrap interval, per modality: bars for the predictions.
 
     Curves instead, where all predictions are named by numbers, such as fractions of labels, or by a method and a number

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import by_modality, numbered_cases
-from nnunet_cmc.data.reading.grid import read_grid
+from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.evaluation.case_gallery import Entry, Row, gallery, save_opener
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures, save_case
 from nnunet_cmc.evaluation.pages import write_page
 from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, notes, table_rows
-from nnunet_cmc.evaluation.plots import save_comparison, save_distributions
+from nnunet_cmc.evaluation.plots import save_averages, save_distributions
 from nnunet_cmc.evaluation.results import Statistic
 from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
@@ -31,16 +31,8 @@ def find_scans(
     """
     files = numbered_cases(image_folder, description.file_ending)
     scans = {case: by_modality(files.get(case, ()), case, description) for case in references}
-    for case, file in ((case, file) for case, found in scans.items() for file in found.values()):
-        try:
-            differences = read_grid(file).differences(read_grid(references[case]))
-        except ValueError as error:
-            raise ValueError(f"Case {case}: {file} or its reference {error}.") from error
-        if differences:
-            raise ValueError(
-                f"Case {case}: {file} is not on the grid of {references[case]} ({', '.join(differences)}): name the "
-                "folder of the scans that were labelled."
-            )
+    for case, found in scans.items():
+        require_one_grid(case, [references[case], *found.values()], "name the folder of the scans that were labelled")
     if missing := [case for case, found in scans.items() if not found]:
         raise ValueError(
             f"{image_folder} has no scan of {len(missing)} of {len(scans)} cases, such as {missing[0]}_0000"
@@ -65,26 +57,7 @@ def save_report(
         stress: stress tests to show as well.
         ct: modalities that are CT by the dataset; others are where their values say so.
     """
-    figures = Path(folder, "figures")
-    figures.mkdir(parents=True, exist_ok=True)
-    sections: list[dict] = []
-
-    def show(title: str, note: str, *files: Path) -> None:
-        sections.append({"title": title, "note": note, "files": files})
-
-    if len(comparison.names) > 1:
-        save_comparison(file := figures / "comparison.png", comparison)
-        show("Predictions compared", "Average over classes; the line spans the 95 % bootstrap interval.", file)
-    save_distributions(file := figures / "distributions.png", comparison)
-    note = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
-    show("Cases by class and modality", note, file)
-    if stress:
-        note = (
-            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: the mean "
-            "leaves out cases in which a class is only in the reference or only in the prediction, so that it is "
-            "too favourable."
-        )
-        show("Missing and misaligned modalities", note, *stress.save_figures(figures))
+    sections = _save_figures(Path(folder, "figures"), comparison, stress)
     files = _case_files(comparison, scans)
     first, *_ = comparison.evaluations.values()
     jobs = [(Path(folder, "cases", one.case), one, first.classes, ct) for one in files]
@@ -112,6 +85,30 @@ def save_report(
     )
     save_opener(page, files)
     return page
+
+
+def _save_figures(folder: Path, comparison: Comparison, stress: StressRuns | None) -> list[dict]:
+    """Write the figures, and return the sections of the page that show them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sections: list[dict] = []
+
+    def show(title: str, note: str, *files: Path) -> None:
+        sections.append({"title": title, "note": note, "files": files})
+
+    if len(comparison.names) > 1:
+        save_averages(file := folder / "comparison.png", comparison)
+        show("Predictions compared", "Average over classes; the line spans the 95 % bootstrap interval.", file)
+    save_distributions(file := folder / "distributions.png", comparison)
+    note = "A dot is a case; a box spans the middle half of them, its line is the median, its whiskers reach all."
+    show("Cases by class and modality", note, file)
+    if stress:
+        note = (
+            "Average over classes. The reference stays with the modalities that are not moved. † and hollow: the mean "
+            "leaves out cases in which a class is only in the reference or only in the prediction, so that it is "
+            "too favourable."
+        )
+        show("Missing and misaligned modalities", note, *stress.save_figures(folder))
+    return sections
 
 
 def _case_files(comparison: Comparison, scans: Mapping[str, Mapping[str, Path]]) -> list[CaseFiles]:

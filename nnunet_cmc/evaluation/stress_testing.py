@@ -69,7 +69,7 @@ def conditions(names: Sequence[str]) -> list[Condition]:
     return result
 
 
-def find_cases(
+def find_multimodal_cases(
     image_folder: str | PathLike, reference_folder: str | PathLike, description: DatasetDescription
 ) -> dict[str, dict[int, str]]:
     """Find the files by channel of the cases that have several modalities.
@@ -124,7 +124,8 @@ def stress_test(
     Args:
         predict: gets :data:`PER_PROCESS` cases for each process at once, or one where there is one process, but none
             that ``output`` has already, so interrupted work resumes.
-        cases, reference_folder: of :func:`find_cases`; the references stay where they are when a modality moves.
+        cases, reference_folder: of :func:`find_multimodal_cases`; the references stay where they are when a modality
+            moves.
         output: gets ``predictions/CONDITION/`` and ``log.txt`` with what ``predict`` prints.
         seed: of the directions; one per case and moved modality, the same at every distance.
 

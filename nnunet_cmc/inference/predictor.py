@@ -13,6 +13,7 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from tqdm import tqdm
 
+from nnunet_cmc.data.format.checkpoint_names import FINAL
 from nnunet_cmc.data.format.scan_folder import by_case, case_of, require_one_case, scans_of
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.reading.voxels import count_not_finite
@@ -49,7 +50,7 @@ class Predictor:
         device: str | torch.device | None = None,
         mirroring: bool = True,
         step_size: float = 0.5,
-        checkpoint: str = "checkpoint_final.pth",
+        checkpoint: str = FINAL,
     ):
         require_supported_nnunet()
         trained = TrainedModel(model, folds, checkpoint)

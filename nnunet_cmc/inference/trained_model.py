@@ -9,7 +9,7 @@ import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
+from nnunet_cmc.data.format.dataset_json import DatasetDescription, read_dataset_json
 from nnunet_cmc.data.format.plans_json import read_plans
 from nnunet_cmc.inference.checked_predictor import CheckedPredictor
 from nnunet_cmc.inference.resolved_names import check_plans_names
@@ -18,7 +18,6 @@ from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint, require_structure
 from nnunet_cmc.utils.devices import require_device
-from nnunet_cmc.utils.files import read_json
 
 
 class TrainedModel:
@@ -41,7 +40,7 @@ class TrainedModel:
                 f"{folder} is no trained model: give the folder TRAINER__PLANS__CONFIGURATION that has a plans.json."
             )
         self.plans = read_plans(folder / "plans.json")
-        self.dataset_json = read_json(folder / "dataset.json", REMEDY)
+        self.dataset_json = read_dataset_json(folder / "dataset.json")
         self.description = DatasetDescription.from_dict(self.dataset_json, folder / "dataset.json")
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
         self.checkpoints = list(map(str, files))

@@ -18,7 +18,7 @@ from nnunet_cmc.networks.decoder import Predicting
 from nnunet_cmc.networks.evidence import EvidentialHead
 from nnunet_cmc.networks.mia import MeanFusion
 from nnunet_cmc.networks.mmformer import ConcatenatedSkips, MMFormerFusion
-from nnunet_cmc.networks.peer import NAME, Peer
+from nnunet_cmc.networks.peer import PEER, Peer
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 
@@ -199,7 +199,7 @@ class WithPeer:
 
     def __call__(self, network: CMCNet, peer: CMCNet) -> None:
         """Change ``network`` in place."""
-        network.auxiliary[NAME] = Peer(peer)
+        network.auxiliary[PEER] = Peer(peer)
 
 
 def _require_separate(network: CMCNet, does: str) -> None:

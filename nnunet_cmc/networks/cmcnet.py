@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_cmc.networks.combination import ByReliability, FirstPresent, first
+from nnunet_cmc.networks.compiled import is_compiled
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.networks.encoded import Encoded
 from nnunet_cmc.networks.encoders import build_encoder
@@ -17,7 +18,7 @@ from nnunet_cmc.networks.execution import Execution, is_faster_doubled
 from nnunet_cmc.networks.fusion_weights import FusionWeights
 from nnunet_cmc.networks.mia import MIA, MeanFusion
 from nnunet_cmc.networks.mmformer import ConcatenatedSkips
-from nnunet_cmc.networks.rows import Mask, columns, grid, is_compiled, rows_of, take
+from nnunet_cmc.networks.rows import Mask, columns, grid, rows_of, take
 from nnunet_cmc.networks.sharing import SharedEncoder
 from nnunet_cmc.networks.skip_fusion import SkipFusion
 

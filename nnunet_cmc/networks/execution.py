@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import checkpoint
 
-from nnunet_cmc.networks.rows import any_number_of_rows, first_of_two, is_compiled
+from nnunet_cmc.networks.compiled import any_number_of_rows, first_of_two, is_compiled
 from nnunet_cmc.networks.stacked import stacked
 
 # Channels x D x H up to which torch takes a slow convolution for a batch of one on the CPU (use_mkldnn of ATen's

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nnunet_cmc.networks.cmcnet import CMCNet, CMCOutput
 from nnunet_cmc.networks.encoded import Encoded
 
-NAME = "peer"  # in CMCNet.auxiliary
+PEER = "peer"  # in CMCNet.auxiliary
 
 
 class Peer(nn.Module):
@@ -34,5 +34,5 @@ class Peer(nn.Module):
 
 def of_peer(output: CMCOutput) -> CMCOutput:
     """Return the ``output`` of training with the logits of the peer in place of the first network's."""
-    logits, *deep = output.auxiliary[NAME]
+    logits, *deep = output.auxiliary[PEER]
     return output._replace(logits=logits, deep=tuple(deep))

@@ -11,7 +11,7 @@ from torch import Tensor
 from nnunet_cmc.networks import universal_unet
 from nnunet_cmc.networks.cmcnet import CMCNet
 from nnunet_cmc.networks.encoders import Encoder, ViTPyramid
-from nnunet_cmc.networks.peer import NAME
+from nnunet_cmc.networks.peer import PEER
 from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
 from nnunet_cmc.networks.sharing import SharedEncoder
@@ -54,9 +54,9 @@ def load_pretrained(
             f"{path} is none of the checkpoints that can be used: SAM-Med3D's (sam_med3d_turbo.pth), the Universal "
             "Model's with the U-Net (clip_driven_universal_unet.pth), or one that CMCTrainer saved."
         )
-    if NAME in net.auxiliary:
+    if PEER in net.auxiliary:
         # it keeps random values for what the file lacks, such as layers that depend on the classes
-        tensors |= {f"auxiliary.{NAME}.network.{key}": tensor for key, tensor in tensors.items()}
+        tensors |= {f"auxiliary.{PEER}.network.{key}": tensor for key, tensor in tensors.items()}
     before = {key: parameter.shape for key, parameter in net.named_parameters()}
     net.load_state_dict(tensors, strict=False)
     net.pretrained.fill_(True)

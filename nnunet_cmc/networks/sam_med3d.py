@@ -1,7 +1,6 @@
 """SAM-Med3D's image encoder: a 3-D ViT with windowed and global attention (registry name ``vit_b_ori``)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -9,9 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_cmc.networks.adapter import Adapter
-from nnunet_cmc.networks.sam_med3d_checkpoint import check_structure, encoder_sizes, image_encoder_state
 from nnunet_cmc.networks.window_attention import Geometries, WindowAttention
-from nnunet_cmc.utils.checkpoints import load_checkpoint
 
 
 class PatchEmbed(nn.Module):
@@ -149,29 +146,6 @@ class SamMed3DEncoder(nn.Module):
 
     def _turn(self, x: Tensor) -> Tensor:
         return x.transpose(2, 4) if self.axis_order == "zyx" else x
-
-    @classmethod
-    def from_checkpoint(
-        cls, path: str | Path, image_size: int | None = None, axis_order: str = "zyx", adapters: bool = True
-    ) -> "SamMed3DEncoder":
-        """Build the encoder of a SAM-Med3D checkpoint, with its weights; every size is read from its tensors.
-
-        An ``image_size`` other than the checkpoint's resizes the position embedding; the tables of global blocks stay
-        and are resized as they are used. Nothing in the file is executed. FileNotFoundError without a file; ValueError,
-        naming the file and what is in it, if it is not a checkpoint or not of this structure.
-        """
-        state = image_encoder_state(load_checkpoint(path), path)
-        encoder = cls(**encoder_sizes(state, path), axis_order=axis_order, adapters=adapters)
-        check_structure(encoder, state, path)
-        encoder.load_state_dict(state, strict=False)
-        if image_size is not None:
-            if image_size % encoder.patch_size:
-                raise ValueError(
-                    f"image_size {image_size} is not a multiple of the patch size {encoder.patch_size} of {path}."
-                )
-            grid = [image_size // encoder.patch_size] * 3
-            encoder.pos_embed = nn.Parameter(resize_positions(encoder.pos_embed.detach(), grid))
-        return encoder
 
 
 def resize_positions(pos_embed: Tensor, grid: Sequence[int]) -> Tensor:

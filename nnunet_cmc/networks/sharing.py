@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from nnunet_cmc.networks.adapter import Adapter
 from nnunet_cmc.networks.blocks import instance_norm
+from nnunet_cmc.networks.compiled import any_number_of_rows, first_of_two, is_compiled
 from nnunet_cmc.networks.encoders import Encoder
-from nnunet_cmc.networks.rows import any_number_of_rows, first_of_two, is_compiled
 from nnunet_cmc.networks.sam_med3d import ChannelNorm
 
 Rows = dict[int, int]  # modality -> number of its rows in the current batch, which is ordered by modality

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunet_cmc.networks.blocks import InstanceNorm
-from nnunet_cmc.utils.checkpoints import load_checkpoint, require_structure
 
 WHAT = "U-Net of the Universal Model"
 REMEDY = "use clip_driven_universal_unet.pth as released"
@@ -90,19 +89,6 @@ class UniversalUNetEncoder(nn.Module):
             maps.append(stage(F.max_pool3d(maps[-1], 2)))
         return maps
 
-    @classmethod
-    def from_checkpoint(cls, path: str | Path, axis_order: str = "xyz") -> "UniversalUNetEncoder":
-        """Build the encoder of a Universal Model file, with its weights; every width is read from its tensors.
-
-        The released weights were trained on axes (x, y, z); ``axis_order="zyx"`` turns them for nnU-Net's arrays.
-        Nothing in the file is executed. FileNotFoundError without a file; ValueError if it is not such a file.
-        """
-        state = unet_state(load_checkpoint(path), path, axis_order).encoder
-        encoder = cls(**encoder_sizes(state, path))
-        require_structure(encoder.state_dict(), state, path, WHAT, REMEDY)
-        encoder.load_state_dict(state)
-        return encoder
-
 
 class UniversalUNetDecoder(nn.Module):
     """The decoder: the encoder's four maps -> the three stages' maps, deep to shallow, at strides 4, 2, 1.
@@ -124,15 +110,6 @@ class UniversalUNetDecoder(nn.Module):
             x = stage(x, skips.pop())
             outputs.append(x)
         return outputs
-
-    @classmethod
-    def from_checkpoint(cls, path: str | Path, axis_order: str = "xyz") -> "UniversalUNetDecoder":
-        """Build the decoder of a Universal Model file, as :meth:`UniversalUNetEncoder.from_checkpoint`."""
-        state = unet_state(load_checkpoint(path), path, axis_order)
-        decoder = cls(encoder_sizes(state.encoder, path)["channels"])
-        require_structure(decoder.state_dict(), state.decoder, path, WHAT, REMEDY)
-        decoder.load_state_dict(state.decoder)
-        return decoder
 
 
 def unet_state(checkpoint: Mapping[str, Any], path: str | Path, axis_order: str = "xyz") -> UNetState:

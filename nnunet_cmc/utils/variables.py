@@ -1,6 +1,7 @@
 """nnU-Net's variables ``nnUNet_raw``, ``nnUNet_preprocessed`` and ``nnUNet_results``, which name its folders."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 
@@ -17,6 +18,23 @@ def require_set(*variables: Any) -> None:
                 f"{name} is {folder}, which names a home folder or a variable that does not exist: export {name} with "
                 "the path of the folder."
             )
+
+
+def dataset_folder(variable: Any, id_or_name: int | str) -> Path:
+    """Return the folder of a dataset in that of a variable of ``nnunetv2.paths``; it need not exist.
+
+    ValueError: the variable is not set, or no dataset, or more than one, has this ID or name.
+    """
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    require_set(variable)
+    try:
+        return Path(variable, str(maybe_convert_to_dataset_name(id_or_name)))
+    except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
+        raise ValueError(
+            f"There is not exactly one dataset {id_or_name} in {variable}: give the number or whole name of a folder "
+            "DatasetNNN_NAME in it, and rename others with the same number."
+        ) from error
 
 
 def expanded(folder: str) -> str:

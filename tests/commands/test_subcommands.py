@@ -6,7 +6,7 @@ import time
 import pytest
 
 from nnunet_cmc.commands import subcommands
-from nnunet_cmc.commands.subcommands import CommandError, elapsed, run_logged
+from nnunet_cmc.commands.subcommands import CommandError, run_logged
 
 
 @pytest.fixture
@@ -68,13 +68,3 @@ open({str(tmp_path / "end")!r}, "w").write(str(child.wait()))
 def test_a_command_that_is_not_installed():
     with pytest.raises(RuntimeError, match="The command nnUNetv3_train is not installed beside this Python"):
         subcommands.script("nnUNetv3_train")
-
-
-def test_durations():
-    assert [elapsed(seconds) for seconds in (5.9, 65, 3599, 3600, 90061)] == [
-        "0:05",
-        "1:05",
-        "59:59",
-        "1:00:00",
-        "25:01:01",
-    ]

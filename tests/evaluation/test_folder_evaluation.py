@@ -98,8 +98,9 @@ def test_missing_predictions_are_listed(folders, dataset_json):
 def test_another_grid_is_refused(folders, dataset_json, write_labels, blocks, geometry, found):
     write_labels(folders[1] / "c.nii.gz", blocks(), **geometry)
     text = refusal(folders, dataset_json)
-    assert text.startswith(f"Case c: the prediction {folders[1] / 'c.nii.gz'} is not on the grid of the reference ")
-    assert f"{folders[0] / 'c.nii.gz'} ({found}" in text
+    reference, prediction = (folder / "c.nii.gz" for folder in folders)
+    assert text.startswith(f"Case c: {prediction} is not on the grid of {reference} ({found}")
+    assert text.endswith("): bring the prediction onto the grid of the reference.")
 
 
 @pytest.mark.parametrize("origin", [(5.005, -7, 2), (5.09, -7, 2)])

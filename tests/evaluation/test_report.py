@@ -11,7 +11,7 @@ import pytest
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.paired_statistics import Comparison
-from nnunet_cmc.evaluation.plots import _curves, save_comparison, save_distributions
+from nnunet_cmc.evaluation.plots import _curves, save_averages, save_distributions
 from nnunet_cmc.evaluation.report import find_scans, save_report
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
@@ -69,7 +69,7 @@ def test_scans_that_are_missing_or_do_not_fit(scans, references, dataset_json, w
     with pytest.raises(ValueError, match=r"Case a: .*a_0000.nii.gz is not on the grid of .*a.nii.gz \(size"):
         find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
     (scans / "a_0000.nii.gz").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"Case a: .*a_0000.nii.gz or its reference cannot be read"):
+    with pytest.raises(ValueError, match=r"Case a: .*a_0000.nii.gz cannot be read"):
         find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
 
 
@@ -129,7 +129,7 @@ def test_no_case_is_outside_of_its_axis(monkeypatch):
 )
 def test_predictions_named_by_numbers_become_a_curve(tmp_path, comparison, names, bars):
     evaluations = dict(zip(names, comparison.evaluations.values(), strict=True))
-    save_comparison(tmp_path / "x.png", Comparison(evaluations, comparison.subjects))
+    save_averages(tmp_path / "x.png", Comparison(evaluations, comparison.subjects))
     picture = matplotlib.image.imread(tmp_path / "x.png")[..., :3]
     blue = np.abs(picture - np.array([0.122, 0.467, 0.706])).max(axis=2) < 0.02
     assert (blue.mean() > 0.02) == bars  # thin lines, solid bars
@@ -144,7 +144,7 @@ def test_curves_are_sorted_by_number_and_one_for_each_method():
 def test_stress_tests_are_shown(tmp_path, comparison, scans, references, dataset_json):
     class Runs:
         def save_figures(self, folder):
-            save_comparison(folder / "missing.png", comparison)
+            save_averages(folder / "missing.png", comparison)
             return [folder / "missing.png"]
 
     page = save_report(

@@ -25,7 +25,7 @@ from nnunet_cmc.evaluation.stress_figures import (
     save_stress_figures,
 )
 from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summarize
-from nnunet_cmc.evaluation.stress_testing import Condition, conditions, find_cases, input_files, stress_test
+from nnunet_cmc.evaluation.stress_testing import Condition, conditions, find_multimodal_cases, input_files, stress_test
 from nnunet_cmc.utils.files import write_json
 
 RADIUS = 20.0  # mm
@@ -83,13 +83,13 @@ def folders(balls, tmp_path):
 def tested(balls, tmp_path_factory):
     """(evaluations by condition, stub, output folder)"""
     stub, output = Stub(), tmp_path_factory.mktemp("stress") / "out"
-    return stress_test(stub, find_cases(*balls, DESCRIPTION), balls[1], DESCRIPTION, output), stub, output
+    return stress_test(stub, find_multimodal_cases(*balls, DESCRIPTION), balls[1], DESCRIPTION, output), stub, output
 
 
 def test_cases_are_predicted_a_few_at_a_time(balls, tmp_path, monkeypatch, capsys):
     """So that the bar moves, and little is lost where the test is interrupted."""
     monkeypatch.setattr(stress_testing, "PER_PROCESS", 1)
-    cases = find_cases(*balls, DESCRIPTION)
+    cases = find_multimodal_cases(*balls, DESCRIPTION)
     many = {f"{case}{i}": files for case, files in cases.items() for i in range(2)}
     at_once = []
 
@@ -145,7 +145,7 @@ def test_interrupted_work_resumes_and_the_screen_stays_clean(tested, balls, caps
     first, _, output = tested
     (output / "predictions" / "MR_5_mm" / "b.nii.gz").unlink()
     stub = Stub()
-    again = stress_test(stub, find_cases(*balls, DESCRIPTION), balls[1], DESCRIPTION, output)
+    again = stress_test(stub, find_multimodal_cases(*balls, DESCRIPTION), balls[1], DESCRIPTION, output)
     assert list(stub.given) == [str(output / "predictions" / "MR_5_mm" / "b")]
     assert again == first
     assert capsys.readouterr().out == ""
@@ -216,23 +216,23 @@ def test_figures_show_curves_of_both_modalities(tested):
 
 def test_only_cases_of_several_modalities_count(folders, tmp_path):
     images, references = folders
-    assert {case: list(files) for case, files in find_cases(images, references, DESCRIPTION).items()} == {
+    assert {case: list(files) for case, files in find_multimodal_cases(images, references, DESCRIPTION).items()} == {
         "a": [0, 1], "b": [0, 1]
     }  # fmt: skip
     silent = replace(DESCRIPTION, present_channels={})
     sitk.WriteImage(sitk.ReadImage(str(images / "b_0001.nii.gz")) * 0, str(images / "b_0001.nii.gz"))
-    assert list(find_cases(images, references, silent)) == ["a"]
+    assert list(find_multimodal_cases(images, references, silent)) == ["a"]
     (references / "a.nii.gz").unlink()
     with pytest.raises(ValueError, match="labelsTs lacks the references of 1 of 1 cases: a; add them"):
-        find_cases(images, references, silent)
+        find_multimodal_cases(images, references, silent)
     (images / "a_0000.nii.gz").unlink()
     with pytest.raises(ValueError, match=r"imagesTs has no case with several modalities \(3 case\(s\) in all\)"):
-        find_cases(images, references, silent)
+        find_multimodal_cases(images, references, silent)
     with pytest.raises(ValueError, match="nowhere has no case"):
-        find_cases(tmp_path / "nowhere", references, silent)
+        find_multimodal_cases(tmp_path / "nowhere", references, silent)
     (images / "b_0001.nii.gz").rename(images / "b_0001.nii")
     with pytest.raises(ValueError, match=r"b_0001\.nii looks like a scan, but is no file that ends in \.nii\.gz"):
-        find_cases(images, references, silent)
+        find_multimodal_cases(images, references, silent)
 
 
 def test_a_damaged_scan_is_not_an_absent_modality(folders):
@@ -243,9 +243,9 @@ def test_a_damaged_scan_is_not_an_absent_modality(folders):
     sitk.WriteImage(whole + float("nan"), str(file))
     silent = replace(DESCRIPTION, present_channels={})
     with pytest.raises(ValueError, match=r"Case b: .*b_0001\.nii\.gz has \d+ voxel\(s\) that are NaN or infinite"):
-        find_cases(images, references, silent)
+        find_multimodal_cases(images, references, silent)
     file.write_bytes(gzip.compress(nifti_of(whole)[:400]))
-    cases = find_cases(images, references, DESCRIPTION)
+    cases = find_multimodal_cases(images, references, DESCRIPTION)
     for condition in (Condition("moved", None, 1, 1.0, 1.0), Condition("other alone", (0,))):
         with pytest.raises(ValueError, match=r"Case b: .*b_0001\.nii\.gz cannot be read"):
             input_files(condition, "b", {1: cases["b"][1], 0: cases["b"][0]}, 2, ".nii.gz", images.parent)

@@ -1,17 +1,15 @@
 """Which tensors of a CMCNet come from a file, from which of its tensors, and what is refused."""
 
-from pathlib import Path
-
 import pytest
+import released
 import torch
+from released import SAM, UNIVERSAL
 
-from nnunet_cmc.networks import CMCNet, SamMed3DEncoder, UniversalUNetDecoder, UniversalUNetEncoder
+from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.networks.changes import FuseByMean, FuseSkips
 from nnunet_cmc.networks.pretrained import load_pretrained
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 
-FIXTURES = Path(__file__).parent / "fixtures"
-SAM, UNIVERSAL = FIXTURES / "sam_tiny.pth", FIXTURES / "unet_tiny_base2.pth"
 NETWORKS = {
     "sam_med3d": {
         "encoder_kwargs": {
@@ -81,7 +79,7 @@ def test_sam_med3d_fills_every_encoder(separate):
         key for key in net.state_dict() if ".vit." in key and ".adapter." not in key
     } | {"pretrained"}
     assert net.pretrained
-    official = SamMed3DEncoder.from_checkpoint(SAM, image_size=16, adapters=False)(cube())[-1]
+    official = released.sam_med3d(image_size=16, axis_order="zyx", adapters=False)(cube())[-1]
     for maps in encoded(net, cube()).values():
         torch.testing.assert_close(maps[-1], official)
 
@@ -99,8 +97,9 @@ def test_universal_fills_encoders_and_decoders_for_axes_zyx(separate):
     if not separate:
         assert counts["encoder"] == {"used": 12, "resized": 0, "at their start": 0}
         assert counts["decoder"] == {"used": 30, "resized": 0, "at their start": 2}
-    maps = UniversalUNetEncoder.from_checkpoint(UNIVERSAL, axis_order="zyx")(cube())
-    up = UniversalUNetDecoder.from_checkpoint(UNIVERSAL, axis_order="zyx")(maps)
+    official = released.universal(axis_order="zyx")
+    maps = official.encoder(cube())
+    up = official.decoder(maps)
     for own in encoded(net, cube()).values():
         torch.testing.assert_close(own, maps)
     for decoder in net.decoders:

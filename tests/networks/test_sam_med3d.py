@@ -1,10 +1,11 @@
 """Parity with the official encoder on fixtures that it computed, and what our own additions promise."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from released import FIXTURES, sam_med3d
+from released import SAM as WEIGHTS
 from safetensors.torch import load_file
 
 from nnunet_cmc.networks.adapter import Adapter
@@ -12,18 +13,12 @@ from nnunet_cmc.networks.sam_med3d import SamMed3DEncoder
 from nnunet_cmc.networks.sam_med3d_checkpoint import image_encoder_state
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 
-FIXTURES = Path(__file__).parent / "fixtures"
-WEIGHTS = FIXTURES / "sam_tiny.pth"
 OVERRIDE = "window3.override.image_encoder."
 
 
 @pytest.fixture(scope="module")
 def fixture():
     return load_file(FIXTURES / "sam_tiny_io.safetensors")
-
-
-def load(**kwargs):
-    return SamMed3DEncoder.from_checkpoint(WEIGHTS, **({"axis_order": "xyz"} | kwargs))
 
 
 def windows_of_3(fixture, global_blocks):
@@ -57,7 +52,7 @@ def assert_close(value, expected, tolerance):
 
 @pytest.mark.parametrize(("case", "image_size"), [("cubic", None), ("cubic24", 24)])
 def test_parity_with_windows_larger_than_the_grid(fixture, case, image_size):
-    assert_parity(load(image_size=image_size), fixture[f"{case}.input"], fixture, case)
+    assert_parity(sam_med3d(image_size=image_size), fixture[f"{case}.input"], fixture, case)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +65,7 @@ def test_parity_with_windows_smaller_than_the_grid(fixture, case, inputs, global
 
 def test_gradients_are_the_official_ones(fixture):
     """Of the mean square of the output for the first sample, in six tensors of every kind."""
-    encoder = load()
+    encoder = sam_med3d()
     encoder(fixture["cubic.input"][:1])[-1].square().mean().backward()
     gradients = {key.removeprefix("grad_cubic0."): fixture[key] for key in fixture if key.startswith("grad_cubic0.")}
     assert len(gradients) == 6
@@ -79,13 +74,13 @@ def test_gradients_are_the_official_ones(fixture):
 
 
 def test_the_position_embedding_is_resized_as_officially(fixture):
-    assert_close(load(image_size=24).pos_embed, fixture["cubic24.pos_embed_resized"], 1e-6)
+    assert_close(sam_med3d(image_size=24).pos_embed, fixture["cubic24.pos_embed_resized"], 1e-6)
 
 
 def test_another_image_size_resizes_positions_only():
     """On loading, or on the fly where the input is not the encoder's size: the same numbers."""
     x = torch.randn(1, 1, 24, 24, 24)
-    resized, original = load(image_size=24), load()
+    resized, original = sam_med3d(image_size=24), sam_med3d()
     changed = {k for k, v in original.state_dict().items() if v.shape != resized.state_dict()[k].shape}
     assert changed == {"pos_embed"}
     torch.testing.assert_close(resized(x)[-1], original(x)[-1])
@@ -97,20 +92,20 @@ def test_weights_of_another_image_size_load_into_a_planned_encoder():
     planned.load_state_dict(image_encoder_state(load_checkpoint(WEIGHTS), WEIGHTS))
     x = torch.randn(1, 1, 24, 24, 24)
     assert planned.blocks[1].attn.rel_pos_d.shape == (5, 12)
-    torch.testing.assert_close(planned(x)[-1], load(image_size=24)(x)[-1])
+    torch.testing.assert_close(planned(x)[-1], sam_med3d(image_size=24)(x)[-1])
 
 
 def test_turned_axes_agree_on_transposed_input():
     """zyx on an array (z, y, x) is xyz on its transpose, for every map; and the order does matter."""
     x = torch.randn(1, 1, 24, 32, 16)
-    xyz, zyx = load(), load(axis_order="zyx", adapters=False)
+    xyz, zyx = sam_med3d(), sam_med3d(axis_order="zyx", adapters=False)
     for turned, plain in zip(zyx(x.transpose(2, 4)), xyz(x), strict=True):
         torch.testing.assert_close(turned, plain.transpose(2, 4))
     assert (zyx(x)[-1] - xyz(x)[-1]).abs().max() > 0.1
 
 
 def test_maps_are_described_by_channels_and_strides():
-    encoder = load()
+    encoder = sam_med3d()
     maps = encoder(torch.randn(2, 1, 16, 24, 32))
     assert encoder.channels == [48, 32]
     assert encoder.strides == [8, 8]
@@ -127,7 +122,7 @@ def test_every_size_of_the_released_network():
 
 def test_adapters_change_nothing_at_the_start_and_something_later():
     x = torch.randn(1, 1, 32, 32, 32)
-    plain, adapted = load(adapters=False), load(adapters=True)
+    plain, adapted = sam_med3d(adapters=False), sam_med3d(adapters=True)
     assert sum(isinstance(module, Adapter) for module in adapted.modules()) == 4
     assert torch.equal(plain(x)[-1], adapted(x)[-1])
     torch.nn.init.normal_(adapted.blocks[0].adapter.up.weight)
@@ -165,7 +160,7 @@ def test_training_from_scratch_fits_a_toy_task():
 
 
 def test_autocast_stays_close_to_float32():
-    encoder = load()
+    encoder = sam_med3d()
     x = torch.randn(1, 1, 32, 32, 32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rounded = encoder(x)[-1]
@@ -173,14 +168,14 @@ def test_autocast_stays_close_to_float32():
 
 
 def test_our_own_state_dict_loads_with_its_adapters(tmp_path):
-    encoder = load()
+    encoder = sam_med3d()
     torch.nn.init.normal_(encoder.blocks[0].adapter.up.weight)
     torch.save(encoder.state_dict(), tmp_path / "own.pth")
-    again = SamMed3DEncoder.from_checkpoint(tmp_path / "own.pth", axis_order="xyz")
+    again = sam_med3d(tmp_path / "own.pth")
     x = torch.randn(1, 1, 32, 32, 32)
     assert torch.equal(again(x)[-1], encoder(x)[-1])
     with pytest.raises(ValueError, match=r"32 of its tensors are unknown \(such as blocks.0.adapter."):
-        SamMed3DEncoder.from_checkpoint(tmp_path / "own.pth", adapters=False)
+        sam_med3d(tmp_path / "own.pth", adapters=False)
 
 
 def without(key):
@@ -212,14 +207,9 @@ def test_a_file_of_another_structure_is_refused(tmp_path, damage, message):
     path = tmp_path / "damaged.pth"
     torch.save(checkpoint, path)
     with pytest.raises(ValueError, match=message) as error:
-        SamMed3DEncoder.from_checkpoint(path)
+        sam_med3d(path)
     assert str(path) in str(error.value)
     assert "sam_med3d_turbo.pth" in str(error.value)
-
-
-def test_an_image_size_that_is_no_multiple_of_the_patch_is_refused():
-    with pytest.raises(ValueError, match="image_size 20 is not a multiple of the patch size 8"):
-        load(image_size=20)
 
 
 @pytest.mark.parametrize(
@@ -239,4 +229,4 @@ def test_sizes_that_do_not_fit_are_refused(kwargs, message):
 @pytest.mark.parametrize("shape", [(1, 1, 30, 32, 32), (1, 2, 32, 32, 32), (1, 32, 32, 32)])
 def test_input_that_does_not_fit_is_refused(shape):
     with pytest.raises(ValueError, match="multiples of 8"):
-        load()(torch.zeros(shape))
+        sam_med3d()(torch.zeros(shape))

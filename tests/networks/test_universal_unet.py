@@ -1,16 +1,14 @@
 """Parity with the official U-Net on a fixture that it computed sample by sample, and what our own additions promise."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from released import FIXTURES, universal
+from released import UNIVERSAL as WEIGHTS
 from safetensors.torch import load_file
 
 from nnunet_cmc.networks.universal_unet import UniversalUNetDecoder, UniversalUNetEncoder, unet_state
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 
-FIXTURES = Path(__file__).parent / "fixtures"
-WEIGHTS = FIXTURES / "unet_tiny_base2.pth"
 ENCODER = ["skip_out64", "skip_out128", "skip_out256", "out512"]
 DECODER = ["out_up_256", "out_up_128", "out_up_64"]
 
@@ -18,12 +16,6 @@ DECODER = ["out_up_256", "out_up_128", "out_up_64"]
 @pytest.fixture(scope="module")
 def fixture():
     return load_file(FIXTURES / "unet_tiny_base2_io.safetensors")
-
-
-def load(**kwargs):
-    return UniversalUNetEncoder.from_checkpoint(WEIGHTS, **kwargs), UniversalUNetDecoder.from_checkpoint(
-        WEIGHTS, **kwargs
-    )
 
 
 def assert_close(value, expected):
@@ -34,7 +26,7 @@ def assert_close(value, expected):
 @pytest.mark.parametrize("sample", [0, 1])
 @pytest.mark.parametrize("training", [True, False])
 def test_every_stage_is_the_official_one(fixture, sample, training):
-    encoder, decoder = (part.train(training) for part in load())
+    encoder, decoder = (part.train(training) for part in universal())
     maps = encoder(fixture["input"][sample : sample + 1])
     for name, value in zip(ENCODER + DECODER, maps + decoder(maps), strict=True):
         assert_close(value, fixture[f"sample{sample}.{name}"])
@@ -44,7 +36,7 @@ def test_every_stage_is_the_official_one(fixture, sample, training):
 
 def test_a_sample_does_not_see_its_neighbours(fixture):
     """In a batch of two, too, each has the official result of a batch of one."""
-    encoder, decoder = load()
+    encoder, decoder = universal()
     maps = encoder(fixture["input"])
     for name, value in zip(ENCODER + DECODER, maps + decoder(maps), strict=True):
         assert_close(value, torch.cat([fixture[f"sample{i}.{name}"] for i in (0, 1)]))
@@ -53,16 +45,16 @@ def test_a_sample_does_not_see_its_neighbours(fixture):
 def test_turned_kernels_agree_on_transposed_input(fixture):
     """zyx on an array (z, y, x) is xyz on its transpose, for every map; and the order does matter."""
     x = fixture["input"]
-    (xyz, up), (zyx, zyx_up) = load(), load(axis_order="zyx")
+    (xyz, up), (zyx, zyx_up) = universal(), universal(axis_order="zyx")
     plain, turned = xyz(x), zyx(x.transpose(2, 4))
     for a, b in zip(plain + up(plain), turned + zyx_up(turned), strict=True):
         torch.testing.assert_close(b, a.transpose(2, 4), atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="axis_order is 'zxy'; it must be"):
-        load(axis_order="zxy")
+        universal(axis_order="zxy")
 
 
 def test_maps_are_described_by_channels_and_strides(fixture):
-    encoder, _ = load()
+    encoder, _ = universal()
     assert encoder.channels == [4, 8, 16, 32]
     x = fixture["input"]
     described = [
@@ -83,7 +75,7 @@ def test_every_size_of_the_released_network():
 
 
 def test_the_input_is_not_changed_and_every_parameter_gets_a_gradient(fixture):
-    encoder, decoder = load()
+    encoder, decoder = universal()
     x = fixture["input"].clone()
     maps = encoder(x)
     sum(m.sin().sum() for m in maps + decoder(maps)).backward()
@@ -98,7 +90,7 @@ def test_the_input_is_not_changed_and_every_parameter_gets_a_gradient(fixture):
 @pytest.mark.parametrize("shape", [(1, 1, 20, 24, 32), (1, 2, 16, 16, 16), (1, 16, 16, 16)])
 def test_input_that_does_not_fit_is_refused(shape):
     with pytest.raises(ValueError, match=r"sides that are multiples of 8, not \("):
-        load()[0](torch.zeros(shape))
+        universal()[0](torch.zeros(shape))
 
 
 def test_text_heads_and_unused_statistics_are_left_out():
@@ -126,15 +118,6 @@ def test_a_file_of_another_structure_is_refused(tmp_path, damage, message):
     path = tmp_path / "damaged.pth"
     torch.save(checkpoint, path)
     with pytest.raises(ValueError, match=message) as error:
-        UniversalUNetEncoder.from_checkpoint(path)
+        universal(path)
     assert str(path) in str(error.value)
     assert "clip_driven_universal_unet.pth" in str(error.value)
-
-
-def test_a_file_without_its_decoder_gives_the_encoder_alone(tmp_path):
-    checkpoint = load_checkpoint(WEIGHTS)
-    checkpoint["net"] = {key: value for key, value in checkpoint["net"].items() if ".up_tr" not in key}
-    torch.save(checkpoint, tmp_path / "encoder.pth")
-    UniversalUNetEncoder.from_checkpoint(tmp_path / "encoder.pth")
-    with pytest.raises(ValueError, match="30 of its tensors are missing"):
-        UniversalUNetDecoder.from_checkpoint(tmp_path / "encoder.pth")

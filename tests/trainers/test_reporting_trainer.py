@@ -6,14 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from short_trainers import short
 
 from nnunet_cmc.commands.expected_time import EPOCH_TIME
 from nnunet_cmc.trainers import cmc_trainer, reporting_trainer
-from nnunet_cmc.trainers.reporting_trainer import duration, epoch_line, is_not_learned
+from nnunet_cmc.trainers.reporting_trainer import epoch_line, is_not_learned
 
 NAN = math.nan
 LINE = re.compile(
@@ -33,14 +31,6 @@ def test_the_line_of_an_epoch():
     assert EPOCH_TIME.findall(line) == ["10.3"], "what `nnunet_cmc compare` reads"
     last = epoch_line(8, 8, [2.0], 0.1, 0.5, {"CT": 0.0}, False)
     assert last == "Epoch 8 of 8, 2.0 s: loss 0.10, Dice 0.50 (CT 0.00)"
-
-
-@given(st.floats(0, 1e7))
-def test_durations_are_rounded_and_no_unit_is_full(seconds):
-    numbers = {unit: int(number) for number, unit in re.findall(r"(\d+) (h|min|s)\b", duration(seconds))}
-    assert all(numbers.get(unit, 0) < 60 for unit in ("min", "s"))
-    told = sum(numbers.get(unit, 0) * length for unit, length in (("h", 3600), ("min", 60), ("s", 1)))
-    assert abs(told - seconds) <= (0.5 if "s" in numbers else 30)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class DatasetDescription:
     @classmethod
     def read(cls, file: str | os.PathLike) -> "DatasetDescription":
         """Read and parse a file. ValueError: it is no JSON, or see :meth:`from_dict`."""
-        return cls.from_dict(read_json(file, REMEDY), file)
+        return cls.from_dict(read_dataset_json(file), file)
 
     def subject_of(self, case: str) -> str:
         """Return the identifier of the patient of ``case``: by default the case itself."""
@@ -108,6 +108,11 @@ class DatasetDescription:
             kind = "region-based labels"
         if kind:
             raise ValueError(f"{who} does not support {kind}, which dataset.json has: use one integer per class.")
+
+
+def read_dataset_json(file: str | os.PathLike) -> Any:
+    """Read the content of a ``dataset.json``, unchecked. ValueError: it is no JSON, or not there."""
+    return read_json(file, REMEDY)
 
 
 def modality_names(content: dict) -> list[str]:

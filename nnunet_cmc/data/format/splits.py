@@ -16,7 +16,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.utils.files import read_json, require_plain_names, write_json
 
-NAME = "splits_final.json"
+SPLITS = "splits_final.json"
 REMEDY = "make it again with `nnunet_cmc split`"
 
 
@@ -38,7 +38,7 @@ def splits_in_force(dataset_name: str) -> Path | None:
     Raises:
         ValueError: a fold of the raw file differs in the preprocessed file, or a file is malformed.
     """
-    files = [Path(root.get() or "", dataset_name, NAME) for root in (nnUNet_raw, nnUNet_preprocessed) if root.get()]
+    files = [Path(root.get() or "", dataset_name, SPLITS) for root in (nnUNet_raw, nnUNet_preprocessed) if root.get()]
     found = [file for file in files if file.is_file()]
     if len(found) < 2:
         return found[0] if found else None
@@ -222,7 +222,7 @@ def write_splits(dataset_name: str, splits: list[dict]) -> list[Path]:
     if root is None or not Path(root, dataset_name).is_dir():
         raise ValueError(f"There is no dataset {dataset_name} in nnUNet_raw ({root}): convert it first.")
     roots = (root, nnUNet_preprocessed.get())
-    files = [Path(root, dataset_name, NAME) for root in roots if root and Path(root, dataset_name).is_dir()]
+    files = [Path(root, dataset_name, SPLITS) for root in roots if root and Path(root, dataset_name).is_dir()]
     for file in files:
         write_json(file, splits)
     return files

@@ -16,18 +16,19 @@ from nnunetv2.preprocessing.resampling.default_resampling import compute_new_sha
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
-from nnunet_cmc.data.format.plans_json import REMEDY as PLANS_REMEDY
-from nnunet_cmc.data.format.plans_json import planned_configuration, read_plans
+from nnunet_cmc.data.format.dataset_json import DatasetDescription, read_dataset_json
+from nnunet_cmc.data.format.plans_json import REMEDY, planned_configuration, read_plans
 from nnunet_cmc.data.format.preprocessed import ALMOST_ZERO, UNFINISHED, unlabeled_folder
 from nnunet_cmc.data.format.scan_folder import visible_files
+from nnunet_cmc.data.format.splits import SPLITS
 from nnunet_cmc.data.preprocessing.body import body_box
 from nnunet_cmc.data.reading.raw_case import check_case, read_case, read_label, require_declared, shown_channels
 from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description, remove_byte_order_mark, unlabeled_cases
-from nnunet_cmc.utils.files import all_written, atomic_write, read_json
+from nnunet_cmc.utils.files import all_written, atomic_write
+from nnunet_cmc.utils.formatting import millimetres
 from nnunet_cmc.utils.parallel import end_with_parent, run_parallel
 
-COPIES = ("dataset.json", "splits_final.json")  # of files of the raw dataset, made by a planner
+COPIES = ("dataset.json", SPLITS)  # of files of the raw dataset, made by a planner
 
 
 class CMCPreprocessor(DefaultPreprocessor):
@@ -47,13 +48,13 @@ class CMCPreprocessor(DefaultPreprocessor):
         """
         if current_process().daemon:  # nnU-Net's workers: of preprocessing, which write, and of prediction, which wait
             end_with_parent()
-        dataset_json = read_json(dataset_json, REMEDY) if isinstance(dataset_json, str) else dataset_json
+        dataset_json = read_dataset_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
         description = DatasetDescription.from_dict(dataset_json)
         reader = plans_manager.image_reader_writer_class
         if not issubclass(reader, SimpleITKIOWithReorient):  # which would write predictions on other axes
             raise ValueError(
                 f"The plans {plans_manager.plans_name} have {reader.__name__} as image_reader_writer, but nnunet_cmc "
-                f"reads with CMCReaderWriter: {PLANS_REMEDY}."
+                f"reads with CMCReaderWriter: {REMEDY}."
             )
         data, properties = read_case(image_files, description, seg_file)
         seg = None if seg_file is None else read_label(seg_file, description)
@@ -108,10 +109,10 @@ class CMCPreprocessor(DefaultPreprocessor):
         spacing = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
         target = configuration_manager.spacing
         if 0 in compute_new_shape(shape, spacing, target):
-            extent = " x ".join(f"{side * step:g}" for side, step in zip(shape, spacing, strict=True))
+            extent = (side * step for side, step in zip(shape, spacing, strict=True))
             raise ValueError(
-                f"The image is {extent} mm large where it is not zero, less than a voxel of the planned spacing "
-                f"{' x '.join(f'{step:g}' for step in target)} mm: leave it out, or correct the spacing in its header."
+                f"The image is {millimetres(extent, digits=6)} large where it is not zero, less than a voxel of the "
+                f"planned spacing {millimetres(target, digits=6)}: leave it out, or correct the spacing in its header."
             )
 
     def _normalize(self, data, seg, configuration_manager, foreground_intensity_properties_per_channel):
@@ -135,7 +136,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         plans_file = join(preprocessed, plans_identifier + ".json")
         for read_by_nnunet in (plans_file, *(join(preprocessed, name) for name in COPIES)):
             remove_byte_order_mark(read_by_nnunet)
-        dataset_json = read_json(file := join(preprocessed, "dataset.json"), REMEDY)
+        dataset_json = read_dataset_json(file := join(preprocessed, "dataset.json"))
         description = DatasetDescription.from_dict(dataset_json, file)
         check_dataset(raw, description)
         plans = read_plans(plans_file)

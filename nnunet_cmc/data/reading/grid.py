@@ -10,6 +10,8 @@ import nibabel
 import numpy as np
 import SimpleITK
 
+from nnunet_cmc.utils.formatting import dimensions
+
 NIFTI = (".nii", ".nii.gz")
 HEADER_SIZES = {size.to_bytes(4, order): size for size in (348, 540) for order in ("little", "big")}  # NIfTI-1, NIfTI-2
 GZIP = b"\x1f\x8b"
@@ -77,8 +79,10 @@ def read_grid(file: str | PathLike) -> Grid:
             raise _sheared(header.get_best_affine()[:3, :3]) from error
         raise ValueError(f"cannot be read ({reason(error)})") from error
     if reader.GetDimension() != 3:
-        size = " x ".join(map(str, reader.GetSize()))
-        raise ValueError(f"has {reader.GetDimension()} dimensions ({size}): give every volume as a 3-D file of its own")
+        raise ValueError(
+            f"has {reader.GetDimension()} dimensions ({dimensions(reader.GetSize())}): give every volume as a 3-D file "
+            "of its own"
+        )
     if reader.GetNumberOfComponents() != 1:
         raise ValueError(f"has {reader.GetNumberOfComponents()} values a voxel: give a file with one")
     grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())

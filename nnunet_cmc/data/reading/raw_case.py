@@ -12,6 +12,8 @@ from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.reading.voxels import count_not_finite, format_value, out_of_memory
 
+SEPARATE = "resample it onto that grid, or make separate cases of scans that do not share one"
+
 
 def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
     """Group the files ``CASE_000N`` of a folder by case. ValueError: see :func:`scans_of`; or another name."""
@@ -149,8 +151,8 @@ def read_finite_volume(case: str, file: str) -> tuple[np.ndarray, dict]:
     return volume, properties
 
 
-def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
-    """Raise a ValueError if a file of ``case`` cannot be read, or is not on the grid of the first one."""
+def require_one_grid(case: str, files: Sequence[str | os.PathLike], remedy: str = SEPARATE) -> None:
+    """Raise a ValueError if a file of ``case`` is unreadable or, ending in ``remedy``, not on the first one's grid."""
     grids = []
     for file in files:
         try:
@@ -159,6 +161,5 @@ def require_one_grid(case: str, files: Sequence[str | os.PathLike]) -> None:
             raise ValueError(f"Case {case}: {file} {error}.") from error
         if differences := grids[-1].differences(grids[0]):
             raise ValueError(
-                f"Case {case}: {file} is not on the grid of {files[0]} ({', '.join(differences)}): "
-                "resample it onto that grid, or make separate cases of scans that do not share one."
+                f"Case {case}: {file} is not on the grid of {files[0]} ({', '.join(differences)}): {remedy}."
             )

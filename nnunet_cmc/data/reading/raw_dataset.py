@@ -8,33 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from nnunet_cmc.data.format.dataset_json import REMEDY, DatasetDescription
+from nnunet_cmc.data.format.dataset_json import DatasetDescription, read_dataset_json
 from nnunet_cmc.data.format.scan_folder import by_case, files_of, name_problem, unread_scans, visible_files
+from nnunet_cmc.data.format.splits import SPLITS
 from nnunet_cmc.data.reading.raw_case import check_case
-from nnunet_cmc.utils.files import read_json, write_text
-from nnunet_cmc.utils.variables import require_set
+from nnunet_cmc.utils.files import write_text
+from nnunet_cmc.utils.variables import dataset_folder, require_set
 
 
 def raw_description(dataset_name_or_id: int | str) -> DatasetDescription:
     """Read ``dataset.json`` of a raw dataset. ValueError: nnU-Net's variables, the dataset or the file is invalid."""
     require_set(nnUNet_raw, nnUNet_preprocessed)
-    try:
-        file = join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id), "dataset.json")
-    except RuntimeError as error:  # nnU-Net's own text spans several lines
-        raise ValueError(
-            f"There is not exactly one dataset with the ID {dataset_name_or_id} in {nnUNet_raw}: give the ID of a "
-            "folder DatasetNNN_NAME in it, and rename others with the same ID."
-        ) from error
-    content = read_json(file, REMEDY)
-    for read_by_nnunet in (file, join(os.path.dirname(file), "splits_final.json")):
+    folder = dataset_folder(nnUNet_raw, dataset_name_or_id)
+    file = folder / "dataset.json"
+    content = read_dataset_json(file)
+    for read_by_nnunet in (file, folder / SPLITS):
         remove_byte_order_mark(read_by_nnunet)
     return DatasetDescription.from_dict(content, file)
 
 
-def remove_byte_order_mark(file: str) -> None:
+def remove_byte_order_mark(file: str | os.PathLike) -> None:
     """Remove the byte order mark that ``file`` may begin with, which nnU-Net cannot read."""
     if os.path.isfile(file) and (content := Path(file).read_bytes()).startswith(BOM_UTF8):
         print(f"Removing the byte order mark of {file}, which nnU-Net cannot read.")

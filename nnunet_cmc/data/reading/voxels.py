@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from nnunet_cmc.data.reading.grid import is_nifti, read_grid, reason
 from nnunet_cmc.utils.files import all_written
+from nnunet_cmc.utils.formatting import dimensions
 
 NIBABEL = nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError
 NOT_WRITTEN = RuntimeError, ValueError  # ITK does not notice when a NIfTI file fills the disk: reading it does
@@ -43,7 +44,7 @@ def read_image(file: str | PathLike) -> sitk.Image:
 
 def out_of_memory(size: Sequence[int]) -> ValueError:
     """Make the error to raise in place of a MemoryError over a volume of this size."""
-    return ValueError(f"cannot be read (out of memory: it has {' x '.join(map(str, size))} voxels)")
+    return ValueError(f"cannot be read (out of memory: it has {dimensions(size)} voxels)")
 
 
 def count_not_finite(voxels: np.ndarray) -> int:
