@@ -7,7 +7,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_cmc.data.reading.grid import Grid
-from nnunet_cmc.data.reading.raw_case import SEPARATE
 from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import resample, volume_grid, volume_image, volume_voxels
@@ -41,7 +40,10 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
                 _label_problem(voxels, label_values, allow_empty_labels) if is_label else _image_problem(voxels)
             )
             reference = reference or (file, grid)
-            wrong.append(_grid_problem(file, grid, *reference, case.grid is not None and not is_label))
+            if is_label or case.grid is None:
+                wrong.append(_grid_problem(grid, *reference, is_label))
+            else:
+                wrong.append(_position_problem(file, *reference))
         except ValueError as error:
             wrong = [str(error)]
         except MemoryError:
@@ -50,11 +52,21 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
     return found
 
 
-def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid, resampled: bool) -> str | None:
-    differences = grid.differences(reference_grid)
-    if differences and not resampled:
-        return f"is not on the grid of {reference} ({', '.join(differences)}): {SEPARATE}"
-    if differences and not sitk.GetArrayFromImage(resample(volume_image(file), reference_grid)).any():
+def _grid_problem(grid: Grid, reference: Path, reference_grid: Grid, is_label: bool) -> str | None:
+    if not (differences := grid.differences(reference_grid)):
+        return None
+    remedy = (
+        "give the label of this scan, or resample it there by nearest neighbours"
+        if is_label
+        else "resample it there, or give each modality a folder of labels (--labels NAME=FOLDER for each), which makes "
+        "them unpaired"
+    )
+    return f"is not on the grid of {reference} ({', '.join(differences)}): {remedy}"
+
+
+def _position_problem(file: Path, reference: Path, reference_grid: Grid) -> str | None:
+    """Return what is wrong with the position of an image that will be resampled onto the reference's grid."""
+    if not sitk.GetArrayFromImage(resample(volume_image(file), reference_grid)).any():
         return f"shows nothing of where {reference} lies: correct the position in one of them"
     return None
 

@@ -81,7 +81,8 @@ def write_raw_dataset(
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
     found = [*unused.errors, *_name_problems(cases), *_tested_subjects(cases)]
     try:
-        require_every_modality(description, training, "the training part")
+        remedy = "give it --labels NAME=FOLDER of its own if the scans are unpaired, or leave the modality out"
+        require_every_modality(description, training, "the training part", remedy)
     except ValueError as error:
         found.append(str(error))
     found += [problem for each in run_parallel(find_problems, checks, processes, "Checking") for problem in each]

@@ -19,6 +19,7 @@ from nnunet_cmc.data.preprocessing.preprocessor import CMCPreprocessor
 from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
+from nnunet_cmc.networks.cmcnet import require_several
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.utils.files import atomic_write, read_json, write_json
 from nnunet_cmc.utils.formatting import millimetres
@@ -70,6 +71,7 @@ class BasePlanner(ExperimentPlanner):
             )
         self.description = raw_description(dataset_name_or_id)
         self.description.require_plain_labels(type(self).__name__)
+        require_several(len(self.description.modalities))
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
         read_json(fingerprint, f"run {_extract(name)}")

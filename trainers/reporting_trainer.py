@@ -116,11 +116,11 @@ def epoch_line(
         seconds: durations of the epochs of this run, this one last; their mean gives the time left.
         loss: of the training.
         dice: on validation patches, from all modalities of each.
-        alone: modality -> Dice from it alone; NaN if no validation patch of the epoch shows a class.
+        alone: modality -> Dice from it alone; NaN, printed as -, if no validation patch of the epoch shows a class.
         is_best: whether the moving average of ``dice`` is higher than ever.
     """
     left = f", {duration(fmean(seconds) * (epochs - epoch))} left" if epoch < epochs else ""
-    each = ", ".join(f"{name} {value:.2f}" for name, value in alone.items())
+    each = ", ".join(f"{name} {'-' if isnan(value) else format(value, '.2f')}" for name, value in alone.items())
     best = ", new best" if is_best else ""
     return f"Epoch {epoch} of {epochs}, {seconds[-1]:.1f} s{left}: loss {loss:.2f}, Dice {dice:.2f} ({each}){best}"
 

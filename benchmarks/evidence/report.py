@@ -121,6 +121,8 @@ def rows_of(systems: Systems, what: str, condition: Callable[[Run], str], source
 def by_trainer(systems: Systems, described: bool = False) -> str:
     """Tabulate trainers of ours, and how far the default is ahead of each in the mean of the inputs."""
     rows = []
+    if all(run.trainer == DEFAULT for run in systems):  # nothing to compare it with
+        systems = {}
     for run, its in systems.items():
         default = systems.get(replace(run, trainer=DEFAULT), its)
         ahead = "" if default is its else str(paired_difference(mean_input(default), mean_input(its)))

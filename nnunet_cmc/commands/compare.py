@@ -64,12 +64,16 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.commands.comparison_runs import Runner, Settings, why
     from nnunet_cmc.commands.settings import keep_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
+    from nnunet_cmc.data.format.splits import load_fold, splits_in_force
     from nnunet_cmc.evaluation.paper_table import to_markdown
     from nnunet_cmc.utils.devices import require_device
     from nnunet_cmc.utils.files import require_writable
 
     folds = _folds(args)
     raw = raw_dataset(args.dataset)
+    if splits := splits_in_force(raw.name):
+        for fold in set(folds) - {"all"}:
+            load_fold(splits, int(fold))
     description = DatasetDescription.read(raw / "dataset.json")
     systems = find_systems(args.trainers, args.plans, raw.name, args.configuration, description)
     require_device(torch.device(args.device))

@@ -86,6 +86,8 @@ def _cases(args: argparse.Namespace, description: DatasetDescription) -> dict[st
     from nnunet_cmc.data.reading.raw_case import check_case
 
     folder = Path(args.images)
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}: name the folder of the scans by -i.")
     files = numbered_cases(folder, description.file_ending)
     wanted = args.cases or list(files)
     if missing := [case for case in wanted if case not in files]:

@@ -55,6 +55,15 @@ def presence(x: Tensor) -> Tensor:
     return (x != 0).flatten(2).any(2)
 
 
+def require_several(modalities: int) -> None:
+    """Raise a ValueError if there are fewer than two modalities."""
+    if modalities < 2:
+        raise ValueError(
+            f"CMC needs two modalities or more, but dataset.json names {modalities} channel: add a channel, or use "
+            "nnU-Net's own planner and trainer."
+        )
+
+
 class CMCNet(nn.Module):
     """The network of CMC (Zhou et al., MICCAI 2024) for any M >= 2 modalities and any non-empty subset of them present.
 
@@ -106,12 +115,11 @@ class CMCNet(nn.Module):
     ):
         super().__init__()
         if deep_supervision is not None:  # a stock trainer asks every network for it, or for none
-            raise ValueError("nnU-Net's own trainers cannot train plans of a CMC planner: give -tr CMCTrainer.")
-        if input_channels < 2:
             raise ValueError(
-                f"CMC needs two modalities or more, but dataset.json names {input_channels} channel: add a channel, or "
-                "use nnU-Net's own planner and trainer."
+                "nnU-Net's own trainers cannot train plans of a CMC planner: give -tr CMCTrainer_20epochs, or another "
+                "trainer of nnunet_cmc."
             )
+        require_several(input_channels)
         self.num_modalities, self.num_classes = input_channels, num_classes
         self.build_encoder = partial(build_encoder, encoder, **encoder_kwargs)
         self.build_decoder = partial(DECODERS.get(encoder, Decoder), widths=decoder_channels, num_classes=num_classes)
@@ -224,9 +232,10 @@ class CMCNet(nn.Module):
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
             message, *others = (" ".join(line.split()).rstrip(".") for line in str(error).splitlines()[1:])
+            more = f"; and {len(others)} more such lines" if others else ""
             raise ValueError(
-                f"The weights do not fit the network of the plans and dataset.json ({message}; and {len(others)} more "
-                "such lines): use those that they were trained with."
+                f"The weights do not fit the network of the plans and dataset.json ({message}{more}): use those that "
+                "they were trained with, and the version of nnunet_cmc."
             ) from error
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:

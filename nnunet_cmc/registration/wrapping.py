@@ -15,7 +15,9 @@ MARK = "nnunet_cmc_hook"  # what a function has that is wrapped
 def _find_class(original, *args, **kwargs):
     """Answer the names of our classes, in place of nnU-Net's search for a class of a name in a folder."""
     name = str(args[1] if len(args) > 1 else kwargs.get("class_name"))
-    if name.startswith(tuple(TRAINERS)):
+    module = str(args[2] if len(args) > 2 else kwargs.get("current_module"))
+    misspelt = name.startswith("CMC") and name not in CLASSES  # nnU-Net would call the None that it finds
+    if name.startswith(tuple(TRAINERS)) or (misspelt and module.startswith("nnunetv2.training")):
         require_supported_nnunet()
         try:
             return import_module("nnunet_cmc.trainers.registry").trainer_class(name)
@@ -23,9 +25,8 @@ def _find_class(original, *args, **kwargs):
             if not os.environ.get("nnUNet_extTrainer"):  # noqa: SIM112
                 raise
             # users may name trainers of their own so; nnU-Net has none of such a name, and would import all of its own
-            module = args[2] if len(args) > 2 else kwargs.get("current_module")
-            return None if str(module).startswith("nnunetv2.") else original(*args, **kwargs)
-    if name.startswith("CMCPlanner") and name not in CLASSES:  # nnU-Net would call the None that it finds
+            return None if module.startswith("nnunetv2.") else original(*args, **kwargs)
+    if misspelt and module.startswith("nnunetv2.experiment_planning"):
         planners = ", ".join(known for known in CLASSES if known.startswith("CMCPlanner"))
         raise ValueError(f"There is no planner {name}: take one of {planners}.")
     if name not in CLASSES or (name in STOCK_NAMES and unsupported_nnunet()):

@@ -31,9 +31,14 @@ def dataset_folder(variable: Any, id_or_name: int | str) -> Path:
     try:
         return Path(variable, str(maybe_convert_to_dataset_name(id_or_name)))
     except (ValueError, RuntimeError) as error:  # nnU-Net's own text spans several lines
+        if "More than one" in str(error):
+            raise ValueError(
+                f"There are several datasets {id_or_name} in {variable} and nnU-Net's other folders: give the whole "
+                "name, DatasetNNN_NAME, or rename all but one."
+            ) from error
         raise ValueError(
-            f"There is not exactly one dataset {id_or_name} in {variable}: give the number or whole name of a folder "
-            "DatasetNNN_NAME in it, and rename others with the same number."
+            f"There is no dataset {id_or_name} in {variable}: give the number or whole name of a folder "
+            "DatasetNNN_NAME in it."
         ) from error
 
 

@@ -84,8 +84,8 @@ def refusal(folders, *more):
 def test_dataset_that_cannot_be_found(folders, monkeypatch):
     assert "nnUNet_raw is not set" in refusal(folders, "-d", "777")
     monkeypatch.setenv("nnUNet_raw", str(folders))
-    assert f"not exactly one dataset 777 in {folders}" in refusal(folders, "-d", "777")
-    assert f"not exactly one dataset liver in {folders}" in refusal(folders, "-d", "liver")
+    assert f"There is no dataset 777 in {folders}" in refusal(folders, "-d", "777")
+    assert f"There is no dataset liver in {folders}" in refusal(folders, "-d", "liver")
     (folders / "Dataset777_Liver").mkdir()
     assert "Dataset777_Liver/dataset.json: convert" in refusal(folders, "-d", "777")
     (folders / "prediction" / "dataset.json").unlink()

@@ -138,7 +138,7 @@ def test_a_browser_shows_the_page(make_dataset, run, tmp_path, browser, width, d
 
 
 def test_datasets_that_cannot_be_looked_at(make_dataset, run):
-    with pytest.raises(ValueError, match="There is not exactly one dataset 1"):
+    with pytest.raises(ValueError, match="There is no dataset 1"):
         run()
     folder = make_dataset({"a": ({0: scan(1)}, label(1)), "b": ({1: scan(1)}, label(1))})
     (folder / "labelsTr" / "a.nii.gz").unlink()

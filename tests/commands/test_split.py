@@ -137,7 +137,7 @@ def test_modality_without_a_labelled_case(make_dataset):
 
 
 def test_datasets_that_are_not_there(dataset, monkeypatch):
-    with pytest.raises(ValueError, match=r"not exactly one dataset 9"):
+    with pytest.raises(ValueError, match=r"There is no dataset 9"):
         run("-d", 9, "--labeled", 1)
     with pytest.raises(ValueError, match=r"There is no .*Dataset009_Y/dataset.json: convert"):
         run("-d", "Dataset009_Y", "--labeled", 1)

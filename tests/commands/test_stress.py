@@ -95,7 +95,7 @@ def test_without_a_trained_model_or_cases(dataset, tmp_path, capsys, monkeypatch
     assert stress(dataset, tmp_path / "out") == 1
     assert "no case with several modalities (2 case(s) in all)" in capsys.readouterr().err
     assert stress(dataset, tmp_path / "out", "-d", "2") == 1
-    assert "There is not exactly one dataset 2" in capsys.readouterr().err
+    assert "There is no dataset 2" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     monkeypatch.delenv("nnUNet_results")
     assert stress(dataset, tmp_path / "out") == 1

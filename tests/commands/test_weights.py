@@ -130,7 +130,7 @@ def test_one_modality(dataset):
         ({"more": ["--modality", "PET"]}, "There is no modality PET; the dataset has CT, MR"),
         ({"more": ["-tr", "CMCTrianer"]}, "There is no trainer CMCTrianer: take one of CMCTrainer, "),
         ({"more": ["-tr", "nnUNetTrainer_cmcbudget"]}, "does not train a network of nnunet_cmc"),
-        ({"more": ["-d", "7"]}, "There is not exactly one dataset 7"),
+        ({"more": ["-d", "7"]}, "There is no dataset 7"),
         ({"file": "absent.pth"}, "There is no checkpoint file"),
         ({"file": "truncated.pth"}, "something else or truncated"),
         ({"file": "text.pth"}, "something else or truncated"),

@@ -164,7 +164,7 @@ def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
 
 def test_registered_scans_on_different_grids_are_refused(tmp_path, nnunet_folders):
     images = {"CT": scans(tmp_path / "ct", "a"), "MR": scans(tmp_path / "mr", "a", size=5)}
-    with pytest.raises(ValueError, match=r"case a, .*mr/a.nii.gz: is not on the grid of .*ct/a.nii.gz.*separate cases"):
+    with pytest.raises(ValueError, match=r"case a, .*mr/a.nii.gz: is not on the grid of .*ct/a.nii.gz.*unpaired"):
         convert_folders(3, "X", images, labels(tmp_path / "labels", "a"), CLASSES)
 
 

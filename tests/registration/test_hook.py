@@ -86,6 +86,20 @@ def test_nnunet_is_told_the_names_of_planners_there_are():
         function(folder, "CMCPlannerResEnc", package)
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "message"),
+    [
+        ("CMCPlanerNNUNet", "experiment_planning", "There is no planner CMCPlanerNNUNet: take one of CMCPlanner, "),
+        ("CMCTrainr", "training.nnUNetTrainer", "There is no trainer CMCTrainr: take one of CMCTrainer, "),
+    ],
+)
+def test_misspelt_names_are_told_to(name, package, message):
+    function, *_ = search_for("CMCPlanner")
+    folder = os.path.join(nnunetv2.__path__[0], *package.split("."))
+    with pytest.raises(ValueError, match=message):
+        function(folder, name, f"nnunetv2.{package}")
+
+
 @pytest.mark.parametrize("name", ["DefaultPreprocessor", "ZScoreNormalization", "ExperimentPlanner", "nnUNetTrainer"])
 def test_nnunet_still_finds_its_own(name):
     function, *arguments = search_for(name)
@@ -131,6 +145,7 @@ def test_the_table_names_all_classes_that_nnunet_looks_for():
     }
     bases = {
         "BasePlanner",
+        "FoldTrainer",
         "PairTrainer",
         "ResumableTrainer",
         "LabelingTrainer",

@@ -311,7 +311,7 @@ def test_folds_that_cannot_be_trained(unpaired, split, sentence):
 
 
 def test_a_fold_that_is_not_there(unpaired):
-    with pytest.raises(ValueError, match="has no fold 7, as its 1 are numbered from 0: give another number, or make"):
+    with pytest.raises(ValueError, match="has no fold 7 but 1 in all, numbered from 0: give another number, or make"):
         train(unpaired.trainer(fold=7))
 
 

@@ -27,7 +27,7 @@ DETAILS = (
 def test_the_line_of_an_epoch():
     alone = {"CT": 0.684, "MR": NAN}
     line = epoch_line(3, 1000, [14.3, 12.26, 10.3], -0.517, 0.709, alone, True)
-    assert line == "Epoch 3 of 1000, 10.3 s, 3 h 24 min left: loss -0.52, Dice 0.71 (CT 0.68, MR nan), new best"
+    assert line == "Epoch 3 of 1000, 10.3 s, 3 h 24 min left: loss -0.52, Dice 0.71 (CT 0.68, MR -), new best"
     assert EPOCH_TIME.findall(line) == ["10.3"], "what `nnunet_cmc compare` reads"
     last = epoch_line(8, 8, [2.0], 0.1, 0.5, {"CT": 0.0}, False)
     assert last == "Epoch 8 of 8, 2.0 s: loss 0.10, Dice 0.50 (CT 0.00)"

@@ -72,7 +72,7 @@ def load_fold(splits_file: str | os.PathLike, fold: int) -> Fold:
     splits = _read(splits_file)
     if not 0 <= fold < len(splits):
         raise ValueError(
-            f"{splits_file} has no fold {fold}, as its {len(splits)} are numbered from 0: give another number, or make "
+            f"{splits_file} has no fold {fold} but {len(splits)} in all, numbered from 0: give another number, or make "
             "more with `nnunet_cmc split`."
         )
     entry = {"unlabeled": [], "left_out": [], **splits[fold]}
@@ -201,15 +201,19 @@ def held_out_scans(
     return sorted(case for case in unlabeled if description.subject_of(case) in held_out)
 
 
-def require_every_modality(description: DatasetDescription, labeled_cases: Iterable[str], where: str) -> None:
-    """Raise a ValueError if a modality has no labelled case; ``where`` names the part of the dataset."""
+def require_every_modality(
+    description: DatasetDescription,
+    labeled_cases: Iterable[str],
+    where: str,
+    remedy: str = "move one from validation to training, train with fold all, or leave the modality out",
+) -> None:
+    """Raise a ValueError, ending in ``remedy``, if a modality has no labelled case; ``where`` names the part."""
     seen = {channel for case in labeled_cases for channel in description.possible_channels(case)}
     for channel, name in enumerate(description.modalities):
         if channel not in seen:
             raise ValueError(
                 f"Modality {name} (channel {channel}) has no labelled case in {where}: every modality needs at least "
-                "one, so label a case of it, move one from validation to training, train with fold all, or leave the "
-                "modality out."
+                f"one, so label a case of it, {remedy}."
             )
 
 

@@ -205,7 +205,7 @@ def test_reads_back_what_it_wrote(tmp_path, monkeypatch):
     assert load_fold(file, 0) == Fold(splits[0]["train"], splits[0]["val"], splits[0]["unlabeled"])
     assert load_fold(file, 1) == Fold(splits[1]["train"], splits[1]["val"], [])
     assert hidden_cases(file) == set(splits[0]["unlabeled"])
-    with pytest.raises(ValueError, match="has no fold 2, as its 2 are numbered from 0"):
+    with pytest.raises(ValueError, match="has no fold 2 but 2 in all, numbered from 0"):
         load_fold(file, 2)
 
 
