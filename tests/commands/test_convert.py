@@ -48,7 +48,8 @@ def test_registered_and_its_summary(run, volumes, capsys):
     assert dataset_json["cmc"]["present_channels"] == {"a": [0, 1], "b": [0], "t": [0], "u": [0]}
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("Listing files"), "before the first bar, which comes when they are listed"
-    assert [line.split() for line in printed[-4:]] == [
+    assert printed[-1] == "Cases with several modalities, which are registered and fused: 1."
+    assert [line.split() for line in printed[-5:-1]] == [
         ["cases", "CT", "MR"],
         ["labelled", "2", "2", "1"],
         ["unlabelled", "1", "1", "0"],
@@ -72,10 +73,11 @@ def test_the_summary_for_a_script(nnunet_folders, tmp_path, volumes, monkeypatch
     }
 
 
-def test_separate_with_a_test_part(run, volumes):
+def test_separate_with_a_test_part(run, volumes, capsys):
     volumes("ct/a", "mr/b", "ct_l/a", "mr_l/b", "tct/c", "tct_l/c")
     labels = ["--labels", "CT=ct_l", "MR=mr_l", "--test-labels", "CT=tct_l"]
     folder = run("--images", "CT=ct", "MR=mr", *labels, "--test-images", "CT=tct", "--classes", "x=1")
+    assert "No case has several modalities: the scans are unpaired" in capsys.readouterr().out
     assert [file.name for file in (folder / "labelsTs").iterdir()] == ["c_CT.nii.gz"]
     assert sorted(file.name for file in (folder / "labelsTr").iterdir()) == ["a_CT.nii.gz", "b_MR.nii.gz"]
 
@@ -171,7 +173,7 @@ def test_modalities_that_are_ct_under_another_name(run, volumes, capsys, table):
     assert content["cmc"]["modalities"] == ["early", "late", "mr"]
     printed = capsys.readouterr().out
     assert said in printed
-    assert printed.splitlines()[-4].split() == ["cases", "early", "late", "mr"]
+    assert printed.splitlines()[-5].split() == ["cases", "early", "late", "mr"]
 
 
 def test_dry_run(run, volumes, capsys):
