@@ -42,7 +42,10 @@ class ResumableTrainer(PairTrainer):
         # only the main thread may handle signals
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread:
-            previous = {number: signal.signal(number, self._on_signal) for number in ENDING}
+            self._handlers = {number: signal.getsignal(number) for number in ENDING}
+            for number, handler in self._handlers.items():
+                if handler != signal.SIG_IGN:  # as shells let background processes ignore Ctrl-C
+                    signal.signal(number, self._on_signal)
         else:
             self.print_to_log_file("Not in the main thread: no checkpoint is saved on SIGTERM and Ctrl-C.")
         terminate_with_parent()  # of -num_gpus
@@ -54,7 +57,7 @@ class ResumableTrainer(PairTrainer):
             self._save_and_exit()  # the loader's workers got the signal as well, so a batch was missing
         finally:
             if in_main_thread:
-                for number, handler in previous.items():
+                for number, handler in self._handlers.items():
                     signal.signal(number, handler)
         if self._is_ending():  # after its last step: the validation is long as well
             self._exit("training finished, validation did not. Run again with --c to validate.")
@@ -66,7 +69,7 @@ class ResumableTrainer(PairTrainer):
             os._exit(128 + number)
         self._signal = signal.Signals(number)
         if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, self._handlers[self._signal])
             # print cannot be used in a handler that interrupts a print
             os.write(2, b"\nSaving a checkpoint after this step; Ctrl-C again ends without saving.\n")
 

@@ -20,6 +20,14 @@ EPOCHS, ITERATIONS = 3, (3, 2)
 UNINTERRUPTED: dict = {}
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """As at a terminal; of a process in the background, as these tests may be, shells ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 class Quiet(short(TAUGHT, EPOCHS, *ITERATIONS)):
     """Short, seeded, saving every epoch, and without pictures."""
 
@@ -142,6 +150,17 @@ def test_a_signal_with_workers_ends_without_a_traceback(unpaired, monkeypatch, n
     assert "Traceback" not in text
 
 
+def test_ctrl_c_that_is_ignored_stays_so(unpaired):
+    """Of a process in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trainer = unpaired.trainer(Quiet)
+    update = trainer.update
+    trainer.update = lambda batch: os.kill(os.getpid(), signal.SIGINT) or update(batch)
+    trainer.run_training()
+    assert trainer.current_epoch == EPOCHS
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
 def test_a_second_ctrl_c_ends_at_once(unpaired, capfd):
     trainer = unpaired.trainer(Quiet)
 
@@ -256,6 +275,7 @@ sys.stdout = sys.stderr = open(output, "w", buffering=1)
 from nnunet_cmc.trainers import cmc_trainer
 from short_trainers import TAUGHT, short
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal
 multiprocessing.set_start_method("fork", force=True)  # as where no forkserver has started this process
 class Quiet(short(TAUGHT, length[0], *length[1])):
     def initialize(self):

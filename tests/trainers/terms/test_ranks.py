@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.networks import CMCOutput
-from nnunet_cmc.networks.peer import NAME as PEER
+from nnunet_cmc.networks.peer import PEER
 from nnunet_cmc.trainers import terms
 from nnunet_cmc.trainers.terms import LossTerm, Setting
 
