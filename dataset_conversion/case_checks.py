@@ -43,7 +43,7 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
             if is_label or case.grid is None:
                 wrong.append(_grid_problem(grid, *reference, is_label))
             else:
-                wrong.append(_position_problem(file, *reference))
+                wrong.append(_position_problem(file, grid, *reference))
         except ValueError as error:
             wrong = [str(error)]
         except MemoryError:
@@ -64,8 +64,10 @@ def _grid_problem(grid: Grid, reference: Path, reference_grid: Grid, is_label: b
     return f"is not on the grid of {reference} ({', '.join(differences)}): {remedy}"
 
 
-def _position_problem(file: Path, reference: Path, reference_grid: Grid) -> str | None:
+def _position_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid) -> str | None:
     """Return what is wrong with the position of an image that will be resampled onto the reference's grid."""
+    if not grid.differences(reference_grid):
+        return None
     if not sitk.GetArrayFromImage(resample(volume_image(file), reference_grid)).any():
         return f"shows nothing of where {reference} lies: correct the position in one of them"
     return None

@@ -72,8 +72,9 @@ def run(args: argparse.Namespace) -> Outcome:
     folds = _folds(args)
     raw = raw_dataset(args.dataset)
     if splits := splits_in_force(raw.name):
-        for fold in set(folds) - {"all"}:
-            load_fold(splits, int(fold))
+        for fold in folds:
+            if fold != "all":
+                load_fold(splits, int(fold))  # before anything is trained
     description = DatasetDescription.read(raw / "dataset.json")
     systems = find_systems(args.trainers, args.plans, raw.name, args.configuration, description)
     require_device(torch.device(args.device))

@@ -14,6 +14,7 @@ from scipy.ndimage import map_coordinates
 
 from nnunet_cmc.dataset_conversion import case_writer, dataset_writer
 from nnunet_cmc.dataset_conversion.case import Case
+from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
 
@@ -211,6 +212,9 @@ def test_images_are_resampled_onto_the_grid_asked_for(tmp_path, nnunet_folders, 
     far = volume(tmp_path / "far.nii.gz", origin=(500.0, 0.0, 0.0))
     with pytest.raises(ValueError, match=r"far.nii.gz: shows nothing of where .*other.nii.gz lies"):
         write([Case("a", "a", {0: other, 1: far}, case.label, grid=other)], dataset_id=8)
+    empty = volume(tmp_path / "empty.nii.gz", np.zeros(SHAPE, np.float32), **geometry)
+    (problem,) = find_problems(Case("a", "a", {0: other, 1: empty}, case.label, grid=other), [0, 1, 2, 3])
+    assert "is zero everywhere" in problem, "and nothing of its position, which is that of the grid"
 
 
 def test_licence_reference_and_a_fold_by_subject(tmp_path, pair, nnunet_folders):

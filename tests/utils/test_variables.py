@@ -5,7 +5,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
 from nnunet_cmc.commands.doctor import folders
 from nnunet_cmc.commands.main import main
-from nnunet_cmc.utils.variables import require_set
+from nnunet_cmc.utils.variables import dataset_folder, require_set
 
 
 @pytest.mark.parametrize("variable", [nnUNet_raw, nnUNet_preprocessed, nnUNet_results])
@@ -45,3 +45,15 @@ def test_commands_say_so(nnunet_folders, monkeypatch, capsys):
         assert main(command) == 1
         assert "nnUNet_raw is ~/raw, which nnU-Net does not expand: export nnUNet_raw=" in capsys.readouterr().err
     assert not Path("~").exists()
+
+
+def test_a_dataset_that_there_is_not_or_is_twice(tmp_path, monkeypatch):
+    for variable in (nnUNet_raw, nnUNet_preprocessed, nnUNet_results):
+        monkeypatch.setenv(variable.env_var_name, str(tmp_path))
+    for name in ("Dataset007_A", "Dataset007_B", "Dataset008_C"):
+        (tmp_path / name).mkdir()
+    assert dataset_folder(nnUNet_raw, 8) == tmp_path / "Dataset008_C"
+    with pytest.raises(ValueError, match=f"There is no dataset 9 in {tmp_path}: give the number or whole name"):
+        dataset_folder(nnUNet_raw, 9)
+    with pytest.raises(ValueError, match=f"There are several datasets 7 in {tmp_path} and .*: give the whole name"):
+        dataset_folder(nnUNet_raw, 7)
