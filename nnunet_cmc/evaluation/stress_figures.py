@@ -20,6 +20,7 @@ from nnunet_cmc.evaluation.stress_results import read_conditions
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
 _SAME_CASES = "the same cases with all their modalities"
 _SIDE_BY_SIDE = 4  # sets of modalities whose names fit below half of the width
+_SIZES = {"o": 5, "D": 7, "_": 20}  # of markers
 _KINDS = {"mm": ("shift", "shifted"), "degrees": ("rotation", "turned")}
 
 
@@ -34,20 +35,20 @@ def save_stress_figures(conditions: Sequence[dict], names: Sequence[str], folder
 
 
 def _missing(conditions: Sequence[dict]) -> Figure:
-    """Draw Dice and ASSD of each class, and their average, for every set of modalities.
+    """Draw Dice and ASSD of each class, and their average, a diamond, for every set of modalities.
 
-    Where sets are of other cases, a dashed line is the average of the same cases with all that they have.
+    Where sets are of other cases, a dash is the average of the same cases with all that they have.
     """
     subsets = [entry for entry in conditions if not entry["moved"]]
     places, classes = range(len(subsets)), list(subsets[0]["classes"])
     figure, axes = _axes_of_subsets(subsets)
     for axis, metric in zip(axes, COMPARED, strict=True):
         for name, color in colors_of(classes).items():
-            _curve(axis, places, subsets, metric, color, name, class_name=name)
+            _points(axis, places, subsets, metric, color, name, class_name=name)
         if len(classes) > 1:
-            _curve(axis, places, subsets, metric, "black", name_of_mean(classes), linewidth=2.5)
+            _points(axis, places, subsets, metric, "black", name_of_mean(classes), marker="D")
         if _of_other_cases(subsets):
-            _curve(axis, places, _complete(subsets), metric, "black", _SAME_CASES, linestyle="--")
+            _points(axis, places, _complete(subsets), metric, "black", _SAME_CASES, marker="_")
         axis.margins(x=0.1)
     return _explain_hollow(figure, subsets)
 
@@ -145,7 +146,7 @@ def _hollow(entries: Iterable[dict], metric: str, class_name: str | None = None)
     ]
 
 
-def _curve(
+def _points(
     axis: Axes,
     x: Sequence[float],
     entries: Sequence[dict],
@@ -153,13 +154,14 @@ def _curve(
     color,
     label: str,
     class_name: str | None = None,
-    linewidth: float = 1.5,
-    linestyle: str = "-",
+    marker: str = "o",
+    linestyle: str = "",
 ) -> None:
-    """Draw a line; points are hollow where the mean leaves out cases."""
+    """Draw points, which are hollow where the mean leaves out cases."""
     y, hollow = _means(entries, metric, class_name), _hollow(entries, metric, class_name)
-    axis.plot(x, y, "o", linestyle=linestyle, color=color, markersize=5, linewidth=linewidth, label=label)
-    axis.plot(np.array(x)[hollow], y[hollow], "o", color=color, markersize=5, markerfacecolor="white")
+    style = {"marker": marker, "color": color, "markersize": _SIZES[marker]}
+    axis.plot(x, y, linestyle=linestyle, label=label, **style)
+    axis.plot(np.array(x)[hollow], y[hollow], linestyle="", markerfacecolor="white", **style)
 
 
 def _moved_curve(
@@ -168,7 +170,9 @@ def _moved_curve(
     """Draw the average over how far a modality is moved, from the same cases as they are; return what was moved."""
     line = [entry for entry in entries if entry["moved"] == moved and entry[kind]]
     if line:
-        _curve(axis, [0, *(entry[kind] for entry in line)], [line[0]["unmoved"], *line], metric, color, label)
+        distances = [0, *(entry[kind] for entry in line)]
+        _points(axis, distances, [line[0]["unmoved"], *line], metric, color, label, linestyle="-")
+        axis.set_xticks(distances)
     return line
 
 

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.plots import save_plot
 from nnunet_cmc.evaluation.slices import colors_of
-from nnunet_cmc.evaluation.stress_figures import _HOLLOW, StressRuns, _missing
+from nnunet_cmc.evaluation.stress_figures import _HOLLOW, StressRuns, _misalignment, _missing
 from nnunet_cmc.evaluation.stress_results import read_conditions
 from nnunet_cmc.evaluation.stress_testing import conditions
 from nnunet_cmc.utils.files import write_json
@@ -113,6 +113,14 @@ def test_points_that_leave_out_cases_are_hollow(tmp_path):
     )
     blue = [painted(matplotlib.image.imread(file)[..., :3], COLORS[0]) for file in (solid, hollow)]
     assert blue[1] < 0.95 * blue[0]
+
+
+def test_sets_of_modalities_have_no_order_and_misalignments_have_ticks_where_they_were_tested(tmp_path):
+    entries = read_conditions(save_run(tmp_path / "a", 0.2) / "stress.json")
+    sets, moved = _missing(entries), _misalignment(entries, ["CT", "MR"])
+    assert {line.get_linestyle() for axis in sets.axes for line in axis.lines} == {"None"}
+    for axis, kind in zip(moved.axes, ["mm", "degrees"] * 2, strict=True):
+        assert axis.get_xticks().tolist() == [0, *dict.fromkeys(entry[kind] for entry in entries if entry[kind])]
 
 
 def test_tests_that_cannot_be_compared(tmp_path):
