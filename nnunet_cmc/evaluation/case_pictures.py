@@ -19,6 +19,7 @@ from nnunet_cmc.evaluation.slices import (
     colors_of,
     is_ct,
     masks_of,
+    percentiles,
     read_volume,
     scale,
 )
@@ -155,7 +156,7 @@ class _Strip:
 
     def save_scan(self, name: str, volume: np.ndarray, ct: bool) -> str:
         values = self.cut(volume)
-        grey = compress_hounsfield(values) if ct else scale(values, *map(float, np.percentile(volume, (1, 99.5))))
+        grey = compress_hounsfield(values) if ct else scale(values, *percentiles(volume, 1, 99.5))
         image = Image.fromarray(np.rint(255 * grey).astype(np.uint8))
         with atomic_write(self.folder / name) as temporary:
             (image if image.size == self.size else image.resize(self.size)).save(temporary, "JPEG", quality=90)

@@ -18,6 +18,7 @@ from nnunet_cmc.evaluation.case_gallery import Entry, Row
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures
 from nnunet_cmc.evaluation.folder_evaluation import mask_of
 from nnunet_cmc.evaluation.results import Label
+from nnunet_cmc.evaluation.slices import percentiles
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.formatting import dimensions, millimetres
 
@@ -104,8 +105,8 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
     for modality, file in case.images.items():
         voxels = voxels_of(file)
         if voxels.any():
-            low, high = np.percentile(voxels, (1, 99))
-            ranges[modality] = (float(low), float(high))
+            low, high = percentiles(voxels, 1, 99)
+            ranges[modality] = (low, high)
     if not ranges:
         files = ", ".join(map(str, case.images.values()))
         raise ValueError(

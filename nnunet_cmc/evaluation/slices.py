@@ -105,12 +105,17 @@ def is_ct(scan: np.ndarray, named: bool = False) -> bool:
 
 def window(scan: np.ndarray) -> np.ndarray:
     """Scale a scan to [0, 1]: soft tissue for CT, else its percentiles 1 to 99.5."""
-    return scale(scan, *(CT_WINDOWS["soft tissue"] if is_ct(scan) else np.percentile(scan, (1, 99.5))))
+    return scale(scan, *(CT_WINDOWS["soft tissue"] if is_ct(scan) else percentiles(scan, 1, 99.5)))
+
+
+def percentiles(values: np.ndarray, *ranks: float) -> tuple[float, ...]:
+    """Return the values nearest to percentiles; between two, NumPy would wrap around where integers lie far apart."""
+    return tuple(np.percentile(values, ranks, method="nearest").astype(float).tolist())
 
 
 def scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Scale values to [0, 1]: ``low`` and what is below it to 0, ``high`` and what is above it to 1."""
-    return np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    return np.clip((values - float(low)) / max(high - low, 1e-6), 0, 1)  # of integers, an int would wrap around
 
 
 def colors_of(names: Collection[str]) -> dict[str, tuple]:

@@ -20,7 +20,7 @@ from nnunet_cmc.evaluation.case_pictures import (
     save_case,
     window_table,
 )
-from nnunet_cmc.evaluation.slices import CT_WINDOWS, choose_slices
+from nnunet_cmc.evaluation.slices import CT_WINDOWS, choose_slices, percentiles, window
 
 CLASSES = {"liver": 1, "spleen": 2}
 
@@ -101,6 +101,18 @@ def test_windows_are_those_of_the_hounsfield_values(name):
     assert len(np.unique(window_table(low, high))) > 40
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint64, np.float32])
+def test_grey_values_do_not_depend_on_the_type_of_the_voxels(dtype):
+    """Of integers, neither the difference to a window nor that between two values may wrap around."""
+    info = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.iinfo(np.int16)
+    values = np.array([max(info.min, -32768), 0, 100, min(info.max, 65535)], dtype)
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(compress_hounsfield(values), compress_hounsfield(exact))
+    np.testing.assert_allclose(window(values), window(exact))
+    assert percentiles(values[[0, -1]], 0, 100) == (exact[0], exact[-1])
+    assert percentiles(values[[0, -1]], 40)[0] in (exact[0], exact[-1])
+
+
 def test_kinds_of_errors():
     reference = np.array([1, 1, 1, 2, 0, 0, 9])
     prediction = np.array([1, 0, 2, 2, 1, 0, 1])
@@ -164,6 +176,17 @@ def test_what_is_ct(tmp_path, write_labels, low, high, named, is_ct):
     assert save_case(tmp_path / "out", files, CLASSES, named).ct == ["CT"] * is_ct
     grey = np.asarray(Image.open(tmp_path / "out" / "0.jpg"))[-6, 12] / 255
     assert grey == pytest.approx(compress_hounsfield(np.array(high)) if is_ct else 1, abs=0.03)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_ct_of_an_unsigned_type(tmp_path, write_labels, dtype):
+    scan = np.full((4, 24, 24), 40, dtype)
+    scan[:, 12:] = 200
+    write_labels(tmp_path / "scan.nii.gz", scan)
+    files = CaseFiles("a", {"CT": tmp_path / "scan.nii.gz"}, None, {})
+    assert save_case(tmp_path / "out", files, CLASSES, ["CT"]).ct == ["CT"]
+    grey = np.asarray(Image.open(tmp_path / "out" / "0.jpg"))[-6, 12] / 255
+    assert grey == pytest.approx(compress_hounsfield(np.array(200.0)), abs=0.03)
 
 
 def test_a_case_without_a_label(tmp_path, files):
