@@ -94,7 +94,7 @@ def test_the_table_of_systems_says_what_their_recipes_do():
     assert set(rows) == {*COMPARED, "CMCTrainer"}
     for name, (_, unlabeled, unpaired, *_) in rows.items():
         recipe = RECIPES[name]
-        assert unlabeled == ("yes" if recipe.uses_unlabeled(True) else "no"), name
+        assert unlabeled == ("yes" if recipe.uses_unlabeled() else "no"), name
         refused = any(term.loss.needs_registered for term in recipe.terms)
         assert unpaired.startswith("refused" if refused else "yes"), name
 

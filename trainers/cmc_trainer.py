@@ -54,8 +54,10 @@ class CMCTrainer(ReportingTrainer):
         length = self.recipe.length
         if length.epochs:
             self.num_epochs = length.epochs
-        if length.iterations and length.validation:
-            self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = length.iterations, length.validation
+        if length.iterations:
+            self.num_iterations_per_epoch = length.iterations
+        if length.validation:
+            self.num_val_iterations_per_epoch = length.validation
         if self.device.type == "cuda":
             has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
             self.half_precision = torch.bfloat16 if has_bfloat16 else torch.float16

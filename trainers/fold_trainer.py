@@ -127,7 +127,7 @@ class FoldTrainer(nnUNetTrainer):
         return labeled, unlabeled if unlabeled.cases and self._uses_unlabeled() else None, val
 
     def _uses_unlabeled(self) -> bool:
-        return self.recipe.uses_unlabeled(self.pseudo_labels is not None)
+        return self.recipe.uses_unlabeled(have_labels=self.pseudo_labels is not None)
 
     def _report_held_out(self, fold: Fold) -> None:
         """Log which cases of ``imagesUn`` are scans of validation or test subjects, or excluded by the fold."""
@@ -161,7 +161,7 @@ class FoldTrainer(nnUNetTrainer):
                     f"{type(self).__name__} needs labelled cases with several modalities on one grid, and fold "
                     f"{self.fold} has none: {term.loss.needs_registered}; train with -tr CMCTrainer."
                 )
-        if not unlabeled.cases and self.recipe.uses_unlabeled(True):
+        if not unlabeled.cases and self.recipe.uses_unlabeled():
             self.print_to_log_file("There is no unlabelled case: training is supervised to its end.")
         elif not self._uses_unlabeled():
             self.print_to_log_file("Training is supervised now: unlabelled cases are not read.")

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from os.path import join
 
 import matplotlib.pyplot as plt
@@ -38,8 +39,15 @@ class SeriesLogger(LocalLogger):
         self.my_fantastic_logging.update({name: [] for name in names})
 
     def log(self, key: str, value, epoch: int) -> None:
-        """Log as nnU-Net does; an epoch that was interrupted is logged again when it is resumed."""
-        del self.my_fantastic_logging[key][epoch:]
+        """Log as nnU-Net does; an epoch that was interrupted is logged again when it is resumed.
+
+        An epoch whose validation patches show no class has no Dice, and leaves its moving average as it is: nnU-Net's
+        would be NaN from then on, and no later checkpoint the best.
+        """
+        series = self.my_fantastic_logging[key]
+        del series[epoch:]
+        if key == "ema_fg_dice" and isnan(value):
+            value = series[-1] if series else 0.0
         super().log(key, value, epoch)
 
     def plot_progress_png(self, output_folder: str) -> None:

@@ -189,9 +189,9 @@ class Recipe:
         """The one modality that is trained, or None for all."""
         return next((change.modality for change in self.network if isinstance(change, ShowOnly)), None)
 
-    def uses_unlabeled(self, labeled_whole: bool) -> bool:
-        """Tell whether unlabelled scans are trained on, before or after whole scans have pseudo-labels."""
-        waiting = self.whole_scan_labels is not None and not labeled_whole
+    def uses_unlabeled(self, have_labels: bool = True) -> bool:
+        """Tell whether unlabelled scans are trained on, once they have pseudo-labels or while they have none."""
+        waiting = self.whole_scan_labels is not None and not have_labels
         return not waiting and any(term.loss.uses_unlabeled for term in self.terms)
 
     def unlabeled_pairs(self, batch_size: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-from nnunet_cmc.data.format.checkpoint_names import BEST, LATEST
+from nnunet_cmc.data.format.checkpoint_names import BEST, FINAL, LATEST
 from nnunet_cmc.data.format.splits import moved_case
 from nnunet_cmc.data.loading.seeding import seeded
 from nnunet_cmc.losses.ranks import any_rank
@@ -18,6 +18,7 @@ from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import save_tensors
 from nnunet_cmc.utils.parallel import finish_loaders, terminate_with_parent
 
+EARLIER = "earlier_training"  # folder of an earlier training's checkpoints
 IN_STEP = 1  # beside the entropy of the loaders' batches, which have fewer words
 ENDING = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}  # at these signals a training saves and exits
 
@@ -34,6 +35,7 @@ class ResumableTrainer(PairTrainer):
     epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
     cases: dict[str, list[str]] | None = None  # of the split that is trained on, by the list that they are in
     _signal: signal.Signals | None = None  # which asked this process to end
+    _has_started = False  # and so has a state to save
     _updating = False  # in the middle of an update, when the state cannot be saved
 
     def run_training(self) -> None:
@@ -54,6 +56,8 @@ class ResumableTrainer(PairTrainer):
         except RuntimeError:
             if self._updating or self._signal is None:
                 raise
+            if not self._has_started:
+                self._exit("stopped before the first step, which leaves the checkpoints as they are.")
             self._save_and_exit()  # the loader's workers got the signal as well, so a batch was missing
         finally:
             if in_main_thread:
@@ -80,6 +84,25 @@ class ResumableTrainer(PairTrainer):
         number = self._signal or signal.SIGTERM  # another rank got it
         self.print_to_log_file(f"{ENDING[number]}: {message}")
         raise SystemExit(128 + number)  # as a shell reports it
+
+    def on_train_start(self) -> None:
+        """Start as nnU-Net does; a new training sets an earlier one's checkpoints aside."""
+        is_new = self.current_epoch == 0 and self.epoch_outputs is None
+        super().on_train_start()
+        self._has_started = True
+        if is_new and self.local_rank == 0 and not self.disable_checkpointing:
+            self._set_aside_checkpoints()
+
+    def _set_aside_checkpoints(self) -> None:
+        """Move an earlier training's checkpoints, which ``--c`` and predictions would take for this one's."""
+        folder = Path(self.output_folder)
+        earlier = [folder / name for name in (FINAL, LATEST, BEST) if (folder / name).exists()]
+        for file in earlier:
+            (folder / EARLIER).mkdir(exist_ok=True)
+            file.replace(folder / EARLIER / file.name)
+        if earlier:
+            names = ", ".join(file.name for file in earlier)
+            self.print_to_log_file(f"Checkpoints of an earlier training were moved to {folder / EARLIER}: {names}.")
 
     def on_train_epoch_start(self) -> None:
         """Start as nnU-Net does."""
@@ -252,10 +275,20 @@ class ResumableTrainer(PairTrainer):
 
     def own_state(self) -> dict:
         """Return what a checkpoint has beside nnU-Net's entries."""
-        return {"epoch_outputs": self.epoch_outputs, "cases": self.cases}
+        return {"epoch_outputs": self.epoch_outputs, "cases": self.cases, "length": self._length()}
+
+    def _length(self) -> dict[str, int]:
+        return {"epochs": self.num_epochs, "iterations of an epoch": self.num_iterations_per_epoch}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Restore what :meth:`own_state` returned."""
+        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of a training of another length."""
+        now = self._length()
+        for what, number in checkpoint.get("length", now).items():
+            if number != now[what]:
+                raise ValueError(
+                    f"The checkpoint in {self.output_folder} is of a training of {number} {what}, and this one has "
+                    f"{now[what]}: give it the same length, or train anew, without --c."
+                )
         self.epoch_outputs = checkpoint["epoch_outputs"]
         self.cases = checkpoint.get("cases")
         if self.cases is None:

@@ -9,6 +9,7 @@ import blosc2
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 
 from nnunet_cmc.data.loading.cases import WEIGHT, UnlabeledDataset
 from nnunet_cmc.trainers.validation_dice import mean_dice
@@ -26,7 +27,7 @@ class WholeScanLabels:
     the least stable scans; before, every scan weighs 1.
 
     Before the first round, unlabelled scans are not read. Afterwards their pairs replace labelled ones, so that the
-    cost of a step does not change.
+    cost of a step does not change with two modalities.
 
     Attributes:
         at: fractions of the training after which a round is made, increasing.
@@ -74,8 +75,10 @@ def label_scans(
             logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.array(on_disk[:])))
             label = logits.argmax(0, keepdim=True).to(torch.int16).cpu().numpy()
             weight = {} if before is None else {WEIGHT: stability(before[:], label, len(logits))}
+            patch_size = predictor.configuration_manager.patch_size
+            blocks, chunks = comp_blosc2_params(label.shape, patch_size, label.itemsize)
             with atomic_write(file) as temporary:
-                blosc2.asarray(label, urlpath=str(temporary), meta=weight)
+                blosc2.asarray(label, urlpath=str(temporary), blocks=blocks, chunks=chunks, meta=weight)
 
 
 def stability(before: np.ndarray, after: np.ndarray, num_classes: int) -> float:

@@ -1,9 +1,21 @@
+from math import nan
+
 import matplotlib.pyplot as plt
 import pytest
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_cmc.trainers.logger import SeriesLogger
 
 PANELS = {"terms": ["term/csc", "term/cac"], "similarity": ["similarity/csc"]}
+
+
+def test_an_epoch_without_a_dice_leaves_its_moving_average_as_it_is(tmp_path):
+    """Of few validation patches none may show a class; nnU-Net's average would be NaN from then on."""
+    logger = MetaLogger(str(tmp_path), resume=False)
+    logger.local_logger = SeriesLogger(PANELS, ["CT", "MR"])
+    for epoch, dice in enumerate([nan, 0.2, nan, 0.4]):
+        logger.log("mean_fg_dice", dice, epoch)
+    assert logger.get_value("ema_fg_dice", step=None) == pytest.approx([0, 0.02, 0.02, 0.058])
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -176,6 +176,70 @@ def test_a_second_ctrl_c_ends_at_once(unpaired, capfd):
     assert not list(unpaired.results.rglob("checkpoint_latest.pth"))
 
 
+def test_sigterm_while_the_loaders_start_leaves_the_checkpoint_as_it_is(unpaired, uninterrupted):
+    """In a new training there is nothing to save yet, and a resumed one has saved all."""
+    first = unpaired.trainer(Quiet)
+    start = first.on_epoch_start
+
+    def stop():
+        if first.current_epoch == 1:
+            raise KeyboardInterrupt
+        start()
+
+    first.on_epoch_start = stop
+    with pytest.raises(KeyboardInterrupt):
+        first.run_training()
+    saved = Path(latest(first)).read_bytes()
+    for folder in (Path(first.output_folder), unpaired.results):
+        resumed = unpaired.trainer(Quiet)
+        if folder != unpaired.results:
+            resumed.load_checkpoint(latest(first))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(resumed, "get_dataloaders", terminated_while_loading)
+            with pytest.raises(SystemExit) as exit_:
+                resumed.run_training()
+        assert exit_.value.code == 143
+        assert "SIGTERM: stopped before the first step" in Path(resumed.log_file).read_text()
+        assert Path(latest(first)).read_bytes() == saved
+    resumed = unpaired.trainer(Quiet)
+    resumed.load_checkpoint(latest(first))
+    resumed.run_training()
+    assert_same(state(resumed), uninterrupted)
+
+
+def terminated_while_loading():
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise RuntimeError("One or more background workers are no longer alive")
+
+
+def test_a_new_training_sets_the_checkpoints_of_an_earlier_one_aside(unpaired):
+    """Or --c would go on from them, when the new training is interrupted."""
+    first = unpaired.trainer(Quiet)
+    first.run_training()
+    folder = Path(first.output_folder)
+    before = {file.name: file.read_bytes() for file in folder.glob("*.pth")}
+    assert before.keys() == {"checkpoint_final.pth", "checkpoint_best.pth"}
+    new = unpaired.trainer(Quiet)
+    new.on_train_epoch_start = lambda: os.kill(os.getpid(), signal.SIGTERM) or type(new).on_train_epoch_start(new)
+    with pytest.raises(SystemExit):
+        new.run_training()
+    assert [file.name for file in folder.glob("*.pth")] == ["checkpoint_latest.pth"]
+    assert {file.name: file.read_bytes() for file in (folder / "earlier_training").iterdir()} == before
+    assert "moved to" in Path(new.log_file).read_text()
+    resumed = unpaired.trainer(Quiet)
+    resumed.load_checkpoint(latest(new))
+    assert resumed.current_epoch == 0
+    assert resumed.iteration == 0
+
+
+def test_a_training_of_another_length_is_not_continued(unpaired):
+    first = unpaired.trainer(Quiet)
+    first.num_epochs = 1
+    first.run_training()
+    with pytest.raises(ValueError, match="is of a training of 1 epochs, and this one has 3: give it the same length"):
+        unpaired.trainer(Quiet).load_checkpoint(str(Path(first.output_folder) / "checkpoint_final.pth"))
+
+
 def test_sigterm_after_the_last_step(unpaired):
     """The training is finished and saved, but the validation, which may take hours, is not begun."""
     first = unpaired.trainer(Quiet)
@@ -216,6 +280,7 @@ def test_a_checkpoint_of_another_split_is_neither_continued_nor_validated(regist
     first.run_training()
     change(registered)
     resumed = registered.trainer(Quiet)
+    resumed.num_epochs = 1
     resumed.load_checkpoint(str(Path(first.output_folder) / "checkpoint_final.pth"))
     case, words = ("case0", '"train", and is in "val"') if change is swap else ("more", 'no list, and is in "imagesUn"')
     message = f"Fold 0 is another split than .* was trained on: case {case} was in {words}: restore the files"
@@ -236,6 +301,7 @@ def test_a_checkpoint_that_does_not_know_its_split_says_so(registered):
     assert content.pop("cases")["unlabeled"] == registered.hidden()
     torch.save(content, file)
     resumed = registered.trainer(Quiet)
+    resumed.num_epochs = 1
     resumed.load_checkpoint(str(file))
     resumed.get_dataloaders()
     assert "does not say which cases it was trained on" in Path(resumed.log_file).read_text()

@@ -255,6 +255,32 @@ def test_rounds_are_due_from_the_epoch_that_is_nearest_to_their_share():
     assert [WholeScanLabels((0.7,)).rounds_before(epoch, 3) for epoch in range(3)] == [0, 0, 1], "before the last"
 
 
+def test_labels_that_went_missing_are_predicted_again_if_their_folder_is_removed(registered):
+    trainer = registered.trainer(short(WHOLE, epochs=4))
+    end = trainer.on_epoch_end
+
+    def stop():
+        end()
+        if trainer.current_epoch == 3:
+            raise KeyboardInterrupt
+
+    trainer.save_every, trainer.on_epoch_end = 1, stop
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run_training()
+    for file in folder_of(trainer, 1).iterdir():
+        file.unlink()
+    for remedied in (False, True):
+        resumed = registered.trainer(short(WHOLE, epochs=4))
+        resumed.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+        if remedied:
+            folder_of(trainer, 1).rmdir()
+            resumed.run_training()
+            assert labels_of(trainer).keys() == {*registered.hidden()}
+        else:
+            with pytest.raises(ValueError, match=r"Case \w+: its pseudo-label .* is missing or damaged: remove"):
+                resumed.run_training()
+
+
 def test_labels_of_an_earlier_training_are_forgotten(registered):
     trainer = registered.trainer(short(WHOLE))
     stale = folder_of(trainer, 1)

@@ -52,7 +52,14 @@ class UnlabeledDataset(nnUNetDatasetBlosc2):
         properties = _properties(identifier, path + ".pkl")
         image, label = _array(identifier, path + ".b2nd", self.mmap_kwargs), None
         if self.pseudo_labels is not None:
-            label = _array(identifier, join(self.pseudo_labels, f"{identifier}_seg.b2nd"), self.mmap_kwargs)
+            file = join(self.pseudo_labels, f"{identifier}_seg.b2nd")
+            try:
+                label = _array(identifier, file, self.mmap_kwargs)
+            except ValueError as error:
+                raise ValueError(
+                    f"Case {identifier}: its pseudo-label {file} is missing or damaged: remove the folder, and train "
+                    "with --c, which predicts the pseudo-labels again."
+                ) from error
         return image, label, None, {key: properties[key] for key in ADDED_PROPERTIES}
 
     @staticmethod
