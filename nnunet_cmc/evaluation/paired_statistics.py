@@ -1,6 +1,5 @@
 """Paired comparison of several predictions of the same cases: bootstrap intervals and Wilcoxon signed-rank tests."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from nnunet_cmc.evaluation.results import Evaluation, describe, name_of_mean, or
 
 COMPARED = ("Dice", "ASSD")  # the metrics that the paper reports
 CONFIDENCE = 0.95
+LACKING = 0.2  # share of the draws that may lack a class and be left out
 _RESAMPLES = 2000
 
 
@@ -26,7 +26,7 @@ class Cell:
     std: float  # sample standard deviation over cases; for the average of the cases' own averages over classes
     n: int  # cases in which the metric is defined
     undefined: int  # cases that are not in the mean although one of reference and prediction has the class
-    low: float  # bootstrap interval of the mean (percentiles, over subjects); NaN for fewer than two subjects
+    low: float  # bootstrap interval of the mean (percentiles, over subjects); NaN where too few have the class
     high: float
 
 
@@ -83,7 +83,9 @@ class Comparison:
             tests = self._tests(sums, first_sums)
             for column, low, high, test in zip(columns, *self._intervals(*sums), tests, strict=True):
                 key = (name, group, metric, column)
-                self.cells[key] = Cell(**statistics.loc[key].to_dict(), low=float(low), high=float(high))
+                cell = statistics.loc[key].to_dict()
+                ends = np.minimum(low, cell["mean"]), np.maximum(high, cell["mean"])  # which is rounded in its own way
+                self.cells[key] = Cell(**cell, low=float(ends[0]), high=float(ends[1]))
                 if name != self.names[0]:
                     self.tests[key] = test
 
@@ -134,33 +136,26 @@ class Comparison:
         values = own.groupby(["subject", "class"], observed=False)["value"]
         return values.sum().unstack("class").to_numpy(), values.count().unstack("class").to_numpy()
 
-    def _intervals(self, sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the ends of the interval for each class and, last, their mean, ``(classes + 1,)``."""
-        if len(sums) < 2:
-            return (np.full(sums.shape[1] + 1, np.nan),) * 2
+    def _intervals(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Compute the ends of the interval for each class and, last, their mean, ``(2, classes + 1)``.
+
+        Draws that lack a class are left out; NaN if more than :data:`LACKING` of them are expected to, whatever the
+        seed. They are more where a single subject has the class, and fewer where two have it.
+        """
+        subjects, classes = sums.shape
+        ends = np.full((2, classes + 1), np.nan)
         known = counts.any(0)  # classes that some subject has
-
-        def means(drawn: np.ndarray, axis: int) -> np.ndarray:
-            """Compute means ``(classes + 1, ...)`` of rows of subjects ``(..., subjects)``."""
-            with np.errstate(invalid="ignore"):
-                classes = sums[drawn].sum(-2) / counts[drawn].sum(-2)
-            average = classes[..., known].mean(-1)  # NaN where a draw has no subject with one of these classes
-            return np.moveaxis(np.concatenate([classes, average[..., None]], -1), -1, 0)
-
-        with warnings.catch_warnings():  # where some draws have no defined value, the interval is NaN
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            interval = stats.bootstrap(
-                (np.arange(len(sums)),),
-                means,
-                n_resamples=_RESAMPLES,
-                batch=100,
-                vectorized=True,
-                axis=-1,
-                confidence_level=CONFIDENCE,
-                method="percentile",
-                random_state=np.random.default_rng(self.seed),
-            ).confidence_interval
-        return interval.low, interval.high
+        if subjects < 2 or not known.any():
+            return ends
+        lacking = (counts == 0).mean(0) ** subjects
+        usable = np.append(lacking, lacking[known].sum()) <= LACKING
+        drawn = np.random.default_rng(self.seed).multinomial(subjects, np.full(subjects, 1 / subjects), _RESAMPLES)
+        with np.errstate(invalid="ignore"):
+            means = (drawn @ sums) / (drawn @ counts)
+        means = np.column_stack([means, means[:, known].mean(1)])  # NaN where a draw lacks one of these classes
+        tail = (1 - CONFIDENCE) / 2
+        ends[:, usable] = np.nanquantile(means[:, usable], (tail, 1 - tail), axis=0)
+        return ends
 
     def _tests(self, ours: tuple[np.ndarray, np.ndarray], first: tuple[np.ndarray, np.ndarray]) -> list[PairedTest]:
         """Return the test of each class and, last, of their mean, from what :meth:`_sums` gives."""

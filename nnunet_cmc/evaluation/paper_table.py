@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, Cell, Comparison, PairedTest
+from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, LACKING, Cell, Comparison, PairedTest
 from nnunet_cmc.evaluation.tables import aligned, save_summary, save_summary_csv
 from nnunet_cmc.utils.files import write_json, write_text
 
@@ -93,7 +93,9 @@ class Averages(NamedTuple):
 def averages(comparison: Comparison) -> Averages:
     """Return the average over classes with its interval, and of several predictions their tests against the first."""
     header = ["modality", "metric", "prediction", "mean", "interval"]
-    notes = [f"Interval: {100 * CONFIDENCE:g} %, percentile bootstrap over subjects."]
+    notes = [
+        f"Interval: {100 * CONFIDENCE:g} %, percentile bootstrap over subjects; draws that lack a class are left out."
+    ]
     several = len(comparison.names) > 1
     if several:
         header += ["difference", "p", "subjects"]
@@ -108,6 +110,11 @@ def averages(comparison: Comparison) -> Averages:
         interval = "-" if isnan(cell.low) else f"{number(metric, cell.low)} to {number(metric, cell.high)}"
         tested = _test(metric, comparison.tests.get(key)) if several else []
         rows.append([group, TITLES[metric], name, number(metric, cell.mean), interval, *tested])
+    if any(row[4] == "-" for row in rows):
+        notes.append(
+            f"No interval (-): only one subject has a class, or so few have them that more than {100 * LACKING:g} % of "
+            "the draws would be left out."
+        )
     title = "Average over classes" if len(comparison.classes) > 1 else comparison.classes[0]
     return Averages(title, header, rows, notes)
 

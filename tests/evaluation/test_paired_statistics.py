@@ -24,10 +24,10 @@ def evaluation(values, modalities="CT"):
     return Evaluation(CLASSES, 2.0, cases, [])
 
 
-def compare(*tables, subjects=None):
+def compare(*tables, subjects=None, **options):
     names = "abc"[: len(tables)]
     own = {f"case{i}": f"case{i}" for i in range(len(tables[0]))}
-    return Comparison(dict(zip(names, map(evaluation, tables), strict=True)), subjects or own)
+    return Comparison(dict(zip(names, map(evaluation, tables), strict=True)), subjects or own, **options)
 
 
 def two_sided_p(differences):
@@ -109,14 +109,80 @@ def test_the_interval_is_reproducible():
     assert compare(table).cells == compare(table).cells
 
 
+@pytest.mark.parametrize("value", [0.1, 0.7, 4 / 7])
+def test_an_interval_holds_its_mean_where_all_subjects_have_one_value(value):
+    """Means over subjects and over draws of them are rounded in their own ways."""
+    for n in range(2, 13):
+        for cell in compare([[value, value]] * n).cells.values():
+            assert cell.low <= cell.mean <= cell.high
+            assert (cell.low, cell.high) == pytest.approx((value, value))
+
+
 @pytest.mark.filterwarnings("error")
-def test_one_subject_or_draws_without_a_value_have_no_interval():
-    assert np.isnan(compare([[1.0, 2.0]]).cells["a", "CT", "ASSD", "average"].low)
-    cells = compare([[1.0, np.nan], [2.0, np.nan], [3.0, 1.0]]).cells
-    assert np.isnan(cells["a", "CT", "ASSD", "spleen"].high)
-    assert np.isnan(cells["a", "CT", "ASSD", "average"].high), "a draw without it would be of another average"
-    cells = compare([[1.0, np.nan], [2.0, np.nan], [3.0, np.nan]]).cells
-    assert cells["a", "CT", "ASSD", "average"].high > 1, "the average of the class that there is"
+def test_one_subject_has_no_interval():
+    assert all(np.isnan(cell.low) for cell in compare([[1.0, 2.0]]).cells.values())
+
+
+def intervals(table, columns=("liver", "spleen", "average")):
+    """The intervals of some seeds, ``(seeds, columns, 2)``, of ASSD."""
+    found = [compare(table, seed=seed).cells for seed in range(10)]
+    cells = [[one["a", "CT", "ASSD", column] for column in columns] for one in found]
+    return np.array([[(cell.low, cell.high) for cell in row] for row in cells])
+
+
+def conditional_interval(table, draws=20000):
+    """The middle 95 % of the average over the classes, of those draws of cases in which both occur, by a plain loop."""
+    rng, means = np.random.default_rng(123), []
+    for _ in range(draws):
+        drawn = table[rng.integers(len(table), size=len(table))]
+        if not np.isnan(drawn).all(0).any():
+            means.append(np.nanmean(drawn, 0).mean())
+    return np.percentile(means, (2.5, 97.5))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [3, 8, 40])
+def test_a_class_that_two_subjects_have_has_an_interval_whatever_the_seed(n):
+    """In up to an eighth of the draws it does not occur: those are left out."""
+    table = np.column_stack([np.arange(1.0, n + 1), np.full(n, np.nan)])
+    table[:2, 1] = 3.0, 5.0
+    found = intervals(table)
+    assert np.ptp(found[:, 1], axis=0) == pytest.approx([0, 0])
+    assert found[0, 1] == pytest.approx([3, 5])
+    width = np.ptp(conditional_interval(table))
+    assert np.abs(found[:, 2] - conditional_interval(table)).max() < 0.1 * width
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [2, 3, 8, 40])
+def test_a_class_that_one_subject_has_leaves_no_interval_whatever_the_seed(n):
+    """Nobody knows how it differs between subjects; nor does anybody of the average that it is part of."""
+    table = np.column_stack([np.arange(1.0, n + 1), np.full(n, np.nan)])
+    table[0, 1] = 3.0
+    found = intervals(table)
+    assert not np.isnan(found[:, 0]).any()
+    assert np.isnan(found[:, 1:]).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_no_subject_has_is_in_no_average():
+    table = [[1.0, np.nan], [2.0, np.nan], [3.0, np.nan]]
+    cells = compare(table).cells
+    assert np.isnan(cells["a", "CT", "ASSD", "spleen"].low)
+    liver, average = (cells["a", "CT", "ASSD", column] for column in ("liver", "average"))
+    assert (average.low, average.high) == (liver.low, liver.high)
+    assert average.high > 1
+    assert np.isnan(compare([[np.nan, np.nan]] * 3).cells["a", "CT", "ASSD", "average"].low)
+
+
+@pytest.mark.filterwarnings("error")
+def test_several_rare_classes_leave_no_interval_of_their_average():
+    """Each is in all but an eighth of the draws, but both are in too few."""
+    table = np.full((40, 2), np.nan)
+    table[:2, 0] = table[2:4, 1] = 3.0, 5.0
+    found = intervals(table)
+    assert not np.isnan(found[:, :2]).any()
+    assert np.isnan(found[:, 2]).all()
 
 
 def test_json_has_every_number():

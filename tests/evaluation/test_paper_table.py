@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -130,6 +131,15 @@ def test_averages_show_interval_and_test(comparison):
     assert row["p"] == f"{test.p:.3f}"
     alone = Comparison({"a": comparison.evaluations["our_method"]}, comparison.subjects)
     assert averages(alone).header == ["modality", "metric", "prediction", "mean", "interval"]
+
+
+def test_says_why_there_is_no_interval(comparison):
+    _, _, rows, notes = averages(comparison)
+    assert {row[4] == "-" for row in rows if row[0] in ("MR", "CT+MR")} == {True}, "each of one subject"
+    assert any(note.startswith("No interval (-): only one subject has a class, or so few") for note in notes)
+    one = comparison.evaluations["perfect"]
+    of_ct = Comparison({"a": replace(one, cases=one.of_group("CT"))}, comparison.subjects)
+    assert not any("No interval" in note for note in averages(of_ct).notes)
 
 
 def test_files(comparison, tmp_path):

@@ -136,6 +136,24 @@ def test_predictions_named_by_numbers_become_a_curve(tmp_path, comparison, names
     assert blue.any()
 
 
+def evaluation_of(dice):
+    cases = [
+        CaseResult(f"case{i}", "CT", "", "", {"liver": {"Dice": value, "ASSD": 1.0, "n_ref": 1, "n_pred": 1}})
+        for i, value in enumerate(dice)
+    ]
+    return Evaluation({"liver": 1}, 2.0, cases, [])
+
+
+@pytest.mark.parametrize("names", [("all", "again"), ("0.1", "1")])
+def test_bars_and_curves_of_subjects_that_have_one_value(tmp_path, names):
+    """Their intervals are points."""
+    for n in (3, 6, 10):
+        one = evaluation_of([0.1, 0.7, 4 / 7][n % 3 :][:1] * n)
+        comparison = Comparison(dict.fromkeys(names, one), {case.case: case.case for case in one.cases})
+        save_averages(tmp_path / "x.png", comparison)
+        assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
 def test_curves_are_sorted_by_number_and_one_for_each_method():
     assert _curves(["1", "0.1"]) == {"": {0.1: "0.1", 1.0: "1"}}
     assert _curves(["a@1", "b@1", "a@0.5"]) == {"a": {0.5: "a@0.5", 1.0: "a@1"}, "b": {1.0: "b@1"}}
