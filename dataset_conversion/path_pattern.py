@@ -1,9 +1,10 @@
 """Paths in which ``*`` stand for a scan's name, as in the layouts of BraTS and BIDS.
 
-Where there are several ``*``, they stand for the same text, as in ``*/*_t1.nii.gz``. If what stands before them in the
-path is the same for some and differs for others, as in ``sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz``, those after the
-same words stand for the same text; after BIDS's ``sub-`` and ``ses-`` they always do. The name is these texts, joined
-by ``_``; the first that stands more than once, or else the first, is the subject's.
+If one text fits all ``*`` of a path, as in ``*/*_t1.nii.gz``, it is the name, and the subject. Otherwise, as in
+``patient*/visit*/ct.nii.gz``, each text is a part of the name, joined by ``_``, and the first is the subject. Words
+before the ``*`` (from the last ``/`` or ``_`` on) may say more: where some are the same and others differ, as in
+``sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz``, ``*`` after the same words stand for one text, which counts once, and the
+first that stands more than once is the subject; after words as BIDS's ``sub-`` and ``ses-``, equal texts both count.
 """
 
 import glob
@@ -25,12 +26,14 @@ class PathPattern:
                 f"{source} has ** in it: put one * for each folder and file that is named so, or list the scans in a "
                 "table (--table)."
             )
-        before = [re.split(r"[/_]", literal)[-1] for literal in self.literals[:-1]]  # from the last / or _
-        different = list(dict.fromkeys(before))
-        entities = all(re.fullmatch("[a-z]+-", words) for words in before)  # of BIDS, which name what follows
-        if len(different) == len(before) and not entities:  # which tells nothing apart
-            before, different = [""] * len(before), [""]
-        self.variables = [different.index(words) for words in before]
+        words = [re.split(r"[/_]", literal)[-1] for literal in self.literals[:-1]]
+        different = list(dict.fromkeys(words))
+        self.same_words = len(different) == 1
+        grouped = tuple(different.index(own) for own in words)
+        entities = all(re.fullmatch("[A-Za-z]+-", own) for own in words)  # of BIDS, which name what follows
+        telling = 1 < len(different) < len(words) or entities
+        self.readings = [grouped] if telling else [(0,) * len(words), tuple(range(len(words)))]
+        self.read: dict[tuple[int, ...], Path] = {}  # the first path of each reading
 
     def paths(self) -> Iterator[Path]:
         """List the matching paths in the order of names."""
@@ -40,24 +43,39 @@ class PathPattern:
     def name_and_subject(self, path: Path, suffix: str) -> tuple[str, str]:
         """Return the name of the scan at ``path``, without ``suffix`` where the pattern ends in ``*``, and its subject.
 
-        ValueError: a ``*`` stands for nothing, or two for different texts.
+        ValueError: a ``*`` stands for nothing; or two for different texts, though they follow the same words and stand
+        for one text in other paths, or the pattern has other words, too.
         """
         text = str(path) if self.literals[-1] else str(path).removesuffix(suffix)
-        expression, seen = re.escape(self.literals[0]), set()
-        for variable, literal in zip(self.variables, self.literals[1:], strict=True):
-            expression += f"(?P=_{variable})" if variable in seen else f"(?P<_{variable}>[^/]*)"
-            expression += f"(?i:{re.escape(literal)})"  # endings may be in capitals
-            seen.add(variable)
-        if not (match := re.fullmatch(expression, text)):
-            raise ValueError(
-                f"The * of {self.source} stand for different texts in {path}: give a path in which they stand for the "
-                "same, or list the scans in a table (--table)."
-            )
+        for variables in self.readings:
+            if match := self._match(variables, text):
+                break
+        else:
+            raise self._different(str(path))
         texts = match.groups()
         if "" in texts:
             raise ValueError(
                 f"The * of {self.source} stands for nothing in {path}: put it where the scans' names differ, "
                 "or list the scans in a table (--table)."
             )
-        repeated = [text for variable, text in enumerate(texts) if self.variables.count(variable) > 1]
+        self.read.setdefault(variables, path)
+        if self.same_words and len(self.read) > 1:
+            one, several = map(self.read.get, self.readings)
+            raise self._different(f"{several}, but for one text in {one}")
+        repeated = [text for variable, text in enumerate(texts) if variables.count(variable) > 1]
         return "_".join(texts), (repeated or texts)[0]
+
+    def _match(self, variables: tuple[int, ...], text: str) -> re.Match[str] | None:
+        """Match ``text`` with ``*`` of one variable standing for one text; a group for each variable."""
+        expression, seen = re.escape(self.literals[0]), set()
+        for variable, literal in zip(variables, self.literals[1:], strict=True):
+            expression += f"(?P=_{variable})" if variable in seen else f"(?P<_{variable}>[^/]*)"
+            expression += f"(?i:{re.escape(literal)})"  # endings may be in capitals
+            seen.add(variable)
+        return re.fullmatch(expression, text)
+
+    def _different(self, where: str) -> ValueError:
+        return ValueError(
+            f"The * of {self.source} stand for different texts in {where}: give a path in which they stand for the "
+            "same, or list the scans in a table (--table)."
+        )

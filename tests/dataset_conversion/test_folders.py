@@ -133,6 +133,7 @@ def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
     empty.mkdir()
     both = {"CT": ct, "MR": mr}
     twice = scans(scans(tmp_path / "twice", "a"), "a", ending=".nrrd")
+    scans(tmp_path / "mixed" / "a", "a", "b")
     wrong = [
         ([{"C T": ct}, label], "letters, digits.*'C T'"),
         ([{"CT": tmp_path / "none"}, label], "There is no folder .*none"),
@@ -140,8 +141,8 @@ def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
         ([{"CT": twice}, label], r"twice/a.nii.gz and .*twice/a.nrrd have the same name"),
         ([{"CT": f"{tmp_path}/**/*.nii.gz"}, label], r"has \*\* in it: .* or list the scans in a table \(--table\)"),
         (
-            [{"CT": f"{tmp_path}/*/*.nii.gz"}, label],
-            r"The \* of .* stand for different texts in .*/a.nii.gz: .* table \(--table\)",
+            [{"CT": f"{tmp_path}/mixed/*/*.nii.gz"}, label],
+            r"The \* of .* stand for different texts in .*/b.nii.gz, but .*/a.nii.gz: .* table \(--table\)",
         ),
         ([{"CT": f"{tmp_path}/*/*_t1.nii.gz"}, label], r"no volume in .*/\*/\*_t1.nii.gz: .* table \(--table\)"),
         ([{"CT": ct / "a*.nii.gz"}, label], r"The \* of .* stands for nothing in .*ct/a.nii.gz"),

@@ -70,3 +70,30 @@ def test_the_same_words_tell_which_texts_are_the_same(tmp_path, nnunet_folders):
         convert_folders(
             4, "X", {"T1": f"{tmp_path}/site*/P*/P*_t1.nii.gz"}, f"{tmp_path}/site1/P*/P*_seg.nii.gz", CLASSES
         )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "visits", "names"),
+    [
+        ("patient*/visit*.nii.gz", ["patient1/visit1", "patient1/visit2"], {"1": "1", "1_2": "1"}),
+        ("*_v*.nii.gz", ["p1_v1", "p1_v2"], {"p1_1": "p1", "p1_2": "p1"}),
+        ("Sub-*_Ses-*.nii.gz", ["Sub-1_Ses-1", "Sub-1_Ses-2"], {"1_1": "1", "1_2": "1"}),
+        ("*/*/ct.nii.gz", ["p1/2020/ct", "p1/2021/ct"], {"p1_2020": "p1", "p1_2021": "p1"}),
+        ("*/*_ct.nii.gz", ["p1/3_ct", "p1/5_ct"], {"p1_3": "p1", "p1_5": "p1"}),
+        ("*/*/*_ct.nii.gz", ["p1/2020/p1_ct", "p1/2021/p1_ct"], {"p1_2020_p1": "p1", "p1_2021_p1": "p1"}),
+    ],
+)
+def test_different_texts_are_parts_of_the_name_after_the_subject(tmp_path, nnunet_folders, pattern, visits, names):
+    layout(tmp_path / "images", visits)
+    layout(tmp_path / "masks", visits, label=True)
+    images = {"CT": tmp_path / "images" / pattern, "MR": tmp_path / "images" / pattern}
+    folder = convert_folders(3, "X", images, tmp_path / "masks" / pattern, CLASSES)
+    assert cmc(folder)["subjects"] == names
+    assert cmc(folder)["present_channels"] == {name: [0, 1] for name in names}
+
+
+def test_one_file_among_others_whose_texts_differ(tmp_path, nnunet_folders):
+    layout(tmp_path, ["b/P7/P7-t1", "b/P8/P9-t1", "b/P9/P9-t1"])
+    message = r"stand for different texts in .*b/P8/P9-t1.nii.gz, but for one text in .*b/P7/P7-t1.nii.gz: give a path"
+    with pytest.raises(ValueError, match=message):
+        convert_folders(4, "X", {"T1": f"{tmp_path}/b/*/*-t1.nii.gz"}, f"{tmp_path}/b/*/*-t1.nii.gz", CLASSES)
