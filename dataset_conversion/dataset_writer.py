@@ -79,12 +79,13 @@ def write_raw_dataset(
         require_writable(folder.parent)
     training = _training(cases)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
-    found = [*unused.errors, *_name_problems(cases), *_tested_subjects(cases)]
-    try:
-        remedy = "give it --labels NAME=FOLDER of its own if the scans are unpaired, or leave the modality out"
-        require_every_modality(description, training, "the training part", remedy)
-    except ValueError as error:
-        found.append(str(error))
+    found = [*unused.errors, *_name_problems(cases), *_names_alike(cases), *_tested_subjects(cases)]
+    if not unused.errors:  # which may be why there is no label
+        try:
+            remedy = "give it --labels NAME=FOLDER of its own if the scans are unpaired, or leave the modality out"
+            require_every_modality(description, training, "the training part", remedy)
+        except ValueError as error:
+            found.append(str(error))
     found += [problem for each in run_parallel(find_problems, checks, processes, "Checking") for problem in each]
     if found:
         raise ValueError("\n  ".join([f"Nothing was written, for {len(found)} problem(s) in the files:", *found]))
@@ -200,6 +201,20 @@ def _name_problems(cases: Sequence[Case]) -> list[str]:
                 "part: give every case a name of its own."
             )
     return found
+
+
+def _names_alike(cases: Sequence[Case]) -> list[str]:
+    """List subjects, and cases of a subject, that may be meant to be one: capitals and blanks apart, they are."""
+    alike: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
+    for case in cases:
+        for among, name in (("", case.subject), (case.subject, case.name)):
+            alike[among, "".join(name.split()).casefold()].setdefault(name, case.grid_source)
+    return [
+        f"{' and '.join(f'{name!r} ({file})' for name, file in names.items())} differ only in capitals or blanks: name "
+        "them alike if they are of one patient, or otherwise if they are not."
+        for names in alike.values()
+        if len(names) > 1
+    ]
 
 
 def _tested_subjects(cases: Sequence[Case]) -> list[str]:

@@ -6,8 +6,11 @@ own: each is a case ``NAME_MODALITY``, and scans of one name are the same patien
 one DICOM series. Other layouts are paths with ``*`` (:mod:`nnunet_cmc.dataset_conversion.path_pattern`).
 """
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,12 +70,15 @@ def convert_folders(
     for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):
         for group, label_source in _sharing_labels(part_images, part_labels, separate):
             scans, label_files = _files(group, label_source, unused)
+            if not test:
+                unused.errors += _named_otherwise(scans, label_files)
             subjects = {stem: scan.subject for files in scans.values() for stem, scan in files.items()}
             for stem, subject in subjects.items():
                 files = {channels.index(m): found[stem].path for m, found in scans.items() if stem in found}
                 case = f"{stem}_{next(iter(group))}" if separate else stem
                 label_file = label_files[stem].path if stem in label_files else None
                 cases.append(Case(case, subject, files, label_file, test, values[min(files)]))
+    _note_visits({case.subject for case in cases})
     return write_raw_dataset(dataset_id, name, channels, numbers, cases, unused=unused, **options)
 
 
@@ -107,13 +113,62 @@ def _files(
     scans = {modality: _volumes(source, unused) for modality, source in images.items()}
     label_files = {} if labels is None else _volumes(labels, unused)
     names = {name for files in scans.values() for name in files}
-    if orphans := [str(label.path) for name, label in label_files.items() if name not in names]:
+    if orphans := [name for name in label_files if name not in names]:
+        paths = [str(label_files[name].path) for name in orphans]
+        nearest = _nearest(orphans[0], names)
+        example = _such_as(label_files, orphans[0], nearest) if len(orphans) == len(label_files) else ""
         unused.errors.append(
             f"{len(orphans)} label(s) have no scan of the same name in {' or '.join(map(str, images.values()))} (the "
-            f"first is named {min(names)}): {', '.join(orphans[:5])}{', ...' if len(orphans) > 5 else ''}; rename or "
-            "remove them, or give a path with a * where the name is."
+            f"nearest is named {nearest}): {', '.join(paths[:5])}{', ...' if len(paths) > 5 else ''}; rename or remove "
+            f"them, or give a path with a * where the name is{example}."
         )
     return scans, label_files
+
+
+def _named_otherwise(scans: Mapping[str, Mapping[str, Volume]], labels: Mapping[str, Volume]) -> list[str]:
+    """List modalities of several, none of whose files has the name of a label or of another modality's file."""
+    found = []
+    for modality, own in scans.items():
+        others = [labels, *(files for other, files in scans.items() if other != modality)]
+        if len(others) > 1 and not any(own.keys() & files.keys() for files in others):
+            name = min(own)
+            other = {name: volume.path for files in others for name, volume in files.items()}
+            nearest = _nearest(name, other)
+            found.append(
+                f"No scan of {modality} is named as a label or a scan of another modality, as {own[name].path} and "
+                f"{other[nearest]}: name them alike, or give a path with a * where the common name "
+                f"is{_such_as(own, name, nearest)}."
+            )
+    return found
+
+
+def _nearest(name: str, names: Collection[str]) -> str:
+    return difflib.get_close_matches(name, sorted(names), 1, cutoff=0)[0]
+
+
+def _such_as(files: Mapping[str, Volume], name: str, other: str) -> str:
+    """Return an example of a path with ``*`` for what the name of a file has in common with another; "" if nothing."""
+    match = difflib.SequenceMatcher(None, name, other, autojunk=False).find_longest_match()
+    common = name[match.a : match.a + match.size].strip("_-. ")
+    path = files[name].path
+    return f", such as '{path.parent / path.name.replace(common, '*', 1)}'" if common not in ("", name) else ""
+
+
+def _note_visits(subjects: Collection[str]) -> None:
+    """Print a remark where most subjects look like several scans of one patient: p1_v1, p1_v2, p2_v1, p2_v2."""
+    visits: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for subject in sorted(subjects):
+        if match := re.fullmatch(r"(.+)([_-])([^_-]{1,4})", subject):
+            visits[match[1], match[2]].append(match[3])
+    several = {patient: own for patient, own in visits.items() if len(own) > 1}
+    # fewer endings than beginnings: not the numbered patients of some hospitals
+    if len(visits) >= len({*chain(*visits.values())}) and 2 * sum(map(len, several.values())) >= len(subjects) > 0:
+        (patient, between), (first, second, *_) = next(iter(several.items()))
+        print(
+            f"{patient}{between}{first} and {patient}{between}{second} look like scans of one patient, but are two "
+            "subjects, which a split may separate: if they are of one, give a path with a * for the patient and one "
+            f"for the rest, such as '*{between}*.nii.gz'."
+        )
 
 
 def _sharing_labels(

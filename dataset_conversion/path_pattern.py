@@ -9,6 +9,7 @@ first that stands more than once is the subject; after words as BIDS's ``sub-`` 
 
 import glob
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class PathPattern:
                 break
         else:
             raise self._different(str(path))
-        texts = match.groups()
+        texts = [unicodedata.normalize("NFC", text) for text in match.groups()]
         if "" in texts:
             raise ValueError(
                 f"The * of {self.source} stands for nothing in {path}: put it where the scans' names differ, "

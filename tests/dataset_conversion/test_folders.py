@@ -1,6 +1,8 @@
 """Folders of scans: which files become one case, which are refused, on generated and on real volumes."""
 
+import re
 import shutil
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -109,7 +111,7 @@ def test_every_fault_is_listed(tmp_path, nnunet_folders):
         [
             f"  case a: {ct / 'a.nii.gz'} and {ct / 'a.nrrd'} have the same name: remove",
             f"  case c: {ct / 'c.nii.gz'} and {ct / 'c.nrrd'} have the same name: remove",
-            f"  1 label(s) have no scan of the same name in {ct} or {mr} (the first is named a): {label}; rename",
+            f"  1 label(s) have no scan of the same name in {ct} or {mr} (the nearest is named d): {label}; rename",
             f"  case b, {ct / 'b.nii.gz'}, {test / 'b.nii.gz'}: exists more than once, perhaps in the training",
             f"  case a, {mr / 'a.nii.gz'}: cannot be read",
             f"  case d, {mr / 'd.nii.gz'}: is not on the grid of {ct / 'd.nii.gz'}",
@@ -167,6 +169,70 @@ def test_registered_scans_on_different_grids_are_refused(tmp_path, nnunet_folder
     images = {"CT": scans(tmp_path / "ct", "a"), "MR": scans(tmp_path / "mr", "a", size=5)}
     with pytest.raises(ValueError, match=r"case a, .*mr/a.nii.gz: is not on the grid of .*ct/a.nii.gz.*unpaired"):
         convert_folders(3, "X", images, labels(tmp_path / "labels", "a"), CLASSES)
+
+
+def test_names_are_compared_whatever_their_unicode_form(tmp_path, nnunet_folders):
+    images = {"CT": scans(tmp_path / "ct", normalize("NFC", "Müller")), "MR": scans(tmp_path / "mr", "Mu\u0308ller")}
+    folder = convert_folders(3, "X", images, labels(tmp_path / "labels", "Müller"), CLASSES)
+    assert cmc(folder)["subjects"] == {normalize("NFC", "Müller"): normalize("NFC", "Müller")}
+
+
+@pytest.mark.parametrize("other", ["pat 2", "Pat 2 ", "Pat2"])
+def test_names_that_differ_only_in_capitals_or_blanks(tmp_path, nnunet_folders, other):
+    images = {"CT": scans(tmp_path / "ct", "a", "Pat 2"), "MR": scans(tmp_path / "mr", "a", other)}
+    message = r"'{0}' \(.*{0}.nii.gz\) and '{1}' \(.*{1}.nii.gz\) differ only in capitals or blanks: name them alike if"
+    message = message.format(*sorted(["Pat 2", other]))
+    with pytest.raises(ValueError, match=rf"for 1 problem\(s\) in the files:\n  {message}"):
+        convert_folders(3, "X", images, labels(tmp_path / "labels", "a", "Pat 2"), CLASSES)
+    apart = {m: labels(tmp_path / "labels_{m}", *names) for m, names in {"CT": ["a", "Pat 2"], "MR": ["a"]}.items()}
+    with pytest.raises(ValueError, match="differ only in capitals or blanks"):
+        convert_folders(3, "X", images, apart, CLASSES)
+    assert not list((nnunet_folders / "raw").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("mr", "label", "messages"),
+    [
+        (
+            "{}_mr",
+            "{}",
+            ["No scan of MR is named .*mr/p1_mr.nii.gz and .*ct/p1.nii.gz: .*such as '.*/mr/\\*_mr.nii.gz'"],
+        ),
+        ("{}", "{}.seg", ["label.* have no scan .*the nearest is named p1.* such as '.*/labels/\\*.seg.nii.gz'"]),
+        ("x{}", "{}", ["No scan of MR .*such as '.*/mr/x\\*.nii.gz'"]),
+        (
+            "{}_mr",
+            "{}_seg",
+            ["label.* have no scan", "No scan of CT .*ct/p1.nii.gz and", "No scan of MR .*_mr.nii.gz'"],
+        ),
+    ],
+)
+def test_files_of_a_modality_or_labels_that_are_named_otherwise(tmp_path, nnunet_folders, mr, label, messages):
+    names = ("p1", "p2")
+    images = {"CT": scans(tmp_path / "ct", *names), "MR": scans(tmp_path / "mr", *map(mr.format, names))}
+    with pytest.raises(ValueError) as error:
+        convert_folders(3, "X", images, labels(tmp_path / "labels", *map(label.format, names)), CLASSES)
+    lines = str(error.value).splitlines()[1:]
+    assert len(lines) == len(messages)
+    for line, message in zip(lines, messages, strict=True):
+        assert re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["p1_v1", "p1_v2", "p2_v1", "p2_v2", "p3_v1"], "p1_v1 and p1_v2 look like scans of one patient"),
+        (["k-l", "k-r", "m-l", "m-r"], "k-l and k-r look like"),
+        (["a_1", "a_2", "a_3", "b_1", "b_2", "b_3"], ""),  # numbered patients of two hospitals
+        (["a_1", "b_1", "c_1", "c_2", "d_1"], ""),
+    ],
+)
+def test_names_that_look_like_visits(tmp_path, nnunet_folders, capsys, names, said):
+    images = {"CT": scans(tmp_path / "ct", *names), "MR": scans(tmp_path / "mr", *names)}
+    convert_folders(3, "X", images, labels(tmp_path / "labels", *names), CLASSES, dry_run=True)
+    printed = capsys.readouterr().out
+    assert ("look like" in printed) == bool(said)
+    assert said in printed
 
 
 @pytest.fixture
