@@ -92,6 +92,7 @@ def write_raw_dataset(
     plans = [plan_case(case, len(channels)) for case in cases]
     if dry_run:
         _print_plans(folder, plans)
+        print(describe_pairing(description))
         return folder
 
     with atomic_write(folder) as unfinished:
@@ -107,6 +108,17 @@ def write_raw_dataset(
             print(f"There is no {SPLITS}. {error}")
         write_json(unfinished / "dataset.json", dataset_json)
     return folder
+
+
+def describe_pairing(description: DatasetDescription) -> str:
+    """Return a sentence on whether the scans were understood as registered or as unpaired."""
+    if len(description.modalities) < 2:
+        return (
+            "There is one modality: nnU-Net's own planners and trainers take it, those of nnunet_cmc need two or more."
+        )
+    if registered := sum(len(channels) > 1 for channels in description.present_channels.values()):
+        return f"Cases with several modalities, which are registered and fused: {registered}."
+    return "No case has several modalities: the scans are unpaired, and never fused with each other in training."
 
 
 def _training(cases: Sequence[Case]) -> list[str]:

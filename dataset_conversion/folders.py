@@ -19,12 +19,14 @@ from tqdm import tqdm
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
+from nnunet_cmc.dataset_conversion.modalities import require_unlike
 from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
 from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
 from nnunet_cmc.dataset_conversion.volume import SUFFIXES, describe_unread_scan, volume_name
 
 Source = str | Path
 Sources = Mapping[str, Source]
+MASKS = "One file shows all classes: merge masks of single ones, for example by SimpleITK.Maximum(liver, 2 * spleen)"
 SLOW_LISTING = 5  # seconds from which on a bar is shown: DICOM folders are read
 
 
@@ -95,6 +97,7 @@ def _require_matching(
             raise ValueError(
                 f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}: rename it."
             )
+    require_unlike(images)
     if test_labels is not None and isinstance(test_labels, Mapping) != separate:
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:
@@ -180,7 +183,9 @@ def _sharing_labels(
         return [(images, labels)] if images else []
     assert labels is None or isinstance(labels, Mapping)
     if unknown := [modality for modality in labels or () if modality not in images]:
-        raise ValueError(f"There are labels but no images of {unknown[0]}: the images are of {', '.join(images)}.")
+        raise ValueError(
+            f"There are labels but no images of {unknown[0]}: the images are of {', '.join(images)}. {MASKS}."
+        )
     return [({modality: source}, (labels or {}).get(modality)) for modality, source in images.items()]
 
 

@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-Classes = Mapping[str, int] | Mapping[str, Mapping[str, int]]
+Values = Mapping[str, int | Sequence[int]]  # several become one class
+Classes = Values | Mapping[str, Values]
 
 # index, red, green, blue, opacity, visible, mesh visible, "name"
 _ITKSNAP = re.compile(r'\s*(\d+)(?:\s+[\d.]+){6}\s+"(.*)"\s*')
@@ -53,7 +55,7 @@ def number_classes(classes: Classes, channels: Sequence[str]) -> tuple[dict[str,
     """Number classes 1, 2, 3, ... in the order of their values (of the first modality's).
 
     Args:
-        classes: value of each class in the label files, or such a mapping for each modality.
+        classes: value of each class in the label files, or values that it merges; or such a mapping for each modality.
         channels: names of the modalities.
 
     Returns:
@@ -79,14 +81,19 @@ def number_classes(classes: Classes, channels: Sequence[str]) -> tuple[dict[str,
                 f"The classes of {channel} are {', '.join(values)}, but those of {channels[0]} are "
                 f"{', '.join(numbers)}: every modality must have the same."
             )
-        by_value.append(None if values == numbers else {values[name]: number for name, number in numbers.items()})
+        number_of = {value: numbers[name] for name, own in values.items() for value in own}
+        by_value.append(None if all(value == number for value, number in number_of.items()) else number_of)
     return numbers, by_value
 
 
-def _foreground(classes: Mapping[str, int]) -> dict[str, int]:
-    """Return the value of each class but the background, in the order of values."""
-    foreground = {n: value for n, value in classes.items() if (n.casefold(), value) != ("background", 0)}
-    values = sorted(foreground.values())
+def _foreground(classes: Values) -> dict[str, tuple[int, ...]]:
+    """Return the values of each class but the background in ascending order, classes in the order of their first."""
+    foreground = {
+        name: (value,) if isinstance(value, int) else tuple(sorted(value))
+        for name, value in classes.items()
+        if (name.casefold(), value) != ("background", 0)
+    }
+    values = sorted(chain(*foreground.values()))
     if not values or values[0] < 1 or len(set(values)) < len(values) or "background" in foreground:
         raise ValueError(
             f"Classes need values of their own, 1 or more (0 is the background), but they are {classes}: correct them."

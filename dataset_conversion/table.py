@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
+from nnunet_cmc.dataset_conversion.modalities import require_unlike
 
 REQUIRED = ("subject", "modality", "image")
 OPTIONAL = ("label", "part", "case")
@@ -18,6 +20,7 @@ DELIMITERS = ",;\t"
 
 
 class Row(NamedTuple):
+    line: int
     subject: str
     modality: str
     image: Path
@@ -40,7 +43,9 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
         ValueError: the table is inconsistent, or files are bad (all of them are listed).
     """
     rows = _read(Path(table))
+    _require_own_files(rows, table)
     channels = list(dict.fromkeys(row.modality for row in rows))
+    require_unlike(channels)
     labels, values = number_classes(classes, channels)
     users = {(row.label, row.modality) for row in rows if row.label}
     registered = len({label for label, _ in users}) < len(users)
@@ -53,7 +58,30 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
         own = row.subject if registered else next(each for each in numbered if each not in groups)
         groups.setdefault(row.case or own, []).append(row)
     cases = [_case(case, scans, channels, values) for case, scans in groups.items()]
+    labelled = {channel for case in cases if case.label and not case.test for channel in case.images}
+    if missing := [modality for channel, modality in enumerate(channels) if channel not in labelled]:
+        raise ValueError(
+            f"{table} has no label for {missing[0]} in the training part: if the scans of a subject lie on one grid, "
+            "write its label into the rows of all its modalities; otherwise label a scan of it, or leave its rows out."
+        )
     return write_raw_dataset(dataset_id, name, channels, labels, cases, **options)
+
+
+def _require_own_files(rows: Sequence[Row], table: str | Path) -> None:
+    """Raise a ValueError if two rows have one image, or two subjects one label."""
+    images: dict[Path, Row] = {}
+    labels: dict[Path, Row] = {}
+    for row in rows:
+        if (first := images.setdefault(row.image.resolve(), row)) is not row:
+            raise ValueError(
+                f"Lines {first.line} and {row.line} of {table} have the same image {row.image}: give every scan one "
+                "row."
+            )
+        if row.label and (first := labels.setdefault(row.label.resolve(), row)).subject != row.subject:
+            raise ValueError(
+                f"Lines {first.line} and {row.line} of {table} have the same label {row.label}, but the subjects "
+                f"{first.subject} and {row.subject}: give every subject labels of its own."
+            )
 
 
 def _case(name: str, rows: list[Row], channels: list[str], values: Sequence[dict[int, int] | None]) -> Case:
@@ -100,7 +128,10 @@ def _read(table: Path) -> list[Row]:
             )
         label = table.parent / cells["label"] if cells.get("label") else None
         image = table.parent / cells["image"]
-        rows.append(Row(cells["subject"], cells["modality"], image, label, part == "test", cells.get("case", "")))
+        subject, modality, case = (
+            normalize("NFC", cells.get(column, "")) for column in ("subject", "modality", "case")
+        )
+        rows.append(Row(line, subject, modality, image, label, part == "test", case))
     if not rows:
         raise ValueError(f"{table} has no row below its header: add one for each scan.")
     return rows

@@ -125,20 +125,17 @@ def _summarize(folder: Path) -> dict[str, dict[str, int]]:
     """Print and return the number of cases of each part, in total and per modality."""
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.scan_folder import by_case, visible_files
+    from nnunet_cmc.dataset_conversion.dataset_writer import describe_pairing
     from nnunet_cmc.evaluation.tables import text_table
 
     description = DatasetDescription.read(folder / "dataset.json")
     ending, names = description.file_ending, description.modalities
     counts = {}
-    registered = sum(len(channels) > 1 for channels in description.present_channels.values())
     for part, meaning in {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}.items():
         cases = by_case(visible_files(folder / part, ending), ending)
         shown = [channel for case in cases for channel in description.present_channels[case]]
         counts[meaning] = {"cases": len(cases), **{name: shown.count(channel) for channel, name in enumerate(names)}}
     rows = [["", "cases", *names], *([part, *map(str, own.values())] for part, own in counts.items())]
     print(f"\n{text_table(rows, numbers_from=1)}")
-    if registered:
-        print(f"Cases with several modalities, which are registered and fused: {registered}.")
-    else:
-        print("No case has several modalities: the scans are unpaired, and never fused with each other in training.")
+    print(describe_pairing(description))
     return counts

@@ -1,9 +1,14 @@
 """``nnunet_cmc convert folders``: any dataset, as folders of scans or as a table."""
 
 import argparse
+import re
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnunet_cmc.dataset_conversion.label_names import Classes
 
 HELP = "convert any data, as folders of scans or a table"
 DESCRIPTION = """\
@@ -42,8 +47,8 @@ def add_folders_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="CLASS=VALUE",
-        help="value of each class in the labels; or a file of them, JSON (as in a dataset.json) or ITK-SNAP's; or "
-        "NAME=FILE for each modality, where their values differ",
+        help="value of each class in the labels (t=1 t=4 merges two); or a file of them, JSON (as in a dataset.json) "
+        "or ITK-SNAP's; or NAME=FILE for each modality, where their values differ",
     )
     parser.add_argument(
         "--ct",
@@ -103,38 +108,44 @@ def _pairs(entries: Sequence[str], option: str) -> dict[str, str]:
                 f"{option} names {name} twice: give each modality a name of its own, and list "
                 "those that are CT in --ct."
             )
-        pairs[name] = value
+        pairs[name] = expanduser(value)  # which shells leave as it is after an =
     return pairs
 
 
 def _labels(entries: Sequence[str], option: str) -> str | dict[str, str]:
+    from nnunet_cmc.dataset_conversion.folders import MASKS
+
     if any("=" in entry for entry in entries):
         return _pairs(entries, option)
     if len(entries) > 1:
         raise ValueError(
-            f"{option} takes one folder (registered scans) or NAME=FOLDER for each modality, but got {len(entries)} "
-            "folders: put a path with a * in quotes."
+            f"{option} takes one folder (registered scans) or NAME=FOLDER for each modality, but got {len(entries)}: "
+            f"put a path with a * in quotes, and give one folder of labels. {MASKS}."
         )
-    return entries[0]
+    return expanduser(entries[0])
 
 
-def _classes(entries: Sequence[str]) -> dict[str, int] | dict[str, dict[str, int]]:
+def _classes(entries: Sequence[str]) -> "Classes":
     from nnunet_cmc.dataset_conversion.label_names import read_classes
 
     if len(entries) == 1 and "=" not in entries[0] and Path(entries[0]).suffix:
         return read_classes(entries[0])
-    values: dict[str, int] = {}
+    values: dict[str, list[int]] = {}
     files: dict[str, str] = {}
     for entry in entries:
-        name, _, value = entry.rpartition("=")
-        if not name or not (value.isdecimal() or Path(value).suffix):
-            raise ValueError(f"--classes takes CLASS=VALUE, such as liver=1, or a file of them, but got {entry!r}.")
-        if name in values or name in files:
+        name, _, value = entry.partition("=")
+        number = re.fullmatch(r"[\d.]*", value)
+        if not name or not (value.isdecimal() if number else Path(value).suffix):
+            raise ValueError(
+                "--classes takes CLASS=VALUE, such as liver=1, for each class, or a file of them, but got "
+                f"{entry!r}: write whole numbers, and blanks between the classes."
+            )
+        if number:
+            values.setdefault(name, []).append(int(value))
+        elif name in files:
             raise ValueError(f"--classes names {name} twice: name it once.")
-        if value.isdecimal():
-            values[name] = int(value)
         else:
-            files[name] = value
+            files[name] = expanduser(value)
     if values and files:
         raise ValueError("--classes takes CLASS=VALUE for each class or NAME=FILE for each modality, but not both.")
     return values or {modality: read_classes(file) for modality, file in files.items()}

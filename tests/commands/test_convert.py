@@ -90,6 +90,23 @@ def test_scans_are_copied_unless_links_are_asked_for(run, volumes, words):
     assert not (folder / "labelsTr" / "a.nii.gz").samefile("labels/a.nii.gz")
 
 
+def test_values_that_are_merged_into_one_class(run, volumes):
+    volumes("ct/a", "ct/b", "l/a")
+    volumes("l/b", value=4)
+    folder = run("--images", "CT=ct", "--labels", "l", "--classes", "tumour=1", "tumour=4")
+    assert json.loads((folder / "dataset.json").read_text())["labels"] == {"background": 0, "tumour": 1}
+    written = SimpleITK.ReadImage(str(folder / "labelsTr" / "b.nii.gz"))
+    assert (SimpleITK.GetArrayFromImage(written) == 1).all()
+
+
+def test_a_tilde_that_the_shell_leaves(run, volumes, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "work"))
+    volumes("ct/a", "mr/a", "l/a")
+    Path("c.json").write_text('{"liver": 1}')
+    sources = ["--images", "CT=~/ct", "MR=~/mr/*.nii.gz", "--labels", "CT=~/l", "MR=~/l"]
+    assert run(*sources, "--classes", "CT=~/c.json", "MR=~/c.json").is_dir()
+
+
 def test_star_patterns(run, volumes):
     volumes("all/a_t1", "all/a_seg")
     folder = run("--images", "T1=all/*_t1.nii.gz", "--labels", "all/*_seg.nii.gz", "--classes", "x=1")
@@ -111,7 +128,7 @@ def test_classes_from_json(run, volumes, tmp_path, wrap):
         (["--images", "CT="], r"--images takes NAME=FOLDER .* but got 'CT='"),
         (["--images", "CT=ct", "CT=mr"], r"--images names CT twice: .* a name of its own, .* --ct"),
         (["--ct", "ct"], r"--ct names ct, which is none of the modalities CT: correct it"),
-        (["--labels", "l", "m", "n"], r"--labels takes one folder .* but got 3 folders: put a path with a \* in"),
+        (["--labels", "l", "m", "n"], r"--labels takes one folder .* but got 3: .* \* in quotes, .* merge"),
         (["--labels", "CT=l", "m"], r"--labels takes NAME=FOLDER .* but got 'm'"),
         (["--labels"], r"--images needs --labels"),
         (["--classes", "CT=none"], r"--classes takes CLASS=VALUE"),
@@ -120,7 +137,10 @@ def test_classes_from_json(run, volumes, tmp_path, wrap):
         (["--classes", "liver"], r"--classes takes CLASS=VALUE, such as liver=1"),
         (["--classes", "liver=one"], r"--classes takes CLASS=VALUE"),
         (["--classes", "=1"], r"--classes takes CLASS=VALUE"),
-        (["--classes", "a=1", "a=2"], r"--classes names a twice: name it once"),
+        (["--classes", "a=1", "a=1"], r"Classes need values of their own"),
+        (["--classes", "a.json=1", "CT=a.json", "CT=b.json"], r"--classes names CT twice: name it once"),
+        (["--classes", "a=1,b=4"], r"--classes takes CLASS=VALUE, such as liver=1, .* but got 'a=1,b=4'"),
+        (["--classes", "a=1.0"], r"--classes takes CLASS=VALUE, such as liver=1, .* but got 'a=1.0'"),
         (["--classes", "broken.json"], r"broken.json is not JSON"),
         (["--classes", "list.json"], r"list.json must map the name of each class to its value"),
     ],
@@ -180,7 +200,18 @@ def test_dry_run(run, volumes, capsys):
     volumes("ct/a", "l/a")
     folder = run("--images", "CT=ct", "--labels", "l", "--classes", "x=1", "--dry-run")
     assert not folder.exists()
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["labelsTr/a.nii.gz", "<-", "l/a.nii.gz", "unchanged"]
+    *_, last, pairing = capsys.readouterr().out.splitlines()
+    assert last.split() == ["labelsTr/a.nii.gz", "<-", "l/a.nii.gz", "unchanged"]
+    assert pairing.startswith("There is one modality: nnU-Net's own planners and trainers take it")
+
+
+def test_a_dry_run_says_whether_scans_are_registered(run, volumes, capsys):
+    volumes("ct/a", "mr/a", "l/a", "ml/a")
+    images = ["--images", "CT=ct", "MR=mr", "--classes", "x=1", "--dry-run"]
+    run(*images, "--labels", "l")
+    assert capsys.readouterr().out.endswith("Cases with several modalities, which are registered and fused: 1.\n")
+    run(*images, "--labels", "CT=l", "MR=ml")
+    assert "No case has several modalities: the scans are unpaired" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_labels_without_a_class(run, volumes):

@@ -150,7 +150,11 @@ def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
         ([{"CT": ct / "a*.nii.gz"}, label], r"The \* of .* stands for nothing in .*ct/a.nii.gz"),
         ([{"CT": ct}, labels(tmp_path / "other", "a", "x", "y")], r"2 label\(s\) have no scan .*x.nii.gz, .*y.nii.gz"),
         ([{"CT": ct}, empty], "There is no volume in .*empty"),
-        ([both, {"CT": label, "PET": label}], "labels but no images of PET: the images are of CT, MR"),
+        (
+            [both, {"CT": label, "PET": label}],
+            "labels but no images of PET: the images are of CT, MR. .* merge masks of",
+        ),
+        ([{"CT": ct, "ct": mr}, label], "The modalities CT and ct differ only in capitals"),
         ([both, {"CT": label}], r"Modality MR \(channel 1\) has no labelled case"),
         ([both, {"CT": label, "MR": labels(tmp_path / "ab", "a", "b")}], r"1 label\(s\) have no scan .*/mr .*b.nii.gz"),
         ([both, label, CLASSES, {"PET": ct}], "The test modality PET is none of the training modalities CT, MR"),

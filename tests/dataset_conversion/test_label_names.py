@@ -54,6 +54,12 @@ def test_numbers_in_the_order_of_values():
     assert number_classes({"liver": 1}, ["CT"]) == ({"liver": 1}, [None])
 
 
+def test_several_values_of_one_class():
+    numbers, values = number_classes({"necrosis": 2, "tumour": [4, 1]}, ["CT"])
+    assert numbers == {"tumour": 1, "necrosis": 2}
+    assert values == [{1: 1, 4: 1, 2: 2}]
+
+
 @pytest.mark.parametrize("name", ["Background", "BACKGROUND", "background"])
 def test_the_background_in_any_case_of_letters(name):
     assert number_classes({name: 0, "liver": 1}, ["CT"]) == ({"liver": 1}, [None])
@@ -80,6 +86,7 @@ def test_each_modality_has_values_of_its_own():
     [
         ({"liver": 0}, "values of their own, 1 or more"),
         ({"liver": 1, "spleen": 1}, "values of their own"),
+        ({"liver": [1, 2], "spleen": 2}, "values of their own"),
         ({"background": 0}, "values of their own"),
         ({"CT": {"liver": 1}}, "classes of CT, but modalities CT, MR"),
         ({"CT": {"liver": 1}, "MR": {"spleen": 1}}, "The classes of MR are spleen, but those of CT are liver"),

@@ -131,6 +131,11 @@ def test_a_first_line_that_tells_excel_of_the_delimiter(table, nnunet_folders, d
         convert_table(4, "X", file, CLASSES)
 
 
+def test_names_in_another_unicode_form(table, nnunet_folders):
+    rows = ["subject,modality,image,label", "M\u00fc,CT,a.nii.gz,l.nii.gz", "Mu\u0308,MR,b.nii.gz,l.nii.gz"]
+    assert cmc(convert_table(3, "X", table(*rows), CLASSES))["present_channels"] == {"M\u00fc": [0, 1]}
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 def test_a_table_that_is_not_in_utf_8(table, nnunet_folders, encoding):
     file = table("subject,modality,image")
@@ -171,6 +176,27 @@ def test_classes_for_each_modality(table, nnunet_folders):
         ),
         (["subject,modality,image,case", "a,CT,a.nii.gz,"], "Line 2 of .* a case if that is a column, and .* is a,CT"),
         (["subject,modality,image,label", "a,CT,gone.nii,l.nii.gz"], "gone.nii: cannot be read"),
+        (
+            ["subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz", "a,CT,a.nii.gz,l.nii.gz"],
+            r"Lines 2 and 3 of .*table.csv have the same image .*a.nii.gz: give every scan one row",
+        ),
+        (
+            ["subject,modality,image,label,part", "a,CT,a.nii.gz,l.nii.gz,", "", "b,MR,x/../a.nii.gz,k.nii.gz,test"],
+            "Lines 2 and 4 of .* have the same image",
+        ),
+        (
+            ["subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz", "b,CT,b.nii.gz,l.nii.gz"],
+            r"Lines 2 and 3 of .* have the same label .*l.nii.gz, but the subjects a and b: give every subject labels",
+        ),
+        (
+            ["subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz", "a,MR,b.nii.gz,"],
+            r"table.csv has no label for MR in the training part: if the scans of a subject lie on one grid, write .* "
+            "into the rows of all its modalities; otherwise",
+        ),
+        (
+            ["subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz", "a,ct,b.nii.gz,"],
+            "The modalities CT and ct differ only in capitals",
+        ),
     ],
 )
 def test_tables_that_make_no_sense(table, nnunet_folders, lines, message):
