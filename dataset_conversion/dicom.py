@@ -34,7 +34,7 @@ def is_dicom(file: Path) -> bool:
 
 def find_series(folder: Path) -> list[list[Path]]:
     """Find the files of each DICOM series in ``folder`` itself; names that begin with a dot are ignored."""
-    if not any(file.is_file() for file in visible(folder)):  # over which GDCM would warn on the screen
+    if not any(file.is_file() and is_dicom(file) for file in visible(folder)):  # of which GDCM would warn on the screen
         return []
     reader = sitk.ImageSeriesReader
     names = [reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))]

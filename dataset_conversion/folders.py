@@ -18,11 +18,13 @@ from tqdm import tqdm
 
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
+from nnunet_cmc.dataset_conversion.dicom import is_dicom
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
 from nnunet_cmc.dataset_conversion.modalities import require_unlike
 from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
 from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
-from nnunet_cmc.dataset_conversion.volume import SUFFIXES, describe_unread_scan, volume_name
+from nnunet_cmc.dataset_conversion.volume import SUFFIXES, describe_unread_scan, suffix_of, volume_name
+from nnunet_cmc.utils.files import visible_below
 
 Source = str | Path
 Sources = Mapping[str, Source]
@@ -207,9 +209,21 @@ def _volumes(source: Source, unused: UnusedFiles) -> dict[str, Volume]:
             first = volumes[name].path
             unused.errors.append(f"case {name}: {first} and {path} have the same name: remove one of them.")
         volumes.setdefault(name, Volume(path, subject))
+    if not volumes and (example := _further_down(Path(source))):
+        raise ValueError(f"There is no volume in {source} itself: give a path with a *, such as '{example}'.")
     if not volumes:
         raise ValueError(
             f"There is no volume in {source}: volumes end in {' '.join(SUFFIXES)}, or are folders of one DICOM series; "
             "files that lie otherwise can be listed in a table (--table)."
         )
     return volumes
+
+
+def _further_down(folder: Path) -> Path | None:
+    """Return a path with ``*`` for a volume in a folder of ``folder`` and all that lie in the same way, if any does."""
+    for file in visible_below(folder):
+        if (volume := file if suffix_of(file) else file.parent) is file or is_dicom(file):
+            first, *rest = volume.relative_to(folder).parts
+            alone = rf"(?<![^\W_]){re.escape(first)}(?![^\W_])"
+            return Path(folder, "*", *(re.sub(alone, "*", part) for part in rest)) if rest else None
+    return None

@@ -223,6 +223,22 @@ def test_files_of_a_modality_or_labels_that_are_named_otherwise(tmp_path, nnunet
 
 
 @pytest.mark.parametrize(
+    ("files", "example"),
+    [
+        (["p1/ct", "p1/mr", "p2/ct", "p2/mr"], "*/ct.nii.gz"),
+        (["p1/2020/p1_ct", "p2/2021/p2_ct"], "*/2020/*_ct.nii.gz"),
+        (["1/t1_1", "2/t1_2"], "*/t1_*.nii.gz"),
+    ],
+)
+def test_a_folder_for_each_patient_is_given_with_a_star(tmp_path, nnunet_folders, capfd, files, example):
+    for file in files:
+        scans((tmp_path / "all" / file).parent, (tmp_path / "all" / file).name)
+    with pytest.raises(ValueError, match=re.escape(f"give a path with a *, such as '{tmp_path}/all/{example}'")):
+        convert_folders(3, "X", {"CT": tmp_path / "all", "MR": tmp_path / "all"}, tmp_path / "all", CLASSES)
+    assert "GDCM" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
     ("names", "said"),
     [
         (["p1_v1", "p1_v2", "p2_v1", "p2_v2", "p3_v1"], "p1_v1 and p1_v2 look like scans of one patient"),
