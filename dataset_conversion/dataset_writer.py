@@ -18,7 +18,7 @@ from nnunet_cmc.data.preprocessing.normalization import describe_normalization
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
-from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, equal_files
 from nnunet_cmc.utils.files import atomic_write, require_writable, write_json
 from nnunet_cmc.utils.parallel import run_parallel
 from nnunet_cmc.utils.variables import require_set
@@ -74,6 +74,7 @@ def write_raw_dataset(
     description = _description(dataset_json)
     unused = unused or UnusedFiles()
     _print_left_out(unused.left_out, every_one=dry_run)
+    _print_copies(cases)
     print(describe_normalization(description))
     if not dry_run:
         require_writable(folder.parent)
@@ -246,6 +247,14 @@ def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:
         files = [str(file) for file, why in left_out.items() if why == reason]
         shown = files if every_one else files[:5]
         print(f"Left out, {reason}: {', '.join(shown)}{', ...' if len(files) > len(shown) else ''} ({len(files)})")
+
+
+def _print_copies(cases: Sequence[Case]) -> None:
+    owners = {image: case.name for case in cases for image in case.images.values()}
+    pairs = [" and ".join(f"{file} (case {owners[file]})" for file in pair) for pair in equal_files(owners)]
+    if pairs:
+        shown = f"{'; '.join(pairs[:5])}{'; ...' if len(pairs) > 5 else ''} ({len(pairs)})"
+        print(f"Equal scans; remove one of a pair that is a copy under another name: {shown}")
 
 
 def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:

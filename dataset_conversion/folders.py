@@ -100,6 +100,11 @@ def _require_matching(
                 f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}: rename it."
             )
     require_unlike(images)
+    for part in (images, test_images or {}):
+        given: dict[Path, str] = {}
+        for modality, source in part.items():
+            if (first := given.setdefault(Path(source).resolve(), modality)) != modality:
+                raise ValueError(f"{first} and {modality} have the same scans, {source}: give each modality its own.")
     if test_labels is not None and isinstance(test_labels, Mapping) != separate:
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:

@@ -1,6 +1,9 @@
 """Files of a source that make no case, and the drawing of those that do, for all converters."""
 
+import filecmp
+import os
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +29,20 @@ class UnusedFiles:
         """Enter ``file`` into ``files`` unless its ``key``, ``who`` in words, is taken, which is an error."""
         if files.setdefault(key, file) != file:
             self.errors.append(f"{files[key]} and {file} are both {who}: remove one of them.")
+
+
+def equal_files(files: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """Pair each file with an earlier one of the same bytes; most are told apart by their size and middle alone."""
+    alike: dict[tuple[int, bytes], Path] = {}
+    pairs = []
+    for file in filter(Path.is_file, files):
+        with suppress(OSError), open(file, "rb") as content:
+            size = content.seek(0, os.SEEK_END)
+            content.seek(size // 2)
+            first = alike.setdefault((size, content.read(1 << 12)), file)
+            if first != file and filecmp.cmp(first, file, shallow=False):
+                pairs.append((first, file))
+    return pairs
 
 
 def draw_names(names: Iterable[str], count: int, rng: np.random.Generator, what: str) -> list[str]:

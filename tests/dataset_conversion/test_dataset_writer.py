@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -388,3 +389,17 @@ def test_a_stopped_conversion_leaves_nothing_and_can_be_repeated(pair, nnunet_fo
     assert names(nnunet_folders / "raw") == []
     folder = write(pair)
     assert names(folder.parent) == ["Dataset007_X"]
+
+
+def test_equal_scans_of_two_cases_are_remarked_on(tmp_path, pair, nnunet_folders, volume, label, capsys):
+    rng = np.random.default_rng(0)
+    first, other = (volume(tmp_path / f"{name}.nii", rng.integers(1, 99, (5, 6, 7), np.int16)) for name in "fo")
+    copy = Path(shutil.copy(first, tmp_path / "copy.nii"))
+    mr = pair[0].images[1]
+    f, o, c = (Case(file.stem, file.stem, {0: file, 1: mr}, pair[0].label) for file in (first, other, copy))
+    write([f, o], dry_run=True)
+    assert "Equal scans" not in capsys.readouterr().out
+    write([f, o, c], dry_run=True)
+    pair = f"{copy} (case copy) and {first} (case f) (1)"
+    said = f"Equal scans; remove one of a pair that is a copy under another name: {pair}"
+    assert said in capsys.readouterr().out.splitlines()

@@ -84,9 +84,10 @@ def test_the_same_words_tell_which_texts_are_the_same(tmp_path, nnunet_folders):
     ],
 )
 def test_different_texts_are_parts_of_the_name_after_the_subject(tmp_path, nnunet_folders, pattern, visits, names):
-    layout(tmp_path / "images", visits)
+    for modality in ("CT", "MR"):
+        layout(tmp_path / modality, visits)
     layout(tmp_path / "masks", visits, label=True)
-    images = {"CT": tmp_path / "images" / pattern, "MR": tmp_path / "images" / pattern}
+    images = {modality: tmp_path / modality / pattern for modality in ("CT", "MR")}
     folder = convert_folders(3, "X", images, tmp_path / "masks" / pattern, CLASSES)
     assert cmc(folder)["subjects"] == names
     assert cmc(folder)["present_channels"] == {name: [0, 1] for name in names}
