@@ -1,17 +1,33 @@
 """Arguments that several commands share, and the datasets, models and numbers of processes that they name."""
 
 import argparse
+import math
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from nnunet_cmc.data.format.checkpoint_names import final_checkpoint
 
+T = TypeVar("T", int, float)
 
-def whole_number(text: str) -> int:
-    """Read an argument that is a whole number from 0 on."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
-    return int(text)
+
+def _number_from(least: int, kind: Callable[[str], T], name: str) -> Callable[[str], T]:
+    """Return the type of an argument that is a number, of the ``kind`` called ``name``, of at least ``least``."""
+
+    def read(text: str) -> T:
+        with suppress(ValueError):
+            if least <= (value := kind(text)) < math.inf:
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is not a {name} from {least} on")
+
+    return read
+
+
+whole_number = _number_from(0, int, "whole number")
+positive_number = _number_from(1, int, "whole number")
+distance = _number_from(0, float, "number")
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +54,7 @@ def add_processes(parser: argparse.ArgumentParser, *other_names: str, what: str 
         "-np",
         *other_names,
         dest="processes",
-        type=whole_number,
+        type=positive_number,
         help=f"{what}; default: nnUNet_def_n_proc or the cores",
     )
 

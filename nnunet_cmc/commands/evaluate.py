@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nnunet_cmc.commands.arguments import add_processes, processes_of, raw_dataset
+from nnunet_cmc.commands.arguments import add_processes, distance, processes_of, raw_dataset
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_processes(parser, "--processes", what="processes of the evaluation")
     parser.add_argument(
-        "--tolerance", type=float, default=2.0, metavar="MM", help="tolerance of NSD in mm; default: %(default)g"
+        "--tolerance", type=distance, default=2.0, metavar="MM", help="tolerance of NSD in mm; default: %(default)g"
     )
     add_json(parser)
 

@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_cmc.commands.arguments import add_disable_tta, add_model, model_folder, whole_number
+from nnunet_cmc.commands.arguments import add_disable_tta, add_model, model_folder, positive_number, whole_number
 from nnunet_cmc.commands.outcome import Outcome, add_json
 from nnunet_cmc.data.format.checkpoint_names import final_checkpoint
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np",
         dest="processes",
-        type=whole_number,
+        type=positive_number,
         help="processes of preprocessing, export and evaluation (3; on a CPU everything in one)",
     )
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of the misalignments (%(default)s)")

@@ -54,6 +54,21 @@ def test_a_seed_is_a_whole_number(seed, capsys):
     assert f"{seed} is not a whole number from 0 on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "compare", "inspect", "stress"])
+@pytest.mark.parametrize("number", ["0", "-1", "two", "1.5"])
+def test_processes_are_one_or_more(command, number, capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main([command, "-np", number])
+    assert f"{number} is not a whole number from 1 on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["-1", "nan", "inf", "2mm"])
+def test_a_tolerance_is_a_number_from_0_on(number, capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["evaluate", f"--tolerance={number}"])
+    assert f"{number} is not a number from 0 on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], []])
 def test_help_lists_every_command(arguments, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
