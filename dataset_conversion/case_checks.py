@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.reading.grid import Grid
+from nnunet_cmc.data.reading.grid import TOLERANCE, Grid, distance_of_transforms
 from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import resample, volume_grid, volume_image, volume_voxels
@@ -41,7 +41,7 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
             )
             reference = reference or (file, grid)
             if is_label or case.grid is None:
-                wrong.append(_grid_problem(grid, *reference, is_label))
+                wrong.append(_grid_problem(file, grid, *reference, is_label))
             else:
                 wrong.append(_position_problem(file, grid, *reference))
         except ValueError as error:
@@ -52,16 +52,29 @@ def find_problems(case: Case, label_values: Collection[int], allow_empty_labels:
     return found
 
 
-def _grid_problem(grid: Grid, reference: Path, reference_grid: Grid, is_label: bool) -> str | None:
+def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid, is_label: bool) -> str | None:
     if not (differences := grid.differences(reference_grid)):
         return None
-    remedy = (
-        "give the label of this scan, or resample it there by nearest neighbours"
-        if is_label
-        else "resample it there, or give each modality a folder of labels (--labels NAME=FOLDER for each), which makes "
-        "them unpaired"
+    if not is_label:
+        remedy = (
+            "resample it there, or give each modality a folder of labels (--labels NAME=FOLDER for each), which makes "
+            "them unpaired"
+        )
+    elif not grid.is_part_of(reference_grid):
+        remedy = "give the label of this scan, or resample it there by nearest neighbours"
+    elif not reference_grid.is_part_of(grid):
+        remedy = (
+            "its voxels are some of that scan's, as 3D Slicer crops a label, so fill it up by "
+            "SimpleITK.Resample(label, scan, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)"
+        )
+    else:  # its axes are in another order or direction, and are brought into place
+        return None
+    apart = "".join(
+        f"; the qform and sform of {path} lie {distance:.3g} mm apart: make them equal"
+        for path in (file, reference)
+        if (distance := distance_of_transforms(path)) > TOLERANCE * min(reference_grid.spacing)
     )
-    return f"is not on the grid of {reference} ({', '.join(differences)}): {remedy}"
+    return f"is not on the grid of {reference} ({', '.join(differences)}{apart}): {remedy}"
 
 
 def _position_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid) -> str | None:

@@ -61,7 +61,8 @@ def write_case(dataset: Path, case: Case, steps: list[Step], link: bool = False)
             _copy(source, file, link and source != case.label)
             continue
         elif source == case.label:
-            image = _renumbered(volume_image(source), case.label_values)
+            label = _renumbered(volume_image(source), case.label_values)
+            image = resample(label, grid, sitk.sitkNearestNeighbor) if how == RESAMPLED else label
         elif how == RESAMPLED:
             image = resample(volume_image(source), grid)
         else:

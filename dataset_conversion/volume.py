@@ -90,11 +90,9 @@ def volume_voxels(source: Path) -> np.ndarray:
         return voxels.read_voxels(file)
 
 
-def resample(image: sitk.Image, grid: Grid) -> sitk.Image:
-    """Resample ``image`` onto ``grid`` by world coordinates: linear, same pixel type, 0 outside the image."""
-    return sitk.Resample(
-        image, grid.size, sitk.Transform(), sitk.sitkLinear, grid.origin, grid.spacing, grid.direction, 0.0
-    )
+def resample(image: sitk.Image, grid: Grid, interpolator: int = sitk.sitkLinear) -> sitk.Image:
+    """Resample ``image`` onto ``grid`` by world coordinates: same pixel type, 0 outside the image."""
+    return sitk.Resample(image, grid.size, sitk.Transform(), interpolator, grid.origin, grid.spacing, grid.direction, 0)
 
 
 @contextmanager

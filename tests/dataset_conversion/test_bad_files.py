@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
@@ -77,6 +79,61 @@ def test_bad_label_is_named_and_nothing_is_written(tmp_path, pair, nnunet_folder
     with pytest.raises(ValueError, match=rf"(?s)for 1 problem.*case c, .*{message}"):
         write([*pair, case])
     assert names(nnunet_folders / "raw") == []
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPI", "PIR", "SAL"])
+def test_a_label_with_flipped_or_permuted_axes_is_brought_into_place(tmp_path, pair, nnunet_folders, label, axes):
+    straight = {"direction": (1.0, 0, 0, 0, 1, 0, 0, 0, 1)}
+    scan = label(tmp_path / "scan.nii.gz", range(1, 212), np.int16, **straight)
+    drawn = sitk.ReadImage(label(tmp_path / "l.nii.gz", (0, 1, 2, 0, 2), **straight))
+    sitk.WriteImage(sitk.DICOMOrient(drawn, axes), tmp_path / "l.nii.gz")
+    case = Case("c", "c", {0: scan}, tmp_path / "l.nii.gz")
+    written = sitk.ReadImage(write([*pair, case]) / "labelsTr" / "c.nii.gz")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(drawn))
+    assert (written.GetOrigin(), written.GetDirection()) == (drawn.GetOrigin(), drawn.GetDirection())
+
+
+def test_an_oblique_label_with_flipped_axes_and_values_to_be_numbered(tmp_path, pair, nnunet_folders, label):
+    drawn = sitk.ReadImage(label(tmp_path / "l.nii.gz", (0, 500, 0, 7), np.int16))
+    sitk.WriteImage(sitk.Flip(sitk.PermuteAxes(drawn, (2, 0, 1)), (True, False, True)), tmp_path / "l.nii.gz")
+    case = Case("c", "c", pair[0].images, tmp_path / "l.nii.gz", label_values={500: 1, 7: 2})
+    written = sitk.ReadImage(write([*pair, case]) / "labelsTr" / "c.nii.gz")
+    old = sitk.GetArrayFromImage(drawn)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), (old == 500) + 2 * (old == 7))
+
+
+def test_a_label_of_a_part_of_its_scan_is_told_how_to_fill_it(tmp_path, pair, nnunet_folders, label):
+    drawn = sitk.ReadImage(label(tmp_path / "l.nii.gz"))
+    sitk.WriteImage(drawn[1:6, ::-1, 2:], tmp_path / "l.nii.gz")
+    message = (
+        r"l.nii.gz: is not on the grid of .*\(size .*\): its voxels are some of that scan's, as 3D Slicer crops a "
+        r"label, so fill it up by SimpleITK.Resample\(label, scan, SimpleITK.Transform\(\), SimpleITK.sitkNearestNeighbor\)\."
+    )
+    with pytest.raises(ValueError, match=message):
+        write([*pair, Case("c", "c", pair[0].images, tmp_path / "l.nii.gz")])
+
+
+@pytest.mark.parametrize("between", [0.5, 1.0])
+def test_a_label_of_voxels_that_are_not_those_of_its_scan(tmp_path, pair, nnunet_folders, label, between):
+    drawn = sitk.ReadImage(label(tmp_path / "l.nii.gz"))
+    drawn.SetOrigin(drawn.TransformContinuousIndexToPhysicalPoint((between, 0, 0)))
+    sitk.WriteImage(drawn, tmp_path / "l.nii.gz")
+    with pytest.raises(
+        ValueError, match=r"\(origin .*\): give the label of this scan, or resample it there by nearest"
+    ):
+        write([*pair, Case("c", "c", pair[0].images, tmp_path / "l.nii.gz")])
+
+
+def test_transforms_of_a_header_that_disagree(tmp_path, pair, nnunet_folders):
+    volume = nibabel.load(pair[0].label)
+    higher = volume.affine.copy()
+    higher[2, 3] += 30
+    volume.set_qform(higher, 1)
+    volume.set_sform(volume.affine, 2)
+    nibabel.save(volume, tmp_path / "l.nii.gz")
+    message = r"\(origin .*; the qform and sform of .*l.nii.gz lie 30 mm apart: make them equal\): give the label of"
+    with pytest.raises(ValueError, match=message):
+        write([*pair, Case("c", "c", pair[0].images, tmp_path / "l.nii.gz")])
 
 
 def test_all_problems_come_at_once(tmp_path, pair, nnunet_folders, volume, label):

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from itertools import product
 from os import PathLike
 from typing import NamedTuple
@@ -28,10 +29,23 @@ class Grid(NamedTuple):
     origin: tuple[float, ...]
     direction: tuple[float, ...]
 
+    def axes(self) -> np.ndarray:
+        """Compute the step from voxel to voxel along each axis in mm, ``(3, 3)``, an axis in each column."""
+        return np.reshape(self.direction, (3, 3)) * self.spacing
+
     def corners(self) -> np.ndarray:
         """Compute the centres of the eight corner voxels in mm, ``(8, 3)``."""
-        indices = np.array(list(product(*((0, size - 1) for size in self.size))))
-        return indices * self.spacing @ np.reshape(self.direction, (3, 3)).T + self.origin
+        return _corner_indices(self.size) @ self.axes().T + self.origin
+
+    def is_part_of(self, other: "Grid") -> bool:
+        """Tell whether all voxels are voxels of ``other``, perhaps along axes in another order or direction."""
+        into = np.linalg.inv(other.axes())
+        steps = np.round(into @ self.axes())
+        found = (self.corners() - other.origin) @ into.T
+        voxels = np.round(found[0]) + _corner_indices(self.size) @ steps.T
+        permuted = all((np.abs(steps).sum(axis) == 1).all() for axis in (0, 1))
+        inside = (voxels >= 0).all() and (voxels < other.size).all()
+        return bool(permuted and inside and np.abs(found - voxels).max() <= TOLERANCE)
 
     def canonical_spacing(self) -> tuple[float, ...]:
         """Return the spacing in mm along D, H, W of canonical axes, as :class:`CMCReaderWriter` reads the volume."""
@@ -60,6 +74,10 @@ class Grid(NamedTuple):
             for name, own, its in zip(self._fields, mine, theirs, strict=True)
             if own != its
         ]
+
+
+def _corner_indices(size: Sequence[int]) -> np.ndarray:
+    return np.array(list(product(*((0, length - 1) for length in size))))
 
 
 def read_grid(file: str | PathLike) -> Grid:
@@ -117,6 +135,16 @@ def is_for_itk(file: str | PathLike) -> bool:
         return False
     header = _nifti_header(file)
     return bool(header["scl_slope"] != 0 or header["scl_inter"] == 0)
+
+
+def distance_of_transforms(file: str | PathLike) -> float:
+    """Compute how far apart in mm the qform and the sform of a NIfTI file place a voxel; 0 where it has not both."""
+    header = _nifti_header(file) if is_nifti(file) and not is_nifti2(file) else None
+    if header is None or header["qform_code"] < 1 or header["sform_code"] < 1:
+        return 0.0
+    between = header.get_qform() - header.get_sform()
+    shifts = _corner_indices(header.get_data_shape()[:3]) @ between[:3, :3].T + between[:3, 3]
+    return float(np.linalg.norm(shifts, axis=1).max())
 
 
 def reason(error: Exception) -> str:
