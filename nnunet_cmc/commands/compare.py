@@ -80,14 +80,14 @@ def run(args: argparse.Namespace) -> Outcome:
     require_device(torch.device(args.device))
     output = Path(args.output or f"comparison_{raw.name}").resolve()
     require_writable(output)
-    settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
-    keep_settings(output, {key: value for key, value in vars(settings).items() if key != "device"}, "comparison")
     evaluated, what = _evaluated_cases(raw, folds, description, output)
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
     runs = [Run(s, f, evaluated[f], folder) for (s, f), folder in predictions.items()]
     print(f"{what}\nEverything except the trained models is written to {output}.", flush=True)
     require_same_split(runs, {name: cases.fold for name, cases in evaluated.items() if cases.fold})
+    settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
+    keep_settings(output, {key: value for key, value in vars(settings).items() if key != "device"}, "comparison")
     runner = Runner(settings, output / "logs", args.jobs)
     print(f"\n{plan_text(runs, args.jobs, runner.time_trials(runs))}\n", flush=True)
     failures = runner.run(runs)

@@ -357,6 +357,15 @@ def test_a_folder_of_another_comparison(nnunet, tmp_path, capsys):
     assert "out is of another comparison, with other seed, mirroring (" in capsys.readouterr().err
 
 
+def test_a_call_that_was_refused_does_not_fix_the_settings_of_its_folder(nnunet, tmp_path, capsys, write_volume):
+    raw = nnunet.results.parents[1] / "raw" / nnunet.results.name
+    write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
+    assert compare(tmp_path, SUP, more=("--seed", "8")) == 1
+    assert "Case x of" in capsys.readouterr().err
+    write_volume(raw / "imagesTs" / "x_0000.nii.gz", SCAN)
+    assert compare(tmp_path, SUP) == 0, capsys.readouterr().err
+
+
 def test_a_trainer_with_several_plans_names_them_in_its_rows(nnunet, tmp_path, capsys, nnunet_folders):
     preprocessed = nnunet_folders / "preprocessed" / "Dataset001_Test"
     (preprocessed / "Others_3d_fullres").mkdir()
