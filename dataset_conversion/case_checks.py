@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_cmc.data.reading.grid import TOLERANCE, Grid, distance_of_transforms
+from nnunet_cmc.data.reading.grid import Grid, distance_of_transforms
 from nnunet_cmc.data.reading.voxels import count_not_finite, out_of_memory
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.volume import resample, volume_grid, volume_image, volume_voxels
@@ -72,7 +72,7 @@ def _grid_problem(file: Path, grid: Grid, reference: Path, reference_grid: Grid,
     apart = "".join(
         f"; the qform and sform of {path} lie {distance:.3g} mm apart: make them equal"
         for path in (file, reference)
-        if (distance := distance_of_transforms(path)) > TOLERANCE * min(reference_grid.spacing)
+        if (distance := distance_of_transforms(path))
     )
     return f"is not on the grid of {reference} ({', '.join(differences)}{apart}): {remedy}"
 

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nnunet_cmc.data.format.dataset_json import VERSION, DatasetDescription, mod
 from nnunet_cmc.data.format.scan_folder import name_problem
 from nnunet_cmc.data.format.splits import SPLITS, make_splits, require_every_modality
 from nnunet_cmc.data.preprocessing.normalization import describe_normalization
+from nnunet_cmc.data.reading.grid import distance_of_transforms
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
@@ -75,6 +77,7 @@ def write_raw_dataset(
     unused = unused or UnusedFiles()
     _print_left_out(unused.left_out, every_one=dry_run)
     _print_copies(cases)
+    _print_transforms(cases)
     print(describe_normalization(description))
     if not dry_run:
         require_writable(folder.parent)
@@ -224,7 +227,7 @@ def _names_alike(cases: Sequence[Case]) -> list[str]:
             alike[among, "".join(name.split()).casefold()].setdefault(name, case.grid_source)
     return [
         f"{' and '.join(f'{name!r} ({file})' for name, file in names.items())} differ only in capitals or blanks: name "
-        "them alike if they are of one patient, or otherwise if they are not."
+        "them alike if they are of one patient, and clearly apart if they are not."
         for names in alike.values()
         if len(names) > 1
     ]
@@ -255,6 +258,17 @@ def _print_copies(cases: Sequence[Case]) -> None:
     if pairs:
         shown = f"{'; '.join(pairs[:5])}{'; ...' if len(pairs) > 5 else ''} ({len(pairs)})"
         print(f"Equal scans; remove one of a pair that is a copy under another name: {shown}")
+
+
+def _print_transforms(cases: Sequence[Case]) -> None:
+    apart = []
+    for file in dict.fromkeys(file for case in cases for file in (*case.images.values(), case.label) if file):
+        with suppress(ValueError):  # an unreadable file, which is a problem of its case
+            if distance := distance_of_transforms(file):
+                apart.append(f"{file} ({distance:.3g} mm)")
+    if apart:
+        shown = f"{', '.join(apart[:5])}{', ...' if len(apart) > 5 else ''} ({len(apart)})"
+        print(f"qform and sform differ, so programs place the file differently: {shown}")
 
 
 def _print_plans(folder: Path, plans: Sequence[list[Step]]) -> None:

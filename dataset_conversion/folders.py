@@ -104,7 +104,9 @@ def _require_matching(
         given: dict[Path, str] = {}
         for modality, source in part.items():
             if (first := given.setdefault(Path(source).resolve(), modality)) != modality:
-                raise ValueError(f"{first} and {modality} have the same scans, {source}: give each modality its own.")
+                example = _further_down(Path(source))
+                own = f"a path with a *, such as '{example}'" if example else "a folder"
+                raise ValueError(f"{first} and {modality} have the same source, {source}: give each {own} of its own.")
     if test_labels is not None and isinstance(test_labels, Mapping) != separate:
         raise ValueError("The test labels must come as the training labels do: one folder, or one for each modality.")
     if test_labels is not None and not test_images:

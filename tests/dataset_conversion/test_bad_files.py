@@ -107,7 +107,8 @@ def test_a_label_of_a_part_of_its_scan_is_told_how_to_fill_it(tmp_path, pair, nn
     sitk.WriteImage(drawn[1:6, ::-1, 2:], tmp_path / "l.nii.gz")
     message = (
         r"l.nii.gz: is not on the grid of .*\(size .*\): its voxels are some of that scan's, as 3D Slicer crops a "
-        r"label, so fill it up by SimpleITK.Resample\(label, scan, SimpleITK.Transform\(\), SimpleITK.sitkNearestNeighbor\)\."
+        r"label, so fill it up by SimpleITK.Resample\(label, scan, SimpleITK.Transform\(\), "
+        r"SimpleITK.sitkNearestNeighbor\)\."
     )
     with pytest.raises(ValueError, match=message):
         write([*pair, Case("c", "c", pair[0].images, tmp_path / "l.nii.gz")])
@@ -124,16 +125,34 @@ def test_a_label_of_voxels_that_are_not_those_of_its_scan(tmp_path, pair, nnunet
         write([*pair, Case("c", "c", pair[0].images, tmp_path / "l.nii.gz")])
 
 
-def test_transforms_of_a_header_that_disagree(tmp_path, pair, nnunet_folders):
-    volume = nibabel.load(pair[0].label)
+def with_transforms_apart(source, target, distance):
+    volume = nibabel.load(source)
     higher = volume.affine.copy()
-    higher[2, 3] += 30
+    higher[2, 3] += distance
     volume.set_qform(higher, 1)
     volume.set_sform(volume.affine, 2)
-    nibabel.save(volume, tmp_path / "l.nii.gz")
+    nibabel.save(volume, target)
+    return target
+
+
+def test_transforms_of_a_header_that_disagree(tmp_path, pair, nnunet_folders):
+    file = with_transforms_apart(pair[0].label, tmp_path / "l.nii.gz", 30)
     message = r"\(origin .*; the qform and sform of .*l.nii.gz lie 30 mm apart: make them equal\): give the label of"
     with pytest.raises(ValueError, match=message):
-        write([*pair, Case("c", "c", pair[0].images, tmp_path / "l.nii.gz")])
+        write([*pair, Case("c", "c", pair[0].images, file)])
+
+
+@pytest.mark.parametrize(("distance", "noticed"), [(30, True), (0.12, True), (0.05, False)])
+def test_transforms_that_disagree_in_the_same_way_in_all_files(
+    tmp_path, pair, nnunet_folders, capsys, distance, noticed
+):
+    sources = {"i": pair[0].images[0], "l": pair[0].label}
+    files = {n: with_transforms_apart(source, tmp_path / f"{n}.nii.gz", distance) for n, source in sources.items()}
+    write([*pair, Case("c", "c", {0: files["i"]}, files["l"])], dry_run=True)
+    said = (
+        f"qform and sform differ, so programs place the file differently: {files['i']} ({distance} mm), {files['l']} "
+    )
+    assert (said in capsys.readouterr().out) == noticed
 
 
 def test_all_problems_come_at_once(tmp_path, pair, nnunet_folders, volume, label):

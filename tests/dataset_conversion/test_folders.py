@@ -154,7 +154,7 @@ def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
             [both, {"CT": label, "PET": label}],
             "labels but no images of PET: the images are of CT, MR. .* merge masks of",
         ),
-        ([{"CT": ct, "MR": f"{ct}/"}, label], "CT and MR have the same scans, .*/ct/: give each modality its own"),
+        ([{"CT": ct, "MR": f"{ct}/"}, label], "CT and MR have the same source, .*/ct/: give each a folder of its own"),
         ([{"CT": ct, "ct": mr}, label], "The modalities CT and ct differ only in capitals"),
         ([both, {"CT": label}], r"Modality MR \(channel 1\) has no labelled case"),
         ([both, {"CT": label, "MR": labels(tmp_path / "ab", "a", "b")}], r"1 label\(s\) have no scan .*/mr .*b.nii.gz"),
@@ -236,6 +236,8 @@ def test_a_folder_for_each_patient_is_given_with_a_star(tmp_path, nnunet_folders
         scans((tmp_path / "all" / file).parent, (tmp_path / "all" / file).name)
     with pytest.raises(ValueError, match=re.escape(f"give a path with a *, such as '{tmp_path}/all/{example}'")):
         convert_folders(3, "X", {"CT": tmp_path / "all", "MR": tmp_path / "all" / "*"}, tmp_path / "all", CLASSES)
+    with pytest.raises(ValueError, match=re.escape(f"give each a path with a *, such as '{tmp_path}/all/{example}'")):
+        convert_folders(3, "X", {"CT": tmp_path / "all", "MR": tmp_path / "all"}, tmp_path / "all", CLASSES)
     assert "GDCM" not in "".join(capfd.readouterr())
 
 

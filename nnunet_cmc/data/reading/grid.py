@@ -138,13 +138,17 @@ def is_for_itk(file: str | PathLike) -> bool:
 
 
 def distance_of_transforms(file: str | PathLike) -> float:
-    """Compute how far apart in mm the qform and the sform of a NIfTI file place a voxel; 0 where it has not both."""
+    """Compute how far apart in mm the qform and the sform of a NIfTI file place a voxel.
+
+    It is 0 within :data:`TOLERANCE`, and for a file that has not both. ValueError if the file cannot be read.
+    """
     header = _nifti_header(file) if is_nifti(file) and not is_nifti2(file) else None
     if header is None or header["qform_code"] < 1 or header["sform_code"] < 1:
         return 0.0
     between = header.get_qform() - header.get_sform()
     shifts = _corner_indices(header.get_data_shape()[:3]) @ between[:3, :3].T + between[:3, 3]
-    return float(np.linalg.norm(shifts, axis=1).max())
+    distance = float(np.linalg.norm(shifts, axis=1).max())
+    return distance if distance > TOLERANCE * min(header.get_zooms()[:3]) else 0.0
 
 
 def reason(error: Exception) -> str:
