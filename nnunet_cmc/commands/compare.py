@@ -179,7 +179,7 @@ def _write(
     from nnunet_cmc.data.preprocessing.normalization import ct_modalities
     from nnunet_cmc.evaluation.case_gallery import files_of_page
     from nnunet_cmc.evaluation.evaluated_cases import name_in
-    from nnunet_cmc.evaluation.folder_evaluation import label_maps
+    from nnunet_cmc.evaluation.label_maps import label_maps
     from nnunet_cmc.evaluation.metrics import METRICS
     from nnunet_cmc.evaluation.paper_table import save_comparison
     from nnunet_cmc.evaluation.report import find_scans, save_report

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.preprocessing.normalization import ct_modalities
     from nnunet_cmc.evaluation.case_gallery import files_of_page
-    from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, label_maps, matched_files
+    from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, matched_files
+    from nnunet_cmc.evaluation.label_maps import label_maps
     from nnunet_cmc.evaluation.paired_statistics import Comparison
     from nnunet_cmc.evaluation.paper_table import averages_markdown, save_comparison
     from nnunet_cmc.evaluation.tables import format_table

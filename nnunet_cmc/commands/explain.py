@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> Outcome:
 
     from nnunet_cmc.data.format.scan_folder import by_modality
     from nnunet_cmc.data.reading.raw_case import require_one_grid
-    from nnunet_cmc.evaluation.folder_evaluation import classes_of, label_maps
+    from nnunet_cmc.evaluation.label_maps import classes_of, label_maps
     from nnunet_cmc.inference.activation_picture import save_activations
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.data.preprocessing.normalization import ct_modalities
     from nnunet_cmc.data.reading.raw_dataset import check_dataset
     from nnunet_cmc.evaluation.case_gallery import files_of_page, gallery, save_opener
-    from nnunet_cmc.evaluation.folder_evaluation import classes_of
     from nnunet_cmc.evaluation.inspection import NOTE, case_entry, find_cases, overview, overview_text
+    from nnunet_cmc.evaluation.label_maps import classes_of
     from nnunet_cmc.evaluation.pages import write_page
     from nnunet_cmc.utils.files import require_writable
     from nnunet_cmc.utils.parallel import run_parallel

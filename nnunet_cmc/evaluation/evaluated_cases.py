@@ -16,9 +16,9 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.scan_folder import numbered_cases
 from nnunet_cmc.data.format.splits import Fold, load_fold, splits_in_force
 from nnunet_cmc.data.reading.raw_dataset import labeled_cases
-from nnunet_cmc.evaluation.folder_evaluation import label_maps
+from nnunet_cmc.evaluation.label_maps import label_maps
 from nnunet_cmc.evaluation.results import Evaluation
-from nnunet_cmc.evaluation.stress_testing import Condition, input_files, present_files
+from nnunet_cmc.evaluation.shown_channels import Condition, input_files, present_files
 from nnunet_cmc.utils.files import atomic_write
 
 Labeled = dict[str, tuple[list[str], Path]]  # case -> files of its scans, and its label map

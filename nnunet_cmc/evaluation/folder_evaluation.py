@@ -11,12 +11,10 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.data.reading.voxels import format_value, out_of_memory, read_image
+from nnunet_cmc.evaluation.label_maps import classes_of, label_maps, mask_of, modalities_of
 from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
-from nnunet_cmc.utils.files import visible
 from nnunet_cmc.utils.parallel import run_parallel
-
-NOT_STATED = "modality not stated"  # the group of cases whose modalities dataset.json does not state
 
 
 def evaluate_folder(
@@ -70,31 +68,6 @@ def matched_files(
     for case, of_case in files.items():
         require_one_grid(case, of_case, "bring the prediction onto the grid of the reference")
     return files
-
-
-def classes_of(description: DatasetDescription) -> tuple[dict[str, Label], int | None]:
-    """Return the label, or the labels of a region, of each foreground class, and the ignore label, if any."""
-    labels: dict = dict(description.labels)
-    ignore = labels.pop("ignore", None)
-    return {name: label for name, label in labels.items() if label != 0}, ignore
-
-
-def modalities_of(description: DatasetDescription, case: str) -> str:
-    """Return the names of the modalities that ``case`` was scanned in, such as "CT+MR", or :data:`NOT_STATED`."""
-    present = description.present_channels.get(case)
-    return NOT_STATED if present is None else "+".join(description.modalities[channel] for channel in present)
-
-
-def mask_of(labels: np.ndarray, label: Label) -> np.ndarray:
-    """Return the boolean mask of a class or region in a label map."""
-    return labels == label if isinstance(label, int) else np.isin(labels, label)
-
-
-def label_maps(folder: str | PathLike, ending: str) -> dict[str, Path]:
-    """Return the file of each case in ``folder``, sorted. Raises ValueError if there is no such folder."""
-    if not Path(folder).is_dir():
-        raise ValueError(f"There is no folder {folder}: give the folder that holds the label maps.")
-    return {file.name.removesuffix(ending): file for file in visible(folder) if file.name.endswith(ending)}
 
 
 def _evaluate_case(

@@ -16,7 +16,7 @@ from nnunet_cmc.data.reading.raw_dataset import labeled_cases
 from nnunet_cmc.data.reading.voxels import read_voxels
 from nnunet_cmc.evaluation.case_gallery import Entry, Row
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures
-from nnunet_cmc.evaluation.folder_evaluation import mask_of
+from nnunet_cmc.evaluation.label_maps import mask_of
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import percentiles
 from nnunet_cmc.evaluation.tables import text_table

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from nnunet_cmc.evaluation.folder_evaluation import mask_of
+from nnunet_cmc.evaluation.label_maps import mask_of
 from nnunet_cmc.evaluation.results import Label
 
 _STROKE = withStroke(linewidth=2, foreground="black")  # keeps white outlines visible on bright tissue

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib import colormaps
 
-from nnunet_cmc.evaluation.folder_evaluation import mask_of
+from nnunet_cmc.evaluation.label_maps import mask_of
 from nnunet_cmc.evaluation.results import Label
 
 CT_WINDOWS = {"soft tissue": (-160, 240), "lung": (-1350, 150), "bone": (-500, 1300), "brain": (0, 80)}  # HU

@@ -12,7 +12,7 @@ import pandas as pd
 from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.paired_statistics import COMPARED
 from nnunet_cmc.evaluation.results import Evaluation, ordered, save_csv
-from nnunet_cmc.evaluation.stress_testing import Condition
+from nnunet_cmc.evaluation.shown_channels import Condition
 from nnunet_cmc.utils.files import read_json, write_json
 
 DESCRIBED = ["condition", "given", "moved", "mm", "degrees"]

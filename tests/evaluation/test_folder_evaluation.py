@@ -5,7 +5,8 @@ import pytest
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.reading.grid import read_grid
-from nnunet_cmc.evaluation.folder_evaluation import NOT_STATED, classes_of, evaluate_folder, modalities_of
+from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
+from nnunet_cmc.evaluation.label_maps import NOT_STATED, classes_of, modalities_of
 from nnunet_cmc.evaluation.metrics import compute_metrics
 
 

@@ -17,6 +17,7 @@ from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.evaluation import stress_testing
 from nnunet_cmc.evaluation.metrics import compute_metrics
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
+from nnunet_cmc.evaluation.shown_channels import Condition, input_files
 from nnunet_cmc.evaluation.stress_figures import (
     _SAME_CASES,
     StressRuns,
@@ -25,7 +26,7 @@ from nnunet_cmc.evaluation.stress_figures import (
     save_stress_figures,
 )
 from nnunet_cmc.evaluation.stress_results import save_stress, stress_table, summarize
-from nnunet_cmc.evaluation.stress_testing import Condition, conditions, find_multimodal_cases, input_files, stress_test
+from nnunet_cmc.evaluation.stress_testing import conditions, find_multimodal_cases, stress_test
 from nnunet_cmc.utils.files import write_json
 
 RADIUS = 20.0  # mm
