@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from tqdm import tqdm
 
-    from nnunet_cmc.data.format.scan_folder import by_modality
     from nnunet_cmc.data.reading.raw_case import require_one_grid
     from nnunet_cmc.evaluation.label_maps import classes_of, label_maps
+    from nnunet_cmc.evaluation.shown_channels import present_scans
     from nnunet_cmc.inference.activation_picture import save_activations
 
     models = {trainer: model_folder(args, trainer) for trainer in dict.fromkeys(args.trainers)}
@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> Outcome:
     for trainer, model in models.items():
         _explain(args, trainer, model, cases, asked, {case: written(trainer, case) for case in cases})
     for case, by_channel in tqdm(cases.items(), desc="Drawing", unit="case"):
-        scans, files = by_modality(by_channel.values(), case, description), {t: written(t, case) for t in models}
+        scans = present_scans(list(by_channel.values()), description)
+        files = {trainer: written(trainer, case) for trainer in models}
         save_activations(output / f"{case}.png", case, scans, files, classes, asked, references.get(case))
     pictures = {case: output / f"{case}.png" for case in cases}
     volumes = {

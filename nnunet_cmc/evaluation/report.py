@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import by_modality, numbered_cases
+from nnunet_cmc.data.format.scan_folder import numbered_cases
 from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.evaluation.case_gallery import Entry, Row, gallery, save_opener
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures, save_case
@@ -15,6 +15,7 @@ from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, notes, table_rows
 from nnunet_cmc.evaluation.plots import save_averages, save_distributions
 from nnunet_cmc.evaluation.results import Statistic
+from nnunet_cmc.evaluation.shown_channels import present_scans
 from nnunet_cmc.evaluation.stress_figures import StressRuns
 from nnunet_cmc.evaluation.tables import one_sided_remarks
 from nnunet_cmc.utils.parallel import run_parallel
@@ -26,13 +27,15 @@ def find_scans(
     """Find the scans of each case that has a reference, by modality, without the empty ones of absent modalities.
 
     Raises:
-        ValueError: a case has no scan there, or one that is not on the grid of its reference, or a file looks like a
-            scan and would not be read.
+        ValueError: a case has no scan there but empty ones, or one that is not on the grid of its reference, or a file
+            looks like a scan and would not be read; see :func:`present_scans`.
     """
     files = numbered_cases(image_folder, description.file_ending)
-    scans = {case: by_modality(files.get(case, ()), case, description) for case in references}
-    for case, found in scans.items():
-        require_one_grid(case, [references[case], *found.values()], "name the folder of the scans that were labelled")
+    scans: dict[str, dict[str, Path]] = {}
+    for case, reference in references.items():
+        own = files.get(case, ())
+        require_one_grid(case, [reference, *own], "name the folder of the scans that were labelled")
+        scans[case] = present_scans(own, description) if own else {}
     if missing := [case for case, found in scans.items() if not found]:
         raise ValueError(
             f"{image_folder} has no scan of {len(missing)} of {len(scans)} cases, such as {missing[0]}_0000"

@@ -45,6 +45,12 @@ def present_files(images: Sequence[str], description: DatasetDescription) -> dic
     return {channel: file for channel, file in by_channel.items() if channel in declared}
 
 
+def present_scans(images: Sequence[str], description: DatasetDescription) -> dict[str, Path]:
+    """Return :func:`present_files` by the name of each modality."""
+    present = present_files(images, description)
+    return {description.modalities[channel]: Path(file) for channel, file in present.items()}
+
+
 def input_files(
     condition: Condition, case: str, files: Mapping[int, str], channels: int, ending: str, made: Path, seed: int = 0
 ) -> list[str]:

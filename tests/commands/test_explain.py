@@ -81,6 +81,16 @@ def test_a_class_alone_and_one_modality(dataset, tmp_path):
     assert (volumes[0] != volumes[1]).any()
 
 
+def test_a_scan_of_zeros_is_an_absent_modality(dataset, tmp_path):
+    file = dataset / "imagesTs" / "y_0000.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(file)) * 0, str(file))
+    assert explain(dataset, tmp_path / "zeros", "--cases", "y") == 0
+    file.unlink()
+    assert explain(dataset, tmp_path / "absent", "--cases", "y") == 0
+    zeros, absent = (matplotlib.image.imread(tmp_path / name / "y.png") for name in ("zeros", "absent"))
+    np.testing.assert_array_equal(zeros, absent)
+
+
 def refusal(dataset, capsys, *more):
     assert explain(dataset, dataset / "out", *more) == 1
     return capsys.readouterr().err

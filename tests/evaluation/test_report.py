@@ -54,7 +54,11 @@ def page(tmp_path, comparison, scans, references, dataset_json):
     )
 
 
-def test_scans_are_found_without_the_empty_ones(scans, references, dataset_json):
+@pytest.mark.parametrize("stated", [True, False])
+def test_scans_are_found_without_the_empty_ones(scans, references, dataset_json, stated):
+    """Whether dataset.json states the modalities of a case or, as nnU-Net's own, does not."""
+    if not stated:
+        del dataset_json["cmc"]
     found = find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
     assert {case: list(files) for case, files in found.items()} == {
         "a": ["CT"], "b": ["MR"], "c": ["CT", "MR"], "d": ["CT"]
