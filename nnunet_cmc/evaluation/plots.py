@@ -155,7 +155,10 @@ def _means(comparison: Comparison, names: list[str], group: str, metric: str) ->
 
 
 def _curves(names: list[str]) -> dict[str, dict[float, str]] | None:
-    """Return predictions by rising number for each method ("" where names are numbers); None if a name has none."""
+    """Return predictions by rising number for each method ("" where names are numbers).
+
+    None if a name has no number, or two of a method have the same.
+    """
     curves: dict[str, dict[float, str]] = {}
     for name in names:
         method, _, number = name.rpartition("@")
@@ -163,7 +166,6 @@ def _curves(names: list[str]) -> dict[str, dict[float, str]] | None:
             x = float(number)
         except ValueError:
             return None
-        if not isfinite(x):
+        if not isfinite(x) or curves.setdefault(method, {}).setdefault(x, name) != name:
             return None
-        curves.setdefault(method, {})[x] = name
     return {method: dict(sorted(points.items())) for method, points in curves.items()}

@@ -129,6 +129,7 @@ def test_no_case_is_outside_of_its_axis(monkeypatch):
         (("CMC@0.1", "CMC@0.5"), False),
         (("CMC@0.1", "CMC"), True),
         (("CMC@few", "CMC@nan"), True),
+        (("CMC@1", "CMC@1.0"), True),
     ],
 )
 def test_predictions_named_by_numbers_become_a_curve(tmp_path, comparison, names, bars):
