@@ -1,5 +1,6 @@
 """Paired comparison of several predictions of the same cases: bootstrap intervals and Wilcoxon signed-rank tests."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,12 +150,28 @@ class Comparison:
             return ends
         lacking = (counts == 0).mean(0) ** subjects
         usable = np.append(lacking, lacking[known].sum()) <= LACKING
-        drawn = np.random.default_rng(self.seed).multinomial(subjects, np.full(subjects, 1 / subjects), _RESAMPLES)
-        with np.errstate(invalid="ignore"):
-            means = (drawn @ sums) / (drawn @ counts)
-        means = np.column_stack([means, means[:, known].mean(1)])  # NaN where a draw lacks one of these classes
+
+        def means(drawn: np.ndarray, axis: int) -> np.ndarray:
+            """Compute means ``(classes + 1, ...)`` of rows of subjects ``(..., subjects)``."""
+            with np.errstate(invalid="ignore"):
+                each = sums[drawn].sum(-2) / counts[drawn].sum(-2)
+            average = each[..., known].mean(-1)  # NaN where a draw lacks one of these classes
+            return np.moveaxis(np.concatenate([each, average[..., None]], -1), -1, 0)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # draws that lack a class
+            found = stats.bootstrap(
+                (np.arange(subjects),),
+                means,
+                n_resamples=_RESAMPLES,
+                batch=100,
+                vectorized=True,
+                axis=-1,
+                method="percentile",
+                random_state=np.random.default_rng(self.seed),
+            ).bootstrap_distribution
         tail = (1 - CONFIDENCE) / 2
-        ends[:, usable] = np.nanquantile(means[:, usable], (tail, 1 - tail), axis=0)
+        ends[:, usable] = np.nanquantile(found[usable], (tail, 1 - tail), axis=-1)
         return ends
 
     def _tests(self, ours: tuple[np.ndarray, np.ndarray], first: tuple[np.ndarray, np.ndarray]) -> list[PairedTest]:
