@@ -1,9 +1,13 @@
-"""A tiny dataset of four cases in two modalities, with references and predictions to evaluate."""
+"""A tiny dataset of four cases in two modalities, with references and predictions to evaluate; results of stress."""
 
 from functools import partial
 
 import numpy as np
 import pytest
+
+from nnunet_cmc.evaluation.metrics import METRICS
+from nnunet_cmc.evaluation.stress_testing import conditions
+from nnunet_cmc.utils.files import write_json
 
 
 def _blocks(shift=0, spleen=True):
@@ -45,3 +49,34 @@ def folders(tmp_path, write_labels):
         write_labels(reference / f"{case}.nii.gz", _blocks(spleen=case != "b"))
         write_labels(prediction / f"{case}.nii.gz", _blocks(shift, spleen=case not in "bd"))
     return reference, prediction
+
+
+def _save_run(folder, loss, cases=4, undefined=0, names=("CT", "MR")):
+    """``stress.json`` of a model that loses ``loss`` of its Dice at the farthest misalignment."""
+    folder.mkdir(parents=True)
+    entries = []
+    for condition in conditions(names):
+        far = max(condition.millimetres, condition.degrees) / 20
+        mean = {metric: (1 + 9 * loss * far) if metric in ("ASSD", "HD95") else 0.9 - loss * far for metric in METRICS}
+        statistics = {metric: {"mean": mean[metric], "undefined": undefined * (metric == "ASSD")} for metric in METRICS}
+        entries.append(
+            {
+                "condition": condition.name,
+                "given": "all" if condition.given is None else condition.name,
+                "moved": "" if condition.moved is None else names[condition.moved],
+                **({"complete": entries[0]} if condition.given is not None else {}),
+                **({} if condition.moved is None else {"unmoved": entries[0], "without": entries[0]}),
+                "mm": condition.millimetres,
+                "degrees": condition.degrees,
+                "cases": cases,
+                "mean": mean,
+                "classes": {"liver": statistics},
+            }
+        )
+    write_json(folder / "stress.json", {"conditions": entries})
+    return folder
+
+
+@pytest.fixture
+def save_run():
+    return _save_run

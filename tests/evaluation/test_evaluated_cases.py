@@ -17,7 +17,7 @@ LABEL = np.eye(3, dtype=np.uint8)[None].repeat(3, 0)
 
 @pytest.fixture
 def raw(make_dataset, write_volume):
-    """Labelled cases in both modalities and in MR alone; of the test cases, one has CT and a declared absence of MR."""
+    """A labelled case in both modalities, one in MR alone; of the test cases, one with an MR of zeros, one without."""
     folder = make_dataset({"a": ({0: VOLUME, 1: 2 * VOLUME}, LABEL), "b": ({1: VOLUME}, LABEL)})
     write_volume(folder / "imagesTs" / "x_0000.nii.gz", VOLUME)
     write_volume(folder / "imagesTs" / "x_0001.nii.gz", 0 * VOLUME)  # nothing says so in dataset.json

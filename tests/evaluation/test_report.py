@@ -14,6 +14,7 @@ from nnunet_cmc.evaluation.paired_statistics import Comparison
 from nnunet_cmc.evaluation.plots import _curves, save_averages, save_distributions
 from nnunet_cmc.evaluation.report import find_scans, save_report
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
+from nnunet_cmc.evaluation.stress_figures import StressRuns
 
 
 @pytest.fixture(autouse=True)
@@ -164,18 +165,12 @@ def test_curves_are_sorted_by_number_and_one_for_each_method():
     assert _curves(["a@1", "b@1", "a@0.5"]) == {"a": {0.5: "a@0.5", 1.0: "a@1"}, "b": {1.0: "b@1"}}
 
 
-def test_stress_tests_are_shown(tmp_path, comparison, scans, references, dataset_json):
-    class Runs:
-        def save_figures(self, folder):
-            save_averages(folder / "missing.png", comparison)
-            return [folder / "missing.png"]
-
-    page = save_report(
-        tmp_path / "out",
-        comparison,
-        find_scans(scans, DatasetDescription.from_dict(dataset_json), references),
-        1,
-        Runs(),
-    )
+def test_stress_tests_are_shown(tmp_path, comparison, scans, references, dataset_json, save_run):
+    stress = StressRuns({name: save_run(tmp_path / name, 0.2) for name in ("ours", "theirs")})
+    found = find_scans(scans, DatasetDescription.from_dict(dataset_json), references)
+    page = save_report(tmp_path / "out", comparison, found, 1, stress)
     assert "Missing and misaligned modalities" in page.read_text()
-    assert page.read_text().count("data:image/png;base64,") == 3
+    assert {file.name for file in (page.parent / "figures").iterdir()} == {
+        "comparison.png", "distributions.png", "missing.png", "misalignment.png"
+    }  # fmt: skip
+    assert page.read_text().count("data:image/png;base64,") == 4

@@ -8,44 +8,16 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from nnunet_cmc.evaluation.metrics import METRICS
 from nnunet_cmc.evaluation.plots import save_plot
 from nnunet_cmc.evaluation.slices import colors_of
 from nnunet_cmc.evaluation.stress_figures import _HOLLOW, StressRuns, _misalignment, _missing
 from nnunet_cmc.evaluation.stress_results import read_conditions
-from nnunet_cmc.evaluation.stress_testing import conditions
 from nnunet_cmc.utils.files import write_json
 
 COLORS = [color[:3] for color in colors_of("abc").values()]  # of the first three of a few
 
 
-def save_run(folder, loss, cases=4, undefined=0, names=("CT", "MR")):
-    """``stress.json`` of a model that loses ``loss`` of its Dice at the farthest misalignment."""
-    folder.mkdir(parents=True)
-    entries = []
-    for condition in conditions(names):
-        far = max(condition.millimetres, condition.degrees) / 20
-        mean = {metric: (1 + 9 * loss * far) if metric in ("ASSD", "HD95") else 0.9 - loss * far for metric in METRICS}
-        statistics = {metric: {"mean": mean[metric], "undefined": undefined * (metric == "ASSD")} for metric in METRICS}
-        entries.append(
-            {
-                "condition": condition.name,
-                "given": "all" if condition.given is None else condition.name,
-                "moved": "" if condition.moved is None else names[condition.moved],
-                **({"complete": entries[0]} if condition.given is not None else {}),
-                **({} if condition.moved is None else {"unmoved": entries[0], "without": entries[0]}),
-                "mm": condition.millimetres,
-                "degrees": condition.degrees,
-                "cases": cases,
-                "mean": mean,
-                "classes": {"liver": statistics},
-            }
-        )
-    write_json(folder / "stress.json", {"conditions": entries})
-    return folder
-
-
-def test_a_mean_that_is_undefined(tmp_path):
+def test_a_mean_that_is_undefined(tmp_path, save_run):
     """nnU-Net's NaN, which older versions wrote, and JSON's null: there is no bar, but all others."""
     for spelling in ("null", "NaN"):
         folder = save_run(tmp_path / spelling, 0.1)
@@ -61,7 +33,7 @@ def painted(picture, colour):
     return int((np.abs(picture - np.array(colour)).max(axis=2) < 0.02).sum())
 
 
-def test_a_colour_for_each_model(tmp_path):
+def test_a_colour_for_each_model(tmp_path, save_run):
     folders = {name: save_run(tmp_path / name, loss) for name, loss in {"good": 0.1, "bad": 0.5}.items()}
     runs = StressRuns(folders)
     assert runs.subsets == ["all", "CT", "MR"]
@@ -73,7 +45,7 @@ def test_a_colour_for_each_model(tmp_path):
         assert picture.shape[1] >= 3300  # for print
 
 
-def test_more_than_ten_models_or_classes_have_colours_of_their_own(tmp_path):
+def test_more_than_ten_models_or_classes_have_colours_of_their_own(tmp_path, save_run):
     for count in (11, 20):
         assert len(set(colors_of([str(i) for i in range(count)]).values())) == count
     folder = save_run(tmp_path / "a", 0.1)
@@ -82,7 +54,7 @@ def test_more_than_ten_models_or_classes_have_colours_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("names", [["CT", "MR"], ["CT", "MR", "PET"], ["T1", "T1C", "T2", "FLAIR"]])
-def test_the_names_of_sets_of_modalities_do_not_overlap(tmp_path, names):
+def test_the_names_of_sets_of_modalities_do_not_overlap(tmp_path, names, save_run):
     folder = save_run(tmp_path / "a", 0.1, names=names)
     for entry in (content := json.loads((folder / "stress.json").read_text()))["conditions"][1:]:
         entry["cases"] = 3
@@ -98,7 +70,7 @@ def test_the_names_of_sets_of_modalities_do_not_overlap(tmp_path, names):
                 assert distance > max(label.get_window_extent().width for label in labels)
 
 
-def test_the_legend_is_not_drawn_over_the_note(tmp_path):
+def test_the_legend_is_not_drawn_over_the_note(tmp_path, save_run):
     folder = save_run(tmp_path / "a", 0.1, undefined=1)
     figure = _missing(read_conditions(folder / "stress.json"))
     save_plot(figure, tmp_path / "a.png")
@@ -106,7 +78,7 @@ def test_the_legend_is_not_drawn_over_the_note(tmp_path):
     assert not figure.legends[0].get_window_extent().overlaps(note.get_window_extent())
 
 
-def test_points_that_leave_out_cases_are_hollow(tmp_path):
+def test_points_that_leave_out_cases_are_hollow(tmp_path, save_run):
     solid, hollow = (
         StressRuns({"x": save_run(tmp_path / str(n), 0.2, undefined=n)}).save_figures(tmp_path / str(n))[1]
         for n in (0, 1)
@@ -115,7 +87,7 @@ def test_points_that_leave_out_cases_are_hollow(tmp_path):
     assert blue[1] < 0.95 * blue[0]
 
 
-def test_sets_of_modalities_have_no_order_and_misalignments_have_ticks_where_they_were_tested(tmp_path):
+def test_sets_of_modalities_have_no_order_and_misalignments_have_ticks_where_they_were_tested(tmp_path, save_run):
     entries = read_conditions(save_run(tmp_path / "a", 0.2) / "stress.json")
     sets, moved = _missing(entries), _misalignment(entries, ["CT", "MR"])
     assert {line.get_linestyle() for axis in sets.axes for line in axis.lines} == {"None"}
@@ -123,7 +95,7 @@ def test_sets_of_modalities_have_no_order_and_misalignments_have_ticks_where_the
         assert axis.get_xticks().tolist() == [0, *dict.fromkeys(entry[kind] for entry in entries if entry[kind])]
 
 
-def test_tests_that_cannot_be_compared(tmp_path):
+def test_tests_that_cannot_be_compared(tmp_path, save_run):
     first, fewer = save_run(tmp_path / "a", 0.1), save_run(tmp_path / "b", 0.1, cases=3)
     with pytest.raises(ValueError, match="tests of one and two differ: all has 4 and 3 cases; test both on the same"):
         StressRuns({"one": first, "two": fewer})
@@ -133,7 +105,7 @@ def test_tests_that_cannot_be_compared(tmp_path):
 
 @pytest.mark.parametrize("key", ["condition", "given", "moved", "mm", "degrees", "cases", "mean", "classes"])
 @pytest.mark.parametrize("junk", [None, [], True, {"liver": {}}])
-def test_files_that_stress_did_not_write(tmp_path, key, junk):
+def test_files_that_stress_did_not_write(tmp_path, key, junk, save_run):
     file = save_run(tmp_path / "a", 0.1) / "stress.json"
     content = json.loads(file.read_text())
     content["conditions"][3][key] = junk

@@ -151,7 +151,7 @@ def test_interrupted_work_resumes_and_the_screen_stays_clean(tested, balls, caps
     assert again == first
     assert capsys.readouterr().out == ""
     assert "what a predictor prints" in (output / "log.txt").read_text()
-    assert not list(output.glob("tmp*"))
+    assert not list(output.rglob(".*")), "no folder of unfinished files is left"
 
 
 def test_files_hold_the_numbers(tested):
