@@ -7,13 +7,12 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
+from nnunet_cmc.utils.parallel import process_pool
 
 HELP = "check the installation: versions, whether nnU-Net finds our classes, folders, GPU"
 
@@ -95,7 +94,7 @@ def classes() -> Iterator[Check]:
     from nnunet_cmc.registration.classes import CLASSES, TRAINERS
     from nnunet_cmc.registration.hook import SWITCH
 
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with process_pool(1) as pool:
         spawned = pool.submit(problems)
         here = problems()
         try:

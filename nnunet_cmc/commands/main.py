@@ -21,6 +21,8 @@ COMMANDS = (
 )  # fmt: skip
 REMEDIES = {
     errno.EACCES: "change its permissions, or name another place",
+    errno.EEXIST: "name a folder, not a file",
+    errno.ENOTDIR: "name a folder, not a file",
     errno.EROFS: "name another place",
     errno.ENOSPC: "free some space, or name another place",
     errno.EDQUOT: "free some space, or name another place",

@@ -12,8 +12,6 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any
 
-from tqdm import tqdm
-
 TERMINATED = 128 + signal.SIGTERM  # exit code, as a shell reports it
 _SET_DEATH_SIGNAL, _GET_DEATH_SIGNAL = 1, 2  # of prctl(2)
 
@@ -27,6 +25,8 @@ def run_parallel(
         Exception: the first that ``function`` raises; calls that have not begun by then are dropped.
         RuntimeError: a process was killed from outside.
     """
+    from tqdm import tqdm  # not with this module, whose pool nnunet_cmc doctor uses where packages are missing
+
     processes = min(processes, len(arguments))
     progress = partial(tqdm, total=len(arguments), desc=description, disable=not show_progress)
     if processes <= 1:

@@ -2,12 +2,14 @@ import importlib.metadata
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import kill_with_workers
 
 from nnunet_cmc.commands import doctor
 from nnunet_cmc.commands.doctor import Check
@@ -66,12 +68,32 @@ def test_a_class_found_here_but_not_in_a_spawned_process_is_broken(monkeypatch):
         def submit(self, function):
             return SimpleNamespace(result=lambda: {"CMCTrainer": "ImportError: x"})
 
-    monkeypatch.setattr(doctor, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(doctor, "process_pool", Pool)
     monkeypatch.setattr(doctor, "problems", dict)
     found = {check.subject: check for check in doctor.classes()}
     assert found["CMCTrainer"].status == "BROKEN"
     assert "not in a spawned process: ImportError: x" in found["CMCTrainer"].finding
     assert {check.status for name, check in found.items() if name != "CMCTrainer"} == {"OK"}
+
+
+SLEEPING = """
+import os, time
+from pathlib import Path
+from nnunet_cmc.commands import doctor
+def problems():
+    Path(__file__).with_name(f"sleeps-{os.getpid()}").touch()
+    time.sleep(60)
+if __name__ == "__main__":
+    doctor.problems = problems
+    list(doctor.classes())
+"""
+
+
+def test_the_spawned_process_ends_with_a_doctor_that_is_killed(tmp_path):
+    (tmp_path / "sleeping.py").write_text(SLEEPING)
+    parent = subprocess.Popen([sys.executable, tmp_path / "sleeping.py"])
+    kill_with_workers(parent.pid, 1, lambda: len(list(tmp_path.glob("sleeps-*"))) == 2)
+    assert parent.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("version", ["2.7.0", f"{TOO_NEW}.0", "99.1", None])

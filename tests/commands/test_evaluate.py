@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunet_cmc.commands import evaluate
+from nnunet_cmc.commands.main import main
 
 DATASET_JSON = {
     "channel_names": {"0": "CT", "1": "MR"},
@@ -148,6 +149,16 @@ def test_an_output_that_cannot_be_written_to_is_noticed_before_the_long_part(fol
     with pytest.raises(PermissionError):
         run(folders)
     (folders / "prediction").chmod(0o755)
+
+
+@pytest.mark.parametrize("output", ["out", "out/below"])
+def test_an_output_that_is_a_file(folders, capsys, output):
+    (folders / "out").touch()
+    named = ["-r", folders / "reference", "-p", folders / "prediction", "-o", folders / output]
+    assert main(["evaluate", *map(str, named)]) == 1
+    assert re.search(
+        r"/out(/below)?: (File exists|Not a directory): name a folder, not a file\.\n", capsys.readouterr().err
+    )
 
 
 def test_a_full_disk(folders, full_disk):

@@ -126,7 +126,9 @@ def no_number(text: str, file: str) -> OSError:
         ),
         (no_number("broken data stream", "/x/0.jpg"), "/x/0.jpg: broken data stream"),
         (MemoryError("Unable to"), "Out of memory: use fewer processes, or smaller scans."),
-        (NotADirectoryError(20, "Not a directory", "/x/y"), "/x/y: Not a directory"),
+        (NotADirectoryError(20, "Not a directory", "/x/y"), "/x/y: Not a directory: name a folder, not a file."),
+        (FileExistsError(17, "File exists", "/x/y"), "/x/y: File exists: name a folder, not a file."),
+        (IsADirectoryError(21, "Is a directory", "/x/y"), "/x/y: Is a directory"),
     ],
 )
 def test_an_error_of_the_user_is_one_sentence(failing_command, error, sentence, capsys):
