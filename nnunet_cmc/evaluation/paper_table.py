@@ -58,8 +58,8 @@ def table_rows(comparison: Comparison, metric: str) -> list[tuple[str, list[Tabl
 
 def notes(comparison: Comparison) -> list[str]:
     """Return the notes below the table, a sentence each."""
-    counts = next(iter(comparison.evaluations.values()))
-    groups = ", ".join(f"{group}: {len(counts.of_group(group))}" for group in comparison.groups)
+    first = next(iter(comparison.evaluations.values()))
+    groups = ", ".join(f"{group}: {len(first.of_group(group))}" for group in comparison.groups)
     lines = [f"Mean ± standard deviation over cases ({groups})."]
     if any(cell.undefined for cell in comparison.cells.values()):
         lines.append(
@@ -68,7 +68,7 @@ def notes(comparison: Comparison) -> list[str]:
         )
     fewer = []
     for group, column in product(comparison.groups, comparison.classes):
-        every = len(counts.of_group(group))
+        every = len(first.of_group(group))
         evaluated = sorted({comparison.cells[name, group, "Dice", column].n for name in comparison.names})
         if evaluated[0] < every:
             ends = " to ".join(map(str, dict.fromkeys((evaluated[0], evaluated[-1]))))

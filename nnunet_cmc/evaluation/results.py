@@ -21,7 +21,10 @@ def name_of_mean(classes: Collection[str], usual: str = "average") -> str:
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and sample standard deviation (NaN below two values) over the ``n`` cases where a metric is defined."""
+    """Mean and sample standard deviation (NaN below two values) of the ``n`` values where a metric is defined.
+
+    They are of cases, or, in :meth:`Evaluation.mean`, of classes.
+    """
 
     mean: float
     std: float
