@@ -23,7 +23,7 @@ def name_of_mean(classes: Collection[str], usual: str = "average") -> str:
 class Statistic:
     """Mean and sample standard deviation (NaN below two values) of the ``n`` values where a metric is defined.
 
-    They are of cases, or, in :meth:`Evaluation.mean`, of classes.
+    They are of cases, or, in ``Evaluation.mean``, of classes.
     """
 
     mean: float
