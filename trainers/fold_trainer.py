@@ -1,5 +1,6 @@
 """Training on the cases of a fold: which are labelled, unlabelled and for validation, and what samples them."""
 
+import os
 from dataclasses import replace
 from os.path import join
 
@@ -44,6 +45,9 @@ class FoldTrainer(nnUNetTrainer):
         require_device(device)
         require_preprocessed(plans, configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:  # nnU-Net assumes CUDA and one machine; torchrun tells each process its GPU
+            index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
+            self.device = torch.device("cuda", index) if device.type == "cuda" else device
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Return labelled and validation cases of the fold."""

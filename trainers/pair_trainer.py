@@ -31,23 +31,10 @@ class PairTrainer(FoldTrainer):
     is_ddp: bool
     network: nn.Module
 
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
-    ):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        if self.is_ddp:  # nnU-Net assumes CUDA and one machine; torchrun tells each process its GPU
-            index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
-            self.device = torch.device("cuda", index) if device.type == "cuda" else device
-        if self.seed is None:
-            self.seed = seed_from_environment()
-
     def initialize(self) -> None:
         """Initialize as nnU-Net does, from the seed if there is one, and distribute on the trainer's device."""
+        if self.seed is None:
+            self.seed = seed_from_environment()
         if self.seed is not None:
             torch.manual_seed(self.seed)
         distributed, self.is_ddp = self.is_ddp, False
