@@ -1,10 +1,10 @@
 """Paths in which ``*`` stand for a scan's name, as in the layouts of BraTS and BIDS.
 
-If one text fits all ``*`` of a path, as in ``*/*_t1.nii.gz``, it is the name, and the subject. Otherwise, as in
-``patient*/visit*/ct.nii.gz``, each text is a part of the name, joined by ``_``, and the first is the subject. Words
-before the ``*`` (from the last ``/`` or ``_`` on) may say more: where some are the same and others differ, as in
-``sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz``, ``*`` after the same words stand for one text, which counts once, and the
-first that stands more than once is the subject; after words as BIDS's ``sub-`` and ``ses-``, equal texts both count.
+The words before the ``*`` (from the last ``/`` or ``_`` on) tell what they stand for. After different words, as in
+``patient*/visit*/ct.nii.gz``, each text is a part of the name, joined by ``_``. After the same words, as in
+``sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz``, ``*`` stand for one text, which counts once. The first text that stands
+more than once, or else the first, is the subject. Where all words are the same, as in ``*/*_t1.nii.gz`` and
+``*/*/ct.nii.gz``, one text that fits all ``*`` is the name; otherwise each text is a part of it.
 """
 
 import glob
@@ -29,10 +29,9 @@ class PathPattern:
             )
         words = [re.split(r"[/_]", literal)[-1] for literal in self.literals[:-1]]
         different = list(dict.fromkeys(words))
-        self.same_words = len(different) == 1
         grouped = tuple(different.index(own) for own in words)
         entities = all(re.fullmatch("[A-Za-z]+-", own) for own in words)  # of BIDS, which name what follows
-        telling = 1 < len(different) < len(words) or entities
+        telling = len(different) > 1 or entities
         self.readings = [grouped] if telling else [(0,) * len(words), tuple(range(len(words)))]
         self.read: dict[tuple[int, ...], Path] = {}  # the first path of each reading
 
@@ -44,8 +43,8 @@ class PathPattern:
     def name_and_subject(self, path: Path, suffix: str) -> tuple[str, str]:
         """Return the name of the scan at ``path``, without ``suffix`` where the pattern ends in ``*``, and its subject.
 
-        ValueError: a ``*`` stands for nothing; or two for different texts, though they follow the same words and stand
-        for one text in other paths, or the pattern has other words, too.
+        ValueError: a ``*`` stands for nothing; or two for different texts, though they follow the same words, and stand
+        for one text in other paths or the pattern has other words, too.
         """
         text = str(path) if self.literals[-1] else str(path).removesuffix(suffix)
         for variables in self.readings:
@@ -60,7 +59,7 @@ class PathPattern:
                 "or list the scans in a table (--table)."
             )
         self.read.setdefault(variables, path)
-        if self.same_words and len(self.read) > 1:
+        if len(self.read) > 1:
             one, several = map(self.read.get, self.readings)
             raise self._different(f"{several}, but for one text in {one}")
         repeated = [text for variable, text in enumerate(texts) if variables.count(variable) > 1]
@@ -78,5 +77,5 @@ class PathPattern:
     def _different(self, where: str) -> ValueError:
         return ValueError(
             f"The * of {self.source} stand for different texts in {where}: give a path in which they stand for the "
-            "same, or list the scans in a table (--table)."
+            "same or follow different words, as in patient*/visit*, or list the scans in a table (--table)."
         )

@@ -21,9 +21,10 @@ Unpaired scans, each on its own grid or of its own patient: a folder of labels f
       --classes liver=1 spleen=2
 A scan without a label is used as an unlabelled one. Instead of a folder, a path with a * (in quotes) may be given,
 which stands for the name: --images FLAIR='scans/*_flair.nii.gz' T1='scans/*_t1.nii.gz' --labels 'scans/*_label.nii.gz'
-If one text fits several *, it is the name, as in BraTS: T1C='scans/*/*-t1c.nii.gz'. Otherwise each is a part of the
-name, and the first is the subject: CT='scans/*/*/ct.nii.gz' (cases p1_2024, p1_2025 of subject p1), or in BIDS
-T1='sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz' (cases 01_pre, 01_post of subject 01).
+Several * after the same words stand for one text, as in BraTS: T1C='scans/*/*-t1c.nii.gz'; after different words they
+stand for parts of the name, the first for the subject: CT='patient*/visit*.nii.gz' (cases 1_1, 1_2 of subject 1), or in
+BIDS T1='sub-*/ses-*/anat/sub-*_ses-*_T1w.nii.gz' (cases 01_pre, 01_post of subject 01). So do those after the same
+words where one text fits none of the files: CT='scans/*/*/ct.nii.gz' (cases p1_2024, p1_2025 of subject p1).
 Modalities that are CT, but not named so: --images CTart=arterial/ CTven=venous/ --ct CTart CTven
 A table instead of folders: a CSV file with the columns subject, modality, image, label, part (train or test), and case
 where some scans of a subject share a grid and others do not: rows of one case are on one grid.

@@ -64,7 +64,7 @@ def test_the_same_words_tell_which_texts_are_the_same(tmp_path, nnunet_folders):
         CLASSES,
         {"T1": f"{tmp_path}/each/p*/t2_*.nii.gz"},
     )
-    assert cmc(folder)["subjects"] == {"1_7": "7", "2_8": "8", "1": "1", "2": "2"}
+    assert cmc(folder)["subjects"] == {"1_7": "7", "2_8": "8", "1_1": "1", "2_2": "2"}
     layout(tmp_path, ["site2/P8/P9_t1"])
     with pytest.raises(ValueError, match=r"stand for different texts in .*site2/P8/P9_t1.nii.gz"):
         convert_folders(
@@ -75,7 +75,7 @@ def test_the_same_words_tell_which_texts_are_the_same(tmp_path, nnunet_folders):
 @pytest.mark.parametrize(
     ("pattern", "visits", "names"),
     [
-        ("patient*/visit*.nii.gz", ["patient1/visit1", "patient1/visit2"], {"1": "1", "1_2": "1"}),
+        ("patient*/visit*.nii.gz", ["patient1/visit1", "patient1/visit2"], {"1_1": "1", "1_2": "1"}),
         ("*_v*.nii.gz", ["p1_v1", "p1_v2"], {"p1_1": "p1", "p1_2": "p1"}),
         ("Sub-*_Ses-*.nii.gz", ["Sub-1_Ses-1", "Sub-1_Ses-2"], {"1_1": "1", "1_2": "1"}),
         ("*/*/ct.nii.gz", ["p1/2020/ct", "p1/2021/ct"], {"p1_2020": "p1", "p1_2021": "p1"}),
@@ -95,6 +95,15 @@ def test_different_texts_are_parts_of_the_name_after_the_subject(tmp_path, nnune
 
 def test_one_file_among_others_whose_texts_differ(tmp_path, nnunet_folders):
     layout(tmp_path, ["b/P7/P7-t1", "b/P8/P9-t1", "b/P9/P9-t1"])
-    message = r"stand for different texts in .*b/P8/P9-t1.nii.gz, but for one text in .*b/P7/P7-t1.nii.gz: give a path"
+    message = r"different texts in .*b/P8/P9-t1.nii.gz, but for one text in .*b/P7/P7-t1.nii.gz: give .* as in patient"
     with pytest.raises(ValueError, match=message):
         convert_folders(4, "X", {"T1": f"{tmp_path}/b/*/*-t1.nii.gz"}, f"{tmp_path}/b/*/*-t1.nii.gz", CLASSES)
+
+
+def test_numbered_visits_are_not_taken_for_their_patient(tmp_path, nnunet_folders):
+    layout(tmp_path / "ct", [f"patient{patient}/visit{visit}" for patient in "12" for visit in "12"])
+    source = {"CT": f"{tmp_path}/ct/patient*/visit*.nii.gz"}
+    with pytest.raises(ValueError, match=r"2 label\(s\) have no scan of the same name"):
+        convert_folders(3, "X", source, labels(tmp_path / "by_patient", "1", "2"), CLASSES)
+    folder = convert_folders(3, "X", source, labels(tmp_path / "by_visit", "2_1"), CLASSES)
+    assert cmc(folder)["subjects"] == {"1_1": "1", "1_2": "1", "2_1": "2", "2_2": "2"}
