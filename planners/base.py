@@ -22,7 +22,7 @@ from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.networks.cmcnet import require_several
 from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.utils.files import atomic_write, read_json, write_json
-from nnunet_cmc.utils.formatting import millimetres
+from nnunet_cmc.utils.formatting import dimensions, millimetres
 
 STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess passes when nobody asked for anything
 
@@ -102,11 +102,11 @@ class BasePlanner(ExperimentPlanner):
         """Make the plans, write them and a copy of ``dataset.json`` to the preprocessed folder, and return them.
 
         Raises:
-            ValueError: a case that cannot be read, a modality without a labelled case, or a fingerprint on other axes
-                than the canonical ones of the plans.
+            ValueError: a case that cannot be read, a modality without a labelled case, or a fingerprint of other scans,
+                or on other axes than the canonical ones of the plans.
         """
         check_dataset(self.raw_dataset_folder, self.description)
-        self._require_canonical_fingerprint()
+        self._require_own_fingerprint()
         splits_file = splits_in_force(self.dataset_name)
         hidden = set() if splits_file is None else hidden_cases(splits_file)
         statistics = intensity_statistics(self.dataset, self.description, hidden)
@@ -131,18 +131,36 @@ class BasePlanner(ExperimentPlanner):
         self.write_plans(self.plans)
         return self.plans
 
-    def _require_canonical_fingerprint(self) -> None:
-        """Refuse what nnU-Net's own extractor finds by another reader, where the files' axes are in another order."""
-        for files, found in zip(self.dataset.values(), self.dataset_fingerprint["spacings"], strict=False):
+    def _require_own_fingerprint(self) -> None:
+        """Refuse a fingerprint of other scans, which nnU-Net keeps of a dataset that is converted again, or other axes.
+
+        nnU-Net's own extractor finds other axes by another reader, where those of the files are in another order.
+        """
+        spacings, shapes = (self.dataset_fingerprint[key] for key in ("spacings", "shapes_after_crop"))
+        if len(spacings) != len(self.dataset):
+            raise self._of_other_scans(f"it has {len(spacings)} case(s), the dataset {len(self.dataset)}")
+        alike = partial(np.allclose, rtol=1e-3)
+        for files, found, cropped in zip(self.dataset.values(), spacings, shapes, strict=True):
             file = files["images"][0]
-            canonical = read_grid(file).canonical_spacing()
-            alike = partial(np.allclose, rtol=1e-3)
-            if alike(sorted(found), sorted(canonical)) and not alike(found, canonical):
-                wrong, right = (millimetres(spacing, digits=6) for spacing in (found, canonical))
+            grid = read_grid(file)
+            canonical = grid.canonical_spacing()
+            wrong, right = (millimetres(spacing, digits=6) for spacing in (found, canonical))
+            if not alike(sorted(found), sorted(canonical)):
+                raise self._of_other_scans(f"its spacing of {file} is {wrong}, the file's {right}")
+            if np.any(np.sort(cropped) > np.sort(grid.size)):
+                raise self._of_other_scans(
+                    f"its size of {file} is {dimensions(cropped)}, the file's {dimensions(grid.size)}"
+                )
+            if not alike(found, canonical):
                 raise ValueError(
                     f"dataset_fingerprint.json has the spacing {wrong} of {file}, which is {right} on the canonical "
                     f"axes that our planners need: run {_extract(self.dataset_name)}."
                 )
+
+    def _of_other_scans(self, why: str) -> ValueError:
+        return ValueError(
+            f"dataset_fingerprint.json was made of other scans ({why}): run {_extract(self.dataset_name)}."
+        )
 
     def write_plans(self, plans: dict) -> None:
         """Write the plans. Of an older file, only configurations that inherit from one of these plans are kept."""

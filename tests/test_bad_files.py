@@ -135,8 +135,8 @@ def convert(raw, damage):
 def plan(raw, damage=lambda file: None):
     damage(raw / "imagesTr" / "bad_0001.nii.gz")
     preprocessed(raw).mkdir()
-    fingerprint = {"spacings": [[1.0] * 3], "shapes_after_crop": [SHAPE], "median_relative_size_after_cropping": 1.0}
-    fingerprint["foreground_intensity_properties_per_channel"] = {}
+    fingerprint = {"spacings": [[1.0] * 3] * 2, "shapes_after_crop": [SHAPE] * 2}
+    fingerprint |= {"median_relative_size_after_cropping": 1.0, "foreground_intensity_properties_per_channel": {}}
     (preprocessed(raw) / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     CMCPlannerNNUNetSmall(1).plan_experiment()
 

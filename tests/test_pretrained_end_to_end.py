@@ -50,7 +50,7 @@ def test_from_scans_and_weights_to_a_prediction(
     raw = make_dataset(cases())
     preprocessed = nnunet_folders / "preprocessed" / raw.name
     preprocessed.mkdir()
-    fingerprint = {"spacings": [[1.0] * 3] * 6, "shapes_after_crop": [[24] * 3] * 6}
+    fingerprint = {"spacings": [[1.0] * 3] * 4, "shapes_after_crop": [[24] * 3] * 4}
     (preprocessed / "dataset_fingerprint.json").write_text(
         json.dumps({**fingerprint, "median_relative_size_after_cropping": 1.0})
     )

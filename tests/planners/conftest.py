@@ -5,13 +5,19 @@ import pytest
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from planned_scans import ESTIMATES, FINGERPRINTS
 
+from nnunet_cmc.planners.base import BasePlanner
+
 LABEL = np.zeros((10, 12, 14), np.uint8)
 LABEL[2:8, 3:9, 4:10] = 1
 
 
 @pytest.fixture
-def dataset(make_dataset):
-    """(raw folder, preprocessed folder with a fingerprint) of one CT and one MR; Dataset001_Test."""
+def dataset(make_dataset, monkeypatch):
+    """(raw folder, preprocessed folder with a fingerprint) of one CT and one MR; Dataset001_Test.
+
+    The fingerprint is of larger scans than the files, which the planners are told to accept.
+    """
+    monkeypatch.setattr(BasePlanner, "_require_own_fingerprint", lambda self: None)
     rng = np.random.default_rng(0)
     ct, mr = (rng.normal(mean, 10, LABEL.shape).astype(np.float32) for mean in (50, 300))
     raw = make_dataset({"ct": ({0: ct}, LABEL), "mr": ({1: mr}, LABEL)})

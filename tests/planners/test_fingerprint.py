@@ -157,3 +157,24 @@ def test_a_fingerprint_on_the_axes_of_sagittal_files_is_refused(make_dataset, re
             CMCPlannerNNUNet(1).plan_experiment()
         CMCFingerprintExtractor(1, num_processes=1).run(overwrite_existing=True)
     assert CMCPlannerNNUNet(1).plan_experiment()["original_median_spacing_after_transp"] == [5.0, 1.0, 1.0]
+
+
+def test_a_fingerprint_of_other_scans_is_refused(make_dataset):
+    """Of a dataset that was deleted and converted again, nnU-Net keeps the old one without --clean."""
+    case = np.random.default_rng(0).normal(size=(20, 20, 20)) + 5
+    preprocessed = make_dataset({"a": ({0: case, 1: case}, case > 5)}).parents[1] / "preprocessed" / "Dataset001_Test"
+    CMCFingerprintExtractor(1, num_processes=1).run()
+    CMCPlannerTiny(1).plan_experiment()
+    file = preprocessed / "dataset_fingerprint.json"
+    sound = json.loads(file.read_text())
+    remedy = r"run nnUNetv2_extract_fingerprint -d 1 -fpe CMCFingerprintExtractor --clean\.$"
+    for changes, why in (
+        ({"spacings": [[1.0] * 3] * 2, "shapes_after_crop": [[20] * 3] * 2}, "it has 2 case.s., the dataset 1"),
+        ({"spacings": [[2.0, 1.0, 1.0]]}, "its spacing of .*a_0000.nii.gz is 2 x 1 x 1 mm, the file's 1 x 1 x 1 mm"),
+        ({"shapes_after_crop": [[20, 20, 21]]}, "its size of .*a_0000.nii.gz is 20 x 20 x 21, the file's 20 x 20 x 20"),
+    ):
+        file.write_text(json.dumps(sound | changes))
+        with pytest.raises(ValueError, match=rf"was made of other scans \({why}\): {remedy}"):
+            CMCPlannerTiny(1).plan_experiment()
+    file.write_text(json.dumps(sound | {"shapes_after_crop": [[9, 20, 12]]}))  # without the zeros around
+    CMCPlannerTiny(1).plan_experiment()
