@@ -139,7 +139,8 @@ def _evaluated_cases(
     number = ", ".join(f"fold {name}: {len(cases.fold.val)}" for name, cases in evaluated.items() if cases.fold)
     return evaluated, (
         f"Evaluated on validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "
-        "Our trainers set the weights of the modalities on patches of these cases: their results are slightly "
+        "Trainers with a decoder per modality, and all of ours where no labelled case has two of the modalities "
+        "registered, weight the modalities by their Dice on patches of these cases: such results are slightly "
         "optimistic."
     )
 

@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from nnunet_cmc.evaluation.results import Evaluation, describe, name_of_mean, ordered
 
-COMPARED = ("Dice", "ASSD")  # the metrics that the paper reports
+REPORTED_METRICS = ("Dice", "ASSD")  # in the tables, as in the paper
 CONFIDENCE = 0.95
 LACKING = 0.2  # share of the draws that may lack a class and be left out
 _RESAMPLES = 2000
+_CELL = ["subject", "class"]  # what a patient's cases are put together by
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Cell:
 class PairedTest:
     """Two-sided Wilcoxon signed-rank test of a prediction against the first one, not corrected for multiple tests."""
 
-    difference: float  # mean over subjects of the prediction's value minus the first prediction's
+    difference: float  # mean over subjects of the prediction's value minus the first one's, where both are defined
     p: float  # NaN for no pair; 1 where no pair differs
     n: int  # subjects in which both are defined
 
@@ -47,7 +48,8 @@ class Comparison:
     what they are computed from.
 
     Args:
-        subjects: patient of each case; cases of one patient are not independent, so bootstrap and test draw patients.
+        subjects: patient of each case, by default its own; cases of one patient are not independent, so bootstrap and
+            test draw patients.
         seed: of the bootstrap.
         missing: name of each row without a result -> why, in a sentence.
         remarks: sentences below the tables.
@@ -77,12 +79,11 @@ class Comparison:
         self.cells: dict[tuple[str, str, str, str], Cell] = {}
         self.tests: dict[tuple[str, str, str, str], PairedTest] = {}
         statistics = self._statistics()
-        rows = list(product(self.names, self.groups, COMPARED))
+        rows = list(product(self.names, self.groups, REPORTED_METRICS))
         for name, group, metric in tqdm(rows, "Computing intervals and tests", disable=not progress):
-            sums, first_sums = (self._sums(one, group, metric) for one in (name, self.names[0]))
             columns = [*self.classes, self.average]
-            tests = self._tests(sums, first_sums)
-            for column, low, high, test in zip(columns, *self._intervals(*sums), tests, strict=True):
+            tests = self._tests(name, group, metric)
+            for column, low, high, test in zip(columns, *self._intervals(name, group, metric), tests, strict=True):
                 key = (name, group, metric, column)
                 cell = statistics.loc[key].to_dict()
                 ends = np.minimum(low, cell["mean"]), np.maximum(high, cell["mean"])  # which is rounded in its own way
@@ -95,7 +96,7 @@ class Comparison:
         """The long table: columns ``prediction``, ``subject`` and those of :attr:`Evaluation.table`."""
         parts = {name: evaluation.table for name, evaluation in self.evaluations.items()}
         table = pd.concat(parts, names=["prediction"]).reset_index(level="prediction").reset_index(drop=True)
-        table.insert(1, "subject", table["case"].astype(str).map(self.subjects))
+        table.insert(1, "subject", [self.subjects.get(case, case) for case in table["case"].astype(str)])
         cases = [case.case for case in self.evaluations[self.names[0]].cases]
         categories = {"prediction": self.names, "case": cases, "modalities": self.groups, "class": self.classes}
         return table.astype({column: ordered(values) for column, values in categories.items()})
@@ -121,7 +122,7 @@ class Comparison:
     def _statistics(self) -> pd.DataFrame:
         """Return ``mean``, ``std``, ``n`` and ``undefined`` by prediction, modalities, metric, and class or average."""
         keys = ["prediction", "modalities", "metric"]
-        table = self.table[self.table["metric"].isin(COMPARED)]
+        table = self.table[self.table["metric"].isin(REPORTED_METRICS)]
         classes = describe(table, [*keys, "class"])
         cases = describe(table, [*keys, "case"]).reset_index().rename(columns={"mean": "value"})  # means over classes
         cases["undefined"] = cases["undefined"] > 0
@@ -130,26 +131,28 @@ class Comparison:
         parts = [classes.reset_index().astype({"class": str}), average.reset_index().assign(**{"class": self.average})]
         return pd.concat(parts).set_index([*keys, "class"]).astype(object)  # so that a row keeps its integers
 
-    def _sums(self, name: str, group: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return sum and number of the defined values, ``(subjects, classes)``, subjects sorted."""
+    def _values(self, name: str, group: str, metric: str) -> pd.Series:
+        """Return the values of a prediction by subject, case and class."""
         table = self.table
         own = table[(table["prediction"] == name) & (table["modalities"] == group) & (table["metric"] == metric)]
-        values = own.groupby(["subject", "class"], observed=False)["value"]
-        return values.sum().unstack("class").to_numpy(), values.count().unstack("class").to_numpy()
+        return own.set_index(["subject", "case", "class"])["value"]
 
-    def _intervals(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def _intervals(self, name: str, group: str, metric: str) -> np.ndarray:
         """Compute the ends of the interval for each class and, last, their mean, ``(2, classes + 1)``.
 
         Draws that lack a class are left out; NaN if more than :data:`LACKING` of them are expected to, whatever the
         seed. They are more where a single subject has the class, and fewer where two have it.
         """
+        values = self._values(name, group, metric).groupby(_CELL, observed=False)
+        sums, counts = (part.unstack("class").to_numpy() for part in (values.sum(), values.count()))
         subjects, classes = sums.shape
         ends = np.full((2, classes + 1), np.nan)
         known = counts.any(0)  # classes that some subject has
         if subjects < 2 or not known.any():
             return ends
         lacking = (counts == 0).mean(0) ** subjects
-        usable = np.append(lacking, lacking[known].sum()) <= LACKING
+        patterns = np.unique(counts[:, known] == 0, axis=1)  # classes of the same subjects are lacking together
+        usable = np.append(lacking, (patterns.mean(0) ** subjects).sum()) <= LACKING
 
         def means(drawn: np.ndarray, axis: int) -> np.ndarray:
             """Compute means ``(classes + 1, ...)`` of rows of subjects ``(..., subjects)``."""
@@ -174,12 +177,12 @@ class Comparison:
         ends[:, usable] = np.nanquantile(found[usable], (tail, 1 - tail), axis=-1)
         return ends
 
-    def _tests(self, ours: tuple[np.ndarray, np.ndarray], first: tuple[np.ndarray, np.ndarray]) -> list[PairedTest]:
-        """Return the test of each class and, last, of their mean, from what :meth:`_sums` gives."""
-        with np.errstate(invalid="ignore"):
-            differences = np.divide(*ours) - np.divide(*first)  # NaN where either is undefined
-        averages = pd.DataFrame(differences).mean(axis="columns")  # over the classes that both have
-        return [*map(_test, [*differences.T, averages.to_numpy()])]
+    def _tests(self, name: str, group: str, metric: str) -> list[PairedTest]:
+        """Return the test of each class and, last, of their mean, from the cases that have a value in both."""
+        differences = self._values(name, group, metric) - self._values(self.names[0], group, metric)
+        of_subjects = differences.groupby(_CELL, observed=False).mean().unstack("class")
+        averages = of_subjects.mean(axis="columns")  # over the classes that both have
+        return [*map(_test, [*of_subjects.to_numpy().T, averages.to_numpy()])]
 
 
 def _test(differences: np.ndarray) -> PairedTest:

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunet_cmc.evaluation.paired_statistics import COMPARED, CONFIDENCE, LACKING, Cell, Comparison, PairedTest
+from nnunet_cmc.evaluation.paired_statistics import CONFIDENCE, LACKING, REPORTED_METRICS, Cell, Comparison, PairedTest
 from nnunet_cmc.evaluation.tables import aligned, save_summary, save_summary_csv
 from nnunet_cmc.utils.files import write_json, write_text
 
@@ -100,11 +100,12 @@ def averages(comparison: Comparison) -> Averages:
     if several:
         header += ["difference", "p", "subjects"]
         notes.append(
-            f"Difference to {comparison.names[0]}, mean over subjects; p: two-sided Wilcoxon signed-rank test of the "
-            "paired differences, not corrected for multiple tests."
+            f"Difference to {comparison.names[0]}: mean over subjects, of the cases and classes that both predictions "
+            "have; so it may differ from the difference of the two means. p: two-sided Wilcoxon signed-rank test of "
+            "these differences, not corrected for multiple tests."
         )
     rows = []
-    for group, metric, name in product(comparison.groups, COMPARED, comparison.names):
+    for group, metric, name in product(comparison.groups, REPORTED_METRICS, comparison.names):
         key = (name, group, metric, comparison.columns[-1])
         cell = comparison.cells[key]
         interval = "-" if isnan(cell.low) else f"{number(metric, cell.low)} to {number(metric, cell.high)}"
@@ -130,7 +131,7 @@ def to_markdown(comparison: Comparison) -> str:
     """Format tables of Dice and ASSD, and one of intervals and tests, as Markdown."""
     columns = [f"{group}: {column}" for group in comparison.groups for column in comparison.columns]
     parts = []
-    for metric in COMPARED:
+    for metric in REPORTED_METRICS:
         rows = [
             [name, *(f"**{cell.text}**" if cell.best else cell.text for cell in cells)]
             for name, cells in table_rows(comparison, metric)
@@ -190,7 +191,7 @@ def to_latex(comparison: Comparison) -> str:
         " ".join(rf"\cmidrule(lr){{{start}-{start + width - 1}}}" for start in starts),
         " & ".join(["", *map(_latex, columns * len(groups))]) + r" \\",
     ]
-    for metric in COMPARED:
+    for metric in REPORTED_METRICS:
         title = rf"\textit{{{_latex(TITLES[metric])}}}"
         lines += [r"\midrule", rf"\multicolumn{{{1 + width * len(groups)}}}{{l}}{{{title}}} \\"]
         for name, cells in table_rows(comparison, metric):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
-from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
+from nnunet_cmc.evaluation.paired_statistics import REPORTED_METRICS, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES
 from nnunet_cmc.evaluation.slices import colors_of
 from nnunet_cmc.utils.files import save_figure
@@ -66,8 +66,8 @@ def save_distributions(file: str | PathLike, comparison: Comparison) -> None:
     A box spans the middle half of the cases, its line is the median, its whiskers reach all of them.
     """
     boxes = len(comparison.classes) * len(comparison.names)
-    columns = len(COMPARED) if boxes <= _SIDE_BY_SIDE else 1
-    panels = list(product(comparison.groups, COMPARED))
+    columns = len(REPORTED_METRICS) if boxes <= _SIDE_BY_SIDE else 1
+    panels = list(product(comparison.groups, REPORTED_METRICS))
     rows = len(panels) // columns
     figure, axes = new_axes(rows, columns, (_WIDTH, 3.0 * rows + 0.4))
     first: dict[str, Axes] = {}
@@ -111,8 +111,8 @@ def save_averages(file: str | PathLike, comparison: Comparison) -> None:
     """
     curves = _curves(comparison.names)
     rows = len(comparison.groups) if curves else 1
-    figure, axes = new_axes(rows, len(COMPARED), (_WIDTH, 3.0 * rows + 0.6))
-    for column, metric in enumerate(COMPARED):
+    figure, axes = new_axes(rows, len(REPORTED_METRICS), (_WIDTH, 3.0 * rows + 0.6))
+    for column, metric in enumerate(REPORTED_METRICS):
         if curves:
             for axis, group in zip(axes[:, column], comparison.groups, strict=True):
                 _draw_curves(axis, comparison, curves, group, metric)

@@ -11,7 +11,7 @@ from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.evaluation.case_gallery import Entry, Row, gallery, save_opener
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures, save_case
 from nnunet_cmc.evaluation.pages import write_page
-from nnunet_cmc.evaluation.paired_statistics import COMPARED, Comparison
+from nnunet_cmc.evaluation.paired_statistics import REPORTED_METRICS, Comparison
 from nnunet_cmc.evaluation.paper_table import TITLES, averages, notes, table_rows
 from nnunet_cmc.evaluation.plots import save_averages, save_distributions
 from nnunet_cmc.evaluation.results import Statistic
@@ -76,7 +76,7 @@ def save_report(
         columns=comparison.columns,
         tables=[
             {"title": TITLES[metric], "rows": [[name, *cells] for name, cells in table_rows(comparison, metric)]}
-            for metric in COMPARED
+            for metric in REPORTED_METRICS
         ],
         notes=notes(comparison),
         averages=means._replace(notes=means.notes + remarks),
@@ -138,6 +138,6 @@ def _entry(files: CaseFiles, pictures: CasePictures, comparison: Comparison) -> 
         found, wrong = pictures.predictions[name]
         layers = [("prediction", found), ("outline", pictures.outline), ("errors", wrong)]
         rows.append(Row(name, note, modalities, layers))
-    subject = comparison.subjects[case]
+    subject = comparison.subjects.get(case, case)
     notes = [*([f"of {subject}"] if subject != case else []), result.modalities]
     return Entry(case, notes, {"modalities": result.modalities}, numbers, pictures, rows)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnunet_cmc.evaluation.paired_statistics import COMPARED
+from nnunet_cmc.evaluation.paired_statistics import REPORTED_METRICS
 from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
 from nnunet_cmc.evaluation.plots import SCALE, draw_bars, new_axes, save_plot
 from nnunet_cmc.evaluation.results import name_of_mean
@@ -42,7 +42,7 @@ def _missing(conditions: Sequence[dict]) -> Figure:
     subsets = [entry for entry in conditions if not entry["moved"]]
     places, classes = range(len(subsets)), list(subsets[0]["classes"])
     figure, axes = _axes_of_subsets(subsets)
-    for axis, metric in zip(axes, COMPARED, strict=True):
+    for axis, metric in zip(axes, REPORTED_METRICS, strict=True):
         for name, color in colors_of(classes).items():
             _points(axis, places, subsets, metric, color, name, class_name=name)
         if len(classes) > 1:
@@ -56,8 +56,8 @@ def _missing(conditions: Sequence[dict]) -> Figure:
 def _misalignment(conditions: Sequence[dict], names: Sequence[str]) -> Figure:
     """Draw average Dice and ASSD over distance and angle, a line per moved modality; dashed: the cases without it."""
     shown = [entry for entry in conditions if entry["moved"]]
-    figure, axes = new_axes(len(COMPARED), len(_KINDS), (11, 7), sharey="row")
-    for axis, (metric, kind) in zip(axes.flat, product(COMPARED, _KINDS), strict=True):
+    figure, axes = new_axes(len(REPORTED_METRICS), len(_KINDS), (11, 7), sharey="row")
+    for axis, (metric, kind) in zip(axes.flat, product(REPORTED_METRICS, _KINDS), strict=True):
         for name, color in colors_of(names).items():
             line = _moved_curve(axis, shown, name, kind, metric, color, f"{name} misaligned")
             if line:
@@ -101,7 +101,7 @@ class StressRuns:
         runs = {name: [run[subset] for subset in self.subsets] for name, run in self.runs.items()}
         first, *_ = runs.values()
         figure, axes = _axes_of_subsets(first)
-        for axis, metric in zip(axes, COMPARED, strict=True):
+        for axis, metric in zip(axes, REPORTED_METRICS, strict=True):
             series: dict = {}
             for name, subsets in runs.items():
                 marks = [MARK * hollow for hollow in _hollow(subsets, metric)]
@@ -117,7 +117,7 @@ class StressRuns:
         return figure
 
     def _misalignment(self) -> Figure:
-        columns = list(product(COMPARED, _KINDS))
+        columns = list(product(REPORTED_METRICS, _KINDS))
         figure, axes = new_axes(len(self.moved), len(columns), (14, 2.8 * len(self.moved) + 0.5))
         for moved, row in zip(self.moved, axes, strict=True):
             for j, (axis, (metric, kind)) in enumerate(zip(row, columns, strict=True)):
@@ -189,10 +189,10 @@ def _complete(subsets: Sequence[dict]) -> list[dict]:
 def _axes_of_subsets(subsets: Sequence[dict]) -> tuple[Figure, Sequence[Axes]]:
     """Return a figure with axes of Dice and ASSD over sets of modalities, below each other if there are many sets."""
     many = len(subsets) > _SIDE_BY_SIDE
-    rows = len(COMPARED) if many else 1
+    rows = len(REPORTED_METRICS) if many else 1
     style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if many else {}
-    figure, axes = new_axes(rows, len(COMPARED) // rows, (11, 4 * rows))
-    for axis, metric in zip(axes.flat, COMPARED, strict=True):
+    figure, axes = new_axes(rows, len(REPORTED_METRICS) // rows, (11, 4 * rows))
+    for axis, metric in zip(axes.flat, REPORTED_METRICS, strict=True):
         axis.set_xticks(range(len(subsets)), _ticks(subsets, " " if many else "\n"), **style)
         axis.set(xlabel="modalities given", ylabel=TITLES[metric])
     return figure, axes.ravel().tolist()
@@ -206,7 +206,7 @@ def _ticks(subsets: Sequence[dict], space: str) -> list[str]:
 
 
 def _explain_hollow(figure: Figure, entries: Sequence[dict]) -> Figure:
-    if any(hollow for metric in COMPARED for hollow in _hollow(entries, metric)):
+    if any(hollow for metric in REPORTED_METRICS for hollow in _hollow(entries, metric)):
         figure.suptitle(_HOLLOW, fontsize="small", color="#555")  # below, the legend would be drawn over it
     return figure
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from nnunet_cmc.evaluation.metrics import METRICS
-from nnunet_cmc.evaluation.paired_statistics import COMPARED
+from nnunet_cmc.evaluation.paired_statistics import REPORTED_METRICS
 from nnunet_cmc.evaluation.results import Evaluation, ordered, save_csv
 from nnunet_cmc.evaluation.shown_channels import Condition
 from nnunet_cmc.utils.files import read_json, write_json
@@ -97,7 +97,7 @@ def read_conditions(file: Path) -> list[dict]:
     if not (isinstance(conditions, list) and conditions and all(map(_is_condition, conditions))):
         raise ValueError(f"{file} has no conditions as nnunet_cmc stress writes them: {REMEDY}.")
     for entry in (one for condition in conditions for one in (condition, *_references(condition))):
-        entry["mean"] |= {metric: float("nan") for metric in COMPARED if entry["mean"][metric] is None}
+        entry["mean"] |= {metric: float("nan") for metric in REPORTED_METRICS if entry["mean"][metric] is None}
     return conditions
 
 
@@ -118,6 +118,7 @@ def _references(entry: dict) -> list[dict]:
 
 
 def _has_means(entry: dict) -> bool:
-    counts = [entry["cases"], *(c[metric]["undefined"] for c in entry["classes"].values() for metric in COMPARED)]
-    means = [entry["mean"][metric] for metric in COMPARED]
+    classes = entry["classes"].values()
+    counts = [entry["cases"], *(one[metric]["undefined"] for one in classes for metric in REPORTED_METRICS)]
+    means = [entry["mean"][metric] for metric in REPORTED_METRICS]
     return all(type(n) is int for n in counts) and all(type(mean) in (int, float, type(None)) for mean in means)

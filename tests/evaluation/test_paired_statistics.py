@@ -1,12 +1,13 @@
 """Means, bootstrap intervals and paired tests against numbers computed in another way."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from nnunet_cmc.evaluation.paired_statistics import Comparison
+from nnunet_cmc.evaluation.paired_statistics import Comparison, PairedTest
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation
 
 CLASSES = {"liver": 1, "spleen": 2}
@@ -67,6 +68,25 @@ def test_p_is_that_of_all_possible_signs(seed):
     for column, values in {"liver": (other - first)[:, 0], "average": (other - first).mean(1)}.items():
         test = tests["b", "CT", "ASSD", column]
         assert (test.p, test.difference, test.n) == pytest.approx((two_sided_p(values), values.mean(), 9))
+
+
+def test_a_patients_cases_are_paired_too():
+    """A class that is missed in the hard visit of each patient is no difference in the visits that both have."""
+    first = np.array([[1.0 + 0.01 * patient, 9.0 + 0.01 * patient] for patient in range(8)])
+    missed = first.copy()
+    missed[:, 1] = np.nan
+    tables = [np.column_stack([values.ravel()] * 2) for values in (first, missed)]
+    tests = compare(*tables, subjects={f"case{i}": f"patient{i // 2}" for i in range(16)}).tests
+    for column in (*CLASSES, "average"):
+        assert tests["b", "CT", "ASSD", column] == PairedTest(difference=0, p=1, n=8)
+    assert tests["b", "CT", "Dice", "liver"].difference == pytest.approx(-first[:, 1].mean() / 2)
+
+
+def test_a_case_without_a_stated_subject_is_a_subject_of_its_own():
+    subjects = {"case0": "patient", "case1": "patient"}
+    table = compare([[1.0, 2.0]] * 4, [[1.5, 2.0]] * 4, subjects=subjects)
+    assert table.tests["b", "CT", "ASSD", "liver"].n == 3
+    assert set(table.table["subject"]) == {"patient", "case2", "case3"}
 
 
 def test_equal_predictions_do_not_differ():
@@ -183,6 +203,17 @@ def test_several_rare_classes_leave_no_interval_of_their_average():
     found = intervals(table)
     assert not np.isnan(found[:, :2]).any()
     assert np.isnan(found[:, 2]).all()
+
+
+def test_classes_that_the_same_few_subjects_have_leave_an_interval():
+    """In 0.7^10 = 3 % of the draws all of them are missing at once."""
+    table = np.full((10, 2), np.nan)
+    table[:3] = [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]
+    classes = {f"organ{i}": i for i in range(1, 12)}
+    cases = [replace(case, metrics=dict.fromkeys(classes, case.metrics["liver"])) for case in evaluation(table).cases]
+    both = Evaluation(classes, 2.0, cases, [])
+    cell = Comparison({"a": both}, {}).cells["a", "CT", "ASSD", "average"]
+    assert (cell.low, cell.high) == (1, 3)
 
 
 def test_json_has_every_number():
