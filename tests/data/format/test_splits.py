@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.splits import (
     Fold,
+    held_out_scans,
     hidden_cases,
     load_fold,
     make_folds,
@@ -292,3 +293,12 @@ def test_two_files_that_disagree_are_named(both_files, copy, says):
         splits_in_force("Dataset502_X")
     for part in (str(raw), str(preprocessed), says):
         assert part in str(error.value)
+
+
+def test_scans_of_validation_subjects_are_held_out_unless_they_are_trained_on():
+    """With fold all, every subject is in both."""
+    subjects = {"a": "1", "a_un": "1", "b": "2", "b_un": "2", "t": "3", "t_un": "3", "n_un": "4"}
+    description = dataset({case: [0] for case in subjects}, subjects)
+    unlabeled = [case for case in subjects if case.endswith("_un")]
+    assert held_out_scans(description, ["a"], ["b"], ["t"], unlabeled) == ["b_un", "t_un"]
+    assert held_out_scans(description, ["a", "b"], ["a", "b"], ["t"], unlabeled) == ["t_un"]
