@@ -18,7 +18,8 @@ import numpy as np
 
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
-from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, draw_names
+from nnunet_cmc.dataset_conversion.draw import draw_names
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
 from nnunet_cmc.dataset_conversion.volume import describe_unread_scan, volume_name
 from nnunet_cmc.utils.files import visible
 
