@@ -76,7 +76,7 @@ def write_raw_dataset(
     description = _description(dataset_json)
     unused = unused or UnusedFiles()
     _print_left_out(unused.left_out, every_one=dry_run)
-    _print_copies(cases)
+    trained_and_tested = _copies(cases)
     _print_transforms(cases)
     print(describe_normalization(description))
     if not dry_run:
@@ -84,6 +84,7 @@ def write_raw_dataset(
     training = _training(cases)
     checks = [(case, tuple(labels.values()), allow_empty_labels) for case in cases]
     found = [*unused.errors, *_name_problems(cases), *_names_alike(cases), *_tested_subjects(cases)]
+    found += trained_and_tested
     if not unused.errors:  # which may be why there is no label
         try:
             remedy = "give it --labels NAME=FOLDER of its own if the scans are unpaired, or leave the modality out"
@@ -122,7 +123,20 @@ def describe_pairing(description: DatasetDescription) -> str:
         )
     if registered := sum(len(channels) > 1 for channels in description.present_channels.values()):
         return f"Cases with several modalities, which are registered and fused: {registered}."
-    return "No case has several modalities: the scans are unpaired, and never fused with each other in training."
+    shown: dict[str, set[int]] = defaultdict(set)
+    for case, channels in description.present_channels.items():
+        shown[description.subject_of(case)].update(channels)
+    unpaired = (
+        f"No case has several modalities: the scans are unpaired, and never fused with each other in training. They "
+        f"are of {len(shown)} subject(s)."
+    )
+    if max(map(len, shown.values())) > 1:
+        return unpaired
+    *others, last = description.modalities
+    return (
+        f"{unpaired} {', '.join(others)} and {last} have no name in common: all scans count as different patients; "
+        "name those of one patient alike, or give paths with a * where the common name is."
+    )
 
 
 def _training(cases: Sequence[Case]) -> list[str]:
@@ -252,12 +266,29 @@ def _print_left_out(left_out: Mapping[Path, str], every_one: bool) -> None:
         print(f"Left out, {reason}: {', '.join(shown)}{', ...' if len(files) > len(shown) else ''} ({len(files)})")
 
 
-def _print_copies(cases: Sequence[Case]) -> None:
-    owners = {image: case.name for case in cases for image in case.images.values()}
-    pairs = [" and ".join(f"{file} (case {owners[file]})" for file in pair) for pair in equal_files(owners)]
-    if pairs:
-        shown = f"{'; '.join(pairs[:5])}{'; ...' if len(pairs) > 5 else ''} ({len(pairs)})"
+def _copies(cases: Sequence[Case]) -> list[str]:
+    """List scans with a label in the training part that are in the test part, too; print other equal scans."""
+    owners = {image: case for case in cases for image in case.images.values()}
+    copies: dict[Path, list[Path]] = {}
+    for first, file in equal_files(owners):
+        copies.setdefault(first, [first]).append(file)
+    problems, remarks = [], []
+    for files in copies.values():
+        trained = [file for file in files if owners[file].label is not None and not owners[file].test]
+        tested = [file for file in files if owners[file].test]
+        if trained and tested:
+            problems.append(
+                f"case {owners[tested[0]].name}, {tested[0]}: equals {trained[0]} (case {owners[trained[0]].name}), "
+                "which is in the training part with a label, and would be tested on: remove one of them."
+            )
+        else:
+            remarks += [
+                f"{files[0]} (case {owners[files[0]].name}) and {file} (case {owners[file].name})" for file in files[1:]
+            ]
+    if remarks:
+        shown = f"{'; '.join(remarks[:5])}{'; ...' if len(remarks) > 5 else ''} ({len(remarks)})"
         print(f"Equal scans; remove one of a pair that is a copy under another name: {shown}")
+    return problems
 
 
 def _print_transforms(cases: Sequence[Case]) -> None:

@@ -20,9 +20,9 @@ from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.dicom import is_dicom
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
-from nnunet_cmc.dataset_conversion.modalities import require_unlike
+from nnunet_cmc.dataset_conversion.modalities import require_usable
 from nnunet_cmc.dataset_conversion.path_pattern import PathPattern
-from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, files_of_two_uses
 from nnunet_cmc.dataset_conversion.volume import SUFFIXES, describe_unread_scan, suffix_of, volume_name
 from nnunet_cmc.utils.files import visible_below
 
@@ -32,7 +32,7 @@ MASKS = "One file shows all classes: merge masks of single ones, for example by 
 SLOW_LISTING = 5  # seconds from which on a bar is shown: DICOM folders are read
 
 
-class Volume(NamedTuple):
+class NamedScan(NamedTuple):
     path: Path
     subject: str
 
@@ -71,17 +71,28 @@ def convert_folders(
         raise ValueError("There are classes for each modality, but one folder of labels: give classes once.")
     unused = UnusedFiles()
     cases = []
+    subjects: dict[str, NamedScan] = {}  # the first scan of each name
+    of_two_subjects: dict[str, NamedScan] = {}
     for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):
         for group, label_source in _sharing_labels(part_images, part_labels, separate):
             scans, label_files = _files(group, label_source, unused)
-            if not test:
-                unused.errors += _named_otherwise(scans, label_files)
-            subjects = {stem: scan.subject for files in scans.values() for stem, scan in files.items()}
-            for stem, subject in subjects.items():
+            unused.errors += _named_otherwise(scans, label_files)
+            for stem, scan in chain.from_iterable(files.items() for files in scans.values()):
+                if subjects.setdefault(stem, scan).subject != scan.subject:
+                    of_two_subjects.setdefault(stem, scan)
+            for stem in dict.fromkeys(chain.from_iterable(scans.values())):
                 files = {channels.index(m): found[stem].path for m, found in scans.items() if stem in found}
                 case = f"{stem}_{next(iter(group))}" if separate else stem
                 label_file = label_files[stem].path if stem in label_files else None
-                cases.append(Case(case, subject, files, label_file, test, values[min(files)]))
+                cases.append(Case(case, subjects[stem].subject, files, label_file, test, values[min(files)]))
+    for stem, other in list(of_two_subjects.items())[:1]:
+        first = subjects[stem]
+        unused.errors.append(
+            f"{len(of_two_subjects)} name(s) of scans belong to two subjects, such as {stem}: {first.path} is of the "
+            f"subject {first.subject}, {other.path} of {other.subject}; give paths in which the first * stands for the "
+            "same subject, such as '*_*.nii.gz' beside '*/*/ct.nii.gz', or list the scans in a table (--table)."
+        )
+    unused.errors += files_of_two_uses(cases, channels)
     _note_visits({case.subject for case in cases})
     return write_raw_dataset(dataset_id, name, channels, numbers, cases, unused=unused, **options)
 
@@ -94,12 +105,7 @@ def _require_matching(
     Args:
         separate: whether each modality has its own source of labels.
     """
-    for modality in images:
-        if not re.fullmatch(r"[\w.+-]+", modality):
-            raise ValueError(
-                f"A modality's name may have letters, digits and _ . + - only, but one is {modality!r}: rename it."
-            )
-    require_unlike(images)
+    require_usable(images)
     for part in (images, test_images or {}):
         given: dict[Path, str] = {}
         for modality, source in part.items():
@@ -120,7 +126,7 @@ def _require_matching(
 
 def _files(
     images: Sources, labels: Source | None, unused: UnusedFiles
-) -> tuple[dict[str, dict[str, Volume]], dict[str, Volume]]:
+) -> tuple[dict[str, dict[str, NamedScan]], dict[str, NamedScan]]:
     """Find the scans of each modality and their labels, by name; labels without a scan are errors of ``unused``."""
     scans = {modality: _volumes(source, unused) for modality, source in images.items()}
     label_files = {} if labels is None else _volumes(labels, unused)
@@ -137,7 +143,7 @@ def _files(
     return scans, label_files
 
 
-def _named_otherwise(scans: Mapping[str, Mapping[str, Volume]], labels: Mapping[str, Volume]) -> list[str]:
+def _named_otherwise(scans: Mapping[str, Mapping[str, NamedScan]], labels: Mapping[str, NamedScan]) -> list[str]:
     """List modalities of several, none of whose files has the name of a label or of another modality's file."""
     found = []
     for modality, own in scans.items():
@@ -158,7 +164,7 @@ def _nearest(name: str, names: Collection[str]) -> str:
     return difflib.get_close_matches(name, sorted(names), 1, cutoff=0)[0]
 
 
-def _such_as(files: Mapping[str, Volume], name: str, other: str) -> str:
+def _such_as(files: Mapping[str, NamedScan], name: str, other: str) -> str:
     """Return an example of a path with ``*`` for what the name of a file has in common with another; "" if nothing."""
     match = difflib.SequenceMatcher(None, name, other, autojunk=False).find_longest_match()
     common = name[match.a : match.a + match.size].strip("_-. ")
@@ -198,12 +204,13 @@ def _sharing_labels(
     return [({modality: source}, (labels or {}).get(modality)) for modality, source in images.items()]
 
 
-def _volumes(source: Source, unused: UnusedFiles) -> dict[str, Volume]:
+def _volumes(source: Source, unused: UnusedFiles) -> dict[str, NamedScan]:
     """Find the volumes of a source, files or DICOM folders, by the name that they share with those of other sources."""
     if "*" not in str(source) and not Path(source).is_dir():
         raise ValueError(f"There is no folder {source}: give a folder, or a path with a * where the name is.")
     pattern = PathPattern(source if "*" in str(source) else Path(source, "*"))
-    volumes: dict[str, Volume] = {}
+    files: dict[str, Path] = {}
+    subjects: dict[str, str] = {}
     for path in tqdm([*pattern.paths()], f"Listing {source}", unit="file", delay=SLOW_LISTING):
         if (stem := volume_name(path)) is None:
             if error := describe_unread_scan(path):
@@ -212,18 +219,16 @@ def _volumes(source: Source, unused: UnusedFiles) -> dict[str, Volume]:
                 unused.left_out[path] = "not a volume"
             continue
         name, subject = pattern.name_and_subject(path, path.name.removeprefix(stem))
-        if name in volumes:
-            first = volumes[name].path
-            unused.errors.append(f"case {name}: {first} and {path} have the same name: remove one of them.")
-        volumes.setdefault(name, Volume(path, subject))
-    if not volumes and (example := _further_down(Path(source))):
+        unused.enter(files, name, path, f"named {name}", "name them apart, remove one, or list the scans in a table")
+        subjects.setdefault(name, subject)
+    if not files and (example := _further_down(Path(source))):
         raise ValueError(f"There is no volume in {source} itself: give a path with a *, such as '{example}'.")
-    if not volumes:
+    if not files:
         raise ValueError(
             f"There is no volume in {source}: volumes end in {' '.join(SUFFIXES)}, or are folders of one DICOM series; "
             "files that lie otherwise can be listed in a table (--table)."
         )
-    return volumes
+    return {name: NamedScan(file, subjects[name]) for name, file in files.items()}
 
 
 def _further_down(folder: Path) -> Path | None:

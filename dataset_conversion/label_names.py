@@ -62,7 +62,8 @@ def number_classes(classes: Classes, channels: Sequence[str]) -> tuple[dict[str,
         number by name; for each channel the number by value in its label files, or None where these are the same.
 
     Raises:
-        ValueError: a class has the value 0 or that of another, there is none, or modalities differ in their classes.
+        ValueError: a class has the value 0 or that of another, there is none, one is to be ignored, or modalities
+            differ in their classes.
     """
     of: Mapping[str, Any] = classes
     if not any(isinstance(value, Mapping) for value in classes.values()):
@@ -93,6 +94,11 @@ def _foreground(classes: Values) -> dict[str, tuple[int, ...]]:
         for name, value in classes.items()
         if (name.casefold(), value) != ("background", 0)
     }
+    if "ignore" in foreground:
+        raise ValueError(
+            "A class is named ignore, by which nnU-Net leaves its voxels out of the training, which our planners do "
+            "not support: give the class another name."
+        )
     values = sorted(chain(*foreground.values()))
     if not values or values[0] < 1 or len(set(values)) < len(values) or "background" in foreground:
         raise ValueError(

@@ -12,7 +12,8 @@ from unicodedata import normalize
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.label_names import Classes, number_classes
-from nnunet_cmc.dataset_conversion.modalities import require_unlike
+from nnunet_cmc.dataset_conversion.modalities import require_usable
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, files_of_two_uses
 
 REQUIRED = ("subject", "modality", "image")
 OPTIONAL = ("label", "part", "case")
@@ -45,7 +46,7 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
     rows = _read(Path(table))
     _require_own_files(rows, table)
     channels = list(dict.fromkeys(row.modality for row in rows))
-    require_unlike(channels)
+    require_usable(channels)
     labels, values = number_classes(classes, channels)
     users = {(row.label, row.modality) for row in rows if row.label}
     registered = len({label for label, _ in users}) < len(users)
@@ -64,7 +65,8 @@ def convert_table(dataset_id: int, name: str, table: str | Path, classes: Classe
             f"{table} has no label for {missing[0]} in the training part: if the scans of a subject lie on one grid, "
             "write its label into the rows of all its modalities; otherwise label a scan of it, or leave its rows out."
         )
-    return write_raw_dataset(dataset_id, name, channels, labels, cases, **options)
+    unused = UnusedFiles(errors=files_of_two_uses(cases, channels))
+    return write_raw_dataset(dataset_id, name, channels, labels, cases, unused=unused, **options)
 
 
 def _require_own_files(rows: Sequence[Row], table: str | Path) -> None:

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> Outcome:
 
 
 def _summarize(folder: Path) -> dict[str, dict[str, int]]:
-    """Print and return the number of cases of each part, in total and per modality."""
+    """Print and return the number of cases of each part, in total and per modality, and of their subjects."""
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.scan_folder import by_case, visible_files
     from nnunet_cmc.dataset_conversion.dataset_writer import describe_pairing
@@ -134,8 +134,10 @@ def _summarize(folder: Path) -> dict[str, dict[str, int]]:
     for part, meaning in {"imagesTr": "labelled", "imagesUn": "unlabelled", "imagesTs": "test"}.items():
         cases = by_case(visible_files(folder / part, ending), ending)
         shown = [channel for case in cases for channel in description.present_channels[case]]
-        counts[meaning] = {"cases": len(cases), **{name: shown.count(channel) for channel, name in enumerate(names)}}
-    rows = [["", "cases", *names], *([part, *map(str, own.values())] for part, own in counts.items())]
+        subjects = {description.subject_of(case) for case in cases}
+        of_modalities = {name: shown.count(channel) for channel, name in enumerate(names)}
+        counts[meaning] = {"cases": len(cases), "subjects": len(subjects), **of_modalities}
+    rows = [["", "cases", "subjects", *names], *([part, *map(str, own.values())] for part, own in counts.items())]
     print(f"\n{text_table(rows, numbers_from=1)}")
     print(describe_pairing(description))
     return counts

@@ -98,6 +98,11 @@ def convert(
     )
 
 
+def _has_name(entry: str) -> bool:
+    """Tell whether an entry begins with NAME=, which an = within a path is not."""
+    return "=" in entry.partition("/")[0]
+
+
 def _pairs(entries: Sequence[str], option: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for entry in entries:
@@ -116,7 +121,7 @@ def _pairs(entries: Sequence[str], option: str) -> dict[str, str]:
 def _labels(entries: Sequence[str], option: str) -> str | dict[str, str]:
     from nnunet_cmc.dataset_conversion.folders import MASKS
 
-    if any("=" in entry for entry in entries):
+    if any(map(_has_name, entries)):
         return _pairs(entries, option)
     if len(entries) > 1:
         raise ValueError(
@@ -129,7 +134,7 @@ def _labels(entries: Sequence[str], option: str) -> str | dict[str, str]:
 def _classes(entries: Sequence[str]) -> "Classes":
     from nnunet_cmc.dataset_conversion.label_names import read_classes
 
-    if len(entries) == 1 and "=" not in entries[0] and Path(entries[0]).suffix:
+    if len(entries) == 1 and not _has_name(entries[0]) and Path(entries[0]).suffix:
         return read_classes(entries[0])
     values: dict[str, list[int]] = {}
     files: dict[str, str] = {}

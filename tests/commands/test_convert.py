@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
+from tiny_volumes import voxels_of
 
 from nnunet_cmc.commands import convert
 from nnunet_cmc.commands.main import main
@@ -29,11 +30,12 @@ def run(tmp_path, monkeypatch, nnunet_folders):
 
 @pytest.fixture
 def volumes(write_volume):
-    """``volumes("ct/a", "ct/b", ...)`` writes tiny volumes into the current folder."""
+    """``volumes("ct/a", "ct/b", ...)`` writes tiny volumes into the current folder, with 1 and 0 unless of a value."""
 
-    def volumes(*names, value=1):
+    def volumes(*names, value=None):
         for name in names:
-            write_volume(f"{name}.nii.gz", np.full((3, 3, 3), value, np.uint8))
+            voxels = voxels_of(name, label=True) if value is None else np.full((4, 4, 4), value, np.uint8)
+            write_volume(f"{name}.nii.gz", voxels)
 
     return volumes
 
@@ -50,10 +52,10 @@ def test_registered_and_its_summary(run, volumes, capsys):
     assert printed[0].startswith("Listing files"), "before the first bar, which comes when they are listed"
     assert printed[-1] == "Cases with several modalities, which are registered and fused: 1."
     assert [line.split() for line in printed[-5:-1]] == [
-        ["cases", "CT", "MR"],
-        ["labelled", "2", "2", "1"],
-        ["unlabelled", "1", "1", "0"],
-        ["test", "1", "1", "0"],
+        ["cases", "subjects", "CT", "MR"],
+        ["labelled", "2", "2", "2", "1"],
+        ["unlabelled", "1", "1", "1", "0"],
+        ["test", "1", "1", "1", "0"],
     ]
 
 
@@ -65,9 +67,9 @@ def test_the_summary_for_a_script(nnunet_folders, tmp_path, volumes, monkeypatch
     assert json.loads(capsys.readouterr().out) == {
         "dataset": "Dataset012_Two",
         "cases": {
-            "labelled": {"cases": 1, "CT": 1, "MR": 1},
-            "unlabelled": {"cases": 1, "CT": 1, "MR": 0},
-            "test": {"cases": 0, "CT": 0, "MR": 0},
+            "labelled": {"cases": 1, "subjects": 1, "CT": 1, "MR": 1},
+            "unlabelled": {"cases": 1, "subjects": 1, "CT": 1, "MR": 0},
+            "test": {"cases": 0, "subjects": 0, "CT": 0, "MR": 0},
         },
         "written": [str(nnunet_folders / "raw" / "Dataset012_Two")],
     }
@@ -162,8 +164,8 @@ def test_classes_for_each_modality(run, volumes):
     Path("mr.label").write_text('9 255 0 0 1 1 1 "liver"')
     sources = ["--images", "CT=ct", "MR=mr", "--labels", "CT=ct_l", "MR=mr_l"]
     folder = run(*sources, "--classes", "CT=ct.json", "MR=mr.label")
-    labels = [(folder / "labelsTr" / f"a_{modality}.nii.gz") for modality in ("CT", "MR")]
-    assert all((SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(label))) == 1).all() for label in labels)
+    label = SimpleITK.ReadImage(str(folder / "labelsTr" / "a_MR.nii.gz"))
+    assert (SimpleITK.GetArrayFromImage(label) == 1).all()
 
 
 def test_a_table_and_what_is_said_of_the_data(run, volumes):
@@ -193,7 +195,7 @@ def test_modalities_that_are_ct_under_another_name(run, volumes, capsys, table):
     assert content["cmc"]["modalities"] == ["early", "late", "mr"]
     printed = capsys.readouterr().out
     assert said in printed
-    assert printed.splitlines()[-5].split() == ["cases", "early", "late", "mr"]
+    assert printed.splitlines()[-5].split() == ["cases", "subjects", "early", "late", "mr"]
 
 
 def test_dry_run(run, volumes, capsys):
@@ -211,7 +213,24 @@ def test_a_dry_run_says_whether_scans_are_registered(run, volumes, capsys):
     run(*images, "--labels", "l")
     assert capsys.readouterr().out.endswith("Cases with several modalities, which are registered and fused: 1.\n")
     run(*images, "--labels", "CT=l", "MR=ml")
-    assert "No case has several modalities: the scans are unpaired" in capsys.readouterr().out.splitlines()[-1]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "No case has several modalities: the scans are unpaired" in last
+    assert last.endswith("They are of 1 subject(s).")
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_unpaired_scans_without_a_common_name(run, volumes, capsys, words):
+    volumes("flair/p1_FLAIR", "t1/p1_T1post", "fl/p1_FLAIR", "tl/p1_T1post")
+    run("--images", "FLAIR=flair", "T1=t1", "--labels", "FLAIR=fl", "T1=tl", "--classes", "x=1", *words)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "of 2 subject(s). FLAIR and T1 have no name in common: all scans count as different patients; name" in last
+
+
+def test_a_path_with_an_equals_sign_is_no_name(run, volumes):
+    volumes("x/k=1/ct/a", "x/k=1/l/a")
+    Path("x/k=1/c.json").write_text('{"liver": 1}')
+    folder = run("--images", "CT=x/k=1/ct", "--labels", "x/k=1/l", "--classes", "x/k=1/c.json")
+    assert (folder / "labelsTr" / "a.nii.gz").is_file()
 
 
 def test_labels_without_a_class(run, volumes):

@@ -1,6 +1,7 @@
 """Fixtures for converters: nnU-Net's own opinion of a dataset, and DICOM series."""
 
 import locale
+from zlib import crc32
 
 import numpy as np
 import pydicom
@@ -66,7 +67,7 @@ def write_series():
 
 def _volume(file, array=None, spacing=(1.0, 1.5, 2.0), origin=(10.0, -20.0, 30.0), direction=OBLIQUE):
     if array is None:
-        array = np.random.default_rng(0).integers(-500, 500, SHAPE).astype(np.int16)
+        array = np.random.default_rng(crc32(str(file).encode())).integers(-500, 500, SHAPE).astype(np.int16)
     image = sitk.GetImageFromArray(array)
     if image.GetDimension() == 3:
         image.SetSpacing(spacing)

@@ -14,7 +14,7 @@ from nnunet_cmc.dataset_conversion import case_writer, dataset_writer
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
-from nnunet_cmc.dataset_conversion.source_files import UnusedFiles
+from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, equal_files
 
 SHAPE = (5, 6, 7)  # z, y, x
 LABELS = {"liver": 1, "spleen": 2}
@@ -309,3 +309,24 @@ def test_equal_scans_of_two_cases_are_remarked_on(tmp_path, pair, nnunet_folders
     pair = f"{copy} (case copy) and {first} (case f) (1)"
     said = f"Equal scans; remove one of a pair that is a copy under another name: {pair}"
     assert said in capsys.readouterr().out.splitlines()
+
+
+def test_files_that_differ_away_from_their_middle_are_not_equal(tmp_path):
+    contents = {"a": bytes(20000), "b": b"1" + bytes(19999), "c": bytes(20000)}
+    a, b, c = (tmp_path / name for name in contents)
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    assert equal_files([a, b, c]) == [(a, c)]
+
+
+def test_a_copy_of_a_scan_that_is_trained_on_is_not_tested_on(tmp_path, pair, nnunet_folders, volume):
+    array = np.random.default_rng(0).integers(1, 99, (5, 6, 7), np.int16)
+    files = [volume(tmp_path / f"{name}.nii", array) for name in "ult"]
+    unlabelled, labelled, tested = (
+        Case(file.stem, file.stem, {0: file}, pair[0].label if file.stem == "l" else None, file.stem == "t")
+        for file in files
+    )
+    message = r"1 problem.*\n  case t, .*/t.nii: equals .*/l.nii \(case l\), which is in the training part with a label"
+    with pytest.raises(ValueError, match=message):
+        write([*pair, unlabelled, labelled, tested])
+    write([*pair, unlabelled, tested])

@@ -7,7 +7,7 @@ from unicodedata import normalize
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tiny_volumes import CLASSES, cmc, files, labels, scans
+from tiny_volumes import CLASSES, cmc, files, labels, scans, sources
 
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 
@@ -29,6 +29,15 @@ def test_registered_scans_of_one_name_are_one_case(tmp_path, nnunet_folders):
     ]
     assert cmc(folder)["present_channels"] == {"a": [0, 1], "b": [0], "u": [0, 1]}
     assert cmc(folder)["subjects"] == {"a": "a", "b": "b", "u": "u"}
+    assert sources(folder) == {
+        "imagesTr/a_0000": tmp_path / "ct/a.nii.gz",
+        "imagesTr/a_0001": tmp_path / "mr/a.mha",
+        "imagesTr/b_0000": tmp_path / "ct/b.nii.gz",
+        "imagesUn/u_0000": tmp_path / "ct/u.nii.gz",
+        "imagesUn/u_0001": tmp_path / "mr/u.mha",
+        "labelsTr/a": tmp_path / "labels/a.nrrd",
+        "labelsTr/b": tmp_path / "labels/b.nrrd",
+    }
 
 
 def test_separate_scans_are_cases_of_their_own(tmp_path, nnunet_folders):
@@ -54,6 +63,14 @@ def test_separate_scans_are_cases_of_their_own(tmp_path, nnunet_folders):
     ]
     assert cmc(folder)["present_channels"] == {"a_CT": [0], "a_MR": [1], "b_MR": [1], "u_CT": [0]}
     assert cmc(folder)["subjects"] == {"a_CT": "a", "a_MR": "a", "b_MR": "b", "u_CT": "u"}
+    assert sources(folder) == {
+        "imagesTr/a_CT_0000": tmp_path / "ct/a.nii.gz",
+        "imagesTr/a_MR_0001": tmp_path / "mr/a.nii.gz",
+        "imagesUn/b_MR_0001": tmp_path / "mr/b.nii.gz",
+        "imagesUn/u_CT_0000": tmp_path / "ct/u.nii.gz",
+        "labelsTr/a_CT": tmp_path / "ct_labels/a.nii.gz",
+        "labelsTr/a_MR": tmp_path / "mr_labels/a.nii.gz",
+    }
 
 
 @pytest.mark.parametrize("separate", [False, True])
@@ -81,6 +98,15 @@ def test_part_for_tests(tmp_path, nnunet_folders, separate):
     assert sorted(file.name for file in (folder / "imagesTs").iterdir()) == [f"{name}.nii.gz" for name in images]
     assert sorted(file.name for file in (folder / "labelsTs").iterdir()) == [f"{name}.nii.gz" for name in labelled]
     assert not (folder / "imagesUn").exists()
+    tested = {target: source for target, source in sources(folder).items() if "Ts" in target}
+    assert len(tested) == len(images) + len(labelled)
+    for target, source in tested.items():
+        part, case = target.split("/")
+        assert source.name == f"{case[0]}.nii.gz"
+        if part == "imagesTs":
+            assert source.parent == tmp_path / ("test_mr" if case.endswith("1") else "test_ct")
+        elif separate:
+            assert source.parent == tmp_path / f"test_labels_{case.removeprefix('t_')}"
 
 
 def test_test_part_without_labels_in_the_layout_of_the_training_part(tmp_path, nnunet_folders):
@@ -109,8 +135,8 @@ def test_every_fault_is_listed(tmp_path, nnunet_folders):
     for line, expected in zip(
         lines,
         [
-            f"  case a: {ct / 'a.nii.gz'} and {ct / 'a.nrrd'} have the same name: remove",
-            f"  case c: {ct / 'c.nii.gz'} and {ct / 'c.nrrd'} have the same name: remove",
+            f"  {ct / 'a.nii.gz'} and {ct / 'a.nrrd'} are both named a: name them apart, remove one, or list",
+            f"  {ct / 'c.nii.gz'} and {ct / 'c.nrrd'} are both named c: name them apart",
             f"  1 label(s) have no scan of the same name in {ct} or {mr} (the nearest is named d): {label}; rename",
             f"  case b, {ct / 'b.nii.gz'}, {test / 'b.nii.gz'}: exists more than once, perhaps in the training",
             f"  case a, {mr / 'a.nii.gz'}: cannot be read",
@@ -140,7 +166,7 @@ def test_sources_that_do_not_fit(tmp_path, nnunet_folders):
         ([{"C T": ct}, label], "letters, digits.*'C T'"),
         ([{"CT": tmp_path / "none"}, label], "There is no folder .*none"),
         ([{"CT": empty}, label], "There is no volume in .*empty: volumes end in .nii.gz .nii .nrrd .mha .mhd"),
-        ([{"CT": twice}, label], r"twice/a.nii.gz and .*twice/a.nrrd have the same name"),
+        ([{"CT": twice}, label], r"twice/a.nii.gz and .*twice/a.nrrd are both named a"),
         ([{"CT": f"{tmp_path}/**/*.nii.gz"}, label], r"has \*\* in it: .* or list the scans in a table \(--table\)"),
         (
             [{"CT": f"{tmp_path}/mixed/*/*.nii.gz"}, label],
@@ -185,12 +211,15 @@ def test_names_are_compared_whatever_their_unicode_form(tmp_path, nnunet_folders
 @pytest.mark.parametrize("other", ["pat 2", "Pat 2 ", "Pat2"])
 def test_names_that_differ_only_in_capitals_or_blanks(tmp_path, nnunet_folders, other):
     images = {"CT": scans(tmp_path / "ct", "a", "Pat 2"), "MR": scans(tmp_path / "mr", "a", other)}
-    message = r"'{0}' \(.*{0}.nii.gz\) and '{1}' \(.*{1}.nii.gz\) differ only in capitals or blanks: name them alike if"
-    message = message.format(*sorted(["Pat 2", other]))
-    with pytest.raises(ValueError, match=rf"for 1 problem\(s\) in the files:\n  {message}"):
+    message = (
+        r"for 1 problem\(s\) in the files:\n"
+        r"  '{0}' \(.*{0}.nii.gz\) and '{1}' \(.*{1}.nii.gz\) differ only in capitals or blanks: name them alike if"
+    )
+    names = ["Pat 2", other]
+    with pytest.raises(ValueError, match=message.format(*sorted(names))):
         convert_folders(3, "X", images, labels(tmp_path / "labels", "a", "Pat 2"), CLASSES)
-    apart = {m: labels(tmp_path / "labels_{m}", *names) for m, names in {"CT": ["a", "Pat 2"], "MR": ["a"]}.items()}
-    with pytest.raises(ValueError, match="differ only in capitals or blanks"):
+    apart = {m: labels(tmp_path / f"labels_{m}", *own) for m, own in {"CT": ["a", "Pat 2"], "MR": ["a"]}.items()}
+    with pytest.raises(ValueError, match=message.format(*sorted(names, key="{}_".format))):  # cases are Pat 2_CT, ...
         convert_folders(3, "X", images, apart, CLASSES)
     assert not list((nnunet_folders / "raw").iterdir())
 
@@ -256,6 +285,71 @@ def test_names_that_look_like_visits(tmp_path, nnunet_folders, capsys, names, sa
     printed = capsys.readouterr().out
     assert ("look like" in printed) == bool(said)
     assert said in printed
+
+
+def test_a_file_has_one_use(tmp_path, nnunet_folders):
+    ct, mr = scans(tmp_path / "ct", "p1", "test_p2"), scans(tmp_path / "mr", "p1", "test_p2")
+    label = labels(tmp_path / "labels", "p1", "test_p2")
+    mixed = labels(scans(tmp_path / "mixed", "a"), "a_label")
+    test = [{"CT": ct / "test_*.nii.gz"}, label / "test_*.nii.gz"]
+    uses = [
+        (
+            [{"CT": ct, "MR": mr}, label, CLASSES, *test],
+            r"test_p2.nii.gz is the CT scan of case test_p2 \(training part\) and the CT scan of case p2 \(test part\)",
+        ),
+        (
+            [{"CT": mixed / "*.nii.gz"}, {"CT": mixed / "*_label.nii.gz"}, CLASSES],
+            r"a_label.nii.gz is the label of case a_CT .* and the CT scan of case a_label_CT .*: name it in one",
+        ),
+        (
+            [{"CT": ct, "MR": ct / "test_*.nii.gz"}, {"CT": label, "MR": labels(tmp_path / "l2", "p2")}, CLASSES],
+            r"test_p2.nii.gz is the CT scan of case test_p2_CT .* and the MR scan of case p2_MR",
+        ),
+        ([{"CT": ct, "MR": f"{tmp_path}/c*/test_p2.nii.gz"}, label, CLASSES], "is the CT scan .* and the MR scan of"),
+    ]
+    for arguments, message in uses:
+        with pytest.raises(ValueError, match=message):
+            convert_folders(3, "X", *arguments)
+    assert not list((nnunet_folders / "raw").iterdir())
+
+
+@pytest.mark.parametrize("order", [("CT", "MR"), ("MR", "CT")])
+@pytest.mark.parametrize("separate", [False, True])
+def test_scans_of_one_name_are_of_one_subject(tmp_path, nnunet_folders, order, separate):
+    for visit in ("1", "2"):
+        scans(tmp_path / "ct" / "p1" / visit, "ct")
+    flat = scans(tmp_path / "mr", "p1_1", "p1_2")
+    label = labels(tmp_path / "labels", "p1_1", "p1_2")
+    label = {"CT": label, "MR": labels(tmp_path / "mr_labels", "p1_1")} if separate else label
+
+    def images(mr):
+        return {modality: {"CT": f"{tmp_path}/ct/*/*/ct.nii.gz", "MR": mr}[modality] for modality in order}
+
+    with pytest.raises(
+        ValueError, match=r"\n  2 name\(s\) of scans belong to two subjects, such as p1_1: .* is of the"
+    ):
+        convert_folders(3, "X", images(flat), label, CLASSES)
+    folder = convert_folders(3, "X", images(flat / "*_*.nii.gz"), label, CLASSES)
+    assert {*cmc(folder)["subjects"].values()} == {"p1"}
+
+
+def test_parts_of_two_names_that_are_one_when_joined(tmp_path, nnunet_folders):
+    for file in ("ct/p_1/2", "mr/p/1_2"):
+        scans((tmp_path / file).parent, (tmp_path / file).name)
+    label = labels(tmp_path / "labels", "p_1_2")
+    with pytest.raises(ValueError, match=r"such as p_1_2: .*ct/p_1/2.nii.gz is of the subject p_1, .*1_2.nii.gz of p;"):
+        convert_folders(3, "X", {m: f"{tmp_path}/{m}/*/*.nii.gz" for m in ("ct", "mr")}, label, CLASSES)
+    scans(tmp_path / "ct" / "p", "1_2")
+    with pytest.raises(ValueError, match="are both named p_1_2: name them apart, remove one, or list the scans in a"):
+        convert_folders(3, "X", {"CT": f"{tmp_path}/ct/*/*.nii.gz"}, label, CLASSES)
+
+
+def test_test_scans_that_are_named_otherwise(tmp_path, nnunet_folders):
+    images = {"CT": scans(tmp_path / "ct", "a"), "MR": scans(tmp_path / "mr", "a")}
+    test = {"CT": scans(tmp_path / "test_ct", "x"), "MR": scans(tmp_path / "test_mr", "x_mr")}
+    label, test_label = labels(tmp_path / "labels", "a"), labels(tmp_path / "test_labels", "x")
+    with pytest.raises(ValueError, match=r"No scan of MR is named as a label or .*test_mr/x_mr.nii.gz and"):
+        convert_folders(3, "X", images, label, CLASSES, test, test_label)
 
 
 @pytest.fixture

@@ -95,3 +95,8 @@ def test_each_modality_has_values_of_its_own():
 def test_classes_that_make_no_sense(classes, message):
     with pytest.raises(ValueError, match=message):
         number_classes(classes, ["CT", "MR"])
+
+
+def test_a_class_to_be_ignored_is_refused_before_planning_refuses_it():
+    with pytest.raises(ValueError, match=r"A class is named ignore, .*: give the class another name"):
+        number_classes({"liver": 1, "ignore": 2}, ["CT"])

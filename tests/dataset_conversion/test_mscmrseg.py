@@ -54,7 +54,7 @@ def make_archive(tmp_path):
         for patient in range(1, patients + 1):
             for sequence in GEOMETRY:
                 grid = grid_of(sequence)
-                scan = scene(world(grid)).round().astype(np.int16)
+                scan = scene(world(grid)).round().astype(np.int16) + np.int16(patient - 1)  # no two are equal
                 write(root / "c0t2lge" / f"patient{patient}_{sequence}.nii.gz", scan, grid)
                 if patient in labelled.get(sequence, ()):
                     label = np.resize(np.array(values, np.int16), SHAPE)

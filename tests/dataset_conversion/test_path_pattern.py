@@ -1,7 +1,7 @@
 """Paths with ``*``: which scans become one case, and whose they are."""
 
 import pytest
-from tiny_volumes import CLASSES, cmc, labels, scans
+from tiny_volumes import CLASSES, cmc, labels, scans, sources
 
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 
@@ -26,14 +26,20 @@ def test_star_stands_for_the_name(tmp_path, nnunet_folders):
         {"FLAIR": tmp_path / "each" / "*" / "flair.nii.gz"},
     )
     assert cmc(folder)["present_channels"] == {"p1": [0, 1], "p2": [0, 1], "p3": [0], "p4": [0]}
+    assert sources(folder) == {
+        **{f"imagesTr/{p}_0000": source / f"{p}_flair.nii.gz" for p in ("p1", "p2")},
+        **{f"imagesTr/{p}_0001": source / f"{p}_t1.nii.gz" for p in ("p1", "p2")},
+        **{f"imagesTs/{p}_0000": tmp_path / "each" / p / "flair.nii.gz" for p in ("p3", "p4")},
+        **{f"labelsTr/{p}": source / f"{p}_seg.nii" for p in ("p1", "p2")},
+    }
 
 
 def test_the_name_in_folder_and_file(tmp_path, nnunet_folders):
     cases = ["BraTS-GLI-00000-000", "BraTS-GLI-00001-000"]
     layout(tmp_path, [f"b/{case}/{case}-{kind}" for case in cases for kind in ("t1c", "t2f")])
     layout(tmp_path, [f"b/{case}/{case}-seg" for case in cases], label=True)
-    sources = {kind: f"{tmp_path}/b/*/*-{kind}.nii.gz" for kind in ("t1c", "t2f")}
-    folder = convert_folders(3, "X", sources, f"{tmp_path}/b/*/*-seg.nii.gz", CLASSES)
+    images = {kind: f"{tmp_path}/b/*/*-{kind}.nii.gz" for kind in ("t1c", "t2f")}
+    folder = convert_folders(3, "X", images, f"{tmp_path}/b/*/*-seg.nii.gz", CLASSES)
     assert cmc(folder)["present_channels"] == {case: [0, 1] for case in cases}
     assert cmc(folder)["subjects"] == {case: case for case in cases}
 
@@ -44,10 +50,10 @@ def test_sessions_are_cases_of_one_subject(tmp_path, nnunet_folders, ending):
     names = [f"sub-{s}/ses-{t}/anat/sub-{s}_ses-{t}" for s, t in sessions]
     layout(tmp_path, [f"{name}{kind}" for name in names for kind in ("_T1w", "_FLAIR")])
     layout(tmp_path / "derivatives", names[:2], label=True)
-    sources = {kind: f"{tmp_path}/sub-*/ses-*/anat/sub-*_ses-*_{kind}.nii.gz" for kind in ("T1w", "FLAIR")}
+    images = {kind: f"{tmp_path}/sub-*/ses-*/anat/sub-*_ses-*_{kind}.nii.gz" for kind in ("T1w", "FLAIR")}
     label = f"{tmp_path}/derivatives/sub-*/ses-*/anat/sub-*_ses-*{ending}"
     test = {"T1w": labels(tmp_path / "flat", "sub-03_ses-01") / "sub-*_ses-*.nii.gz"}
-    folder = convert_folders(3, "X", sources, label, CLASSES, test)
+    folder = convert_folders(3, "X", images, label, CLASSES, test)
     assert cmc(folder)["subjects"] == {"01_01": "01", "01_pre": "01", "02_01": "02", "03_01": "03"}
     assert [file.name for file in sorted((folder / "labelsTr").iterdir())] == ["01_01.nii.gz", "01_pre.nii.gz"]
 
@@ -91,6 +97,10 @@ def test_different_texts_are_parts_of_the_name_after_the_subject(tmp_path, nnune
     folder = convert_folders(3, "X", images, tmp_path / "masks" / pattern, CLASSES)
     assert cmc(folder)["subjects"] == names
     assert cmc(folder)["present_channels"] == {name: [0, 1] for name in names}
+    for name, visit in zip(names, visits, strict=True):
+        assert sources(folder)[f"imagesTr/{name}_0000"] == tmp_path / "CT" / f"{visit}.nii.gz"
+        assert sources(folder)[f"imagesTr/{name}_0001"] == tmp_path / "MR" / f"{visit}.nii.gz"
+        assert sources(folder)[f"labelsTr/{name}"] == tmp_path / "masks" / f"{visit}.nii.gz"
 
 
 def test_one_file_among_others_whose_texts_differ(tmp_path, nnunet_folders):

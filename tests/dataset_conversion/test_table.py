@@ -1,13 +1,10 @@
 """Tables of scans: which rows become one case, and which tables are refused."""
 
-import json
-
 import numpy as np
 import pytest
+from tiny_volumes import CLASSES, cmc, sources, voxels_of
 
 from nnunet_cmc.dataset_conversion.table import convert_table
-
-CLASSES = {"liver": 1}
 
 
 @pytest.fixture
@@ -18,21 +15,17 @@ def table(tmp_path, write_volume):
         file = tmp_path / "table.csv"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         for name in {cell for line in lines[1:] for cell in line.split(",") if cell.endswith(".nii.gz")}:
-            write_volume(tmp_path / name, np.resize(np.array([1, 0], np.uint8), (3, 3, 3)))
+            write_volume(tmp_path / name, voxels_of(tmp_path / name, label=True))
         return file
 
     return table
-
-
-def cmc(folder):
-    return json.loads((folder / "dataset.json").read_text())["cmc"]
 
 
 def names(folder):
     return sorted(file.name.removesuffix(".nii.gz") for file in folder.iterdir())
 
 
-def test_rows_are_cases_of_their_own(table, nnunet_folders):
+def test_rows_are_cases_of_their_own(table, tmp_path, nnunet_folders):
     rows = [
         "subject,modality,image,label,part",
         "a,CT,x/a_ct.nii.gz,a_ct_label.nii.gz,train",
@@ -45,6 +38,15 @@ def test_rows_are_cases_of_their_own(table, nnunet_folders):
     assert names(folder / "imagesUn") == ["a_MR_2_0001"]
     assert names(folder / "imagesTs") == ["b_CT_0000"]
     assert cmc(folder)["subjects"] == {"a_CT": "a", "a_MR": "a", "a_MR_2": "a", "b_CT": "b"}
+    assert {target: str(source.relative_to(tmp_path)) for target, source in sources(folder).items()} == {
+        "imagesTr/a_CT_0000": "x/a_ct.nii.gz",
+        "imagesTr/a_MR_0001": "x/a_mr.nii.gz",
+        "imagesUn/a_MR_2_0001": "x/a_mr2.nii.gz",
+        "imagesTs/b_CT_0000": "b_ct.nii.gz",
+        "labelsTr/a_CT": "a_ct_label.nii.gz",
+        "labelsTr/a_MR": "a_mr_label.nii.gz",
+        "labelsTs/b_CT": "b_label.nii.gz",
+    }
 
 
 def test_rows_that_share_a_label_are_one_case(table, nnunet_folders):
@@ -58,6 +60,12 @@ def test_rows_that_share_a_label_are_one_case(table, nnunet_folders):
     assert names(folder / "imagesTr") == ["a_0000", "a_0001"]
     assert names(folder / "imagesUn") == ["b_0001"]
     assert cmc(folder)["present_channels"] == {"a": [0, 1], "b": [1]}
+    assert {target: source.name for target, source in sources(folder).items()} == {
+        "imagesTr/a_0000": "a1.nii.gz",
+        "imagesTr/a_0001": "a2.nii.gz",
+        "imagesUn/b_0001": "b2.nii.gz",
+        "labelsTr/a": "a.nii.gz",
+    }
 
 
 def test_scans_of_a_subject_on_two_grids(table, nnunet_folders, write_volume):
@@ -89,7 +97,7 @@ def test_a_label_of_registered_scans_has_the_values_of_its_own_modality(table, n
         "b,b,CT,b_ct.nii.gz,b_label.nii.gz",
     ]
     file = table(*rows)
-    write_volume(file.with_name("a_label.nii.gz"), np.resize(np.array([7, 0], np.uint8), (3, 3, 3)))
+    write_volume(file.with_name("a_label.nii.gz"), np.resize(np.array([7, 0], np.uint8), (4, 4, 4)))
     folder = convert_table(3, "X", file, {"CT": {"liver": 1}, "MR": {"liver": 7}})
     assert names(folder / "labelsTr") == ["a", "b"]
 
@@ -108,7 +116,7 @@ def test_a_table_as_a_spreadsheet_writes_it(table, nnunet_folders, write_volume,
     ]
     file = table("\r")
     for name in ("a.nii.gz", "l.nii.gz", "b; c,\td.nii.gz", "c.nii.gz"):
-        write_volume(file.with_name(name), np.resize(np.array([1, 0], np.uint8), (3, 3, 3)))
+        write_volume(file.with_name(name), voxels_of(file.with_name(name), label=True))
     file.write_text("\r\n".join(map(delimiter.join, rows)), encoding="utf-8", newline="")
     folder = convert_table(3, "X", file, CLASSES)
     parts = {part: names(folder / part) for part in ("imagesTr", "labelsTr", "imagesTs", "imagesUn")}
@@ -148,6 +156,15 @@ def test_classes_for_each_modality(table, nnunet_folders):
     rows = ["subject,modality,image,label", "a,CT,a1.nii.gz,l1.nii.gz", "a,MR,a2.nii.gz,l2.nii.gz"]
     with pytest.raises(ValueError, match=r"a_MR, .*l2.nii.gz: has the label value\(s\) \[1\], but the classes are"):
         convert_table(3, "X", table(*rows), {"CT": {"liver": 1}, "MR": {"liver": 2}})
+
+
+def test_a_file_is_not_a_scan_and_a_label(table, nnunet_folders):
+    rows = ["subject,modality,image,label", "a,CT,ct.nii.gz,l.nii.gz", "a,MR,l.nii.gz,l.nii.gz"]
+    message = (
+        r"l.nii.gz is the label of case a \(training part\) and the MR|l.nii.gz is the MR scan of case a .* and the l"
+    )
+    with pytest.raises(ValueError, match=message):
+        convert_table(3, "X", table(*rows), CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +214,7 @@ def test_classes_for_each_modality(table, nnunet_folders):
             ["subject,modality,image,label", "a,CT,a.nii.gz,l.nii.gz", "a,ct,b.nii.gz,"],
             "The modalities CT and ct differ only in capitals",
         ),
+        (["subject,modality,image,label", "a,T1 post,a.nii.gz,l.nii.gz"], "letters, digits .* but one is 'T1 post'"),
     ],
 )
 def test_tables_that_make_no_sense(table, nnunet_folders, lines, message):

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tiny_volumes import CLASSES, files, labels, scans
+from tiny_volumes import CLASSES, files, labels, scans, voxels_of
 
 from nnunet_cmc.dataset_conversion.folders import convert_folders
 
@@ -25,8 +25,10 @@ def test_endings_in_any_case_of_letters(tmp_path, nnunet_folders, ending):
     for folder in (whole, by_pattern):
         assert sorted(file.name for file in (folder / "labelsTr").iterdir()) == ["a.nii.gz", "b.nii.gz"]
         for part, name in (("imagesTr", "_0000"), ("labelsTr", "")):
-            first, second = (sitk.ReadImage(str(folder / part / f"{case}{name}.nii.gz")) for case in "ab")
-            np.testing.assert_array_equal(sitk.GetArrayFromImage(first), sitk.GetArrayFromImage(second))
+            for case in "ab":
+                written = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / part / f"{case}{name}.nii.gz")))
+                source = folders["labels" if part == "labelsTr" else "ct"] / f"{case}{ending.lower()}"
+                np.testing.assert_array_equal(written, voxels_of(source, label=part == "labelsTr"))
 
 
 def test_a_dicom_series_is_one_volume(tmp_path, nnunet_folders, write_series):
