@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.commands.compared_systems import find_systems
     from nnunet_cmc.commands.comparison_plan import Run, plan_text, require_same_split
     from nnunet_cmc.commands.comparison_runs import Runner, Settings, why
-    from nnunet_cmc.commands.settings import keep_settings
+    from nnunet_cmc.commands.settings import keep_settings, require_same_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.splits import load_fold, splits_in_force
     from nnunet_cmc.evaluation.paper_table import to_markdown
@@ -80,14 +80,16 @@ def run(args: argparse.Namespace) -> Outcome:
     require_device(torch.device(args.device))
     output = Path(args.output or f"comparison_{raw.name}").resolve()
     require_writable(output)
+    settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
+    kept = {key: value for key, value in vars(settings).items() if key != "device"}
+    require_same_settings(output, kept, "comparison")  # before anything of this call is in the folder
     evaluated, what = _evaluated_cases(raw, folds, description, output)
 
     predictions = {(s, f): output / "predictions" / s.model.name / f"fold_{f}" for f in folds for s in systems}
     runs = [Run(s, f, evaluated[f], folder) for (s, f), folder in predictions.items()]
     print(f"{what}\nEverything except the trained models is written to {output}.", flush=True)
     require_same_split(runs, {name: cases.fold for name, cases in evaluated.items() if cases.fold})
-    settings = Settings(raw.name, args.configuration, args.device, args.seed, not args.disable_tta)
-    keep_settings(output, {key: value for key, value in vars(settings).items() if key != "device"}, "comparison")
+    keep_settings(output, kept, "comparison")
     runner = Runner(settings, output / "logs", args.jobs)
     print(f"\n{plan_text(runs, args.jobs, runner.time_trials(runs))}\n", flush=True)
     failures = runner.run(runs)
@@ -126,7 +128,7 @@ def _evaluated_cases(
 
     modalities = "from each modality alone and from all that the case has"
     if test := labeled_test_cases(raw, description):
-        evaluated = dict.fromkeys(folds, lay_out(test, description, output / "cases" / "test"))
+        evaluated = dict.fromkeys(folds, lay_out(test, description, output / "evaluated" / "test"))
         models = f"{'the model of fold' if len(folds) == 1 else 'each model of the folds'} {', '.join(folds)}"
         return evaluated, (
             f"Evaluated on the {len(test)} test cases of {raw / 'labelsTs'}, which {models} predicts {modalities}."
@@ -135,7 +137,7 @@ def _evaluated_cases(
     for name in folds:
         fold = validation_fold(raw, name)
         cases = validation_cases(raw, fold, description)
-        evaluated[name] = lay_out(cases, description, output / "cases" / f"fold_{name}", fold)
+        evaluated[name] = lay_out(cases, description, output / "evaluated" / f"fold_{name}", fold)
     number = ", ".join(f"fold {name}: {len(cases.fold.val)}" for name, cases in evaluated.items() if cases.fold)
     return evaluated, (
         f"Evaluated on validation cases ({number}), since there are no labelled test cases, predicted {modalities}. "

@@ -67,12 +67,12 @@ class Run:
 
     @property
     def is_predicted(self) -> bool:
-        """Whether all cases are predicted, and by the present checkpoint."""
+        """Whether all cases are predicted, by the present checkpoint and from the present scans."""
         if not (self.is_trained and self.predictions.is_dir()):
             return False
-        is_newer = self.predictions.stat().st_mtime >= (self.folder / FINAL).stat().st_mtime
+        needed = max(file.stat().st_mtime for file in (self.folder / FINAL, self.cases.images))
         asked, made = ({file.name for file in visible(folder)} for folder in (self.cases.labels, self.predictions))
-        return is_newer and asked <= made
+        return self.predictions.stat().st_mtime >= needed and asked <= made
 
 
 def require_same_split(runs: Sequence[Run], folds: Mapping[str, Fold]) -> None:

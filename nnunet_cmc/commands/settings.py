@@ -8,15 +8,21 @@ from nnunet_cmc.utils.files import read_json, write_json
 
 
 def keep_settings(folder: Path, settings: Mapping[str, Any], what: str) -> None:
-    """Write ``settings.json``, or compare with what an earlier command, ``what`` in words, has written there.
+    """Write ``settings.json`` if there is none. ValueError: see :func:`require_same_settings`."""
+    require_same_settings(folder, settings, what)
+    if not (file := folder / "settings.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, dict(settings))
+
+
+def require_same_settings(folder: Path, settings: Mapping[str, Any], what: str) -> None:
+    """Compare with the ``settings.json`` of an earlier command, ``what`` in words, if there is one.
 
     Raises:
         ValueError: they differ, or the file is damaged.
     """
     file = folder / "settings.json"
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, dict(settings))
         return
     before = read_json(file, f"remove {folder}, or name another folder with -o")
     known = before if isinstance(before, dict) else {}

@@ -4,7 +4,8 @@ Each set of modalities that is shown of a case is a case of its own, ``CASE_CT``
 nnU-Net predicts them all in one run, and the evaluation finds them by the modalities that were shown.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -19,8 +20,9 @@ from nnunet_cmc.data.reading.raw_dataset import labeled_cases
 from nnunet_cmc.evaluation.label_maps import label_maps
 from nnunet_cmc.evaluation.results import Evaluation
 from nnunet_cmc.evaluation.shown_channels import Condition, input_files, present_files
-from nnunet_cmc.utils.files import atomic_write
+from nnunet_cmc.utils.files import atomic_write, read_json, write_json
 
+_SOURCES = "files.json"  # what a folder of cases was made of
 Labeled = dict[str, tuple[list[str], Path]]  # case -> files of its scans, and its label map
 
 
@@ -29,7 +31,7 @@ class EvaluatedCases:
     """A folder of what is shown of labelled cases.
 
     Attributes:
-        images: links to the scans, and volumes of zeros in place of what is not shown.
+        images: links to the scans, and volumes of zeros in place of what is not shown; as new as these scans.
         labels: links to the label map of each.
         description: the dataset's, with the modalities shown and the subject of each.
         fold: whose validation cases they are; None for test cases.
@@ -83,8 +85,10 @@ def lay_out(
 ) -> EvaluatedCases:
     """Write what is shown of the cases, which may be the validation cases of a ``fold``, to a folder that may be there.
 
+    The folder is written anew if scans of its cases were replaced since.
+
     Raises:
-        ValueError: a case is malformed or empty; two would have one name; ``folder`` has other cases.
+        ValueError: a case is malformed or empty; two would have one name; ``folder`` has other cases or is damaged.
     """
     folder, names, ending = Path(folder), description.modalities, description.file_ending
     files = {case: present_files(images, description) for case, (images, _) in cases.items()}
@@ -102,20 +106,22 @@ def lay_out(
                     f"What is shown of the cases {shown[name][0]} and {case} would both be named {name}: rename one."
                 )
             shown[name] = case, condition
-    if folder.is_dir():
-        if set(label_maps(folder / "labels", ending)) != set(shown):
-            raise ValueError(f"{folder} holds other cases than are to be evaluated now: name another folder with -o.")
-    else:
+    scans, references = {}, {}  # links -> their files
+    for name, (case, condition) in shown.items():
+        references[f"labels/{name}{ending}"] = str(cases[case][1].resolve())
+        for channel in condition.given or ():
+            scans[f"images/{name}_{channel:04d}{ending}"] = str(Path(files[case][channel]).resolve())
+    links, versions = scans | references, _versions(scans.values())
+    if not _is_laid_out(folder, links, versions):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as new:
-            for part in (images := new / "images", labels := new / "labels"):
+            for part in (images := new / "images", new / "labels"):
                 part.mkdir(parents=True)
+            write_json(new / _SOURCES, {"links": links, "versions": versions})
             for name, (case, condition) in tqdm(shown.items(), "Preparing", unit="case"):
-                inputs = input_files(condition, name, files[case], len(names), ending, images)
-                for channel, file in enumerate(map(Path, inputs)):
-                    if file.parent != images:
-                        (images / f"{name}_{channel:04d}{ending}").symlink_to(file.resolve())
-                (labels / f"{name}{ending}").symlink_to(cases[case][1].resolve())
+                input_files(condition, name, files[case], len(names), ending, images)
+            for link, file in links.items():
+                (new / link).symlink_to(file)
     own = replace(
         description,
         present_channels={name: condition.given or () for name, (_, condition) in shown.items()},
@@ -123,6 +129,26 @@ def lay_out(
         listed_files=None,
     )
     return EvaluatedCases(folder / "images", folder / "labels", own, fold)
+
+
+def _is_laid_out(folder: Path, links: dict[str, str], versions: dict[str, list[int]]) -> bool:
+    """Return whether ``folder`` holds these cases, and remove it if it does with earlier versions of their scans."""
+    if not folder.is_dir():
+        return False
+    file = folder / _SOURCES
+    before = read_json(file, f"remove {folder}") if file.is_file() else None
+    if not isinstance(before, dict) or before.get("links") != links:
+        raise ValueError(f"{folder} holds other cases than are to be evaluated now: name another folder with -o.")
+    if before.get("versions") == versions:
+        return True
+    shutil.rmtree(folder)
+    return False
+
+
+def _versions(scans: Iterable[str]) -> dict[str, list[int]]:
+    """Return size and time of each scan: a file that was moved into its place may be older than what was there."""
+    states = {scan: Path(scan).stat() for scan in sorted(set(scans))}
+    return {scan: [state.st_size, state.st_mtime_ns] for scan, state in states.items()}
 
 
 def pool(of_folds: Mapping[str, Evaluation]) -> Evaluation:

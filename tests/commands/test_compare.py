@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import stand_in
 from plans import make_plans
 from stand_in import CMC, LABEL, StandIn
 
@@ -42,11 +43,11 @@ def nnunet(make_dataset, nnunet_folders, write_volume, monkeypatch):
             plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = "PlainConvUNet"
         (preprocessed / f"{name}_3d_fullres").mkdir(parents=True)
         (preprocessed / f"{name}.json").write_text(json.dumps(plans))
-    stand_in = StandIn(nnunet_folders / "results" / raw.name)
-    monkeypatch.setattr(comparison_runs, "run_logged", stand_in)
+    commands = StandIn(nnunet_folders / "results" / raw.name)
+    monkeypatch.setattr(comparison_runs, "run_logged", commands)
     monkeypatch.setattr(paired_statistics, "_RESAMPLES", 20)
     monkeypatch.setattr(report, "save_report", lambda folder, *_, **__: folder / "report.html")  # takes a second
-    return stand_in
+    return commands
 
 
 def compare(tmp_path, *trainers, folds=("0",), more=()):
@@ -91,7 +92,7 @@ def test_trains_predicts_evaluates_and_does_nothing_twice(nnunet, tmp_path, caps
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         *(f"comparison.{ending}" for ending in ("md", "tex", "json", "csv")), "settings.json",
-        "cases", "logs", "predictions", SUP, CMC, "nnUNetTrainer",
+        "evaluated", "logs", "predictions", SUP, CMC, "nnUNetTrainer",
     }  # fmt: skip
     assert "| SupTrainer " in printed
     assert "Difference to SupTrainer" in printed
@@ -303,6 +304,34 @@ def test_a_call_that_was_refused_does_not_fix_the_settings_of_its_folder(nnunet,
     assert "Case x of" in capsys.readouterr().err
     write_volume(raw / "imagesTs" / "x_0000.nii.gz", SCAN)
     assert compare(tmp_path, SUP) == 0, capsys.readouterr().err
+
+
+def test_a_refused_call_leaves_no_cases_of_its_dataset(nnunet, tmp_path, capsys):
+    """Another dataset with cases of the same names is not evaluated on afterwards."""
+    assert compare(tmp_path, SUP) == 0
+    for folder in (nnunet.results.parents[1] / part / nnunet.results.name for part in ("raw", "preprocessed")):
+        shutil.copytree(folder, folder.with_name("Dataset002_Other"))
+    assert compare(tmp_path, SUP, folds=("1",), more=("-d", "2")) == 1
+    assert "out is of another comparison, with other dataset (" in capsys.readouterr().err
+    assert compare(tmp_path, SUP, folds=("0", "1")) == 0
+    references = (tmp_path / "out" / "evaluated").glob("fold_*/labels/*")
+    assert {file.resolve().parents[1].name for file in references} == {"Dataset001_Test"}
+
+
+def test_a_scan_that_is_replaced_is_predicted_anew(nnunet, tmp_path, write_volume, monkeypatch):
+    raw = nnunet.results.parents[1] / "raw" / nnunet.results.name
+    for folder, volume in {"imagesTs/x_0000": SCAN, "labelsTs/x": LABEL}.items():
+        write_volume(raw / f"{folder}.nii.gz", volume)
+    assert compare(tmp_path, SUP) == 0
+    nnunet.commands = []
+    file = raw / "imagesTs" / "x_0000.nii.gz"
+    before = file.stat()
+    write_volume(file, SCAN[:9])
+    write_volume(raw / "labelsTs" / "x.nii.gz", LABEL[:9])
+    os.utime(file, (before.st_atime, before.st_mtime - 1000))  # as that of a file that is moved there
+    monkeypatch.setattr(stand_in, "LABEL", LABEL[:9])
+    assert compare(tmp_path, SUP) == 0
+    assert [command[0] for command in nnunet.commands] == ["nnUNetv2_predict"]
 
 
 def test_a_trainer_with_several_plans_names_them_in_its_rows(nnunet, tmp_path, capsys, nnunet_folders):

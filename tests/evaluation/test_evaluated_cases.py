@@ -1,6 +1,7 @@
 """What is shown of the cases that systems are evaluated on."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -69,9 +70,34 @@ def test_a_folder_is_taken_again_for_the_same_cases_only(raw, tmp_path, write_vo
     before = {file: file.lstat().st_mtime_ns for file in evaluated.images.iterdir()}
     assert lay_out(cases, description(raw), tmp_path / "out") == evaluated
     assert {file: file.lstat().st_mtime_ns for file in evaluated.images.iterdir()} == before
-    more = {**cases, "z": cases["x"]}
+    write_volume(raw / "labelsTs" / "other.nii.gz", LABEL)
+    scan = raw / "imagesTs" / "other" / "x_0000.nii.gz"
+    write_volume(scan, VOLUME)
+    files, label = cases["x"]
+    for others in (
+        {**cases, "z": cases["x"]},
+        {"x": (files, raw / "labelsTs" / "other.nii.gz")},
+        {"x": ([str(scan), files[1]], label)},
+    ):
+        with pytest.raises(ValueError, match="out holds other cases than are to be evaluated now: name another folder"):
+            lay_out(others, description(raw), tmp_path / "out")
+    (tmp_path / "out" / "files.json").unlink()
     with pytest.raises(ValueError, match="out holds other cases than are to be evaluated now: name another folder"):
-        lay_out(more, description(raw), tmp_path / "out")
+        lay_out(cases, description(raw), tmp_path / "out")
+
+
+def test_scans_that_were_replaced_are_laid_out_anew(raw, tmp_path, write_volume):
+    """So that the folder is newer than their predictions, and zeros stand on their grid."""
+    write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
+    cases = labeled_test_cases(raw, description(raw))
+    before = lay_out(cases, description(raw), tmp_path / "out").images.stat().st_mtime_ns
+    scan = raw / "imagesTs" / "x_0000.nii.gz"
+    for channel in (0, 1):
+        write_volume(raw / "imagesTs" / f"x_{channel:04d}.nii.gz", (1 - channel) * VOLUME[:2])
+    os.utime(scan, ns=(before - 10**12, before - 10**12))  # an older file that was moved there
+    images = lay_out(cases, description(raw), tmp_path / "out").images
+    assert images.stat().st_mtime_ns > before
+    assert sitk.ReadImage(str(images / "x_CT_0001.nii.gz")).GetSize() == (3, 3, 2)
 
 
 def test_what_cannot_be_evaluated(raw, tmp_path, write_volume):
