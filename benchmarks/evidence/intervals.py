@@ -7,23 +7,43 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference, its 95 % interval, and of how many seeds it is."""
+    """Mean difference and its 95 % interval.
+
+    Attributes:
+        mean: over seeds and subjects.
+        low, high: ends of the interval.
+        by_seed: the mean of each seed.
+    """
 
     mean: float
     low: float
     high: float
-    seeds: int
+    by_seed: tuple[float, ...]
 
     @property
-    def is_one(self) -> bool:
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.by_seed)
+
+    @property
+    def spread(self) -> str:
+        """Standard deviation of the seeds' means; empty of one seed."""
+        return f"{np.std(self.by_seed, ddof=1):.1f}" if self.seeds > 1 else ""
+
+    @property
+    def excludes_zero(self) -> bool:
         """Whether zero lies outside of the interval; of one seed nobody knows the seeds' spread."""
         return self.seeds > 1 and not self.low <= 0 <= self.high
 
+    def in_figures(self, decimals: int = 1) -> str:
+        """Format the mean and its interval."""
+        mean, low, high = (f"{value:+.{decimals}f}" for value in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
+
     def __str__(self) -> str:
-        found = f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
         if self.seeds == 1:
-            return f"one seed ({found})"
-        return found if self.is_one else f"none ({found})"
+            return f"one seed ({self.in_figures()})"
+        return self.in_figures() if self.excludes_zero else f"none ({self.in_figures()})"
 
 
 def paired_difference(ours: np.ndarray, theirs: np.ndarray, draws: int = 10_000, seed: int = 0) -> Difference:
@@ -40,4 +60,4 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray, draws: int = 10_000,
     drawn_subjects = generator.integers(subjects, size=(draws, seeds, subjects))
     means = differences[drawn_seeds, drawn_subjects].mean((1, 2))
     low, high = np.percentile(means, [2.5, 97.5])
-    return Difference(float(differences.mean()), float(low), float(high), seeds)
+    return Difference(float(differences.mean()), float(low), float(high), tuple(differences.mean(1).tolist()))

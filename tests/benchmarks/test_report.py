@@ -93,7 +93,7 @@ def test_one_seed_leaves_the_targets_open():
         rows += [record for given in run.inputs for record in records_of(run, [dice + 1, dice - 1], given)]
     text = report.targets(report.against(Results(rows), TABLES["headline"]))
     assert text.count("open: ") == 4 * 3
-    assert "open: one seed (+30.0 [" in text
+    assert "open: +30.00 [" in text
     assert "met: " not in text
     assert "missed" not in text
 
@@ -106,7 +106,7 @@ def test_a_deficit_is_no_target_met_because_it_may_be_chance():
         rows += [record for given in run.inputs for record in records_of(run, dice, given)]
     text = report.targets(report.against(Results(rows), TABLES["headline"]))
     (behind,) = (line for line in text.splitlines() if "with pseudo-labels" in line)
-    assert behind.count("**missed**: none (-0.5 [") == 3
+    assert behind.count("**missed**: -0.50 [") == 3
 
 
 def test_the_time_of_a_row_is_that_of_all_its_models():
