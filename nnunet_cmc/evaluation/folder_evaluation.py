@@ -12,7 +12,7 @@ from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.data.reading.voxels import format_value, out_of_memory, read_image
 from nnunet_cmc.evaluation.label_maps import classes_of, label_maps, mask_of, modalities_of
-from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics
+from nnunet_cmc.evaluation.metrics import NSD_TOLERANCE, compute_metrics, require_tolerance
 from nnunet_cmc.evaluation.results import CaseResult, Evaluation, Label
 from nnunet_cmc.utils.parallel import run_parallel
 
@@ -35,9 +35,10 @@ def evaluate_folder(
         progress: show a progress bar.
 
     Raises:
-        ValueError: no reference, a missing prediction, a file that cannot be read, different grids, or a label value
-            that ``dataset.json`` does not have.
+        ValueError: no such tolerance, no reference, an unknown one in ``cases``, a missing prediction, a file that
+            cannot be read, different grids, or a label value that ``dataset.json`` does not have.
     """
+    require_tolerance(tolerance)
     description = DatasetDescription.of(dataset_json)
     files = matched_files(reference_folder, prediction_folder, description.file_ending, cases)
     classes, ignore = classes_of(description)
@@ -56,6 +57,8 @@ def matched_files(
     """Return reference and prediction of each case after a check of names and grids; see :func:`evaluate_folder`."""
     references, predictions = label_maps(reference_folder, ending), label_maps(prediction_folder, ending)
     if cases is not None:
+        if unknown := [case for case in cases if case not in references]:
+            raise ValueError(f"{reference_folder} has no label map of {', '.join(unknown)}: correct cases.")
         references = {case: file for case, file in references.items() if case in cases}
     if not references:
         raise ValueError(f"{reference_folder} has no label map ending in {ending}: give the folder of the references.")

@@ -43,6 +43,18 @@ def _distances(points: np.ndarray, targets: np.ndarray, spacing: Sequence[float]
     return np.sqrt(np.sum(np.square(offsets), axis=0))
 
 
+def require_tolerance(tolerance: float) -> None:
+    """Raise a ValueError if this is no tolerance of NSD in mm."""
+    if not 0 <= tolerance < np.inf:
+        raise ValueError(f"The tolerance of NSD is {tolerance}: give a number of mm from 0 on.")
+
+
+def _require_one_shape(masks: Sequence[np.ndarray]) -> None:
+    *shapes, last = (str(np.shape(mask)) for mask in masks)
+    if {*shapes} != {last}:
+        raise ValueError(f"The masks have the shapes {', '.join(shapes)} and {last}: bring them onto one grid.")
+
+
 def compute_metrics(
     reference: np.ndarray,
     prediction: np.ndarray,
@@ -60,7 +72,16 @@ def compute_metrics(
 
     Returns:
         Dice, IoU, ASSD (mm), HD95 (mm), NSD as defined above, and nnU-Net's voxel counts TP, FP, FN, TN, n_ref, n_pred.
+
+    Raises:
+        ValueError: masks of different shapes, or a spacing or tolerance that is none.
     """
+    _require_one_shape([mask for mask in (reference, prediction, ignore) if mask is not None])
+    if len(spacing) != np.ndim(reference) or not all(0 < step < np.inf for step in spacing):
+        raise ValueError(
+            f"The spacing is {tuple(spacing)}: give {np.ndim(reference)} numbers of mm above 0, one for each axis."
+        )
+    require_tolerance(tolerance)
     reference, prediction = np.asarray(reference, bool), np.asarray(prediction, bool)
     counted = reference.size
     if ignore is not None:
@@ -78,7 +99,8 @@ def compute_metrics(
         pooled = np.concatenate(directed)
         metrics["ASSD"] = float(pooled.mean())
         metrics["HD95"] = float(max(np.percentile(distances, 95) for distances in directed))
-        metrics["NSD"] = float(np.mean(pooled <= tolerance))
+        # spacings are read from files of single precision, where five voxels of 0.4 mm are more than 2 mm
+        metrics["NSD"] = float(np.mean(pooled <= tolerance + 1e-6 * max(1, tolerance)))
     return metrics | {
         "TP": tp, "FP": n_pred - tp, "FN": n_ref - tp, "TN": counted - union, "n_ref": n_ref, "n_pred": n_pred
     }  # fmt: skip

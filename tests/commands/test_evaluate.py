@@ -56,8 +56,16 @@ def test_writes_beside_the_predictions_and_prints_the_table(folders, capsys):
 
 def test_output_folder_tolerance_and_predictions_without_reference(folders, capsys):
     (folders / "reference" / "b.nii.gz").unlink()
+    labels = np.zeros((5, 6, 12), np.uint8)
+    for name, start in {"reference": 2, "prediction": 5}.items():  # 3 mm apart
+        moved = labels.copy()
+        moved[1:3, 2:4, start : start + 4] = 1
+        sitk.WriteImage(sitk.GetImageFromArray(moved), str(folders / name / "a.nii.gz"))
     outcome = run(folders, "-o", str(folders / "new" / "out"), "--tolerance", "3.5")
-    assert json.loads((folders / "new" / "out" / "summary.json").read_text())["cmc"]["nsd_tolerance_mm"] == 3.5
+    summary = json.loads((folders / "new" / "out" / "summary.json").read_text())
+    assert summary["cmc"]["nsd_tolerance_mm"] == 3.5
+    assert summary["foreground_mean"]["NSD"] == 1
+    assert summary["foreground_mean"]["HD95"] > 2, "so that the default tolerance would give less"
     assert not (folders / "prediction" / "summary.json").exists()
     printed = capsys.readouterr().out
     assert "NSD at 3.5 mm" in printed

@@ -27,6 +27,27 @@ def test_worker_processes_change_nothing(folders, dataset_json):
     assert repr(alone) == repr(parallel)  # NaN is not equal to itself
 
 
+def test_some_of_the_cases(folders, dataset_json):
+    evaluation = evaluate_folder(*folders, dataset_json, cases=["d", "b"])
+    assert [case.case for case in evaluation.cases] == ["b", "d"]
+    assert evaluation.without_reference == []
+    with pytest.raises(ValueError, match=r"labelsTs has no label map of typo: correct cases\."):
+        evaluate_folder(*folders, dataset_json, cases=["a", "typo"])
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_a_distance_that_equals_the_tolerance_is_within_it(tmp_path, dataset_json, write_labels, blocks, steps):
+    """Files have single precision: five voxels of 0.4 mm are 2.00000003 mm."""
+    for name, labels in {"r": blocks(), "p": np.roll(blocks(), steps, 2)}.items():
+        write_labels(tmp_path / name / "a.nii.gz", np.pad(labels, 5), spacing=(0.4, 0.4, 0.4))
+    evaluation = evaluate_folder(tmp_path / "r", tmp_path / "p", dataset_json)
+    assert evaluation.cases[0].metrics["liver"]["NSD"] == 1
+    below = evaluate_folder(tmp_path / "r", tmp_path / "p", dataset_json, tolerance=0.4 * steps - 0.01)
+    assert below.cases[0].metrics["liver"]["NSD"] < 1
+    with pytest.raises(ValueError, match="The tolerance of NSD is nan: give a number of mm from 0 on"):
+        evaluate_folder(tmp_path / "r", tmp_path / "none", dataset_json, tolerance=np.nan)
+
+
 def test_predictions_without_reference_are_named(folders, dataset_json, write_labels, blocks):
     write_labels(folders[1] / "extra.nii.gz", blocks())
     evaluation = evaluate_folder(*folders, dataset_json)

@@ -54,7 +54,8 @@ def test_agree_with_pairwise_distances_and_simpleitk(masks, spacing, tolerance):
         assert found["ASSD"] == pytest.approx(expected["ASSD"], abs=1e-9)
         assert found["HD95"] == pytest.approx(expected["HD95"], abs=1e-9)
         # a distance may lie on the tolerance to the last digit
-        near = [pairwise_metrics(reference, prediction, spacing, tolerance + e)["NSD"] for e in (-1e-9, 1e-9)]
+        ends = tolerance - 1e-9, tolerance + 2e-6 * max(1, tolerance)
+        near = [pairwise_metrics(reference, prediction, spacing, end)["NSD"] for end in ends]
         assert near[0] - 1e-12 <= found["NSD"] <= near[1] + 1e-12
     if reference.any() or prediction.any():
         assert (found["Dice"], found["IoU"]) == pytest.approx(overlap(reference, prediction))
@@ -106,6 +107,20 @@ def test_empty_masks():
         assert found["Dice"] == found["IoU"] == found["NSD"] == 0
         assert np.isnan(found["ASSD"])
         assert np.isnan(found["HD95"])
+
+
+def test_what_is_no_pair_of_masks_spacing_or_tolerance():
+    mask, spacing = np.ones((3, 3, 3), bool), (1, 1, 1)
+    with pytest.raises(ValueError, match=r"The masks have the shapes \(3, 3, 3\) and \(2, 3, 3\): bring them onto one"):
+        compute_metrics(mask, mask[:2], spacing)
+    with pytest.raises(ValueError, match=r"The masks have the shapes \(3, 3, 3\), \(3, 3, 3\) and \(1, 3, 3\): bring"):
+        compute_metrics(mask, mask, spacing, ignore=mask[:1])
+    for wrong in ((1, 1), (1, 1, -1), (1, 0, 1), (1, 1, np.nan)):
+        with pytest.raises(ValueError, match=r"The spacing is \(1, .*\): give 3 numbers of mm above 0"):
+            compute_metrics(mask, mask, wrong)
+    for wrong in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"The tolerance of NSD is {wrong}: give a number of mm from 0 on"):
+            compute_metrics(mask, mask, spacing, wrong)
 
 
 def test_counts_are_those_of_nnunet_with_an_ignore_label():

@@ -79,6 +79,8 @@ def test_markdown_has_a_row_per_prediction_and_a_column_per_modality_and_class(c
     assert dice[1][1:] == ["**100.0 ± 0.0**"] * 3 + ["**100.0**", "-", "**100.0**"] + ["**100.0**"] * 3
     cell = comparison.cells["our_method", "CT", "Dice", "liver"]
     assert dice[0][1] == f"{100 * cell.mean:.1f} ± {100 * cell.std:.1f}"
+    assert assd[1][1] == "**0.00 ± 0.00**", "the least is the best"
+    assert assd[0][1] == cell_text("ASSD", comparison.cells["our_method", "CT", "ASSD", "liver"])
     assert assd[0][2].endswith("†"), "the spleen of d is missed"
     assert "† undefined in cases" in to_markdown(comparison)
 
