@@ -77,8 +77,8 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     (plain,) = re.findall(r"^\| registered \| nnU-Net \|.*$", text.split("## Three times")[0], re.MULTILINE)
     assert plain.startswith("| registered | nnU-Net | 5 | +12.0 [")
     (gain,) = re.findall(r"^\| 3 points above.*$", text.split("## Three times")[0], re.MULTILINE)
-    assert gain.count("met: +17.0 [") == 3
-    assert "met: 5.0 lost, nnU-Net 20.0" in text
+    assert gain.count("met: +17.00 [") == 3
+    assert "met: 5.00 lost, nnU-Net 20.00" in text
     assert (tmp_path / "results.png").is_file()
     compared = (tmp_path / "comparison.md").read_text()
     assert "| unpaired | `UMMLTrainer` | 3 | 61.0 ± 1.0 | 56.0 ± 1.0 | 61.0 ± 1.0 | 59.3 | none (+0.0 [" in compared
