@@ -76,7 +76,7 @@ def test_the_page_is_made_of_records(tmp_path, monkeypatch):
     ), "two models"
     (plain,) = re.findall(r"^\| registered \| nnU-Net \|.*$", text.split("## Three times")[0], re.MULTILINE)
     assert plain.startswith("| registered | nnU-Net | 5 | +12.0 [")
-    (gain,) = re.findall(r"^\| 3 points above.*$", text.split("## Three times")[0], re.MULTILINE)
+    (gain,) = re.findall(r"^\| 3 points or more above.*$", text.split("## Three times")[0], re.MULTILINE)
     assert gain.count("met: +17.00 [") == 3
     assert "met: 5.00 lost, nnU-Net 20.00" in text
     assert (tmp_path / "results.png").is_file()
