@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
@@ -31,10 +32,18 @@ class CAC(PairTerm):
         return self.mean(
             output.logits,
             len(registered),
-            lambda: self.forms["paired"](output.logits[registered].softmax(2), predicted[registered]),
+            lambda: self._registered(output.logits[registered], predicted[registered]),
             len(others) / 2,
             lambda: self._unpaired(output, predicted, others, batch),
         )
+
+    def _registered(self, logits: Tensor, predicted: Tensor) -> Tensor:
+        if logits.shape[1] > 2 and not any_rank(bool((predicted.sum(1) > 2).any()), logits.device):
+            # predictions of subsets are at random places, and cases are contrasted within two columns alone
+            order = torch.argsort(predicted.int(), dim=1, descending=True, stable=True)[:, :2]
+            logits = logits.take_along_dim(order[:, :, None, None, None, None], 1)
+            predicted = predicted.gather(1, order)
+        return self.forms["paired"](logits.softmax(2), predicted)
 
     def _unpaired(self, output: CMCOutput, predicted: Tensor, rows: Tensor, batch: Batch) -> Tensor:
         probabilities = output.logits[rows].softmax(2)

@@ -51,24 +51,38 @@ def test_cac_is_for_unlabelled_rows_and_csc_for_all(form):
     assert gradient[labeled:].flatten(1).any(1).all()
 
 
-def test_cac_leaves_out_modalities_without_a_prediction_of_their_own():
+def cac_of_three(logits: torch.Tensor, predicted: torch.Tensor) -> tuple[torch.Tensor, CAC]:
+    """CAC of labelled rows of three registered modalities, of which some have a prediction."""
+    present = torch.ones(len(logits), 3, dtype=torch.bool)
+    output = CMCOutput(logits, torch.randn(len(logits), 3, 4, 2, 2, 2), present)
+    pairs = torch.arange(len(logits))[:, None].expand(-1, 3)
+    target = torch.zeros(len(logits), 1, 8, 8, 8)
+    batch = Batch(torch.zeros(len(logits), 3, 8, 8, 8), target, torch.diag_embed(predicted), pairs, logits)
+    term = CAC(Setting(num_modalities=3, num_classes=3, num_channels=4, batch_dice=True))
+    return term(output, batch), term
+
+
+def test_cac_contrasts_cases_whatever_the_places_of_their_two_predictions():
     """Of three fused modalities two have a prediction; the logits of the third are zeros, which say nothing."""
     torch.manual_seed(0)
-    logits = torch.randn(2, 3, 3, 8, 8, 8)
-    logits[0, 2] = logits[1, 0] = 0
-    present = torch.ones(2, 3, dtype=torch.bool)
-    output = CMCOutput(logits, torch.randn(2, 3, 4, 2, 2, 2), present)
-    fusion = torch.zeros(2, 3, 3, dtype=torch.bool)
-    fusion[0, 0, 0] = fusion[1, 2, 2] = True
-    fusion[:, 1] = True
-    batch = Batch(
-        torch.zeros(2, 3, 8, 8, 8), torch.zeros(2, 1, 8, 8, 8), fusion, torch.tensor([[0] * 3, [1] * 3]), logits
-    )
-    found = CAC(Setting(num_modalities=3, num_classes=3, num_channels=4, batch_dice=True))(output, batch)
-    predicted = torch.tensor([[True, True, False], [False, True, True]])
-    loss = CACLoss("paired", num_modalities=3, num_classes=3)
+    logits = torch.randn(3, 3, 3, 8, 8, 8)
+    predicted = torch.tensor([[True, True, False], [False, True, True], [True, False, True]])
+    logits[~predicted] = 0
+    found, term = cac_of_three(logits, predicted)
+    two = torch.stack([row[there] for row, there in zip(logits, predicted, strict=True)])
+    loss = CACLoss("paired")
+    torch.testing.assert_close(found, loss(two.softmax(2), torch.ones(3, 2, dtype=torch.bool)))
+    assert term.similarity.off_diagonal == loss.similarity.off_diagonal
+
+
+def test_cac_of_more_than_two_predictions_is_the_mean_over_pairs_of_modalities():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 3, 3, 8, 8, 8)
+    predicted = torch.tensor([[True, True, True], [False, True, True], [True, False, True]])
+    found, _ = cac_of_three(logits, predicted)
+    loss = CACLoss("paired")
     torch.testing.assert_close(found, loss(logits.softmax(2), predicted))
-    assert found != loss(logits.softmax(2), present)
+    assert found != loss(logits.softmax(2), torch.ones_like(predicted)), "what has no prediction says nothing"
 
 
 def test_cells_of_a_flat_patch_are_the_means_of_whole_blocks():
