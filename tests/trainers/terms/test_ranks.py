@@ -38,6 +38,8 @@ RANKS = {
     ],
     "one sees nothing": [([[1, 1], [0, 1]], [[1, 1]], [[0, 0], [-1, 1], [2, 2]]), ([[0, 0]], [[0, 0]], [[-1, -1]])],
     "no pairs": [([[1, 0]], [[1, 0]], [[0, -1], [1, -1]]), ([[1, 0]], [[1, 0]], [[0, -1], [1, -1]])],
+    "two of three": [([[1, 1, 0], [0, 1, 1]], [], [[0, 0, -1], [-1, 1, 1]]), ([[1, 0, 1]], [], [[0, -1, 0]])],
+    "one has three of three": [([[1, 1, 0]], [], [[0, 0, -1]]), ([[1, 1, 1], [1, 1, 0]], [], [[0, 0, 0], [1, 1, -1]])],
 }  # fmt: skip
 RANK = """
 import sys
@@ -59,7 +61,7 @@ def rows_of_rank(case: str, rank: int, side: int = 4) -> tuple[CMCOutput, Batch]
     labeled, hidden, pairs = RANKS[case][rank]
     draw = torch.Generator().manual_seed(rank)
     present = torch.tensor([*labeled, *hidden], dtype=torch.bool)
-    n, size, coarse = len(present), [side] * 3, [side // 2] * 3
+    (n, m), size, coarse = present.shape, [side] * 3, [side // 2] * 3
 
     def logits(*shape: int) -> Tensor:
         there = (
@@ -69,16 +71,16 @@ def rows_of_rank(case: str, rank: int, side: int = 4) -> tuple[CMCOutput, Batch]
         )
         return (3 * torch.randn(n, *shape, *size, generator=draw) * there).requires_grad_()
 
-    swaps = [[[row, -1], [-1, row]] for row, shown in enumerate(present) if shown.all()]
+    swaps = [[[row, -1], [-1, row]] for row, shown in enumerate(present) if m == 2 and shown.all()]
     output = CMCOutput(
-        logits(2, K), torch.randn(n, 2, C, *coarse, generator=draw).requires_grad_(), present, (logits(2, K),),
-        {"alone": (logits(2, K),), "combined": (logits(K),), PEER: (logits(2, K), logits(2, K))},
+        logits(m, K), torch.randn(n, m, C, *coarse, generator=draw).requires_grad_(), present, (logits(m, K),),
+        {"alone": (logits(m, K),), "combined": (logits(K),), PEER: (logits(m, K), logits(m, K))},
     )  # fmt: skip
     batch = Batch(
-        torch.zeros(n, 2, *size), torch.randint(K, (len(labeled), 1, *size), generator=draw),
+        torch.zeros(n, m, *size), torch.randint(K, (len(labeled), 1, *size), generator=draw),
         present[:, None] & present[:, :, None], torch.tensor(pairs), torch.rand(n, 3, *coarse, generator=draw),
         pseudo_targets=torch.randint(K + 1, (len(hidden), 1, *size), generator=draw),
-        swaps=torch.tensor(swaps, dtype=torch.long).reshape(-1, 2, 2),
+        swaps=torch.tensor(swaps, dtype=torch.long).reshape(-1, 2, m),
         pseudo_weights=torch.rand(len(hidden), generator=draw),
     )  # fmt: skip
     return output, batch
@@ -125,18 +127,18 @@ def differentiable(output: CMCOutput) -> dict[str, Tensor]:
     return named | {f"{name} {i}": part for name, parts in output.auxiliary.items() for i, part in enumerate(parts)}
 
 
-def built(name: str) -> LossTerm:
+def built(name: str, modalities: int) -> LossTerm:
     cls, form, batch_dice = TERMS[name]
-    term = cls(Setting(2, K, C, batch_dice), *form)
+    term = cls(Setting(modalities, K, C, batch_dice), *form)
     term.progress = 0.5
     if isinstance(term, terms.Relearning):
-        term.dice.copy_(torch.tensor([0.5, 0.7]))
+        term.dice.copy_(torch.linspace(0.5, 0.7, modalities))
     return term
 
 
 def computed(name: str, rows: tuple[CMCOutput, Batch]) -> tuple[list[Tensor], dict[str, Tensor], dict, list]:
     """The loss, twice where banks move; the gradient of the last at everything; the banks; the similarities."""
-    term, inputs = built(name), differentiable(rows[0])
+    term, inputs = built(name, rows[0].present.shape[1]), differentiable(rows[0])
     if "printed" in TERMS[name][1]:  # which is of registered pairs alone
         rows = rows[0], replace(rows[1], pairs=rows[1].pairs[rows[1].pairs[:, 0] == rows[1].pairs[:, 1]])
     losses = [term(*rows) for _ in range(2 if term.compares else 1)]
