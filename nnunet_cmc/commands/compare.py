@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.commands.settings import keep_settings, require_same_settings
     from nnunet_cmc.data.format.dataset_json import DatasetDescription
     from nnunet_cmc.data.format.splits import load_fold, splits_in_force
-    from nnunet_cmc.evaluation.paper_table import to_markdown
+    from nnunet_cmc.evaluation.paper_table import to_screen
     from nnunet_cmc.utils.devices import require_device
     from nnunet_cmc.utils.files import require_writable
 
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> Outcome:
         )
     comparison = _compare([s for s in systems if s.name not in missing], evaluated, predictions, args, missing, what)
     written = _write(comparison, evaluated, output, processes_of(args))
-    print(f"\n{to_markdown(comparison)}")
+    print(f"\n{to_screen(comparison)}")
     outcome = Outcome(comparison.as_json(), written)
     if crashed := [run for run, error in failures.items() if error.refusal is None]:
         raise PartialError(

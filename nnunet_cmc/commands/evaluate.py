@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder, matched_files
     from nnunet_cmc.evaluation.label_maps import label_maps
     from nnunet_cmc.evaluation.paired_statistics import Comparison
-    from nnunet_cmc.evaluation.paper_table import averages_markdown, save_comparison
+    from nnunet_cmc.evaluation.paper_table import save_comparison, to_screen
     from nnunet_cmc.evaluation.tables import format_table
     from nnunet_cmc.utils.files import require_writable
 
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> Outcome:
         ct = ct_modalities(description)
         written += files_of_page(save_report(output, comparison, scans, processes_of(args), stress, ct))
 
-    print(averages_markdown(comparison) if several else format_table(evaluations[name]))
+    print(to_screen(comparison) if several else format_table(evaluations[name]))
     for name, evaluation in evaluations.items():
         if evaluation.without_reference:
             cases = ", ".join(evaluation.without_reference)

@@ -45,7 +45,16 @@ def show(outcome: Outcome, as_json: bool) -> None:
 
         print(to_json({**outcome.numbers, "written": written}, indent=2))
     elif written:
-        print(f"\nWritten: {', '.join(written)}")
+        print(f"\n{_written(outcome.written)}")
+
+
+def _written(files: Sequence[Path]) -> str:
+    """Format the written files, of several in one folder by their names in it."""
+    shared = set.intersection(*({*file.parents} for file in files)) - {Path(), Path(files[0].anchor)}
+    if len(files) == 1 or not shared:
+        return f"Written: {', '.join(map(str, files))}"
+    folder = max(shared, key=lambda path: len(path.parts))
+    return f"Written to {folder}: {', '.join(str(file.relative_to(folder)) for file in files)}"
 
 
 @contextmanager

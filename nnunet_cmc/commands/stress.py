@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,27 @@ def run(args: argparse.Namespace) -> Outcome:
     summary = summarize(evaluations, names)
     print("Drawing the figures.", flush=True)
     written += [*save_stress_figures(summary, names, args.output), Path(args.output, "predictions")]
-    print(f"\n{'':49}{'the same cases unchanged':>27}")
-    print(f"{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}{'Dice':>16}{'ASSD [mm]':>11}")
+    print(f"\n{_table(summary)}")
+    return Outcome({"conditions": summary}, written)
+
+
+def _table(summary: Sequence[dict]) -> str:
+    from nnunet_cmc.evaluation.stress_results import leaves_out
+    from nnunet_cmc.evaluation.tables import MARK, MARK_NOTE
+
+    def means(entry: dict, width: int) -> str:
+        assd = f"{entry['mean']['ASSD']:.2f}{MARK * leaves_out(entry, 'ASSD')}"
+        return f"{entry['mean']['Dice']:>{width}.3f}{assd:>11}"
+
+    lines = [
+        f"{'':49}{'the same cases unchanged':>27}",
+        f"{'condition':<24}{'cases':>6}{'Dice':>8}{'ASSD [mm]':>11}{'Dice':>16}{'ASSD [mm]':>11}",
+    ]
     for entry in summary:
         unchanged = entry.get("complete") or entry.get("unmoved") or entry
-        (dice, assd), (before, distance) = ([one["mean"][m] for m in ("Dice", "ASSD")] for one in (entry, unchanged))
-        name = f"{entry['condition']:<24}{entry['cases']:>6}"
-        print(f"{name}{dice:>8.3f}{assd:>11.2f}{before:>16.3f}{distance:>11.2f}")
-    return Outcome({"conditions": summary}, written)
+        lines.append(f"{entry['condition']:<24}{entry['cases']:>6}{means(entry, 8)}{means(unchanged, 16)}")
+    text = "\n".join(lines)
+    return f"{text}\n\n{MARK_NOTE}" if MARK in text else text
 
 
 def _load(model: Path, args: argparse.Namespace) -> Any:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_cmc.evaluation.paired_statistics import CONFIDENCE, LACKING, REPORTED_METRICS, Cell, Comparison, PairedTest
-from nnunet_cmc.evaluation.tables import aligned, save_summary, save_summary_csv
+from nnunet_cmc.evaluation.tables import MARK, MARK_NOTE, aligned, named_remarks, save_summary, save_summary_csv
 from nnunet_cmc.utils.files import write_json, write_text
 
 TITLES = {"Dice": "Dice [%]", "ASSD": "ASSD [mm]"}
 _BETTER = {"Dice": max, "ASSD": min}
-MARK = "†"  # of a mean that leaves out cases in which the metric is undefined
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -62,10 +61,7 @@ def notes(comparison: Comparison) -> list[str]:
     groups = ", ".join(f"{group}: {len(first.of_group(group))}" for group in comparison.groups)
     lines = [f"Mean ± standard deviation over cases ({groups})."]
     if any(cell.undefined for cell in comparison.cells.values()):
-        lines.append(
-            f"{MARK} undefined in cases where a class is only in the reference or only in the prediction: they are "
-            "not in this mean, so it is too favourable."
-        )
+        lines.append(MARK_NOTE)
     fewer = []
     for group, column in product(comparison.groups, comparison.classes):
         every = len(first.of_group(group))
@@ -104,13 +100,17 @@ def averages(comparison: Comparison) -> Averages:
             "have; so it may differ from the difference of the two means. p: two-sided Wilcoxon signed-rank test of "
             "these differences, not corrected for multiple tests."
         )
-    rows = []
+    rows, marked = [], False
     for group, metric, name in product(comparison.groups, REPORTED_METRICS, comparison.names):
         key = (name, group, metric, comparison.columns[-1])
         cell = comparison.cells[key]
         interval = "-" if isnan(cell.low) else f"{number(metric, cell.low)} to {number(metric, cell.high)}"
         tested = _test(metric, comparison.tests.get(key)) if several else []
-        rows.append([group, TITLES[metric], name, number(metric, cell.mean), interval, *tested])
+        mean = number(metric, cell.mean) + MARK * bool(cell.undefined)
+        rows.append([group, TITLES[metric], name, mean, interval, *tested])
+        marked |= bool(cell.undefined)
+    if marked:
+        notes.append(MARK_NOTE)
     if any(row[4] == "-" for row in rows):
         notes.append(
             f"No interval (-): only one subject has a class, or so few have them that more than {100 * LACKING:g} % of "
@@ -145,6 +145,13 @@ def averages_markdown(comparison: Comparison) -> str:
     """Format the table of :func:`averages` with its title and notes as Markdown."""
     title, header, rows, lines = averages(comparison)
     return f"## {title}\n\n{_markdown_table(header, rows)}\n\n" + "  \n".join(lines)
+
+
+def to_screen(comparison: Comparison) -> str:
+    """Format what a command prints: the averages alone, since a column per class would be too wide, and all notes."""
+    table = averages(comparison)
+    lines = [*table.notes, *notes(comparison), *named_remarks(comparison.evaluations)]
+    return f"{table.title}\n\n{_markdown_table(table.header, table.rows)}\n\n" + "\n".join(dict.fromkeys(lines))
 
 
 def save_tables(comparison: Comparison, folder: str | PathLike, stem: str) -> list[Path]:

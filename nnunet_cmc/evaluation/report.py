@@ -17,7 +17,7 @@ from nnunet_cmc.evaluation.plots import save_averages, save_distributions
 from nnunet_cmc.evaluation.results import Statistic
 from nnunet_cmc.evaluation.shown_channels import present_scans
 from nnunet_cmc.evaluation.stress_figures import StressRuns
-from nnunet_cmc.evaluation.tables import one_sided_remarks
+from nnunet_cmc.evaluation.tables import named_remarks
 from nnunet_cmc.utils.parallel import run_parallel
 
 
@@ -66,7 +66,6 @@ def save_report(
     jobs = [(Path(folder, "cases", one.case), one, first.classes, ct) for one in files]
     pictures = run_parallel(save_case, jobs, processes, "Drawing cases")
     entries = [_entry(*drawn, comparison) for drawn in zip(files, pictures, strict=True)]
-    remarks = [f"{name}: {line}" for name, one in comparison.evaluations.items() for line in one_sided_remarks(one)]
     page, means = Path(folder, "report.html"), averages(comparison)
     write_page(
         page,
@@ -79,7 +78,7 @@ def save_report(
             for metric in REPORTED_METRICS
         ],
         notes=notes(comparison),
-        averages=means._replace(notes=means.notes + remarks),
+        averages=means._replace(notes=means.notes + named_remarks(comparison.evaluations)),
         sections=sections,
         gallery=gallery(entries, first.classes),
         cases_note="Slices that together show every class, and where each prediction has most errors. White: the "

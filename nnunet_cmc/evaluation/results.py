@@ -1,7 +1,7 @@
 """Results of an evaluation: metrics per case and class, and their statistics per group of modalities."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 
@@ -29,6 +29,7 @@ class Statistic:
     mean: float
     std: float
     n: int
+    undefined: int = 0  # cases that are left out although one of reference and prediction has the class
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Statistic":
@@ -100,11 +101,12 @@ class Evaluation:
     def statistic(self, class_name: str, metric: str, modalities: str | None = None) -> Statistic:
         """Return the statistic of one metric of one class over a group of cases, or over all."""
         row = self._statistics(modalities).loc[(class_name, metric)]
-        return Statistic(float(row["mean"]), float(row["std"]), int(row["n"]))
+        return Statistic(float(row["mean"]), float(row["std"]), int(row["n"]), int(row["undefined"]))
 
     def mean(self, metric: str, modalities: str | None = None) -> Statistic:
         """Return the statistic over the classes' means (nnU-Net's foreground mean); ``n`` counts the classes in it."""
-        return Statistic.of(self._statistics(modalities)["mean"].xs(metric, level="metric"))
+        of_classes = self._statistics(modalities).xs(metric, level="metric")
+        return replace(Statistic.of(of_classes["mean"]), undefined=int(of_classes["undefined"].sum()))
 
     def _statistics(self, modalities: str | None) -> pd.DataFrame:
         return self.statistics if modalities is None else self.statistics_of_groups.loc[modalities]

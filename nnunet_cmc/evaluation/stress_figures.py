@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnunet_cmc.evaluation.paired_statistics import REPORTED_METRICS
-from nnunet_cmc.evaluation.paper_table import MARK, TITLES, number
+from nnunet_cmc.evaluation.paper_table import TITLES, number
 from nnunet_cmc.evaluation.plots import SCALE, draw_bars, new_axes, save_plot
 from nnunet_cmc.evaluation.results import name_of_mean
 from nnunet_cmc.evaluation.slices import colors_of
-from nnunet_cmc.evaluation.stress_results import read_conditions
+from nnunet_cmc.evaluation.stress_results import leaves_out, read_conditions
+from nnunet_cmc.evaluation.tables import MARK
 
 _HOLLOW = "hollow: the mean leaves out cases in which a class is only in the reference or only in the prediction"
 _SAME_CASES = "the same cases with all their modalities"
@@ -140,10 +141,7 @@ def _means(entries: Iterable[dict], metric: str, class_name: str | None = None) 
 
 def _hollow(entries: Iterable[dict], metric: str, class_name: str | None = None) -> list[bool]:
     """Return whether each mean leaves out cases, in which a class is only in reference or prediction."""
-    return [
-        any(one[metric]["undefined"] for name, one in entry["classes"].items() if class_name in (None, name))
-        for entry in entries
-    ]
+    return [leaves_out(entry, metric, class_name) for entry in entries]
 
 
 def _points(

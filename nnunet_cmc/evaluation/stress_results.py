@@ -74,6 +74,11 @@ def summarize(evaluations: Mapping[Condition, Evaluation], names: Sequence[str])
     return summaries
 
 
+def leaves_out(entry: dict, metric: str, class_name: str | None = None) -> bool:
+    """Return whether a mean of an entry leaves out cases, in which a class is only in reference or prediction."""
+    return any(one[metric]["undefined"] for name, one in entry["classes"].items() if class_name in (None, name))
+
+
 def _means(evaluation: Evaluation) -> dict:
     statistics = evaluation.statistics
     return {

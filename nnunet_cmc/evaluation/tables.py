@@ -1,7 +1,7 @@
 """Output of an evaluation: text for the screen, nnU-Net's ``summary.json`` and CSV."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from os import PathLike
 
@@ -9,6 +9,11 @@ from nnunet_cmc.evaluation.metrics import COUNTS, METRICS
 from nnunet_cmc.evaluation.results import Evaluation, name_of_mean, save_csv
 from nnunet_cmc.utils.files import write_json
 
+MARK = "†"  # of a mean that leaves out cases in which the metric is undefined
+MARK_NOTE = (
+    f"{MARK} undefined in cases where a class is only in the reference or only in the prediction: they are not in this "
+    "mean, so it is too favourable."
+)
 _DECIMALS = {"Dice": 3, "IoU": 3, "ASSD": 2, "HD95": 2, "NSD": 3}
 
 
@@ -27,9 +32,10 @@ def _group_table(evaluation: Evaluation, group: str | None) -> str:
         for metric in METRICS:
             found = evaluation.statistic(name, metric, group)
             spread = f" ± {_number(metric, found.std)}" if found.n > 1 else ""
-            row.append(f"{_number(metric, found.mean)}{spread} ({found.n})")
+            row.append(f"{_number(metric, found.mean)}{spread}{MARK * bool(found.undefined)} ({found.n})")
         rows.append(row)
-    numbers = [_number(metric, evaluation.mean(metric, group).mean) for metric in METRICS]
+    means = {metric: evaluation.mean(metric, group) for metric in METRICS}
+    numbers = [_number(metric, found.mean) + MARK * bool(found.undefined) for metric, found in means.items()]
     rows.append([name_of_mean(evaluation.classes, "mean of classes"), *numbers])
     lines = text_table(rows).splitlines()
     rule = "-" * max(map(len, lines))
@@ -66,8 +72,13 @@ def one_sided_remarks(evaluation: Evaluation) -> list[str]:
         if counts
     ]
     if remarks:
-        remarks.append("Dice, IoU and NSD are 0 there; ASSD and HD95 are undefined and not in the mean.")
+        remarks.append(f"Dice, IoU and NSD are 0 there; ASSD and HD95 are undefined and not in the mean ({MARK}).")
     return remarks
+
+
+def named_remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Return :func:`one_sided_remarks` of several predictions, each with its name."""
+    return [f"{name}: {line}" for name, evaluation in evaluations.items() for line in one_sided_remarks(evaluation)]
 
 
 def one_sided(evaluation: Evaluation) -> tuple[Counter, Counter]:

@@ -95,6 +95,8 @@ def test_trains_predicts_evaluates_and_does_nothing_twice(nnunet, tmp_path, caps
         "evaluated", "logs", "predictions", SUP, CMC, "nnUNetTrainer",
     }  # fmt: skip
     assert "| SupTrainer " in printed
+    assert "CT: liver" not in printed, "a table of all classes is too wide"
+    assert f"Written to {tmp_path / 'out'}: {SUP}/summary.json, " in printed
     assert "Difference to SupTrainer" in printed
 
     before, nnunet.commands = (tmp_path / "out" / "comparison.json").read_text(), []
@@ -191,7 +193,9 @@ def test_a_system_that_refuses_becomes_a_row_that_says_why(nnunet, tmp_path, cap
     assert compare(tmp_path, SUP, CMC, TEACHER) == 0
     printed = capsys.readouterr().out
     why = "SupTrainer has no result: (fold 0) no labelled case has several modalities: use another."
-    rows = [line for line in printed.splitlines() if line.startswith("| SupTrainer")]
+    assert why in printed
+    table = (tmp_path / "out" / "comparison.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| SupTrainer")]
     assert len(rows) == 2, "of Dice and ASSD"
     assert set(rows[0].replace(" ", "").split("|")[2:-1]) == {"-"}
     assert "Difference to CMCTrainer" in printed

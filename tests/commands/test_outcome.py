@@ -12,7 +12,7 @@ import pytest
 
 from nnunet_cmc.commands import main as command_line
 from nnunet_cmc.commands.main import COMMANDS, command_parser, main
-from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
+from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json, show
 
 OUTCOME = Outcome({"dice": {"liver": nan, "spleen": 0.5}}, [Path("a", "b.json"), Path("c")])
 
@@ -57,6 +57,21 @@ def test_without_it_what_was_written_comes_last(command, capfd, error):
     shown = capfd.readouterr()
     assert shown.out.endswith("\nWritten: a/b.json, c\n")
     assert {*shown.out.split()} > {"python", "descriptor", "process"}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["/a/out/x.md", "/a/out/b/y.json"], "Written to /a/out: x.md, b/y.json\n"),
+        (["/a/out/x.md"], "Written: /a/out/x.md\n"),
+        (["out", "out/x.md"], "Written: out, out/x.md\n"),
+        (["/a/x.md", "/b/x.md"], "Written: /a/x.md, /b/x.md\n"),
+        (["/a/x.md", "b/x.md"], "Written: /a/x.md, b/x.md\n"),
+    ],
+)
+def test_files_of_one_folder_are_named_in_it(capsys, files, said):
+    show(Outcome({}, [*map(Path, files)]), as_json=False)
+    assert capsys.readouterr().out == f"\n{said}"
 
 
 def test_an_error_leaves_stdout_empty(command, capfd):

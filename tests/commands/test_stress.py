@@ -11,7 +11,7 @@ from plans import make_plans
 
 from nnunet_cmc.commands.main import main
 from nnunet_cmc.commands.settings import keep_settings
-from nnunet_cmc.commands.stress import settings_of
+from nnunet_cmc.commands.stress import _table, settings_of
 
 
 def stress(dataset, output, *more):
@@ -47,6 +47,19 @@ def test_predicts_evaluates_and_draws(dataset, tmp_path, capsys):
     assert {Path(file).name for file in result["written"]} == {"stress.csv", "stress.json", "predictions", *figures}
     assert stress(dataset, output, "--seed", "1") == 1
     assert "is of another stress test, with other seed (" in capsys.readouterr().err
+
+
+def test_the_table_marks_means_that_leave_out_cases():
+    def entry(name, undefined, **others):
+        classes = {"liver": {"ASSD": {"undefined": 0}}, "spleen": {"ASSD": {"undefined": undefined}}}
+        return {"condition": name, "cases": 4, "mean": {"Dice": 0.8, "ASSD": 1.5}, "classes": classes, **others}
+
+    _, _, every, ct, blank, note = _table([entry("all", 0), entry("CT", 1, complete=entry("all", 0))]).splitlines()
+    assert every.split() == ["all", "4", "0.800", "1.50", "0.800", "1.50"]
+    assert ct.split() == ["CT", "4", "0.800", "1.50†", "0.800", "1.50"]
+    assert not blank
+    assert note.startswith("† undefined in cases where a class is only in")
+    assert "†" not in _table([entry("all", 0)])
 
 
 def test_a_model_or_scans_that_have_changed_are_another_test(dataset, tmp_path):

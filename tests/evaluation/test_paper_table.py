@@ -9,7 +9,16 @@ import pytest
 
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.paired_statistics import Cell, Comparison
-from nnunet_cmc.evaluation.paper_table import averages, best, cell_text, number, save_tables, to_latex, to_markdown
+from nnunet_cmc.evaluation.paper_table import (
+    averages,
+    best,
+    cell_text,
+    number,
+    save_tables,
+    to_latex,
+    to_markdown,
+    to_screen,
+)
 
 
 @pytest.fixture
@@ -133,6 +142,30 @@ def test_averages_show_interval_and_test(comparison):
     assert row["p"] == f"{test.p:.3f}"
     alone = Comparison({"a": comparison.evaluations["our_method"]}, comparison.subjects)
     assert averages(alone).header == ["modality", "metric", "prediction", "mean", "interval"]
+
+
+def test_averages_mark_means_that_leave_out_cases(comparison):
+    _, _, rows, notes = averages(comparison)
+    means = {tuple(row[:3]): row[3] for row in rows}
+    assert means["CT", "ASSD [mm]", "our_method"].endswith("†"), "the spleen of d is missed"
+    assert not any("†" in mean for (group, *_), mean in means.items() if group == "MR")
+    assert not means["CT", "Dice [%]", "our_method"].endswith("†")
+    assert sum("† undefined in cases" in note for note in notes) == 1
+    perfect = Comparison({"a": comparison.evaluations["perfect"]}, comparison.subjects)
+    assert "†" not in str(averages(perfect))
+
+
+def test_the_screen_has_averages_and_each_note_once(comparison):
+    text = to_screen(comparison)
+    assert max(map(len, (line for line in text.splitlines() if line.startswith("|")))) < 120
+    assert len(markdown_rows(text)) == 2 + 3 * 2 * 2
+    for note in (
+        "† undefined in cases",
+        "Mean ± standard deviation over cases (CT: 2",
+        "Difference to our_method: mean",
+    ):
+        assert text.count(note) == 1
+    assert "our_method: In the reference but not predicted: spleen in 1 case." in text
 
 
 def test_says_why_there_is_no_interval(comparison):

@@ -125,6 +125,14 @@ def test_table_names_classes_in_only_one_of_reference_and_prediction(evaluation,
     assert "Predicted but not in the reference: spleen in 1 case." in format_table(swapped)
 
 
+def test_table_marks_means_that_leave_out_cases(evaluation):
+    ct, mr, *_ = format_table(evaluation).split("\n\n")
+    spleen, mean = (re.split(" {2,}", line) for line in ct.splitlines() if line.startswith(("spleen", "mean of")))
+    assert [("†" in cell) for cell in spleen[1:]] == [False, False, True, True, False]
+    assert [("†" in cell) for cell in mean[1:]] == [False, False, True, True, False]
+    assert "†" not in mr
+
+
 def test_one_group_gives_one_table(folders, dataset_json):
     del dataset_json["cmc"]
     text = format_table(evaluate_folder(*folders, dataset_json))
