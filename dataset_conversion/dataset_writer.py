@@ -134,8 +134,8 @@ def describe_pairing(description: DatasetDescription) -> str:
         return unpaired
     *others, last = description.modalities
     return (
-        f"{unpaired} {', '.join(others)} and {last} have no name in common: all scans count as different patients; "
-        "name those of one patient alike, or give paths with a * where the common name is."
+        f"{unpaired} {', '.join(others)} and {last} have no name in common: all scans count as different patients. "
+        "Where some are of one patient, name these alike, or give paths with a * where the common name is."
     )
 
 

@@ -76,7 +76,8 @@ def convert_folders(
     for test, part_images, part_labels in ((False, images, labels), (True, test_images or {}, test_labels)):
         for group, label_source in _sharing_labels(part_images, part_labels, separate):
             scans, label_files = _files(group, label_source, unused)
-            unused.errors += _named_otherwise(scans, label_files)
+            if not test or label_files:  # without labels, test cases may well have one modality each
+                unused.errors += _named_otherwise(scans, label_files)
             for stem, scan in chain.from_iterable(files.items() for files in scans.values()):
                 if subjects.setdefault(stem, scan).subject != scan.subject:
                     of_two_subjects.setdefault(stem, scan)

@@ -223,7 +223,7 @@ def test_unpaired_scans_without_a_common_name(run, volumes, capsys, words):
     volumes("flair/p1_FLAIR", "t1/p1_T1post", "fl/p1_FLAIR", "tl/p1_T1post")
     run("--images", "FLAIR=flair", "T1=t1", "--labels", "FLAIR=fl", "T1=tl", "--classes", "x=1", *words)
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "of 2 subject(s). FLAIR and T1 have no name in common: all scans count as different patients; name" in last
+    assert "of 2 subject(s). FLAIR and T1 have no name in common: all scans count as different patients. Where" in last
 
 
 def test_a_path_with_an_equals_sign_is_no_name(run, volumes):

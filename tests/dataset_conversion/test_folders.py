@@ -350,6 +350,8 @@ def test_test_scans_that_are_named_otherwise(tmp_path, nnunet_folders):
     label, test_label = labels(tmp_path / "labels", "a"), labels(tmp_path / "test_labels", "x")
     with pytest.raises(ValueError, match=r"No scan of MR is named as a label or .*test_mr/x_mr.nii.gz and"):
         convert_folders(3, "X", images, label, CLASSES, test, test_label)
+    folder = convert_folders(3, "X", images, label, CLASSES, test)
+    assert sorted(file.name for file in (folder / "imagesTs").iterdir()) == ["x_0000.nii.gz", "x_mr_0001.nii.gz"]
 
 
 @pytest.fixture
