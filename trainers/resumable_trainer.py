@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from nnunet_cmc.data.format.checkpoint_names import BEST, FINAL, LATEST
 from nnunet_cmc.data.format.splits import moved_case
-from nnunet_cmc.data.loading.seeding import seeded
+from nnunet_cmc.data.loading.seeding import seed_from_environment, seeded
 from nnunet_cmc.losses.ranks import any_rank
 from nnunet_cmc.trainers.optimizers import order_moments_as_weights
 from nnunet_cmc.trainers.pair_trainer import PairTrainer
@@ -275,13 +275,15 @@ class ResumableTrainer(PairTrainer):
 
     def own_state(self) -> dict:
         """Return what a checkpoint has beside nnU-Net's entries."""
-        return {"epoch_outputs": self.epoch_outputs, "cases": self.cases, "length": self._length()}
+        return {
+            "epoch_outputs": self.epoch_outputs, "cases": self.cases, "length": self._length(), "seed": self.seed
+        }  # fmt: skip
 
     def _length(self) -> dict[str, int]:
         return {"epochs": self.num_epochs, "iterations of an epoch": self.num_iterations_per_epoch}
 
     def load_own_state(self, checkpoint: dict) -> None:
-        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of a training of another length."""
+        """Restore what :meth:`own_state` returned. ValueError: the checkpoint is of another length or seed."""
         now = self._length()
         for what, number in checkpoint.get("length", now).items():
             if number != now[what]:
@@ -289,6 +291,14 @@ class ResumableTrainer(PairTrainer):
                     f"The checkpoint in {self.output_folder} is of a training of {number} {what}, and this one has "
                     f"{now[what]}: give it the same length, or train anew, without --c."
                 )
+        seed = checkpoint.get("seed", self.seed)
+        if seed != self.seed and seed_from_environment() is not None:
+            earlier = "no seed" if seed is None else f"seed {seed}"
+            raise ValueError(
+                f"The checkpoint in {self.output_folder} is of a training with {earlier}, and this one has "
+                f"{self.seed}: unset NNUNET_CMC_SEED, or train anew, without --c."
+            )
+        self.seed = seed
         self.epoch_outputs = checkpoint["epoch_outputs"]
         self.cases = checkpoint.get("cases")
         if self.cases is None:

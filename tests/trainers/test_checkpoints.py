@@ -106,3 +106,33 @@ def test_a_new_training_sets_the_checkpoints_of_an_earlier_one_aside(unpaired):
     resumed.load_checkpoint(latest(new))
     assert resumed.current_epoch == 0
     assert resumed.iteration == 0
+
+
+class Unseeded(Quiet):
+    """With the seed of NNUNET_CMC_SEED."""
+
+    seed = None
+
+
+def test_a_training_goes_on_with_its_seed(registered, monkeypatch):
+    monkeypatch.setenv("NNUNET_CMC_SEED", "5")
+    first = registered.trainer(Unseeded)
+    first.initialize()
+    file = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(file)
+    monkeypatch.delenv("NNUNET_CMC_SEED")
+    without = registered.trainer(Unseeded)
+    without.load_checkpoint(file)
+    assert without.seed == 5
+    without.save_checkpoint(file)
+    monkeypatch.setenv("NNUNET_CMC_SEED", "6")
+    with pytest.raises(ValueError, match="training with seed 5, and this one has 6: unset NNUNET_CMC_SEED, or train"):
+        registered.trainer(Unseeded).load_checkpoint(file)
+    content = torch.load(file, weights_only=False)
+    torch.save(content | {"seed": None}, file)
+    with pytest.raises(ValueError, match="training with no seed, and this one has 6: unset NNUNET_CMC_SEED, or train"):
+        registered.trainer(Unseeded).load_checkpoint(file)
+    torch.save({name: value for name, value in content.items() if name != "seed"}, file)
+    of_earlier_version = registered.trainer(Unseeded)
+    of_earlier_version.load_checkpoint(file)
+    assert of_earlier_version.seed == 6
