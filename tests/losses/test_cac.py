@@ -64,6 +64,15 @@ def test_unpaired_matches_numpy_with_rows_of_one_modality():
             assert loss.occupancy.value[(m, slice(None), *cell)].numpy() == pytest.approx(value, rel=1e-5)
 
 
+def test_unpaired_compares_classes_that_fill_more_than_a_hundredth_of_a_cell():
+    p = random_probabilities(shape=(1, 2, 4, 2, 3, 2))
+    p[:, :, 2], p[:, :, 3] = 0.009, 0.011
+    loss = make("unpaired", 2, 4)
+    found, positions = call(loss, p).item(), cell_centres(1, 2, (2, 3, 2)).numpy()
+    occupancies = [cac_occupancy(p.numpy(), np.ones((1, 2), bool), positions, m) for m in range(2)]
+    assert found == pytest.approx(cac_unpaired(occupancies, 4, 0.1), rel=1e-4)
+
+
 def test_unpaired_takes_unvisited_cells_and_absent_modalities_from_the_bank():
     loss = make("unpaired")
     first, second = random_probabilities(0, (1, 2, 3, 2, 3, 4)), random_probabilities(1, (1, 2, 3, 2, 3, 4))

@@ -54,6 +54,9 @@ def test_a_run_logs_every_term_and_leaves_what_nnunet_expects(cubes):
         assert len(series) == 2
         assert np.isfinite(series).all()
     assert checkpoint["logging"]["supervised"][0] != 0
+    for epoch, loss in enumerate(checkpoint["logging"]["train_losses"]):
+        weighted = [term.weight.at(epoch, 2) * checkpoint["logging"][term.name][epoch] for term in trainer.recipe.terms]
+        assert loss == pytest.approx(sum(weighted), abs=1e-6)
     assert checkpoint["logging"]["csc"][0] > 0
     assert {file.name for file in output.parent.iterdir()} >= {"plans.json", "dataset.json", "dataset_fingerprint.json"}
     log = log_of(trainer)

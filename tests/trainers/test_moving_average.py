@@ -25,3 +25,4 @@ def test_the_momentum_follows_the_length_of_the_training():
     assert [momentum_of(iterations) for iterations in (10, 400, 250_000)] == pytest.approx(
         [0.97, 0.97, 0.999], abs=2e-4
     )
+    assert momentum_of(25_000) == pytest.approx(0.9966479936, rel=1e-6)
