@@ -122,7 +122,7 @@ def test_a_table_of_systems_in_one_command(demo, run_command, tmp_path):
     ]  # fmt: skip
     output = run_command(*command, *names, environment=demo.environment, prepare=(fork_commands,))
     assert "Evaluated on the 2 test cases of" in output
-    assert "To train: 2, to predict: 3, one at a time; expected time: about " in output, "as its trial took"
+    assert "Left: 2 trainings, 3 predictions, about " in output, "as its trial took"
     assert "SupTrainer_smoke, fold 0: 5 cases left, about " in output
     assert output.count("$ nnUNetv2_train") == output.count("$ nnUNetv2_predict") == 2
     assert (

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.evaluation.paper_table import to_screen
     from nnunet_cmc.utils.devices import require_device
     from nnunet_cmc.utils.files import require_writable
+    from nnunet_cmc.utils.formatting import counted
 
     folds = _folds(args)
     raw = raw_dataset(args.dataset)
@@ -105,8 +106,8 @@ def run(args: argparse.Namespace) -> Outcome:
     outcome = Outcome(comparison.as_json(), written)
     if crashed := [run for run, error in failures.items() if error.refusal is None]:
         raise PartialError(
-            f"{len(crashed)} runs failed, such as {crashed[0].name}: see {runner.logs}, and run this again when the "
-            "cause is gone; finished runs are kept.",
+            f"{counted(len(crashed), 'run')} failed, such as {crashed[0].name}: see {runner.logs}, and run this "
+            "again when the cause is gone; finished runs are kept.",
             outcome,
         )
     return outcome
@@ -125,14 +126,14 @@ def _evaluated_cases(
 ) -> tuple[dict[str, "EvaluatedCases"], str]:
     """Prepare the cases that each fold is evaluated on, and describe them."""
     from nnunet_cmc.evaluation.evaluated_cases import labeled_test_cases, lay_out, validation_cases, validation_fold
+    from nnunet_cmc.utils.formatting import counted
 
     modalities = "from each modality alone and from all that the case has"
     if test := labeled_test_cases(raw, description):
         evaluated = dict.fromkeys(folds, lay_out(test, description, output / "evaluated" / "test"))
         models = f"{'the model of fold' if len(folds) == 1 else 'each model of the folds'} {', '.join(folds)}"
-        return evaluated, (
-            f"Evaluated on the {len(test)} test cases of {raw / 'labelsTs'}, which {models} predicts {modalities}."
-        )
+        what = f"the {counted(len(test), 'test case')} of {raw / 'labelsTs'}"
+        return evaluated, f"Evaluated on {what}, which {models} predicts {modalities}."
     evaluated = {}
     for name in folds:
         fold = validation_fold(raw, name)

@@ -14,9 +14,9 @@ from nnunet_cmc.evaluation.evaluated_cases import EvaluatedCases
 from nnunet_cmc.evaluation.tables import text_table
 from nnunet_cmc.utils.checkpoints import load_checkpoint
 from nnunet_cmc.utils.files import visible
-from nnunet_cmc.utils.formatting import clock
+from nnunet_cmc.utils.formatting import counted, duration
 
-UNKNOWN = "not known yet"
+UNKNOWN = "time unknown"
 
 
 class Trial(NamedTuple):
@@ -102,16 +102,18 @@ def plan_text(runs: Sequence[Run], jobs: int, trials: Mapping[System, Trial]) ->
 
 def time_left(runs: Sequence[Run], jobs: int, trials: Mapping[System, Trial]) -> str:
     """Format how many trainings and predictions are left, and the expected time, from earlier ``runs`` and trials."""
-    number = [sum(not run.is_trained for run in runs), sum(not run.is_predicted for run in runs)]
-    if not any(number):
+    trainings, predictions = sum(not run.is_trained for run in runs), sum(not run.is_predicted for run in runs)
+    if not trainings + predictions:
         return "Nothing is left to train or to predict."
+    left = f"Left: {counted(trainings, 'training')}, {counted(predictions, 'prediction')}"
     times = [seconds for run in runs for seconds in _seconds(run, runs, trials)]
     known = [seconds for seconds in times if seconds is not None]
-    total = f"about {clock(sum(known))} one after another, as measured so far" if any(known) else UNKNOWN
-    steps = len(times) - len(known)
-    others = f"; of {steps} {'step' if steps == 1 else 'steps'} {UNKNOWN}" if any(known) and steps else ""
-    at_once = "one at a time" if jobs == 1 else f"{jobs} at the same time"
-    return f"To train: {number[0]}, to predict: {number[1]}, {at_once}; expected time: {total}{others}."
+    if not any(known):
+        return f"{left}; {UNKNOWN}."
+    unknown = len(times) - len(known)
+    more = f" and {counted(unknown, 'step')} of unknown length" if unknown else ""
+    at_once = "one" if jobs == 1 else str(jobs)
+    return f"{left}, about {duration(sum(known))} of work{more}, {at_once} at a time."
 
 
 def _states(run: Run) -> tuple[str, str]:
@@ -144,6 +146,6 @@ def _seconds_per_case(runs: Sequence[Run]) -> list[float]:
 
 
 def _step(state: str, seconds: float | None) -> str:
-    return (
-        state if state == "done" else f"{state}, {f'time {UNKNOWN}' if seconds is None else f'about {clock(seconds)}'}"
-    )
+    if state == "done":
+        return state
+    return f"{state}, {UNKNOWN if seconds is None else f'about {duration(seconds)}'}"

@@ -22,7 +22,7 @@ from nnunet_cmc.commands.expected_time import EPOCH_TIME, epochs_left
 from nnunet_cmc.commands.subcommands import CommandError, run_logged, terminate
 from nnunet_cmc.commands.trial_training import EXPECTED
 from nnunet_cmc.utils.files import atomic_write
-from nnunet_cmc.utils.formatting import clock
+from nnunet_cmc.utils.formatting import clock, counted, duration
 from nnunet_cmc.utils.parallel import TERMINATED
 
 TOLD = 10  # times that a training or prediction prints how much is left
@@ -146,7 +146,7 @@ class Runner:
             if measured := EPOCH_TIME.search(line):
                 left = left - 1 if seconds else (epochs_left(run.folder) or 0) - 1
                 seconds.append(float(measured[1]))
-                self._say_left(run, "epochs", len(seconds), left, fmean(seconds))
+                self._say_left(run, "epoch", len(seconds), left, fmean(seconds))
 
         self._command(run, "train", self.training(run), tell)
 
@@ -157,14 +157,14 @@ class Runner:
             if line.startswith("Predicting "):
                 begun.append(time.monotonic())
                 done = len(begun) - 1
-                self._say_left(run, "cases", done, run.number_of_cases - done, (begun[-1] - begun[0]) / max(1, done))
+                self._say_left(run, "case", done, run.number_of_cases - done, (begun[-1] - begun[0]) / max(1, done))
 
         self._command(run, "predict", self.prediction(run, folder), tell)
 
     def _say_left(self, run: Run, what: str, done: int, left: int, seconds: float) -> None:
         """Print how many epochs or cases are left, after the first one and after each tenth of them."""
         if left > 0 and (done == 1 or (done > 1 and done % -(-(done + left) // TOLD) == 0)):
-            self._say(run, f"{left} {what} left, about {clock(left * seconds)}")
+            self._say(run, f"{counted(left, what)} left, about {duration(left * seconds)}")
 
     def _command(self, run: Run, step: str, command: list[str], line=lambda text: None) -> None:
         def started(process: Popen) -> None:

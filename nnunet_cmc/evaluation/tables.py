@@ -8,6 +8,7 @@ from os import PathLike
 from nnunet_cmc.evaluation.metrics import COUNTS, METRICS
 from nnunet_cmc.evaluation.results import Evaluation, name_of_mean, save_csv
 from nnunet_cmc.utils.files import write_json
+from nnunet_cmc.utils.formatting import counted
 
 MARK = "†"  # of a mean that leaves out cases in which the metric is undefined
 MARK_NOTE = (
@@ -56,7 +57,7 @@ def text_table(rows: Sequence[Sequence[str]], numbers_from: int | None = None) -
 
 
 def _cases(n: int) -> str:
-    return "1 case" if n == 1 else f"{n} cases"
+    return counted(n, "case")
 
 
 def _number(metric: str, value: float) -> str:

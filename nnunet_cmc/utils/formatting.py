@@ -1,4 +1,4 @@
-"""Sizes, spacings and durations as texts."""
+"""Sizes, spacings, numbers and durations as texts."""
 
 from collections.abc import Iterable
 
@@ -11,6 +11,11 @@ def dimensions(size: Iterable[int]) -> str:
 def millimetres(lengths: Iterable[float], digits: int = 3) -> str:
     """Format a spacing or an extent in mm with so many significant digits: 3 x 1 x 1 mm."""
     return f"{' x '.join(f'{length:.{digits}g}' for length in lengths)} mm"
+
+
+def counted(number: int, what: str) -> str:
+    """Format a number of things: 1 case, 2 cases."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def clock(seconds: float) -> str:

@@ -59,15 +59,17 @@ def test_trains_predicts_evaluates_and_does_nothing_twice(nnunet, tmp_path, caps
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "Evaluated on validation cases (fold 0: 3), since there are no labelled test cases" in printed
-    assert len(re.findall(r"0 +to do, time not known yet  to do, time not known yet", printed)) == 3
-    assert "To train: 3, to predict: 3, one at a time; expected time: not known yet." in printed
-    said = [f"SupTrainer, fold 0: {left} epochs left, about {2 * left}:00" for left in (4, 3, 2, 1)]
-    assert [line.partition("] ")[2] for line in printed.splitlines() if "epochs left" in line][:4] == said
-    left = re.findall("SupTrainer, fold 0: (.) cases left, about 0:00", printed)
+    assert len(re.findall(r"0 +to do, time unknown  to do, time unknown", printed)) == 3
+    assert "Left: 3 trainings, 3 predictions; time unknown.\n" in printed
+    said = [f"SupTrainer, fold 0: {left} epochs left, about {2 * left} min" for left in (4, 3, 2)]
+    said.append("SupTrainer, fold 0: 1 epoch left, about 2 min")
+    lines = [line.partition("] ")[2] for line in printed.splitlines()]
+    assert [line for line in lines if re.search("epochs? left, about", line)][:4] == said
+    left = re.findall("SupTrainer, fold 0: (.) cases? left, about 0 s", printed)
     assert "".join(left) == "654321"
     # SupTrainer's prediction tells about those of the others
-    left = r"To train: 2, to predict: 2, .* about 0:\d\d one after another, .*; of 2 steps not known yet"
-    assert re.search(rf"\n\[.*\] {left}", printed)
+    left = r"Left: 2 trainings, 2 predictions, about \d+ s of work and 2 steps of unknown length, one at a time\."
+    assert re.search(rf"\n\[.*\] {left}\n", printed)
     assert "] Nothing is left to train or to predict." in printed
     train, predicted = (
         [" ".join(command) for command in nnunet.commands if command[0] == f"nnUNetv2_{what}"]
@@ -122,10 +124,9 @@ def test_folds_are_pooled_and_earlier_runs_tell_the_time(nnunet, tmp_path, capsy
     nnunet.meeting = threading.Barrier(2)
     assert compare(tmp_path, SUP, CMC, folds=("0", "1"), more=("--jobs", "2")) == 0
     printed = capsys.readouterr().out
-    for seconds in ("1:00", "2:00"):
-        assert len(re.findall(rf"1 +to do, about 0:10 +to do, about {seconds}", printed)) == 1
-    left = "To train: 2, to predict: 2, 2 at the same time; expected time: about 3:20 one after another, as measured"
-    assert left in printed
+    for minutes in (1, 2):
+        assert len(re.findall(rf"1 +to do, about 10 s +to do, about {minutes} min", printed)) == 1
+    assert "Left: 2 trainings, 2 predictions, about 3 min of work, 2 at a time.\n" in printed
     assert "(fold 0: 3, fold 1: 2)" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())["predictions"][CMC]
     assert {group: found[group]["Dice"]["liver"]["n"] for group in found} == {"CT": 4, "MR": 5, "CT+MR": 4}
@@ -136,7 +137,7 @@ def test_a_trial_of_each_system_tells_the_time_where_nothing_was_trained(nnunet,
     nnunet.trials = 3600, 60
     assert compare(tmp_path, SUP, CMC, STOCK, more=("--disable_tta",)) == 0
     # fold 0 has 7 cases: 2 of them from CT, MR and both, and one from MR
-    assert "expected time: about 3:21:00 one after another, as measured so far.\n" in capsys.readouterr().out
+    assert "Left: 3 trainings, 3 predictions, about 3 h 21 min of work, one at a time.\n" in capsys.readouterr().out
     trials = [" ".join(command[1:]) for command in nnunet.commands if "-m" in command]
     what = "-m nnunet_cmc.commands.trial_training Dataset001_Test 3d_fullres 0"
     assert trials == [
@@ -168,7 +169,7 @@ def test_a_test_set_that_comes_later_is_predicted(nnunet, tmp_path, capsys, writ
     write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
     capsys.readouterr()
     assert compare(tmp_path, SUP) == 0, capsys.readouterr().err
-    assert "To train: 0, to predict: 1" in capsys.readouterr().out
+    assert "Left: 0 trainings, 1 prediction; time unknown." in capsys.readouterr().out
 
 
 def test_test_cases_where_there_are_labels(nnunet, tmp_path, capsys, write_volume, nnunet_folders):
@@ -208,7 +209,7 @@ def test_a_crash_does_not_stop_the_others_but_is_an_error(nnunet, tmp_path, caps
     nnunet.failures[CMC] = CommandError("nnUNetv2_train failed with exit code -9; the end of log.txt:\n")
     assert compare(tmp_path, SUP, CMC, TEACHER) == 1
     shown = capsys.readouterr()
-    assert "1 runs failed, such as CMCTrainer, fold 0: see" in shown.err
+    assert "1 run failed, such as CMCTrainer, fold 0: see" in shown.err
     assert "CMCTrainer has no result: (fold 0) a command failed, see" in shown.out
     assert [command[4:6] for command in nnunet.commands if "predict" in command[0]]
     nnunet.failures, nnunet.commands = {}, []

@@ -3,13 +3,17 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_cmc.utils.formatting import clock, dimensions, duration, millimetres
+from nnunet_cmc.utils.formatting import clock, counted, dimensions, duration, millimetres
 
 
 def test_sizes_and_spacings():
     assert dimensions((512, 512, 80)) == "512 x 512 x 80"
     assert millimetres((3, 0.78125, 1e-3)) == "3 x 0.781 x 0.001 mm"
     assert millimetres([0.78125, 1.0], digits=6) == "0.78125 x 1 mm"
+
+
+def test_numbers_of_things():
+    assert [counted(number, "case") for number in range(3)] == ["0 cases", "1 case", "2 cases"]
 
 
 def test_durations_to_the_second():
