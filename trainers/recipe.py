@@ -217,13 +217,21 @@ class Recipe:
         """Whether frozen parts would keep random weights without a pretrained file."""
         return any(isinstance(change, TrainAdapters) for change in self.network)
 
+    def _combination(self) -> str:
+        kinds = set(map(type, self.network))
+        if kinds & {MMFormer, ShowOnly}:
+            return "one prediction"
+        if Evidential in kinds:
+            return "Dempster's rule"
+        if kinds & {SeparateModalities, PredictAlone}:
+            return "weighted by validation Dice" if self.calibrated else "equal weights"
+        weighted = ", features of modalities never registered weighted by validation Dice"
+        return f"fused{weighted if self.calibrated else ''}"
+
     def rows(self) -> dict[str, str]:
         """Return the recipe as text, for tables, logs and checkpoints."""
         dice = {None: "as planned", True: "over the batch", False: "of every sample"}[self.batch_dice]
         length = {"epochs": self.length.epochs, "iterations": self.length.iterations}
-        combination = "weighted by validation Dice" if self.calibrated else "equal weights"
-        if any(isinstance(change, Evidential) for change in self.network):
-            combination = "Dempster's rule"
         terms = []
         for term in self.terms:
             weight = "" if term.weight.symbol == "1" else f"{term.weight.symbol} = {term.weight.formula}: "
@@ -242,7 +250,7 @@ class Recipe:
             "Dice": dice,
             "optimizer": _short(self.optimizer),
             "pseudo-labels": _listed(tuple(filter(None, (self.teacher, self.whole_scan_labels)))) or "none",
-            "combination": combination,
+            "combination": self._combination(),
             "length": ", ".join(f"{n} {what}" for what, n in length.items() if n) or "nnU-Net's",
         }
 

@@ -26,7 +26,7 @@ from nnunet_cmc.networks.changes import (
     TrainAdapters,
     WithPeer,
 )
-from nnunet_cmc.networks.combination import Discounting
+from nnunet_cmc.networks.combination import ByReliability, Discounting
 from nnunet_cmc.networks.mmformer import MMFormerFusion
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.trainers.optimizers import ByLength, ConstantAdam
@@ -257,6 +257,28 @@ def test_a_checkpoint_of_another_recipe_is_not_continued(registered, tmp_path):
         ValueError, match=r"another recipe than Composed has now \(mirrored axes: 2, and now: 0, 1, 2\)"
     ):
         trainer_of(registered, changed).load_checkpoint(str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "combination"),
+    [
+        ("CMCTrainer", "fused, features of modalities never registered weighted by validation Dice"),
+        ("CMCTrainer_separate", "weighted by validation Dice"),
+        ("SupTrainer", "weighted by validation Dice"),
+        ("MMFormerTrainer", "one prediction"),
+        ("EFCDTrainer", "Dempster's rule"),
+        ("CMCTrainerAsPrinted", "equal weights"),
+    ],
+)
+def test_the_text_of_the_combination_is_of_what_the_network_combines(registered, name, combination):
+    assert RECIPES[name].rows()["combination"] == combination
+    trainer = registered.trainer(type("Named", (CMCTrainer,), {"recipe": RECIPES[name], "seed": 0}))
+    trainer.initialize()
+    network = trainer.network
+    assert isinstance(network.combination, ByReliability) == (
+        combination in ("weighted by validation Dice", "equal weights")
+    )
+    assert (network.fusion_weights is not None) == combination.startswith("fused")
 
 
 def test_a_recipe_reads_as_a_table():
