@@ -21,6 +21,7 @@ from nnunet_cmc.networks.changes import (
     SeparateModalities,
     ShareEncoder,
     ShowOnly,
+    SuperviseDeep,
     TrainAdapters,
     WithPeer,
 )
@@ -180,6 +181,10 @@ class Recipe:
             if isinstance(change, SeparateModalities | MMFormer):
                 name = type(change).__name__
                 raise ValueError(f"{name} builds the network anew: put it before all other changes.")
+        changes = [type(change) for change in self.network]
+        copied = changes.index(OwnDecoderNorms) if OwnDecoderNorms in changes else len(changes)
+        if late := [change.__name__ for change in changes[copied:] if change in (SuperviseDeep, Evidential)]:
+            raise ValueError(f"OwnDecoderNorms copies the decoder: put {late[0]} before it.")
         order = [type(view) for view in self.views]
         if RandomizeContrast in order and order.index(RandomizeContrast) < order.index(StrongView):
             raise ValueError("RandomizeContrast changes strong views: put StrongView before it.")

@@ -69,6 +69,12 @@ def alone(recipe: Recipe) -> Recipe:
     return replace(recipe, network=tuple(dict.fromkeys((*recipe.network, PredictAlone()))))
 
 
+def changed(recipe: Recipe, change) -> Recipe:
+    """With a change of decoders, before their copies with own norms."""
+    copies = (OwnDecoderNorms(),) if OwnDecoderNorms() in recipe.network else ()
+    return replace(recipe, network=(*(each for each in recipe.network if each not in copies), change, *copies))
+
+
 def with_peer(recipe: Recipe) -> Recipe:
     """With a second network, and what it learns and teaches."""
     terms = (*recipe.terms, Term(PeerSupervised), Term(CPS, LAMBDA))
@@ -85,12 +91,12 @@ PARTS = {
     WholeScanLabels: lambda r: replace(r, terms=(*r.terms, Term(Pseudo)), whole_scan_labels=WholeScanLabels()),
     FusePairs: lambda r: replace(r, views=(FusePairs(), *r.views)),
     SwapStyles: lambda r: replace(r, views=(*r.views, SwapStyles())),
-    SuperviseDeep: lambda r: replace(r, network=(*r.network, SuperviseDeep())),
+    SuperviseDeep: lambda r: changed(r, SuperviseDeep()),
     SeparateModalities: separate,
     FuseSkips: lambda r: replace(separate(r), network=(*separate(r).network, FuseSkips())),
     PredictAlone: alone,
     OwnDecoderNorms: lambda r: replace(alone(r), network=(*alone(r).network, OwnDecoderNorms())),
-    Evidential: lambda r: replace(alone(r), network=(*alone(r).network, Evidential(2))),
+    Evidential: lambda r: changed(alone(r), Evidential(2)),
     FuseByMean: lambda r: replace(r, network=(*r.network, FuseByMean())),
     ShareEncoder: lambda r: replace(separate(r), network=(*separate(r).network, ShareEncoder())),
     MMFormer: lambda r: replace(r, network=(MMFormer(), *r.network)),
@@ -170,8 +176,9 @@ def test_both_of_a_pair_of_parts_are_in_the_trainer(unpaired, pair):
     recipes = [PARTS[b](PARTS[a](PLAIN)) for a, b in (pair, pair[::-1])]
     implied = {IMPLIED[part] for part in pair if part in IMPLIED}
     assert found_in(trainer_of(unpaired, recipes[0])) == {*pair} | implied
-    networks = [trainer_of(unpaired, recipe).network.state_dict().keys() for recipe in recipes]
-    assert networks[0] == networks[1], "the order of these two does not matter"
+    networks = [trainer_of(unpaired, recipe).network for recipe in recipes]
+    parts = [(network.state_dict().keys(), sum(p.numel() for p in network.parameters())) for network in networks]
+    assert parts[0] == parts[1], "the order of these two does not matter, nor for which weights are shared"
 
 
 @pytest.mark.parametrize("pair", [pair for pair in combinations(PARTS, 2) if frozenset(pair) in REFUSED],
@@ -205,6 +212,10 @@ def test_a_pair_that_cannot_stand_together_is_refused_by_name(pair):
         ({"network": (FuseSkips(),)}, "FuseSkips needs SeparateModalities, since a shared decoder"),
         ({"network": (SuperviseDeep(), SeparateModalities())}, "put it before all other changes"),
         ({"network": (SuperviseDeep(), MMFormer())}, "MMFormer builds the network anew: put it before all other"),
+        ({"network": (PredictAlone(), OwnDecoderNorms(), SuperviseDeep())},
+         "OwnDecoderNorms copies the decoder: put SuperviseDeep before it."),
+        ({"network": (PredictAlone(), OwnDecoderNorms(), Evidential())},
+         "OwnDecoderNorms copies the decoder: put Evidential before it."),
         ({"network": (DecodeAlone(),)}, "DecodeAlone needs AuxiliarySupervised, since nothing else trains"),
         ({"terms": (Term(Supervised), Term(AuxiliarySupervised))}, "AuxiliarySupervised needs DecodeAlone, since"),
         ({"network": (WithPeer(),)}, "WithPeer needs CPS, since"),
