@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from references import csc_prototypes, csc_unpaired
 
 from nnunet_cmc.data.loading.batch import Batch
 from nnunet_cmc.losses import CACLoss
@@ -20,9 +22,9 @@ def test_pairs_get_the_form_of_their_data():
     assert others.tolist() == [2, 3]
 
 
-def output_of(rows: int, present: list[list[bool]], patch=(8, 8, 8)) -> CMCOutput:
+def output_of(rows: int, present: list[list[bool]], patch=(8, 8, 8), sharpness: float = 1.0) -> CMCOutput:
     torch.manual_seed(0)
-    logits = torch.randn(rows, 2, 3, *patch, requires_grad=True)
+    logits = (sharpness * torch.randn(rows, 2, 3, *patch)).requires_grad_()
     features = torch.randn(rows, 2, 4, 2, 2, 2, requires_grad=True)
     return CMCOutput(logits, features, torch.tensor(present))
 
@@ -40,15 +42,52 @@ def test_cac_is_for_unlabelled_rows_and_csc_for_all(form):
     if form == "paired":
         output, pairs, labeled = output_of(2, [[True, True]] * 2), [[0, 0], [1, 1]], 1
     else:
-        output, pairs, labeled = output_of(4, [[True, False], [False, True]] * 2), [[0, 1], [2, 3]], 2
+        # so sharp that some predictions are confident
+        output, pairs, labeled = output_of(4, [[True, False], [False, True]] * 2, sharpness=3), [[0, 1], [2, 3]], 2
     csc, cac = run(output, pairs, labeled)
     csc_gradient, logits_of_csc = torch.autograd.grad(csc, [output.features, output.logits], allow_unused=True)
     assert csc_gradient[0].any()
-    assert csc_gradient[-1].any() or form == "unpaired"  # random predictions are nowhere confident
+    assert csc_gradient[-1].any()
     assert logits_of_csc is None
     gradient = torch.autograd.grad(cac, output.logits)[0]
     assert not gradient[:labeled].any()
     assert gradient[labeled:].flatten(1).any(1).all()
+
+
+def test_unpaired_csc_is_over_labels_and_confident_predictions():
+    output = output_of(4, [[True, False], [False, True]] * 2, sharpness=3)
+    target = torch.randint(0, 3, (2, 1, 8, 8, 8))
+    batch = Batch(torch.zeros(4, 2, 8, 8, 8), target, torch.diag_embed(output.present),
+                  torch.tensor([[0, 1], [2, 3]]), torch.zeros(4, 3, 2, 2, 2))  # fmt: skip
+    voxels = np.zeros((4, 2, 3, 8, 8, 8))
+    for k in range(3):
+        voxels[:2, :, k] = target.numpy() == k
+    probabilities = output.logits.detach().softmax(2).numpy()
+    for row, m in ((2, 0), (3, 1)):
+        voxels[row, m] = probabilities[row, m] > 0.9
+    assert 0 < voxels[2:].sum() < 2 * 8**3
+    weights = voxels.reshape(4, 2, 3, 2, 4, 2, 4, 2, 4).mean((4, 6, 8))
+    prototypes = csc_prototypes(output.features.detach().numpy(), output.present.numpy(), weights)
+    found = CSC(SETTING)(output, batch).item()
+    assert found == pytest.approx(csc_unpaired(prototypes, 0.1), rel=1e-4)
+
+
+@pytest.mark.parametrize("term", [CSC, CAC])
+def test_each_pair_of_a_mixed_batch_weighs_the_same(term):
+    """Of one registered pair and two unpaired ones, all unlabelled."""
+    present = [[True, True], *[[True, False], [False, True]] * 2]
+    output = output_of(5, present, sharpness=3)
+    positions = torch.rand(1, 3, 2, 2, 2).expand(5, -1, -1, -1, -1)
+
+    def over(*pairs: list[int]) -> torch.Tensor:
+        data, target = torch.zeros(5, 2, 8, 8, 8), torch.zeros(0, 1, 8, 8, 8)
+        return term(SETTING)(
+            output, Batch(data, target, torch.diag_embed(output.present), torch.tensor(pairs), positions)
+        )
+
+    registered, unpaired = over([0, 0]), over([1, 2], [3, 4])
+    assert abs(registered - unpaired) > 0.01
+    torch.testing.assert_close(over([0, 0], [1, 2], [3, 4]), (registered + 2 * unpaired) / 3)
 
 
 def cac_of_three(logits: torch.Tensor, predicted: torch.Tensor) -> tuple[torch.Tensor, CAC]:
