@@ -28,9 +28,7 @@ from nnunet_cmc.networks.changes import (
 from nnunet_cmc.trainers.optimizers import AdamW, ByLength, ConstantAdam, StockSGD
 from nnunet_cmc.trainers.teacher import Teacher
 from nnunet_cmc.trainers.terms import (
-    CAC,
     CPS,
-    CSC,
     AreaSimilarity,
     AuxiliarySupervised,
     Discounted,
@@ -62,12 +60,6 @@ class Length:
 # parts of two kinds that cannot be combined -> why
 CONFLICTS: dict[tuple[type, type], str] = {
     (ShowOnly, FuseSkips): "with one modality shown there is no other whose skips could be fused",
-    (ShowOnly, CSC): "with one modality shown there is no other to compare its features with",
-    (ShowOnly, CAC): "with one modality shown there is no other to compare its predictions with",
-    (ShowOnly, AreaSimilarity): "with one modality shown there is no other to compare its predictions with",
-    (ShowOnly, Relearning): "with one modality shown there is no other to supervise it",
-    (ShowOnly, Distillation): "with one modality shown there is no other to compare its predictions with",
-    (ShowOnly, Discounted): "with one modality shown there is no other to combine its evidence with",
     (ShowOnly, FusePairs): "with one modality shown there are no pairs",
     (ShowOnly, SwapStyles): "with one modality shown there is no other whose style a scan could take",
     (PredictAlone, FuseSkips): "predictions of single modalities fuse nothing",
@@ -155,8 +147,9 @@ class Recipe:
         kinds += labeling
         if twice := [kind.__name__ for kind in kinds if kinds.count(kind) > 1]:
             raise ValueError(f"A recipe names {twice[0]} twice: name it once.")
+        conflicts = CONFLICTS | {(ShowOnly, term.loss): term.loss.needs_several for term in self.terms}
         for a, b in combinations(kinds, 2):
-            if reason := CONFLICTS.get((a, b)) or CONFLICTS.get((b, a)):
+            if reason := conflicts.get((a, b)) or conflicts.get((b, a)):
                 raise ValueError(f"{a.__name__} and {b.__name__} cannot be combined, since {reason}: leave one out.")
         for kind in kinds:
             needed, reason = NEEDS.get(kind, (None, ""))

@@ -115,6 +115,7 @@ IMPLIED = {
 }
 REFUSED = {
     *map(frozenset, CONFLICTS),
+    *(frozenset((ShowOnly, term)) for term in (CSC, CAC)),
     *(frozenset((OwnDecoderNorms, other)) for other in (FuseSkips, FuseByMean, FusePairs, ShareEncoder)),
     frozenset((Pseudo, RandomizeContrast)),  # both bring the same teacher
     *map(frozenset, combinations((WholeScanLabels, Pseudo, RandomizeContrast), 2)),

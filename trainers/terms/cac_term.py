@@ -21,6 +21,7 @@ class CAC(PairTerm):
     """
 
     name, loss, bank = "cac", CACLoss, ("num_modalities", "num_classes")
+    needs_several = "with one modality shown there is no other to compare its predictions with"
     labeled: ClassVar[bool] = False
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:

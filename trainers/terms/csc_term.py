@@ -16,6 +16,7 @@ class CSC(PairTerm):
     """CSC of labelled and unlabelled pairs: see :class:`CSCLoss`."""
 
     name, loss, bank = "csc", CSCLoss, ("num_modalities", "num_classes", "num_channels")
+    needs_several = "with one modality shown there is no other to compare its features with"
 
     def forward(self, output: CMCOutput, batch: Batch) -> Tensor:
         """Compute the mean over the pairs; an exact 0 with a graph where there is none."""

@@ -19,6 +19,7 @@ class Discounted(LossTerm):
 
     name, uses_unlabeled = "discounted", False
     needs_registered = "the evidence of modalities is combined voxel by voxel"
+    needs_several = "with one modality shown there is no other to combine its evidence with"
 
     def __init__(self, setting: Setting):
         super().__init__()

@@ -26,6 +26,7 @@ class Distillation(LossTerm):
     """
 
     name, uses_unlabeled = "distillation", False
+    needs_several = "with one modality shown there is no other to compare its predictions with"
 
     def __init__(self, setting: Setting):
         super().__init__()

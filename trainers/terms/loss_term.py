@@ -30,6 +30,7 @@ class LossTerm(nn.Module):
         compares: whether the term compares modalities.
         uses_unlabeled: whether the term uses unlabelled rows.
         needs_registered: why it is undefined without a labelled case of several modalities; empty if it is not.
+        needs_several: why it cannot be where one modality is shown; empty if it can.
         progress: fraction of the training that is finished, at the epoch's start.
         similarity: mean similarity of partners and of others in the last call, of a term that compares.
     """
@@ -38,6 +39,7 @@ class LossTerm(nn.Module):
     compares: ClassVar[bool] = False
     uses_unlabeled: ClassVar[bool] = True
     needs_registered: ClassVar[str] = ""
+    needs_several: ClassVar[str] = ""
     progress: float = 0.0
     similarity: Similarity | None = None
 

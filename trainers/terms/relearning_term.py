@@ -30,6 +30,7 @@ class Relearning(LossTerm):
     """
 
     name = "relearning"
+    needs_several = "with one modality shown there is no other to supervise it"
     dice: Tensor
 
     def __init__(self, setting: Setting):
