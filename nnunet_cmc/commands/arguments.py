@@ -69,7 +69,7 @@ def processes_of(args: argparse.Namespace) -> int:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add ``-d -f -p -c -device``, as nnU-Net's own commands have them; each command adds the trainer itself."""
     add_dataset(parser)
-    parser.add_argument("-f", dest="folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
+    parser.add_argument("-f", "--folds", nargs="+", required=True, metavar="FOLD", help="fold(s) of the model")
     parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the model (%(default)s)")
     add_configuration(parser)
     add_device(parser)

@@ -11,6 +11,7 @@ from nnunet_cmc.commands.arguments import (
     add_device,
     add_disable_tta,
     add_processes,
+    positive_number,
     processes_of,
     raw_dataset,
     whole_number,
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", dest="plans", default="CMCNNUNetPlans", help="plans of the systems (%(default)s)")
     add_configuration(parser)
     parser.add_argument(
+        "-tr",
         "--trainers",
         nargs="+",
         required=True,
@@ -38,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trainers to compare, such as SupTrainer CMCTrainer nnUNetTrainer:nnUNetPlans; each is tested against the "
         "first",
     )
-    parser.add_argument("--folds", nargs="+", required=True, metavar="FOLD", help="folds to train, such as 0 1 2")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at the same time (%(default)s)")
+    parser.add_argument("-f", "--folds", nargs="+", required=True, metavar="FOLD", help="folds to train, such as 0 1 2")
+    parser.add_argument(
+        "--jobs", type=positive_number, default=1, metavar="N", help="trainings at the same time (%(default)s)"
+    )
     add_device(parser, "--device")
     parser.add_argument(
         "-o",
@@ -116,8 +120,6 @@ def run(args: argparse.Namespace) -> Outcome:
 def _folds(args: argparse.Namespace) -> list[str]:
     if wrong := [fold for fold in args.folds if fold != "all" and not fold.isdecimal()]:
         raise ValueError(f"A fold is a number from 0 on, or all, but not {wrong[0]}: correct --folds.")
-    if args.jobs < 1:
-        raise ValueError(f"The number of jobs must be 1 or more, but is {args.jobs}: correct --jobs.")
     return list(dict.fromkeys(fold if fold == "all" else str(int(fold)) for fold in args.folds))
 
 

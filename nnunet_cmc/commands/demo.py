@@ -10,7 +10,7 @@ HELP = "run the whole pipeline on generated scans: a CPU suffices, in minutes"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output", default="nnunet_cmc_demo", metavar="FOLDER", help="a new folder; default: %(default)s, here"
+        "-o", "--output", default="nnunet_cmc_demo", metavar="FOLDER", help="a new folder; default: %(default)s, here"
     )
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of scans, folds and training; default: 0")
     add_json(parser)

@@ -99,6 +99,8 @@ def _named_folders(arguments: list[str], option: str = "-p") -> dict[str, str]:
         name, _, folder = argument.partition("=")
         if not name or not folder or os.sep in name or Path(argument).is_dir():
             name, folder = Path(argument).resolve().name, argument
+        if name in ("", ".", ".."):
+            raise ValueError(f"{argument} names no folder for its results: name it with {option} NAME=FOLDER.")
         if name in folders:
             raise ValueError(
                 f"{folders[name]} and {folder} are both named {name}: name them with {option} NAME=FOLDER."

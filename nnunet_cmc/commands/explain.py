@@ -16,12 +16,12 @@ HELP = "draw class activation maps (HiResCAM) of the fused features of one or se
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
-        "-tr", dest="trainers", nargs="+", default=["CMCTrainer"], metavar="TRAINER",
+        "-tr", "--trainers", nargs="+", default=["CMCTrainer"], metavar="TRAINER",
         help="trainers of the models to show side by side, such as CMCTrainer CMCTrainerPaper_baseline (CMCTrainer)",
     )  # fmt: skip
     parser.add_argument("-i", dest="images", required=True, metavar="FOLDER", help="scans, such as imagesTs")
     parser.add_argument("-r", dest="reference", metavar="FOLDER", help="their label maps, if there are any")
-    parser.add_argument("-o", dest="output", required=True, metavar="FOLDER", help="folder of the pictures and volumes")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder of the pictures and volumes")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="cases to show; default: all in the folder of scans")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="classes to show; default: all")
     add_json(parser)

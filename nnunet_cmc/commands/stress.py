@@ -20,12 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-r", dest="reference", required=True, metavar="FOLDER", help="their label maps, as labelsTs")
     parser.add_argument(
         "-o",
-        dest="output",
+        "--output",
         required=True,
         metavar="FOLDER",
         help="folder of all results; an interrupted test resumes in it",
     )
-    parser.add_argument("-tr", dest="trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
+    parser.add_argument("-tr", "--trainer", default="CMCTrainer", help="trainer of the model (%(default)s)")
     add_disable_tta(parser)
     parser.add_argument(
         "-np",

@@ -53,7 +53,7 @@ def save_activations(
             share = plane.cut(read_volume(models[title]["activation"])[0]) / FULL
             activation = np.concatenate([_COLORS(share)[..., :3], 0.8 * np.sqrt(share)[..., None]], -1)
         panels.append(Panel(background, activation, class_outlines(plane.cut(labels), classes, colors)))
-    titles = [fill(title, _TITLE) for title in (*scans, *label_maps)]
+    titles = [in_lines(title) for title in (*scans, *label_maps)]
     handles = [Line2D([], [], color=colors[name], label=name) for name in classes]
     row = Row("", panels, plane.aspect)
     figure, axes = draw_panels([row], titles, handles, margins=(1.0, 0.6), width=3.0, outline_width=1.2)
@@ -61,3 +61,8 @@ def save_activations(
     scale = figure.colorbar(ScalarMappable(Normalize(0, FULL), _COLORS), ax=list(axes.flat), shrink=0.8, pad=0.01)
     scale.set_label("% of the case's largest activation", fontsize="small")
     save_figure(figure, file, dpi=150)
+
+
+def in_lines(title: str) -> str:
+    """Break a title into lines that fit over a panel, a trainer's name after its underscores."""
+    return fill(title.replace("_", "_ "), _TITLE).replace("_ ", "_")

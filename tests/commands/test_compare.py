@@ -246,7 +246,6 @@ def test_what_is_begun_goes_on_and_what_is_trained_anew_is_predicted_anew(nnunet
         ([SUP], ("-c", "3d_lowres"), "have no configuration 3d_lowres"),
         ([SUP], ("--folds", "one"), "A fold is a number from 0 on, or all, but not one"),
         ([SUP], ("--folds", "5"), "has no fold 5"),
-        ([SUP], ("--jobs", "0"), "The number of jobs must be 1 or more, but is 0"),
         ([SUP], ("-d", "2"), "There is no dataset 2"),
     ],
 )  # fmt: skip

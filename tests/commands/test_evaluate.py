@@ -131,6 +131,9 @@ def test_names_of_predictions(tmp_path):
     assert names == {"x": f"{tmp_path}/x/", "ours": "runs/y", "a=b": f"{tmp_path}/a=b", "z": "z"}
     with pytest.raises(ValueError, match=r"p/x and q/x are both named x: name them with -p NAME=FOLDER"):
         evaluate._named_folders(["p/x", "q/x"])
+    for outside in ("..=runs/y", ".=runs/y", "/"):
+        with pytest.raises(ValueError, match=f"{outside} names no folder for its results: name it with -p NAME=FOLDER"):
+            evaluate._named_folders([outside])
 
 
 def test_several_predictions_without_a_folder(folders):

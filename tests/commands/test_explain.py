@@ -13,6 +13,7 @@ from evil import Evil
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_cmc.commands.main import main
+from nnunet_cmc.inference.activation_picture import in_lines
 
 
 def explain(dataset, output, *more):
@@ -119,6 +120,12 @@ def test_nothing_in_a_model_is_executed_and_what_is_broken_is_named(dataset, cap
     assert not Path("executed").exists()
     (model / "dataset.json").write_text("{")
     assert "dataset.json is not JSON" in refusal(dataset, capsys)
+
+
+def test_names_of_trainers_break_between_their_words():
+    assert in_lines("CMCTrainerPaper_crossModality_300epochs") == "CMCTrainerPaper_\ncrossModality_300epochs"
+    assert in_lines("CMCTrainer_noCSC") == "CMCTrainer_noCSC"
+    assert in_lines("MR of the second visit, moved") == "MR of the second visit,\nmoved"
 
 
 def test_a_network_that_predicts_no_numbers_explains_nothing(dataset, tmp_path, capsys):

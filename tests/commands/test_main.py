@@ -11,7 +11,7 @@ import pytest
 import nnunet_cmc
 import nnunet_cmc.commands
 from nnunet_cmc.commands import main as command_line
-from nnunet_cmc.commands.main import COMMANDS, main
+from nnunet_cmc.commands.main import COMMANDS, command_parser, main
 
 
 @pytest.fixture
@@ -54,11 +54,14 @@ def test_a_seed_is_a_whole_number(seed, capsys):
     assert f"{seed} is not a whole number from 0 on" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare", "inspect", "stress"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [*((name, "-np") for name in ("evaluate", "compare", "inspect", "stress")), ("compare", "--jobs")],
+)
 @pytest.mark.parametrize("number", ["0", "-1", "two", "1.5"])
-def test_processes_are_one_or_more(command, number, capsys):
+def test_processes_and_jobs_are_one_or_more(command, option, number, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
-        main([command, "-np", number])
+        main([command, option, number])
     assert f"{number} is not a whole number from 1 on" in capsys.readouterr().err
 
 
@@ -67,6 +70,16 @@ def test_a_tolerance_is_a_number_from_0_on(number, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["evaluate", f"--tolerance={number}"])
     assert f"{number} is not a number from 0 on" in capsys.readouterr().err
+
+
+def test_options_of_trained_models_are_spelled_alike():
+    spellings = {
+        name: {spelling for action in command_parser(name)._actions for spelling in action.option_strings}
+        for name in ("compare", "demo", "evaluate", "explain", "stress")
+    }
+    assert all({"-o", "--output"} <= found for found in spellings.values())
+    for name, trainer in {"compare": "--trainers", "explain": "--trainers", "stress": "--trainer"}.items():
+        assert {"-tr", trainer, "-f", "--folds"} <= spellings[name]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])
