@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from short_trainers import short
 
 from nnunet_cmc.networks import CMCNet
 from nnunet_cmc.trainers.validation_dice import (
@@ -98,6 +100,27 @@ def test_a_modality_that_is_labelled_with_easy_classes_alone_is_not_the_better_o
     assert (found * SHARPNESS).softmax(0)[1, 2:].max() < 1e-6, "no say, however hard these classes are"
     later = updated_reliability(found * SHARPNESS, confusion_of(all_classes, [None, None, None]), taught)
     torch.testing.assert_close(later[1] / SHARPNESS, found[1], atol=1e-6, rtol=0)
+
+
+def test_a_modality_has_no_say_about_a_class_that_its_training_labels_lack(unpaired):
+    unpaired.dataset_json["labels"]["half"] = 2
+    cases = nnUNetDatasetBlosc2(str(unpaired.images))
+    for case in ("ct0", "ct3", "mr3"):  # MR shows it in validation alone
+        data, seg, _, properties = cases.load_case(case)
+        data, seg = data[:], seg[:]
+        cube = np.argwhere(seg == 1)
+        half = cube[cube[:, 1] < np.median(cube[:, 1])]
+        seg[tuple(half.T)] = 2
+        properties["class_locations"] = {label: np.argwhere(seg == label) for label in (1, 2)}
+        for file in unpaired.images.glob(f"{case}*"):
+            file.unlink()
+        sizes = {"chunks": (1, 16, 16, 16), "blocks": (1, 8, 8, 8)}
+        nnUNetDatasetBlosc2.save_case(data, seg, properties, str(unpaired.images / case), **sizes)
+    trainer = unpaired.trainer(short("SupTrainer", 1, 2, 4))
+    trainer.run_training()
+    reliability = trainer.network.combination.reliability
+    assert reliability[1, 2] == UNTAUGHT
+    assert (reliability.flatten()[:5] > 0).all()
 
 
 def test_what_is_not_known_silences_nobody():
