@@ -31,6 +31,7 @@ class ResumableTrainer(PairTrainer):
     second Ctrl-C ends the training at once, without saving.
     """
 
+    seed: int | None
     iteration = 0  # of the epoch
     epoch_outputs: list[dict] | None = None  # what the epoch's iterations returned so far; None between epochs
     cases: dict[str, list[str]] | None = None  # of the split that is trained on, by the list that they are in

@@ -9,10 +9,10 @@ class AreaSimilarity(CAC):
     """CML's contrast of labelled and unlabelled pairs (Zhang et al., Medical Image Analysis 83, 102656, 2023).
 
     ``S_jk = softDice(p^a_j, p^b_k) / tau``, symmetric cross-entropy over the batch with the same case as positive pair:
-    CAC without the Dice of a case with itself, so a batch of one registered pair has no gradient. Re-implemented from the
-    description. Ours: tau 0.5, since patches of two cases hardly overlap, so that at 0.1 the loss vanishes long before
-    the predictions of one case agree; the Dice is over the cells of CAC's grid and the classes that a prediction shows;
-    and, for scans that share no grid, the unpaired form of CAC, by classes.
+    CAC without the Dice of a case with itself, so a batch of one registered pair has no gradient. Re-implemented from
+    the description. Ours: tau 0.5, since patches of two cases hardly overlap, so that at 0.1 the loss vanishes long
+    before the predictions of one case agree; the Dice is over the cells of CAC's grid and the classes that a prediction
+    shows; and, for scans that share no grid, the unpaired form of CAC, by classes.
     """
 
     name = "area_similarity"
