@@ -336,7 +336,9 @@ def test_plans_and_labels_that_are_not_for_us(registered):
 
 def test_seed_from_the_environment(registered, monkeypatch):
     monkeypatch.setenv("NNUNET_CMC_SEED", "7")
-    assert registered.trainer(CMCTrainer).seed == 7
+    trainer = registered.trainer(CMCTrainer)
+    trainer.initialize()
+    assert trainer.seed == 7
     monkeypatch.setenv("NNUNET_CMC_SEED", "lucky")
     with pytest.raises(ValueError, match="NNUNET_CMC_SEED is 'lucky'"):
-        registered.trainer(CMCTrainer)
+        registered.trainer(CMCTrainer).initialize()
