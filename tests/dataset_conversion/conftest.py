@@ -8,10 +8,10 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from raw_datasets import SHAPE
 
 from nnunet_cmc.dataset_conversion.case import Case
 
-SHAPE = (5, 6, 7)  # z, y, x
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
 

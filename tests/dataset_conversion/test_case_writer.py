@@ -7,20 +7,9 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from raw_datasets import SHAPE, read, write
 
 from nnunet_cmc.dataset_conversion.case import Case
-from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
-
-SHAPE = (5, 6, 7)  # z, y, x
-LABELS = {"liver": 1, "spleen": 2}
-
-
-def write(cases, channels=("CT", "MR"), labels=LABELS, **options):
-    return write_raw_dataset(**{"dataset_id": 7, "name": "X"} | options, channels=channels, labels=labels, cases=cases)
-
-
-def read(file):
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
 @pytest.mark.parametrize("values", [None, {1: 2, 2: 1}])

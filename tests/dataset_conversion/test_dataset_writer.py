@@ -8,24 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from raw_datasets import SHAPE, read, write
 from scipy.ndimage import map_coordinates
 
 from nnunet_cmc.dataset_conversion import case_writer, dataset_writer
 from nnunet_cmc.dataset_conversion.case import Case
 from nnunet_cmc.dataset_conversion.case_checks import find_problems
-from nnunet_cmc.dataset_conversion.dataset_writer import write_raw_dataset
 from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, equal_files
-
-SHAPE = (5, 6, 7)  # z, y, x
-LABELS = {"liver": 1, "spleen": 2}
-
-
-def write(cases, channels=("CT", "MR"), labels=LABELS, **options):
-    return write_raw_dataset(**{"dataset_id": 7, "name": "X"} | options, channels=channels, labels=labels, cases=cases)
-
-
-def read(file):
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
 def names(folder):
