@@ -1,6 +1,6 @@
 """The one thing that ``pyproject.toml`` cannot say: the package ships a ``.pth`` file.
 
-It puts the hook of ``nnunet_cmc/registration/hook.py`` in place at every start of Python. A wheel gets it from
+It puts the hook of ``nnunet_cmc/nnunet_hook/hook.py`` in place at every start of Python. A wheel gets it from
 ``build_py``, an editable install from ``editable_wheel``; everything else about the package is in ``pyproject.toml``.
 """
 
@@ -18,7 +18,7 @@ PTH_NAME = "nnunet_cmc_hook.pth"
 # Nothing may break a Python that has nothing to do with us: any failure, such as a package that is gone, is passed
 # over (`nnunet_cmc doctor` is the place that tells), and exec() with its own {} leaves no name behind.
 PTH_LINE = (
-    'import sys; exec("try:\\n from nnunet_cmc.registration.hook import install\\n install()\\n'
+    'import sys; exec("try:\\n from nnunet_cmc.nnunet_hook.hook import install\\n install()\\n'
     'except Exception: pass", {})\n'
 )
 

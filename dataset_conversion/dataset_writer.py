@@ -22,6 +22,7 @@ from nnunet_cmc.dataset_conversion.case_checks import find_problems
 from nnunet_cmc.dataset_conversion.case_writer import FILE_ENDING, Step, plan_case, write_case
 from nnunet_cmc.dataset_conversion.source_files import UnusedFiles, equal_files
 from nnunet_cmc.utils.files import atomic_write, require_writable, write_json
+from nnunet_cmc.utils.formatting import counted
 from nnunet_cmc.utils.parallel import run_parallel
 from nnunet_cmc.utils.variables import require_set
 
@@ -128,7 +129,7 @@ def describe_pairing(description: DatasetDescription) -> str:
         shown[description.subject_of(case)].update(channels)
     unpaired = (
         f"No case has several modalities: the scans are unpaired, and never fused with each other in training. They "
-        f"are of {len(shown)} subject(s)."
+        f"are of {counted(len(shown), 'subject')}."
     )
     if max(map(len, shown.values())) > 1:
         return unpaired

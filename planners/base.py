@@ -64,10 +64,14 @@ class BasePlanner(ExperimentPlanner):
                 f"{preprocessor_name}: omit -preprocessor_name."
             )
         if overwrite_target_spacing is not None and (
-            len(overwrite_target_spacing) != 3 or not all(float(s) > 0 for s in overwrite_target_spacing)
+            len(overwrite_target_spacing) != 3 or not all(0 < float(s) < np.inf for s in overwrite_target_spacing)
         ):
             raise ValueError(
                 f"-overwrite_target_spacing takes three positive numbers (mm), not {list(overwrite_target_spacing)}."
+            )
+        if gpu_memory_target_in_gb is not None and not gpu_memory_target_in_gb > 0:
+            raise ValueError(
+                f"-gpu_memory_target takes a number of GB above 0, the GPU's memory, not {gpu_memory_target_in_gb:g}."
             )
         self.description = raw_description(dataset_name_or_id)
         self.description.require_plain_labels(type(self).__name__)
@@ -155,6 +159,12 @@ class BasePlanner(ExperimentPlanner):
                 raise ValueError(
                     f"dataset_fingerprint.json has the spacing {wrong} of {file}, which is {right} on the canonical "
                     f"axes that our planners need: run {_extract(self.dataset_name)}."
+                )
+            if np.any(np.greater(cropped, grid.canonical_size())):  # where the spacing is the same along all axes
+                raise ValueError(
+                    f"dataset_fingerprint.json has the size {dimensions(cropped)} of {file}, which is "
+                    f"{dimensions(grid.canonical_size())} on the canonical axes that our planners need: run "
+                    f"{_extract(self.dataset_name)}."
                 )
 
     def _of_other_scans(self, why: str) -> ValueError:

@@ -55,7 +55,7 @@ def _is_ours(dataset_name_or_id: int | str) -> bool:
 class CMCFingerprintExtractor(DatasetFingerprintExtractor):
     """Extract on canonical axes, as our plans have them, and from 1e6 voxels instead of 1e8.
 
-    Our planners gather intensity statistics of their own, so nothing is lost. The files of any dataset are checked.
+    Our planners gather intensity statistics of their own, so they lose nothing. The files of any dataset are checked.
     """
 
     def __init__(self, dataset_name_or_id, num_processes=8, verbose=False):

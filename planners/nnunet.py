@@ -128,7 +128,7 @@ class CMCPlannerNNUNet(BasePlanner):
             return {}
         shape = np.maximum(median_shape, FEWEST_SLICES)
         voxels = None if self.largest_patch is not None else self.patch_voxels
-        limit = self.largest_patch if voxels is None else box_of_volume(voxels, np.array(spacing), shape)
+        limit = self.largest_patch if voxels is None else box_of_volume(voxels, np.array(spacing), shape, FEWEST_SLICES)
         image = shape if limit is None else np.minimum(shape, limit)
         plan = super().get_plans_for_configuration(spacing, image, *arguments)
         while limit is not None and _exceeds(plan["patch_size"], limit, voxels):
@@ -220,15 +220,17 @@ def rows_of_step(num_modalities: int) -> int:
     return num_modalities + 1
 
 
-def box_of_volume(voxels: int, spacing: np.ndarray, shape: Sequence[float]) -> np.ndarray:
+def box_of_volume(voxels: int, spacing: np.ndarray, shape: Sequence[float], shortest: int = 1) -> np.ndarray:
     """Compute the sides ``(3,)`` of a box of at most ``voxels`` voxels, equal in mm, within an image of ``shape``.
 
-    These are the proportions of nnU-Net's first patch; where the image is shorter than the box, the other sides grow.
+    These are the proportions of nnU-Net's first patch; where the image is shorter than the box, the other sides grow,
+    and where a side would be shorter than ``shortest`` voxels, they shrink.
     """
     if np.prod(shape) <= voxels:
         return np.array(shape)
-    edge = brentq(lambda mm: np.prod(np.clip(mm / spacing, 1, shape)) - voxels, 0, np.max(shape * spacing))
-    return np.floor(np.clip(edge / spacing, 1, shape) + 1e-6)  # 48 may come as 47.9999999
+    fewest = np.minimum(shortest, shape)
+    edge = brentq(lambda mm: np.prod(np.clip(mm / spacing, fewest, shape)) - voxels, 0, np.max(shape * spacing))
+    return np.floor(np.clip(edge / spacing, fewest, shape) + 1e-6)  # 48 may come as 47.9999999
 
 
 def _exceeds(patch_size: Sequence[int], limit: np.ndarray, voxels: int | None) -> bool:

@@ -15,7 +15,7 @@ from source_files import FOLDERS, imports
 
 import nnunet_cmc
 from nnunet_cmc.commands.main import COMMANDS, command_parser
-from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.nnunet_hook.classes import CLASSES
 from nnunet_cmc.trainers.compared import COMPARED
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.registry import trainer_class

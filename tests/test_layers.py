@@ -10,7 +10,7 @@ from source_files import ROOT, imports, modules
 # From the lowest up. A module may import its own folder and those of lower layers, but not the other folders of its own
 # layer. What lies in the package itself loads its interface when asked, and belongs to the topmost layer.
 LAYERS = [
-    {"utils", "registration"},
+    {"utils", "nnunet_hook"},
     {"losses", "networks", "data"},
     {"evaluation"},
     {"dataset_conversion", "planners", "trainers"},

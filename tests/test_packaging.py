@@ -38,8 +38,8 @@ NNUNET_SETUP = "from setuptools import setup; setup(name='nnunetv2', version='2.
 NNUNET_MODULE = "def recursive_find_python_class(folder, class_name, current_module): return 'stock'"
 FIND = (  # the true CMCPlanner needs torch
     "from nnunetv2.utilities import find_class_by_name as module\n"
-    "import nnunet_cmc.registration.classes as ours\n"
-    "ours.CLASSES['CMCPlanner'] = 'nnunet_cmc.registration.classes'; ours.CMCPlanner = 'ours'\n"
+    "import nnunet_cmc.nnunet_hook.classes as ours\n"
+    "ours.CLASSES['CMCPlanner'] = 'nnunet_cmc.nnunet_hook.classes'; ours.CMCPlanner = 'ours'\n"
     "find = module.recursive_find_python_class\n"
     "print(find('', 'CMCPlanner', ''), find('', 'ExperimentPlanner', ''))"
 )

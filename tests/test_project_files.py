@@ -23,7 +23,7 @@ from packaging.specifiers import SpecifierSet
 from source_files import BUILD_FILES, FOLDERS, ROOT
 
 import nnunet_cmc
-from nnunet_cmc.registration.version import SUPPORTED
+from nnunet_cmc.nnunet_hook.version import SUPPORTED
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -85,12 +85,12 @@ def test_nnunets_main_branch_is_tested_as_readers_are_told_to_test(tmp_path):
     assert nnunet.endswith("git+https://github.com/MIC-DKFZ/nnUNet")
 
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "nnunet_cmc" / "registration").mkdir(parents=True)
-    shutil.copy(ROOT / "nnunet_cmc" / "registration" / "version.py", tmp_path / "nnunet_cmc" / "registration")
+    (tmp_path / "nnunet_cmc" / "nnunet_hook").mkdir(parents=True)
+    shutil.copy(ROOT / "nnunet_cmc" / "nnunet_hook" / "version.py", tmp_path / "nnunet_cmc" / "nnunet_hook")
     subprocess.run(["bash", "-e", "-c", "\n".join(line for line in admit if line)], cwd=tmp_path, check=True)
     dependencies = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     (required,) = (found for found in map(Requirement, dependencies) if found.name == "nnunetv2")
-    low, high = runpy.run_path(str(tmp_path / "nnunet_cmc" / "registration" / "version.py"))["SUPPORTED"]
+    low, high = runpy.run_path(str(tmp_path / "nnunet_cmc" / "nnunet_hook" / "version.py"))["SUPPORTED"]
     assert low == SUPPORTED[0]
     assert high > (9, 0)
     assert required.specifier == SpecifierSet(f">={'.'.join(map(str, low))},<{high[0]}")

@@ -33,7 +33,7 @@ class ReportingTrainer(LabelingTrainer):
         super().print_to_log_file(*args, also_print_to_console=shown, add_timestamp=add_timestamp)
 
     def on_train_start(self) -> None:
-        """Start as nnU-Net does."""
+        """Start as nnU-Net does, with messages on the screen."""
         self._is_quiet, self._epoch_seconds, self._trained = False, [], TRAINED
         super().on_train_start()
 

@@ -19,7 +19,7 @@ from nnunet_cmc.utils.files import save_tensors
 from nnunet_cmc.utils.parallel import finish_loaders, terminate_with_parent
 
 EARLIER = "earlier_training"  # folder of an earlier training's checkpoints
-IN_STEP = 1  # beside the entropy of the loaders' batches, which have fewer words
+IN_STEP = 1  # fifth number of the seed of a step; seeds of batches have fewer numbers, so that the two never coincide
 ENDING = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}  # at these signals a training saves and exits
 
 
@@ -106,7 +106,7 @@ class ResumableTrainer(PairTrainer):
             self.print_to_log_file(f"Checkpoints of an earlier training were moved to {folder / EARLIER}: {names}.")
 
     def on_train_epoch_start(self) -> None:
-        """Start as nnU-Net does."""
+        """Start as nnU-Net does, at the epoch's first iteration."""
         super().on_train_epoch_start()
         self.iteration = 0
         self.enter_epoch()
@@ -140,13 +140,13 @@ class ResumableTrainer(PairTrainer):
         """Make one step of the optimizer, and return numbers by name."""
 
     def validation_step(self, batch: dict) -> dict:
-        """Validate as nnU-Net does."""
+        """Validate as nnU-Net does; save and exit if a signal came."""
         result = super().validation_step(batch)
         self._exit_if_terminated()
         return result
 
     def on_epoch_end(self) -> None:
-        """End as nnU-Net does."""
+        """End as nnU-Net does; checkpoints from here on resume with the next epoch."""
         self.epoch_outputs = None
         super().on_epoch_end()
 

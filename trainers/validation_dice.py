@@ -80,8 +80,8 @@ def updated_reliability(reliability: Tensor, confusion: np.ndarray, taught: np.n
     Args:
         reliability: ``(M, K)``, the present values; 0 where nothing is known yet.
         confusion: ``(M, K, K)``, voxels by true and predicted class.
-        taught: ``(M, K)`` bool, classes that labelled training cases of each modality have; None: all. About another
-            class a modality has no say beside others: it was taught that it is background.
+        taught: ``(M, K)`` bool, classes that labelled training cases of each modality have; None: all. A modality that
+            was never shown a class gets a weight near 0 for it: it has learned that the class is background.
     """
     dice = torch.from_numpy(dice_of_shown(confusion))
     of_modality = comparable_dice(dice)

@@ -10,7 +10,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import NETWORK, planned_configuration, read_plans
 from nnunet_cmc.trainers.checks import require_preprocessed, require_supported
-from nnunet_cmc.trainers.pair_trainer import PairTrainer
+from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.utils.variables import require_set
 
 
@@ -76,7 +76,7 @@ def _check(trainer: str, plans_name: str, dataset: str, configuration: str, desc
             f"name other plans with -p or {trainer}:PLANS."
         )
     plans = read_plans(file)
-    if issubclass(found, PairTrainer):
+    if issubclass(found, CMCTrainer):
         require_supported(plans, configuration, description, trainer)
     elif planned_configuration(plans, configuration).get("architecture", {}).get("network_class_name") == NETWORK:
         raise ValueError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunet_cmc.commands.outcome import Outcome, PartialError, add_json
+from nnunet_cmc.utils.formatting import counted
 from nnunet_cmc.utils.parallel import process_pool
 
 HELP = "check the installation: versions, whether nnU-Net finds our classes, folders, GPU"
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> Outcome:
         raise PartialError(
             f"{counts['BROKEN']} of {sum(counts.values())} checks are BROKEN: the remedies are listed above.", outcome
         )
-    works = f"nnunet_cmc works here ({counts['OK']} checks OK, {counts['warning']} warnings)."
+    works = f"nnunet_cmc works here ({counted(counts['OK'], 'check')} OK, {counted(counts['warning'], 'warning')})."
     print("\n" + ("Nothing in there executes code when nnU-Net loads it." if args.verify else works))
     return outcome
 
@@ -91,8 +92,8 @@ def versions() -> Iterator[Check]:
 
 def classes() -> Iterator[Check]:
     """Check whether nnU-Net's own functions find each of our classes, in this process and in a spawned one."""
-    from nnunet_cmc.registration.classes import CLASSES, TRAINERS
-    from nnunet_cmc.registration.hook import SWITCH
+    from nnunet_cmc.nnunet_hook.classes import CLASSES, TRAINERS
+    from nnunet_cmc.nnunet_hook.hook import SWITCH
 
     with process_pool(1) as pool:
         spawned = pool.submit(problems)
@@ -118,8 +119,8 @@ def problems() -> dict[str | None, str]:
 
     Without the hook there is one entry, of the key None: nnU-Net's own search would import all of its modules.
     """
-    from nnunet_cmc.registration.classes import CLASSES, TRAINERS
-    from nnunet_cmc.registration.wrapping import MARK
+    from nnunet_cmc.nnunet_hook.classes import CLASSES, TRAINERS
+    from nnunet_cmc.nnunet_hook.wrapping import MARK
 
     modules = {**CLASSES, **TRAINERS}
     try:

@@ -83,18 +83,14 @@ def _explain(args: argparse.Namespace, trainer: str, model: Path, cases: dict, c
 
 def _cases(args: argparse.Namespace, description: DatasetDescription) -> dict[str, dict[int, str]]:
     """Return the channel files, by channel, of the wanted cases."""
-    from nnunet_cmc.data.format.scan_folder import numbered_cases
+    from nnunet_cmc.data.format.scan_folder import cases_to_read
     from nnunet_cmc.data.reading.raw_case import check_case
 
     folder = Path(args.images)
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}: name the folder of the scans by -i.")
-    files = numbered_cases(folder, description.file_ending)
+    files = cases_to_read(folder, description)
     wanted = args.cases or list(files)
     if missing := [case for case in wanted if case not in files]:
         raise ValueError(
             f"{folder} has no scan of {', '.join(missing)}: correct --cases, or name another folder by -i."
         )
-    if not wanted:
-        raise ValueError(f"{folder} has no scan named CASE_0000{description.file_ending}: name another by -i.")
     return {case: check_case(files[case], description)[1] for case in wanted}

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 
 import nnunet_cmc
 from nnunet_cmc.commands.outcome import PartialError, show, stdout_to_stderr
-from nnunet_cmc.registration.version import require_supported_nnunet
+from nnunet_cmc.nnunet_hook.version import require_supported_nnunet
 
 COMMANDS = (
     "demo", "convert", "inspect", "split", "weights", "train", "evaluate", "compare", "stress", "explain", "doctor",

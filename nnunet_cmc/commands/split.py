@@ -38,21 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from nnunet_cmc.data.format.scan_folder import by_channel, numbered_cases
+    from nnunet_cmc.data.format.scan_folder import by_channel
     from nnunet_cmc.data.format.splits import held_out_scans, make_folds, make_splits, write_splits
-    from nnunet_cmc.data.reading.raw_dataset import labeled_cases
+    from nnunet_cmc.data.reading.raw_dataset import cases_of_part
 
     raw = raw_dataset(args.dataset)
     description = DatasetDescription.read(raw / "dataset.json")
     ending = description.file_ending
-    parts = {part: numbered_cases(raw / part, ending) for part in ("imagesTr", "imagesUn", "imagesTs")}
-    if description.listed_files is not None:
-        parts["imagesTr"] = {case: files["images"] for case, files in labeled_cases(raw, description).items()}
-    cases, unlabeled, test = (
-        {case: by_channel(files, ending) for case, files in part.items()} for part in parts.values()
-    )
+    parts = [cases_of_part(raw, part, description) for part in ("Tr", "Un", "Ts")]
+    cases, unlabeled, test = ({case: by_channel(files, ending) for case, (files, _) in part.items()} for part in parts)
     if not cases:
         raise ValueError(f"{raw / 'imagesTr'} holds no case: convert the dataset again.")
+    if missing := [(case, label) for case, (_, label) in parts[0].items() if not label.is_file()]:
+        case, label = missing[0]
+        raise ValueError(
+            f"Case {case} of imagesTr has no label {label} ({len(missing)} such cases): add it, or move its scans to "
+            "imagesUn."
+        )
     description = _with_measured_presence(description, cases)
     if args.folds is not None:
         if args.val is not None:

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from nnunet_cmc.evaluation.stress_results import save_stress, summarize
     from nnunet_cmc.evaluation.stress_testing import find_multimodal_cases, stress_test
     from nnunet_cmc.inference.verify import verify
+    from nnunet_cmc.utils.formatting import counted
 
     model = model_folder(args, args.trainer)
     print("Checking the model and the scans, whose SHA-256 tells later whether they are the same.", flush=True)
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> Outcome:
     cases = find_multimodal_cases(args.images, args.reference, description)
     keep_settings(Path(args.output), settings_of(args, model), "stress test")
     processes = args.processes or (1 if args.device == "cpu" else 3)
-    print(f"{len(cases)} cases with several modalities; nnU-Net's output is written to {Path(args.output, 'log.txt')}.")
+    log = Path(args.output, "log.txt")
+    print(f"{counted(len(cases), 'case')} with several modalities; nnU-Net's output is written to {log}.")
     load = cache(partial(_load, model, args))  # when it is first needed
     evaluations = stress_test(
         partial(_predict, load, processes),

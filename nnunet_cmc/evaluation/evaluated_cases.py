@@ -14,8 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import numbered_cases
+from nnunet_cmc.data.format.scan_folder import cases_of
 from nnunet_cmc.data.format.splits import Fold, load_fold, splits_in_force
+from nnunet_cmc.data.reading.raw_case import empty_case
 from nnunet_cmc.data.reading.raw_dataset import labeled_cases
 from nnunet_cmc.evaluation.label_maps import label_maps
 from nnunet_cmc.evaluation.results import Evaluation
@@ -49,7 +50,7 @@ def labeled_test_cases(raw: Path, description: DatasetDescription) -> Labeled:
     ValueError: a label has no scan there, or a file looks like a scan and would not be read.
     """
     labels = label_maps(raw / "labelsTs", description.file_ending) if (raw / "labelsTs").is_dir() else {}
-    scans = numbered_cases(raw / "imagesTs", description.file_ending)
+    scans = cases_of(raw / "imagesTs", description)
     if missing := sorted(set(labels) - set(scans)):
         raise ValueError(
             f"Case {missing[0]} of {raw / 'labelsTs'} has no scan in {raw / 'imagesTs'} ({len(missing)} such cases): "
@@ -95,9 +96,7 @@ def lay_out(
     shown: dict[str, tuple[str, Condition]] = {}
     for case, present in files.items():
         if not present:
-            raise ValueError(
-                f"Case {case} is empty: all voxels of its scans are zero; replace the files or remove the case."
-            )
+            raise empty_case(case, cases[case][0])
         for channels in dict.fromkeys([*((channel,) for channel in present), tuple(present)]):
             condition = Condition("+".join(names[channel] for channel in channels), channels)
             name = f"{case}_{condition.folder}"

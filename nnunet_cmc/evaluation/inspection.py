@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import by_case, by_modality, files_of, split_name
+from nnunet_cmc.data.format.scan_folder import by_modality
 from nnunet_cmc.data.reading.grid import Grid, read_grid
-from nnunet_cmc.data.reading.raw_case import require_one_grid
-from nnunet_cmc.data.reading.raw_dataset import labeled_cases
+from nnunet_cmc.data.reading.raw_case import empty_case, require_one_grid
+from nnunet_cmc.data.reading.raw_dataset import cases_of_part
 from nnunet_cmc.data.reading.voxels import read_voxels
 from nnunet_cmc.evaluation.case_gallery import Entry, Row
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures
@@ -67,7 +67,7 @@ def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
     """Find all cases of a raw dataset, training first, then unlabelled, then test; ValueError if there is none."""
     cases = []
     for part, title in PARTS.items():
-        for case, (files, label) in _files_of_cases(folder, part, description).items():
+        for case, (files, label) in cases_of_part(folder, part, description).items():
             if images := by_modality(files, case, description):
                 subject = description.subject_of(case)
                 cases.append(RawCase(case, title, subject, images, label if label.exists() else None))
@@ -75,19 +75,6 @@ def find_cases(folder: Path, description: DatasetDescription) -> list[RawCase]:
         raise ValueError(f"{folder} has no case: convert the dataset again.")
     parts = Counter(case.name for case in cases)
     return [case._replace(name=f"{case.name}, {case.part}") if parts[case.name] > 1 else case for case in cases]
-
-
-def _files_of_cases(folder: Path, part: str, description: DatasetDescription) -> dict[str, tuple[list[str], Path]]:
-    """Find the scans and the label, which need not exist, of each case of a part."""
-    if part == "Tr" and description.listed_files is not None:  # folders may have cases without a label
-        listed = labeled_cases(folder, description)
-        return {case: (files["images"], Path(files["label"])) for case, files in listed.items()}
-    count, ending = len(description.modalities), description.file_ending
-    files = files_of(folder / f"images{part}", ending)
-    if odd := [file for file in files if (split_name(file, ending) or (file, count))[1] >= count]:
-        raise ValueError(f"{odd[0]} is not named as a channel of a case: rename or remove it.")
-    labels = folder / f"labels{part}"
-    return {case: (own, labels / f"{case}{ending}") for case, own in by_case(files, ending).items()}
 
 
 def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
@@ -108,10 +95,7 @@ def summarize_case(case: RawCase, classes: Mapping[str, Label]) -> CaseSummary:
             low, high = percentiles(voxels, 1, 99)
             ranges[modality] = (low, high)
     if not ranges:
-        files = ", ".join(map(str, case.images.values()))
-        raise ValueError(
-            f"Case {case.name} is empty: all voxels of {files} are zero; replace the files or remove the case."
-        )
+        raise empty_case(case.name, case.images.values())
     volumes = {}
     if case.label is not None:
         labels, millilitres = voxels_of(case.label), float(np.prod(grid.spacing)) / 1000

@@ -25,7 +25,7 @@ class Panel(NamedTuple):
     outlines: Sequence[tuple[np.ndarray, Any]] = ()  # masks (rows, columns) and the colour of each one's outline
 
 
-class Row(NamedTuple):
+class PanelRow(NamedTuple):
     """Panels of one case, at least one of them with a scan; ``aspect`` is the height of a pixel over its width."""
 
     title: str
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 def draw_panels(
-    rows: Sequence[Row],
+    rows: Sequence[PanelRow],
     titles: Sequence[str],
     handles: Sequence[Artist],
     *,
@@ -70,7 +70,7 @@ def draw_panels(
     return figure, axes
 
 
-def _draw_panel(axis: Axes, panel: Panel, row: Row, outline_width: float) -> None:
+def _draw_panel(axis: Axes, panel: Panel, row: PanelRow, outline_width: float) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     if panel.scan is None:

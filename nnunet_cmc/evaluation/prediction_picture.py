@@ -6,7 +6,7 @@ from os import PathLike
 from matplotlib.patches import Patch
 
 from nnunet_cmc.evaluation.case_pictures import CaseFiles
-from nnunet_cmc.evaluation.panels import Panel, Row, class_outlines, class_overlay, draw_panels, outline_handle
+from nnunet_cmc.evaluation.panels import Panel, PanelRow, class_outlines, class_overlay, draw_panels, outline_handle
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import choose_slices, colors_of, masks_of, read_volume, window
 from nnunet_cmc.utils.files import save_figure
@@ -32,7 +32,7 @@ def save_overview(file: str | PathLike, cases: Sequence[CaseFiles], classes: Map
 
 def _rows(
     case: CaseFiles, columns: Sequence[str], classes: Mapping[str, Label], colors: Mapping[str, tuple]
-) -> list[Row]:
+) -> list[PanelRow]:
     """Return the panels of each slice; it shows predicted classes only if the reference has none."""
     assert case.reference is not None
     reference, spacing = read_volume(case.reference)
@@ -48,5 +48,5 @@ def _rows(
         panels["reference"] = Panel(background, class_overlay(truth, classes, colors))
         for title, volume in predictions.items():
             panels[title] = Panel(background, class_overlay(plane.cut(volume), classes, colors), outlines)
-        rows.append(Row(case.case, [panels.get(column, Panel(None)) for column in columns], plane.aspect))
+        rows.append(PanelRow(case.case, [panels.get(column, Panel(None)) for column in columns], plane.aspect))
     return rows

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import numbered_cases
+from nnunet_cmc.data.format.scan_folder import cases_of
 from nnunet_cmc.data.reading.raw_case import require_one_grid
 from nnunet_cmc.evaluation.case_gallery import Entry, Row, gallery, save_opener
 from nnunet_cmc.evaluation.case_pictures import CaseFiles, CasePictures, save_case
@@ -30,7 +30,7 @@ def find_scans(
         ValueError: a case has no scan there but empty ones, or one that is not on the grid of its reference, or a file
             looks like a scan and would not be read; see :func:`present_scans`.
     """
-    files = numbered_cases(image_folder, description.file_ending)
+    files = cases_of(image_folder, description)
     scans: dict[str, dict[str, Path]] = {}
     for case, reference in references.items():
         own = files.get(case, ())

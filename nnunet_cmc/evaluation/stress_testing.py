@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import numbered_cases
+from nnunet_cmc.data.format.scan_folder import cases_to_read
 from nnunet_cmc.evaluation.folder_evaluation import evaluate_folder
 from nnunet_cmc.evaluation.label_maps import label_maps
 from nnunet_cmc.evaluation.results import Evaluation
@@ -54,7 +54,7 @@ def find_multimodal_cases(
         ValueError: a case is malformed (see :func:`check_case`), none has several modalities, or one lacks a reference.
     """
     folder, ending = Path(image_folder), description.file_ending
-    files = numbered_cases(folder, ending)
+    files = cases_to_read(folder, description)
     cases = {}
     for case, images in files.items():
         present = present_files(images, description)

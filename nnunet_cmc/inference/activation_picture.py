@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
-from nnunet_cmc.evaluation.panels import Panel, Row, class_outlines, draw_panels
+from nnunet_cmc.evaluation.panels import Panel, PanelRow, class_outlines, draw_panels
 from nnunet_cmc.evaluation.results import Label
 from nnunet_cmc.evaluation.slices import best_plane, colors_of, read_volume, window
 from nnunet_cmc.inference.class_activation import FULL
@@ -55,7 +55,7 @@ def save_activations(
         panels.append(Panel(background, activation, class_outlines(plane.cut(labels), classes, colors)))
     titles = [in_lines(title) for title in (*scans, *label_maps)]
     handles = [Line2D([], [], color=colors[name], label=name) for name in classes]
-    row = Row("", panels, plane.aspect)
+    row = PanelRow("", panels, plane.aspect)
     figure, axes = draw_panels([row], titles, handles, margins=(1.0, 0.6), width=3.0, outline_width=1.2)
     figure.suptitle(case)
     scale = figure.colorbar(ScalarMappable(Normalize(0, FULL), _COLORS), ax=list(axes.flat), shrink=0.8, pad=0.01)

@@ -12,8 +12,8 @@ from torch._dynamo import OptimizedModule
 from tqdm import tqdm
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import case_of, require_one_case
-from nnunet_cmc.data.reading.raw_case import named_cases, shown_channels
+from nnunet_cmc.data.format.scan_folder import case_of, cases_to_read, require_one_case
+from nnunet_cmc.data.reading.raw_case import shown_channels
 from nnunet_cmc.inference.windows import WindowPredictor
 from nnunet_cmc.utils.devices import require_device
 
@@ -41,7 +41,7 @@ class CheckedPredictor(WindowPredictor):
         """List the cases. ValueError: a file has no number, or a folder no file, which nnU-Net reports as success."""
         files, description = list_of_lists_or_source_folder, DatasetDescription.from_dict(self.dataset_json)
         if isinstance(files, str):
-            files = list(named_cases(files, description).values())
+            files = list(cases_to_read(files, description).values())
         for of_case in files:
             require_one_case(of_case, description.file_ending)
         lists, outputs, previous = super()._manage_input_and_output_lists(files, *args, **kwargs)

@@ -18,7 +18,7 @@ from nnunet_cmc.data.format.scan_folder import by_case, case_of, require_one_cas
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.reading.voxels import count_not_finite
 from nnunet_cmc.inference.trained_model import TrainedModel
-from nnunet_cmc.registration.version import require_supported_nnunet
+from nnunet_cmc.nnunet_hook.version import require_supported_nnunet
 from nnunet_cmc.utils.files import require_writable, write_json
 
 CASES_IN_MEMORY = 2  # one in the network, one in preprocessing or export

@@ -11,7 +11,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from torch import nn
 
 from nnunet_cmc.data.format.plans_json import NETWORK
-from nnunet_cmc.registration.classes import CLASSES
+from nnunet_cmc.nnunet_hook.classes import CLASSES
 
 NETWORKS = (NETWORK, *(f"{cls.__module__}.{cls.__name__}" for cls in (PlainConvUNet, ResidualEncoderUNet)))
 LAYERS = (

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -18,6 +18,14 @@ from nnunet_cmc.trainers.checks import require_supported
 from nnunet_cmc.trainers.cmc_trainer import CMCTrainer
 from nnunet_cmc.utils.checkpoints import load_checkpoint, require_structure
 from nnunet_cmc.utils.devices import require_device
+
+
+class CheckpointHeader(NamedTuple):
+    """What a checkpoint says beside its weights."""
+
+    trainer: str
+    configuration: str
+    mirroring_axes: tuple[int, ...] | None
 
 
 class TrainedModel:
@@ -45,18 +53,18 @@ class TrainedModel:
         files = [folder / f"fold_{fold}" / checkpoint for fold in _folds(folder, folds, checkpoint)]
         self.checkpoints = list(map(str, files))
         checkpoints = [load_checkpoint(file, "copy or export the model again") for file in files]
-        first = _description(checkpoints[0], files[0])
-        self.configuration, self.mirroring_axes = first[1:]
-        self.trainer = _trainer(first[0], files[0])
-        require_supported(self.plans, self.configuration, self.description, first[0])
+        headers = [_header(content, file) for content, file in zip(checkpoints, files, strict=True)]
+        trainer, self.configuration, self.mirroring_axes = headers[0]
+        self.trainer = _trainer(trainer, files[0])
+        require_supported(self.plans, self.configuration, self.description, trainer)
         try:
             check_plans_names(self.plans)
         except ValueError as error:
             raise ValueError(f"{folder / 'plans.json'}: {error}") from error
         self.network = build_network(self.trainer, self.plans, self.configuration, self.description)
         self.weights = []
-        for file, content in zip(files, checkpoints, strict=True):
-            if _description(content, file)[:2] != first[:2]:
+        for file, header, content in zip(files, headers, checkpoints, strict=True):
+            if (header.trainer, header.configuration) != (trainer, self.configuration):
                 raise ValueError(f"{file} is of another trainer or configuration than {files[0]}: give folds of one.")
             weights = content["network_weights"]
             what = f"network of {folder / 'plans.json'} and {folder / 'dataset.json'}"
@@ -87,8 +95,7 @@ def _folds(folder: Path, folds: Sequence[int | str] | int | str | None, checkpoi
     return list(map(str, folds))
 
 
-def _description(checkpoint: dict[str, Any], file: Path) -> tuple[str, str, tuple[int, ...] | None]:
-    """Read trainer, configuration and mirroring axes of a checkpoint."""
+def _header(checkpoint: dict[str, Any], file: Path) -> CheckpointHeader:
     arguments = checkpoint.get("init_args")
     trainer = checkpoint.get("trainer_name")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
@@ -102,7 +109,7 @@ def _description(checkpoint: dict[str, Any], file: Path) -> tuple[str, str, tupl
         or not (axes is None or (isinstance(axes, list | tuple) and axes and {*map(repr, axes)} <= {"0", "1", "2"}))
     ):
         raise ValueError(f"{file} is no checkpoint that nnU-Net saved: give one of a trained model.")
-    return trainer, configuration, None if axes is None else tuple(axes)
+    return CheckpointHeader(trainer, configuration, None if axes is None else tuple(axes))
 
 
 def _trainer(name: str, file: Path) -> type[CMCTrainer]:

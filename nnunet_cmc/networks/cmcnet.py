@@ -231,7 +231,8 @@ class CMCNet(nn.Module):
         try:
             return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            message, *others = (" ".join(line.split()).rstrip(".") for line in str(error).splitlines()[1:])
+            lines = str(error).splitlines()
+            message, *others = (" ".join(line.split()).rstrip(".") for line in lines[1:] or lines)
             more = f"; and {len(others)} more such lines" if others else ""
             raise ValueError(
                 f"The weights do not fit the network of the plans and dataset.json ({message}{more}): use those that "

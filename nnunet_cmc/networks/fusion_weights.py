@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class FusionWeights(nn.Module):
-    """Weigh the features of modalities that no label taught together: half equally and half by reliability.
+    """Weigh the features of modalities that no labelled case has on one grid: half equally, half by reliability.
 
     A network that has seen no fused features of them with a label predicts from the mean worse than from the better
     modality alone; by reliability only, it would not gain from the other one. All other sets of modalities have equal

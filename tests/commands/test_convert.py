@@ -215,7 +215,7 @@ def test_a_dry_run_says_whether_scans_are_registered(run, volumes, capsys):
     run(*images, "--labels", "CT=l", "MR=ml")
     last = capsys.readouterr().out.splitlines()[-1]
     assert "No case has several modalities: the scans are unpaired" in last
-    assert last.endswith("They are of 1 subject(s).")
+    assert last.endswith("They are of 1 subject.")
 
 
 @pytest.mark.parametrize("words", [[], ["--dry-run"]])
@@ -223,7 +223,7 @@ def test_unpaired_scans_without_a_common_name(run, volumes, capsys, words):
     volumes("flair/p1_FLAIR", "t1/p1_T1post", "fl/p1_FLAIR", "tl/p1_T1post")
     run("--images", "FLAIR=flair", "T1=t1", "--labels", "FLAIR=fl", "T1=tl", "--classes", "x=1", *words)
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "of 2 subject(s). FLAIR and T1 have no name in common: all scans count as different patients. Where" in last
+    assert "of 2 subjects. FLAIR and T1 have no name in common: all scans count as different patients. Where" in last
 
 
 def test_a_path_with_an_equals_sign_is_no_name(run, volumes):

@@ -13,9 +13,9 @@ from processes import kill_with_workers
 
 from nnunet_cmc.commands import doctor
 from nnunet_cmc.commands.doctor import Check
-from nnunet_cmc.registration import hook
-from nnunet_cmc.registration.classes import CLASSES
-from nnunet_cmc.registration.version import SUPPORTED
+from nnunet_cmc.nnunet_hook import hook
+from nnunet_cmc.nnunet_hook.classes import CLASSES
+from nnunet_cmc.nnunet_hook.version import SUPPORTED
 
 TOO_NEW = ".".join(map(str, SUPPORTED[1]))
 

@@ -100,7 +100,7 @@ def refusal(dataset, capsys, *more):
 def test_refusals(dataset, tmp_path, capsys):
     assert "There is no class heart; the dataset has liver, spleen" in refusal(dataset, capsys, "--classes", "heart")
     assert "has no scan of z: correct --cases" in refusal(dataset, capsys, "--cases", "z")
-    assert "has no scan named CASE_0000.nii.gz" in refusal(dataset, capsys, "-i", tmp_path)
+    assert "has no file that ends in .nii.gz" in refusal(dataset, capsys, "-i", tmp_path)
     assert "fold_0/checkpoint_final.pth: train the model" in refusal(dataset, capsys, "-tr", "CMCTrainerPaper_baseline")
     assert "lacks the references of x, y" in refusal(dataset, capsys, "-r", dataset / "imagesTr")
     references = shutil.copytree(dataset / "labelsTs", tmp_path / "references")

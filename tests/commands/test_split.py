@@ -89,6 +89,13 @@ def test_files_beside_the_scans(dataset):
         run("-d", 1, "--folds", 2)
 
 
+def test_a_case_without_a_label(dataset):
+    (dataset / "labelsTr" / "both3.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r"Case both3 of imagesTr has no label .*both3.nii.gz \(1 such cases\)"):
+        run("-d", 1, "--labeled", 1.0)
+    assert not (dataset / "splits_final.json").exists()
+
+
 def test_refreshes_the_preprocessed_copy_and_says_what_is_stale(dataset, nnunet_folders, capsys):
     preprocessed = nnunet_folders / "preprocessed" / dataset.name
     preprocessed.mkdir()
@@ -191,7 +198,10 @@ def test_cases_that_dataset_json_lists(dataset):
     (dataset / "imagesTr").rename(dataset / "scans")
     content = json.loads((dataset / "dataset.json").read_text())
     content["dataset"] = {
-        f"both{i}": {"images": [f"scans/both{i}_000{channel}.nii.gz" for channel in (0, 1)], "label": f"labelsTr/{i}"}
+        f"both{i}": {
+            "images": [f"scans/both{i}_000{channel}.nii.gz" for channel in (0, 1)],
+            "label": f"labelsTr/both{i}.nii.gz",
+        }
         for i in range(10)
     }
     (dataset / "dataset.json").write_text(json.dumps(content))

@@ -111,7 +111,7 @@ def test_what_cannot_be_evaluated(raw, tmp_path, write_volume):
         validation_cases(raw, validation_fold(raw, "0"), dataset)
     write_volume(raw / "imagesTs" / "x_0000.nii.gz", 0 * VOLUME)
     write_volume(raw / "labelsTs" / "x.nii.gz", LABEL)
-    with pytest.raises(ValueError, match="Case x is empty: all voxels of its scans are zero; replace"):
+    with pytest.raises(ValueError, match=r"Case x is empty: all voxels of .*x_0000.nii.gz.* are zero; replace"):
         lay_out(labeled_test_cases(raw, description(raw)), description(raw), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

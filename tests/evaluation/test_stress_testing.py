@@ -229,7 +229,7 @@ def test_only_cases_of_several_modalities_count(folders, tmp_path):
     (images / "a_0000.nii.gz").unlink()
     with pytest.raises(ValueError, match=r"imagesTs has no case with several modalities \(3 case\(s\) in all\)"):
         find_multimodal_cases(images, references, silent)
-    with pytest.raises(ValueError, match="nowhere has no case"):
+    with pytest.raises(ValueError, match=r"There is no folder .*nowhere: give the folder"):
         find_multimodal_cases(tmp_path / "nowhere", references, silent)
     (images / "b_0001.nii.gz").rename(images / "b_0001.nii")
     with pytest.raises(ValueError, match=r"b_0001\.nii looks like a scan, but is no file that ends in \.nii\.gz"):

@@ -15,8 +15,8 @@ from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn
 
 from nnunet_cmc.inference import resolved_names
 from nnunet_cmc.inference.resolved_names import OF_CONFIGURATION, check_dataset_names, check_plans_names
+from nnunet_cmc.nnunet_hook.classes import CLASSES
 from nnunet_cmc.planners.base import BasePlanner
-from nnunet_cmc.registration.classes import CLASSES
 
 OURS = signature(BasePlanner).parameters["preprocessor_name"]
 

@@ -155,10 +155,18 @@ def test_given_spacing_wins(dataset):
     assert plans["spacing_reason"] == "3 x 1 x 2 mm, as -overwrite_target_spacing says."
 
 
-@pytest.mark.parametrize("spacing", [[1.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+@pytest.mark.parametrize(
+    "spacing", [[1.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [np.inf, 1.0, 1.0], [np.nan, 1.0, 1.0]]
+)
 def test_a_given_spacing_is_three_positive_numbers(dataset, spacing):
     with pytest.raises(ValueError, match="-overwrite_target_spacing takes three positive numbers"):
         CMCPlanner(1, overwrite_target_spacing=spacing)
+
+
+@pytest.mark.parametrize("memory", [0, -1, np.nan])
+def test_a_memory_target_is_above_zero(dataset, memory):
+    with pytest.raises(ValueError, match=f"-gpu_memory_target takes a number of GB above 0, .* not {memory}"):
+        CMCPlanner(1, gpu_memory_target_in_gb=memory)
 
 
 def test_another_preprocessor_is_refused(dataset):

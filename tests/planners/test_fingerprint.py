@@ -159,6 +159,29 @@ def test_a_fingerprint_on_the_axes_of_sagittal_files_is_refused(make_dataset, re
     assert CMCPlannerNNUNet(1).plan_experiment()["original_median_spacing_after_transp"] == [5.0, 1.0, 1.0]
 
 
+def test_a_fingerprint_on_the_axes_of_isotropic_sagittal_files_is_refused(make_dataset):
+    """Its spacing is the same along all axes, its sizes are not."""
+    case = np.random.default_rng(0).normal(size=(12, 32, 24)) + 5
+    raw = make_dataset({name: ({0: case, 1: case}, case > 5) for name in ("a", "b")})
+    for file in raw.rglob("*.nii.gz"):
+        image = SimpleITK.ReadImage(str(file))
+        image.SetDirection((0, 0, -1, 1, 0, 0, 0, -1, 0))
+        SimpleITK.WriteImage(image, str(file))
+    json_file = raw / "dataset.json"
+    content = json.loads(json_file.read_text())
+    content.pop("overwrite_image_reader_writer", None)
+    json_file.write_text(json.dumps(content))
+    extractor = fingerprint.stock.DatasetFingerprintExtractor(1, num_processes=1)
+    extractor.num_foreground_voxels_for_intensitystats = 1000
+    extractor.run()
+    with pytest.raises(
+        ValueError, match=r"has the size 12 x 32 x 24 of .*, which is 32 x 24 x 12 on the canonical axes"
+    ):
+        CMCPlannerNNUNet(1).plan_experiment()
+    CMCFingerprintExtractor(1, num_processes=1).run(overwrite_existing=True)
+    assert CMCPlannerNNUNet(1).plan_experiment()["original_median_shape_after_transp"] == [32, 24, 12]
+
+
 def test_a_fingerprint_of_other_scans_is_refused(make_dataset):
     """Of a dataset that was deleted and converted again, nnU-Net keeps the old one without --clean."""
     case = np.random.default_rng(0).normal(size=(20, 20, 20)) + 5

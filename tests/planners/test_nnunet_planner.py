@@ -215,8 +215,13 @@ class TestReducedForm:
 @pytest.mark.parametrize("planner", [CMCPlannerNNUNet, CMCPlannerNNUNetSmall])
 @pytest.mark.parametrize(
     ("spacing", "shape"),
-    [([8.0, 1.5, 1.5], [2, 200, 180]), ([5.0, 0.2, 0.2], [4, 1024, 1024]), ([20.0, 0.5, 0.5], [30, 320, 320])],
-    ids=["two slices", "nnU-Net takes one of four off", "a box of three slices"],
+    [
+        ([8.0, 1.5, 1.5], [2, 200, 180]),
+        ([5.0, 0.2, 0.2], [4, 1024, 1024]),
+        ([20.0, 0.5, 0.5], [30, 320, 320]),
+        ([30.0, 0.1, 0.1], [12, 900, 900]),
+    ],
+    ids=["two slices", "nnU-Net takes one of four off", "a box of three slices", "a box of one slice"],
 )
 def test_a_patch_has_four_slices_or_more(dataset, planner, spacing, shape):
     """In every training patch nnU-Net blurs, and it cannot blur three."""
@@ -225,6 +230,8 @@ def test_a_patch_has_four_slices_or_more(dataset, planner, spacing, shape):
     file.write_text(json.dumps({**json.loads(file.read_text()), **stacks}))
     plan = without_files(planner)
     assert plan["patch_size"][0] >= 4
+    if planner is CMCPlannerNNUNetSmall:
+        assert np.prod(plan["patch_size"]) <= 40**3
     assert plan["patch_size"] == plan["architecture"]["arch_kwargs"]["patch_size"]
     assert list(plan["median_image_size_in_voxels"]) == shape
     assert not np.any(plan["patch_size"] % strides_of(plan))

@@ -54,7 +54,9 @@ def confident_labels(logits: Tensor, share: float) -> Tensor:
     """
     num_classes = logits.shape[1]
     confidence, label = logits.float().softmax(1).max(1)
-    bits = confidence.contiguous().view(torch.int32)  # positive numbers sort as their bits do
+    # The threshold of each class is over the voxels of all ranks, which exchange counts of digits instead of voxels:
+    # positive numbers sort as their bits do.
+    bits = confidence.contiguous().view(torch.int32)
     counts = torch.bincount(label.flatten(), minlength=num_classes)
     wanted = (summed(counts.double())[0] * share).ceil()
     lowest = torch.zeros_like(counts, dtype=torch.int32)  # of each class: its leading digits, found one after another

@@ -29,8 +29,9 @@ class LossTerm(nn.Module):
         name: in logs, tables and checkpoints.
         compares: whether the term compares modalities.
         uses_unlabeled: whether the term uses unlabelled rows.
-        needs_registered: why it is undefined without a labelled case of several modalities; empty if it is not.
-        needs_several: why it cannot be where one modality is shown; empty if it can.
+        needs_registered: sentence on why the term is undefined without a labelled case of several modalities; empty if
+            it is defined.
+        needs_several: sentence on why the term is impossible with a single modality; empty if it is possible.
         progress: fraction of the training that is finished, at the epoch's start.
         similarity: mean similarity of partners and of others in the last call, of a term that compares.
     """

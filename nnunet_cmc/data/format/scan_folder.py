@@ -111,9 +111,42 @@ def require_one_case(files: Iterable[str], file_ending: str) -> list[str]:
     return files
 
 
-def numbered_cases(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:
-    """Group the files of a folder that have a channel number by case. ValueError: see :func:`files_of`."""
-    return by_case((file for file in files_of(folder, file_ending) if split_name(file, file_ending)), file_ending)
+def unnumbered(file: str, description: DatasetDescription) -> str:
+    """Say that a scan's name has no channel number."""
+    ending, names = description.file_ending, description.modalities
+    return f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on."
+
+
+def case_and_channel(file: str, description: DatasetDescription) -> tuple[str, int]:
+    """Split the name of a scan into case and channel. ValueError: it has no number, or that of no modality."""
+    names = description.modalities
+    found = split_name(file, description.file_ending)
+    if found is None:
+        raise ValueError(unnumbered(file, description))
+    case, channel = found
+    if channel >= len(names):
+        raise ValueError(
+            f"Case {case}: {file} is of channel {channel}, but the dataset has {len(names)} channel(s), "
+            f"0 to {len(names) - 1} ({', '.join(names)}): rename or remove it."
+        )
+    return case, channel
+
+
+def cases_of(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
+    """Group the files ``CASE_000N`` of a folder, if it exists, by case.
+
+    ValueError: see :func:`files_of` and :func:`case_and_channel`.
+    """
+    cases: dict[str, list[str]] = {}
+    for file in files_of(folder, description.file_ending):
+        cases.setdefault(case_and_channel(file, description)[0], []).append(file)
+    return cases
+
+
+def cases_to_read(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
+    """Group files as :func:`cases_of`. ValueError: see there and :func:`scans_of`."""
+    scans_of(folder, description.file_ending)
+    return cases_of(folder, description)
 
 
 def by_channel(files: Iterable[str], file_ending: str) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Classes on one side of the body only, which forbid mirroring: along any axis it swaps the hands of the anatomy."""
+"""Classes on one side of the body only, which forbid mirroring: along any axis it would swap left and right."""
 
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset

@@ -1,7 +1,7 @@
 """Normalisation schemes of foundation encoders, for plans, and a description of how channels are normalised.
 
 A scheme takes one channel ``(D, H, W)`` of one case. Statistics are of the voxels > 0, the body, or of all voxels if a
-channel has fewer than two of these.
+channel has fewer than two of these, or if they hardly differ, as in a mask.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization impo
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 
 EPSILON = 1e-8  # smallest divisor
+SPREAD = 1e-3  # smallest standard deviation of a body, as a share of the image's
 
 
 def describe_normalization(description: DatasetDescription, schemes: Sequence[str] | None = None) -> str:
@@ -56,7 +57,8 @@ def clip_range(scheme: str, intensities: dict) -> tuple[float, float] | None:
 
 def _body(image: np.ndarray) -> np.ndarray:
     positive = image[image > 0]
-    return positive if len(positive) > 1 else image
+    differs = len(positive) > 1 and positive.std(dtype=np.float64) > SPREAD * image.std(dtype=np.float64)
+    return positive if differs else image
 
 
 class PositiveZScoreNormalization(ImageNormalization):
@@ -66,8 +68,9 @@ class PositiveZScoreNormalization(ImageNormalization):
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
         body = _body(image)
-        mean, std = body.mean(dtype=np.float64), body.std(ddof=1, dtype=np.float64)
-        return ((image - mean) / max(std, EPSILON)).astype(self.target_dtype)
+        # as Python's numbers, which leave the image in its own precision
+        mean, std = float(body.mean(dtype=np.float64)), float(body.std(ddof=1, dtype=np.float64))
+        return ((image - mean) / max(std, EPSILON)).astype(self.target_dtype, copy=False)
 
 
 class CTPositiveZScoreNormalization(PositiveZScoreNormalization):
@@ -92,5 +95,5 @@ class PercentileNormalization(ImageNormalization):
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
-        low, high = np.percentile(_body(image), (0.5, 99.5))
-        return ((image.clip(low, high) - low) / max(high - low, EPSILON)).astype(self.target_dtype)
+        low, high = map(float, np.percentile(_body(image), (0.5, 99.5)))
+        return ((image.clip(low, high) - low) / max(high - low, EPSILON)).astype(self.target_dtype, copy=False)

@@ -19,11 +19,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_cmc.data.format.dataset_json import DatasetDescription, read_dataset_json
 from nnunet_cmc.data.format.plans_json import REMEDY, planned_configuration, read_plans
 from nnunet_cmc.data.format.preprocessed import ALMOST_ZERO, UNFINISHED, unlabeled_folder
-from nnunet_cmc.data.format.scan_folder import visible_files
+from nnunet_cmc.data.format.scan_folder import cases_of, visible_files
 from nnunet_cmc.data.format.splits import SPLITS
 from nnunet_cmc.data.preprocessing.body import body_box
 from nnunet_cmc.data.reading.raw_case import check_case, read_case, read_label, require_declared, shown_channels
-from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description, remove_byte_order_mark, unlabeled_cases
+from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description, remove_byte_order_mark
 from nnunet_cmc.utils.files import all_written, atomic_write
 from nnunet_cmc.utils.formatting import millimetres
 from nnunet_cmc.utils.parallel import end_with_parent, run_parallel
@@ -153,7 +153,7 @@ class CMCPreprocessor(DefaultPreprocessor):
         try:
             shutil.rmtree(unlabeled, ignore_errors=True)
             super().run(name, configuration_name, plans_identifier, num_processes)
-            cases = unlabeled_cases(raw, description.file_ending).items()
+            cases = cases_of(join(raw, "imagesUn"), description).items()
             managers = (plans_manager, configuration_manager, dataset_json)
             if arguments := [(join(unfinished, case), images, *managers) for case, images in cases]:
                 what = "Preprocessing unlabelled"

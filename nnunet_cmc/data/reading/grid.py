@@ -49,8 +49,17 @@ class Grid(NamedTuple):
 
     def canonical_spacing(self) -> tuple[float, ...]:
         """Return the spacing in mm along D, H, W of canonical axes, as :class:`CMCReaderWriter` reads the volume."""
-        oriented = SimpleITK.DICOMOrient(self.place(SimpleITK.Image(1, 1, 1, SimpleITK.sitkUInt8)), "RAS")
-        return oriented.GetSpacing()[::-1]
+        return tuple(self.spacing[axis] for axis in self._canonical_axes())
+
+    def canonical_size(self) -> tuple[int, ...]:
+        """Return the size in voxels along D, H, W of canonical axes."""
+        return tuple(self.size[axis] for axis in self._canonical_axes())
+
+    def _canonical_axes(self) -> list[int]:
+        """Find the voxel axis of x, y, z that each of D, H, W is: a voxel of 1 x 2 x 3 mm, oriented, tells."""
+        voxel = self.place(SimpleITK.Image(1, 1, 1, SimpleITK.sitkUInt8))
+        voxel.SetSpacing((1.0, 2.0, 3.0))
+        return [round(mm) - 1 for mm in SimpleITK.DICOMOrient(voxel, "RAS").GetSpacing()[::-1]]
 
     def place(self, image: SimpleITK.Image) -> SimpleITK.Image:
         """Give ``image`` this spacing, origin and direction, and return it."""

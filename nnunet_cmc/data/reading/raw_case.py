@@ -1,26 +1,18 @@
 """Reading a case of nnU-Net's raw format in which channel files may be missing."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.format.scan_folder import by_case, scans_of, split_name
+from nnunet_cmc.data.format.scan_folder import case_and_channel
 from nnunet_cmc.data.reading.grid import read_grid
 from nnunet_cmc.data.reading.reader_writer import CMCReaderWriter
 from nnunet_cmc.data.reading.voxels import count_not_finite, format_value, out_of_memory
 
 SEPARATE = "resample it onto that grid, or make separate cases of scans that do not share one"
-
-
-def named_cases(folder: str | os.PathLike, description: DatasetDescription) -> dict[str, list[str]]:
-    """Group the files ``CASE_000N`` of a folder by case. ValueError: see :func:`scans_of`; or another name."""
-    files = scans_of(folder, description.file_ending)
-    for file in files:
-        _case_and_channel(file, description)
-    return by_case(files, description.file_ending)
 
 
 def check_case(
@@ -38,7 +30,7 @@ def check_case(
     names = description.modalities
     files: dict[int, str] = {}
     for file in sorted(image_files):
-        case, channel = _case_and_channel(file, description)
+        case, channel = case_and_channel(file, description)
         if channel in files:
             raise ValueError(f"Case {case}: {files[channel]} and {file} are both of channel {channel}: remove one.")
         files[channel] = file
@@ -74,10 +66,7 @@ def read_case(
         data[channel] = volume
     present = shown_channels(data)
     if not present:
-        raise ValueError(
-            f"Case {case} is empty: all voxels of {', '.join(files.values())} are zero; replace the files or remove "
-            "the case."
-        )
+        raise empty_case(case, files.values())
     declared = description.possible_channels(case)
     for channel in set(present) - set(declared):
         raise ValueError(
@@ -87,6 +76,12 @@ def read_case(
     if label_file is not None:
         require_declared(present, description, case)
     return data, properties
+
+
+def empty_case(case: str, files: Iterable[str | os.PathLike]) -> ValueError:
+    """Make the error of a case that shows no modality."""
+    scans = ", ".join(map(str, files))
+    return ValueError(f"Case {case} is empty: all voxels of {scans} are zero; replace the files or remove the case.")
 
 
 def shown_channels(data: Any) -> list[int]:
@@ -121,20 +116,6 @@ def read_label(label_file: str, description: DatasetDescription) -> np.ndarray:
             f"but dataset.json names {', '.join(map(str, known))}: correct one of them."
         )
     return labels
-
-
-def _case_and_channel(file: str, description: DatasetDescription) -> tuple[str, int]:
-    ending, names = description.file_ending, description.modalities
-    found = split_name(file, ending)
-    if found is None:
-        raise ValueError(f"{file} has no channel number: name it CASE_0000{ending} for {names[0]}, and so on.")
-    case, channel = found
-    if channel >= len(names):
-        raise ValueError(
-            f"Case {case}: {file} is of channel {channel}, but the dataset has {len(names)} channel(s), "
-            f"0 to {len(names) - 1} ({', '.join(names)}): rename or remove it."
-        )
-    return case, channel
 
 
 def read_finite_volume(case: str, file: str) -> tuple[np.ndarray, dict]:

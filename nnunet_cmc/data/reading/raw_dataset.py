@@ -11,7 +11,15 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription, read_dataset_json
-from nnunet_cmc.data.format.scan_folder import by_case, files_of, name_problem, unread_scans, visible_files
+from nnunet_cmc.data.format.scan_folder import (
+    by_case,
+    cases_of,
+    name_problem,
+    split_name,
+    unnumbered,
+    unread_scans,
+    visible_files,
+)
 from nnunet_cmc.data.format.splits import SPLITS
 from nnunet_cmc.data.reading.raw_case import check_case
 from nnunet_cmc.utils.files import write_text
@@ -36,11 +44,6 @@ def remove_byte_order_mark(file: str | os.PathLike) -> None:
         write_text(file, content.decode("utf-8-sig"))
 
 
-def unlabeled_cases(raw_folder: str, file_ending: str) -> dict[str, list[str]]:
-    """Group the channel files in ``imagesUn``, if it exists, by case. ValueError: see :func:`files_of`."""
-    return by_case(files_of(join(raw_folder, "imagesUn"), file_ending), file_ending)
-
-
 def labeled_cases(raw_folder: str | os.PathLike, description: DatasetDescription) -> dict[str, dict[str, Any]]:
     """Find the cases with a label as nnU-Net does: case -> its files ``images`` and its ``label``."""
     content: dict[str, Any] = {"file_ending": description.file_ending}
@@ -51,12 +54,33 @@ def labeled_cases(raw_folder: str | os.PathLike, description: DatasetDescription
     return get_filenames_of_train_images_and_targets(str(raw_folder), content)
 
 
+def cases_of_part(
+    raw_folder: str | os.PathLike, part: str, description: DatasetDescription
+) -> dict[str, tuple[list[str], Path]]:
+    """Find the scans and the label, which need not exist, of each case of a part: ``Tr``, ``Un`` or ``Ts``.
+
+    ValueError: see :func:`cases_of`.
+    """
+    if part == "Tr" and description.listed_files is not None:  # folders may have cases without a label
+        listed = labeled_cases(raw_folder, description)
+        return {case: (files["images"], Path(files["label"])) for case, files in listed.items()}
+    labels, ending = Path(raw_folder, f"labels{part}"), description.file_ending
+    scans = cases_of(Path(raw_folder, f"images{part}"), description)
+    return {case: (files, labels / f"{case}{ending}") for case, files in scans.items()}
+
+
 def check_dataset(raw_folder: str, description: DatasetDescription) -> None:
     """Check names and headers of all files of the dataset. ValueError: a line for each bad case."""
     folder, ending, listed = join(raw_folder, "imagesUn"), description.file_ending, description.listed_files
     parts = ("imagesUn",) if listed else ("imagesTr", "labelsTr", "imagesUn")
     problems = [sentence for part in parts for sentence in unread_scans(join(raw_folder, part), ending)]
     labeled = labeled_cases(raw_folder, description)
+    if not listed:
+        for file in visible_files(join(raw_folder, "imagesTr"), ending):
+            if split_name(file, ending) is None:
+                problems.append(unnumbered(file, description))
+        # nnU-Net takes such a file, less five characters of its name, for a case without files
+        labeled = {case: files for case, files in labeled.items() if files["images"]}
     unlabeled = by_case(visible_files(folder, ending), ending)
     problems += [f"Case {case} {why}" for case in (*labeled, *unlabeled) if (why := name_problem(case))]
     for case, files in labeled.items():

@@ -61,6 +61,19 @@ def test_a_constant_channel_is_finite(scheme, value):
     assert np.isfinite(run(scheme, np.full((3, 4, 5), value, np.float32))).all()
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("bright", [slice(0, 2), slice(0, 30)])
+@pytest.mark.parametrize("noise", [0, 1e-6])
+def test_a_body_that_hardly_differs_is_normalized_with_what_is_around_it(scheme, bright, noise):
+    """A mask, or two saturated voxels: their own standard deviation would blow up all others."""
+    image = np.zeros(60, np.float32)
+    image[bright] = 1 + noise * np.arange(60)[bright]
+    result = run(scheme, image.reshape(3, 4, 5))
+    assert np.abs(result).max() < 10
+    if scheme != "CTWindowNormalization":
+        assert np.ptp(result) > 0.9, "it still shows something"
+
+
 @pytest.mark.parametrize("scheme", ["PositiveZScoreNormalization", "PercentileNormalization"])
 def test_a_channel_without_positive_voxels_is_normalized_by_all(scheme, ct):
     image = -np.abs(ct)

@@ -6,7 +6,7 @@ import pytest
 from nnunetv2.utilities import utils
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
-from nnunet_cmc.data.reading.raw_dataset import check_dataset, raw_description, unlabeled_cases
+from nnunet_cmc.data.reading.raw_dataset import cases_of_part, check_dataset, raw_description
 
 VOLUME = np.ones((3, 4, 5), np.float32)
 
@@ -23,16 +23,33 @@ def test_a_good_dataset(make_dataset):
     cases = {"a": ({0: VOLUME}, VOLUME), "u_1": ({1: VOLUME}, None), "u_2": ({0: VOLUME, 1: VOLUME}, None)}
     folder = make_dataset(cases)
     check_dataset(str(folder), description_of(folder))
-    un = folder / "imagesUn"
-    assert unlabeled_cases(str(folder), ".nii.gz") == {
-        "u_1": [str(un / "u_1_0001.nii.gz")],
-        "u_2": [str(un / "u_2_0000.nii.gz"), str(un / "u_2_0001.nii.gz")],
+    tr, un = folder / "imagesTr", folder / "imagesUn"
+    assert cases_of_part(folder, "Tr", description_of(folder)) == {
+        "a": ([str(tr / "a_0000.nii.gz"), str(tr / "a_0001.nii.gz")], folder / "labelsTr" / "a.nii.gz"),
+    }
+    assert cases_of_part(folder, "Un", description_of(folder)) == {
+        "u_1": ([str(un / "u_1_0001.nii.gz")], folder / "labelsUn" / "u_1.nii.gz"),
+        "u_2": ([str(un / "u_2_0000.nii.gz"), str(un / "u_2_0001.nii.gz")], folder / "labelsUn" / "u_2.nii.gz"),
     }
 
 
-def test_no_unlabelled_folder_no_unlabelled_case(make_dataset):
+def test_no_folder_no_case(make_dataset):
     folder = make_dataset({"a": ({0: VOLUME}, VOLUME)})
-    assert unlabeled_cases(str(folder), ".nii.gz") == {}
+    assert cases_of_part(folder, "Un", description_of(folder)) == {}
+
+
+@pytest.mark.parametrize("part", ["Tr", "Un", "Ts"])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("scan.nii.gz", "scan.nii.gz has no channel number"), ("x_0002.nii.gz", "Case x: .* is of channel 2, but the")],
+)
+def test_no_part_passes_over_a_file_that_is_named_otherwise(make_dataset, part, name, why):
+    folder = make_dataset({"a": ({0: VOLUME}, VOLUME), "u": ({0: VOLUME}, None)})
+    images = folder / f"images{part}"
+    images.mkdir(exist_ok=True)
+    (images / name).touch()
+    with pytest.raises(ValueError, match=why):
+        cases_of_part(folder, part, description_of(folder))
 
 
 LISTED = {"images": ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}
@@ -76,11 +93,13 @@ def test_every_bad_case_is_listed(make_dataset, write_volume):
     for case in ("lost", "both"):  # the label of an unlabelled case does no harm
         write_volume(folder / "labelsTr" / f"{case}.nii.gz", VOLUME)
     write_volume(folder / "imagesUn" / "stray.nii.gz", VOLUME)
+    write_volume(folder / "imagesTr" / "patient7.nii.gz", VOLUME)  # which nnU-Net takes for the case "pat"
     write_volume(folder / "imagesUn" / "good_0000.nii.gz", VOLUME)
     with pytest.raises(ValueError) as caught:
         check_dataset(str(folder), description_of(folder))
     lines = str(caught.value).splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
+    assert lines.pop(0).startswith(f"{folder / 'imagesTr' / 'patient7.nii.gz'} has no channel number: name it")
     assert "Case channel: the file of channel 1 (MR) is missing" in lines[0]
     assert "Case grid:" in lines[1]
     assert "is not on the grid of" in lines[1]
@@ -133,7 +152,7 @@ def test_files_that_begin_with_a_dot_are_passed_over_by_us_and_nnunet(make_datas
         (file.parent / ".DS_Store").touch()
     dataset_json = read_json(folder)
     check_dataset(str(folder), description_of(folder))
-    assert set(unlabeled_cases(str(folder), ".nii.gz")) == {"u"}
+    assert set(cases_of_part(folder, "Un", description_of(folder))) == {"u"}
     assert set(utils.get_filenames_of_train_images_and_targets(str(folder), dataset_json)) == {"a"}
     del dataset_json["cmc"]  # what is not ours is left to nnU-Net
     assert set(utils.get_filenames_of_train_images_and_targets(str(folder), dataset_json)) == {"a", "._a"}

@@ -18,9 +18,9 @@ import nnunet_cmc
 import nnunet_cmc.planners
 import nnunet_cmc.trainers
 from nnunet_cmc.commands.main import main
-from nnunet_cmc.registration import hook, wrapping
-from nnunet_cmc.registration import version as versions
-from nnunet_cmc.registration.classes import CLASSES, TRAINERS
+from nnunet_cmc.nnunet_hook import hook, wrapping
+from nnunet_cmc.nnunet_hook import version as versions
+from nnunet_cmc.nnunet_hook.classes import CLASSES, TRAINERS
 from nnunet_cmc.trainers.recipes import RECIPES
 
 
@@ -160,8 +160,8 @@ def test_python_starts_with_the_hook_and_nothing_heavy():
     loaded = run_python("import sys; print(*sys.modules)").split()
     assert {name for name in loaded if name.startswith("nnunet_cmc")} == {
         "nnunet_cmc",
-        "nnunet_cmc.registration",
-        "nnunet_cmc.registration.hook",
+        "nnunet_cmc.nnunet_hook",
+        "nnunet_cmc.nnunet_hook.hook",
     }
     assert not {"torch", "numpy", "nnunetv2", "batchgenerators"} & set(loaded)
 
@@ -174,7 +174,7 @@ def test_the_hook_costs_milliseconds_at_start_up(tmp_path):
     for _ in range(7):
         process = subprocess.run([sys.executable, "-X", "importtime", "-c", "pass"], **start)
         own = re.findall(r"^import time: +(\d+) \| +\d+ \| +(nnunet_cmc\S*)$", process.stderr, re.MULTILINE)
-        assert {name for _, name in own} >= {"nnunet_cmc", "nnunet_cmc.registration.hook"}
+        assert {name for _, name in own} >= {"nnunet_cmc", "nnunet_cmc.nnunet_hook.hook"}
         microseconds.append(sum(int(time) for time, _ in own))
     assert min(microseconds) < 3000
 
@@ -187,10 +187,10 @@ def test_the_hook_imports_nothing_that_python_has_not_imported():
     """Of an installation without setuptools' finder of editable packages, which imports much of its own."""
     code = (
         f"import os, sys; sys.path.insert(0, {str(Path(nnunet_cmc.__file__).parents[1])!r}); before = {{*sys.modules}};"
-        "from nnunet_cmc.registration.hook import install; install(); print(*sorted({*sys.modules} - before))"
+        "from nnunet_cmc.nnunet_hook.hook import install; install(); print(*sorted({*sys.modules} - before))"
     )
     process = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
-    assert process.stdout.split() == ["nnunet_cmc", "nnunet_cmc.registration", "nnunet_cmc.registration.hook"]
+    assert process.stdout.split() == ["nnunet_cmc", "nnunet_cmc.nnunet_hook", "nnunet_cmc.nnunet_hook.hook"]
 
 
 def test_the_environment_turns_the_hook_off():
@@ -256,7 +256,7 @@ def test_the_range_is_the_one_that_is_required():
 def test_a_hook_that_comes_late_reaches_those_who_have_imported_the_function():
     code = (
         "import os; from nnunetv2.utilities import find_class_by_name, find_objects;"
-        "from nnunet_cmc.registration.hook import SWITCH, install;"
+        "from nnunet_cmc.nnunet_hook.hook import SWITCH, install;"
         "before = hasattr(find_objects.recursive_find_python_class, 'nnunet_cmc_hook');"
         "del os.environ[SWITCH]; install(); install();"
         "f = find_class_by_name.recursive_find_python_class;"
@@ -269,7 +269,7 @@ def test_a_hook_that_comes_late_reaches_those_who_have_imported_the_function():
 def test_a_predictor_that_was_there_before_is_wrapped_once():
     code = (
         "import os; from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor;"
-        "from nnunet_cmc.registration.hook import SWITCH, install; name = 'initialize_from_trained_model_folder';"
+        "from nnunet_cmc.nnunet_hook.hook import SWITCH, install; name = 'initialize_from_trained_model_folder';"
         "before = hasattr(getattr(nnUNetPredictor, name), '__wrapped__');"
         "del os.environ[SWITCH]; install(); install(); after = getattr(nnUNetPredictor, name);"
         "print(before, hasattr(after, '__wrapped__'), hasattr(after.__wrapped__, '__wrapped__'))"

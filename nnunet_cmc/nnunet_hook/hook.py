@@ -47,7 +47,7 @@ def _wrap_after_execution(loader):
 
 
 def _wrap(module):
-    from nnunet_cmc.registration.wrapping import wrap
+    from nnunet_cmc.nnunet_hook.wrapping import wrap
 
     wrap(module)
 

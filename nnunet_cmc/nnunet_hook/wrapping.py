@@ -1,4 +1,7 @@
-"""What is done to modules of nnU-Net once they have been imported; all but our datasets and models is left to it."""
+"""Replace functions of nnU-Net's modules, so that it finds our classes and checks our models.
+
+Other datasets and models are as without the hook.
+"""
 
 import functools
 import os
@@ -6,8 +9,8 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from nnunet_cmc.registration.classes import CLASSES, STOCK_NAMES, TRAINERS
-from nnunet_cmc.registration.version import require_supported_nnunet, unsupported_nnunet
+from nnunet_cmc.nnunet_hook.classes import CLASSES, STOCK_NAMES, TRAINERS
+from nnunet_cmc.nnunet_hook.version import require_supported_nnunet, unsupported_nnunet
 
 MARK = "nnunet_cmc_hook"  # what a function has that is wrapped
 
