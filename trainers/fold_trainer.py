@@ -118,7 +118,7 @@ class FoldTrainer(nnUNetTrainer):
         missing = sorted({*train, *val, *hidden} - set(self.dataset_class.get_identifiers(folder)))
         if missing:
             raise ValueError(
-                f"Case {missing[0]} of fold {self.fold} is not in {folder} ({len(missing)} such cases): preprocess "
+                f"Case {missing[0]} of fold {self.fold} is not in {folder} ({len(missing)} in all): preprocess "
                 "again, or correct splits_final.json."
             )
         if not val:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> Outcome:
     if missing := [(case, label) for case, (_, label) in parts[0].items() if not label.is_file()]:
         case, label = missing[0]
         raise ValueError(
-            f"Case {case} of imagesTr has no label {label} ({len(missing)} such cases): add it, or move its scans to "
+            f"Case {case} of imagesTr has no label {label} ({len(missing)} in all): add it, or move its scans to "
             "imagesUn."
         )
     description = _with_measured_presence(description, cases)

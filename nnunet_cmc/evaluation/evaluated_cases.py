@@ -53,7 +53,7 @@ def labeled_test_cases(raw: Path, description: DatasetDescription) -> Labeled:
     scans = cases_of(raw / "imagesTs", description)
     if missing := sorted(set(labels) - set(scans)):
         raise ValueError(
-            f"Case {missing[0]} of {raw / 'labelsTs'} has no scan in {raw / 'imagesTs'} ({len(missing)} such cases): "
+            f"Case {missing[0]} of {raw / 'labelsTs'} has no scan in {raw / 'imagesTs'} ({len(missing)} in all): "
             "add the scans, or remove the labels."
         )
     return {case: (scans[case], label) for case, label in labels.items()}
@@ -75,7 +75,7 @@ def validation_cases(raw: Path, fold: Fold, description: DatasetDescription) -> 
     files = labeled_cases(raw, description)
     if missing := sorted(set(fold.val) - set(files)):
         raise ValueError(
-            f"Case {missing[0]} of splits_final.json is not in {raw} ({len(missing)} such cases): make the folds again "
+            f"Case {missing[0]} of splits_final.json is not in {raw} ({len(missing)} in all): make the folds again "
             "with `nnunet_cmc split`."
         )
     return {case: (files[case]["images"], Path(files[case]["label"])) for case in fold.val}

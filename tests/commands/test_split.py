@@ -91,7 +91,7 @@ def test_files_beside_the_scans(dataset):
 
 def test_a_case_without_a_label(dataset):
     (dataset / "labelsTr" / "both3.nii.gz").unlink()
-    with pytest.raises(ValueError, match=r"Case both3 of imagesTr has no label .*both3.nii.gz \(1 such cases\)"):
+    with pytest.raises(ValueError, match=r"Case both3 of imagesTr has no label .*both3.nii.gz \(1 in all\)"):
         run("-d", 1, "--labeled", 1.0)
     assert not (dataset / "splits_final.json").exists()
 

@@ -59,7 +59,7 @@ def test_test_cases_are_those_with_labels(raw, tmp_path, write_volume):
     assert list(cases) == ["x"]
     assert lay_out(cases, description(raw), tmp_path / "out").description.present_channels == {"x_CT": (0,)}
     write_volume(raw / "labelsTs" / "y.nii.gz", LABEL)
-    with pytest.raises(ValueError, match=r"Case y of .*labelsTs has no scan in .*imagesTs \(1 such cases\): add the"):
+    with pytest.raises(ValueError, match=r"Case y of .*labelsTs has no scan in .*imagesTs \(1 in all\): add the"):
         labeled_test_cases(raw, description(raw))
 
 

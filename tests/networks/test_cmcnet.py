@@ -301,6 +301,13 @@ def test_copies_and_state_dicts_compute_the_same(encoder, separate):
         assert fresh(x).equal(expected)
 
 
+def test_weights_of_another_number_of_classes_are_refused_in_one_line():
+    weights = build("plain").state_dict()
+    other = CMCNet(2, 5, [16, 16, 16], **ENCODERS["plain"])
+    with pytest.raises(ValueError, match=r"^The weights do not fit .* \(size mismatch for .*\): use those [^\n]*$"):
+        other.load_state_dict(weights)
+
+
 @of_every_encoder
 def test_weights_have_channels_last_on_a_cpu_if_the_convolutions_are_nnunets(encoder, separate):
     """The results are the same; on a GPU, and once parts are compiled, nothing changes."""

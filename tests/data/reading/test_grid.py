@@ -1,6 +1,9 @@
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nnunet_cmc.data.reading.grid import Grid, read_grid
 
@@ -93,3 +96,13 @@ def test_read_grid_refuses_what_is_not_a_volume(tmp_path, write_volume):
     write_volume(tmp_path / "flat.mha", [[1, 2], [3, 4]], (1.0, 1.0), (0.0, 0.0), (1, 0, 0, 1))
     with pytest.raises(ValueError, match=r"has 2 dimensions \(2 x 2\)"):
         read_grid(tmp_path / "flat.mha")
+
+
+@settings(deadline=None)
+@given(st.permutations((0, 1, 2)), st.tuples(*[st.sampled_from((-1, 1))] * 3))
+def test_canonical_size_and_spacing_are_those_of_the_image_that_itk_orients(order, signs):
+    direction = np.eye(3)[order] * signs
+    grid = GRID._replace(direction=tuple(direction.flatten()))
+    oriented = SimpleITK.DICOMOrient(grid.place(SimpleITK.Image(grid.size, SimpleITK.sitkUInt8)), "RAS")
+    assert grid.canonical_size() == oriented.GetSize()[::-1]
+    assert grid.canonical_spacing() == oriented.GetSpacing()[::-1]
