@@ -1,4 +1,4 @@
-"""Checks of plans and labels before a trainer writes anything."""
+"""Checks of plans, labels and cases before a training."""
 
 import os
 from os.path import join
@@ -8,6 +8,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_t
 
 from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import planned_configuration, require_ours
+from nnunet_cmc.data.loading.sampling import CaseSampler
+from nnunet_cmc.trainers.recipe import Recipe
 
 
 def require_supported(plans: dict, configuration: str, description: DatasetDescription, trainer: str) -> None:
@@ -26,3 +28,13 @@ def require_preprocessed(plans: dict, configuration: str) -> None:
             f"There is no {folder}: run nnUNetv2_preprocess -d {number} -plans_name {plans['plans_name']} -c "
             f"{configuration} first."
         )
+
+
+def require_registered(recipe: Recipe, labeled: CaseSampler, trainer: str, fold: str) -> None:
+    """Raise ValueError if the recipe needs cases with several modalities on one grid, and no labelled one has them."""
+    for term in recipe.terms:
+        if term.loss.needs_registered and max(map(len, labeled.present.values())) == 1:
+            raise ValueError(
+                f"{trainer} needs labelled cases with several modalities on one grid, and {fold} has none: "
+                f"{term.loss.needs_registered}; train with -tr CMCTrainer."
+            )

@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.helpers import dummy_context
@@ -24,6 +25,7 @@ from nnunet_cmc.trainers.moving_average import MovingAverage, momentum_of
 from nnunet_cmc.trainers.recipe import Recipe
 from nnunet_cmc.trainers.recipes import RECIPES
 from nnunet_cmc.trainers.reporting_trainer import ReportingTrainer
+from nnunet_cmc.trainers.scan_labeler import ScanLabeler
 from nnunet_cmc.trainers.teacher import MeanTeacher
 from nnunet_cmc.trainers.terms import LossTerm, Setting, Supervised
 from nnunet_cmc.trainers.terms.pair_term import rows_by_form
@@ -66,6 +68,8 @@ class CMCTrainer(ReportingTrainer):
         if self.half_precision is not torch.float16:
             self.grad_scaler = None  # bfloat16 has the range of float32
         self.gradients: dict[str, float] = {}  # at the epoch's first iteration
+        times = self.recipe.whole_scan_labels
+        self.labeler = ScanLabeler(times, self.output_folder, self.print_to_log_file) if times else None
 
     @classmethod
     def build_network_architecture(
@@ -158,6 +162,9 @@ class CMCTrainer(ReportingTrainer):
                 f"{type(self).__name__} freezes the encoders, whose weights are random: give it a file of "
                 "nnunet_cmc weights with -pretrained_weights, or train with -tr CMCTrainer."
             )
+        if self.labeler is not None:
+            self.labeler.resume(self.current_epoch, self.num_epochs, removes=self.local_rank == 0)
+            self.pseudo_labels = self.labeler.labels
         super().on_train_start()
         self.print_to_log_file(f"Recipe of {type(self).__name__}:")
         for what, value in self.recipe.rows().items():
@@ -176,7 +183,7 @@ class CMCTrainer(ReportingTrainer):
         """Tell the network, and the log, which modalities labelled cases have on one grid, so that they are fused."""
         if self.bare_network.fusion_weights is None:
             return
-        together = self.labeled.together(len(self.description.modalities))
+        together = self.samplers.labeled.together(len(self.description.modalities))
         self.bare_network.fusion_weights.together.copy_(torch.from_numpy(together))
         names = self.description.modalities
         apart = [f"{names[m]} and {names[n]}" for m, n in np.argwhere(np.triu(~together, 1))]
@@ -185,6 +192,28 @@ class CMCTrainer(ReportingTrainer):
                 f"No labelled case has these on one grid: {', '.join(apart)}. Their fused features are never trained "
                 "with a label: for predictions from them, validation Dice weighs the features."
             )
+
+    def on_epoch_start(self) -> None:
+        """Start as nnU-Net does, after making the pseudo-labels that this epoch is the first to train on."""
+        while self.labeler is not None and self.labeler.is_due(self.current_epoch, self.num_epochs):
+            self._label_unlabeled_scans(self.labeler)
+        super().on_epoch_start()
+
+    def _label_unlabeled_scans(self, labeler: ScanLabeler) -> None:
+        """Label them with the moving average of the weights, and load them with these labels."""
+        assert self.average is not None, "a recipe that labels whole scans has an average"
+        self.enter_epoch()
+        predictor = nnUNetPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
+        predictor.manual_initialization(
+            self.average.module, self.plans_manager, self.configuration_manager, None, self.dataset_json,
+            type(self).__name__, None,
+        )  # fmt: skip
+        rank, ranks = (self.local_rank, torch.distributed.get_world_size()) if self.is_ddp else (0, 1)
+        labeler.label(predictor, self.samplers.unlabeled_dataset, rank, ranks, self.exit_if_terminated)
+        if labeler.labels != self.pseudo_labels:
+            self.pseudo_labels = labeler.labels
+            self.close_loaders()
+            self.dataloader_train, self.dataloader_val = self.get_dataloaders()
 
     def own_state(self) -> dict:
         """Return what a checkpoint has beside nnU-Net's entries: terms, average, gradients, and the recipe as text."""
@@ -339,7 +368,7 @@ class CMCTrainer(ReportingTrainer):
     @cached_property
     def taught_classes(self) -> np.ndarray:
         """Which classes some labelled case of each modality shows, ``(M, K)`` bool."""
-        return self.labeled.classes(len(self.description.modalities), self.num_classes)
+        return self.samplers.labeled.classes(len(self.description.modalities), self.num_classes)
 
     def calibrate(self, confusion: np.ndarray) -> None:
         """Update the weights of the modalities from validation Dice: of their predictions, or of fused features.

@@ -1,4 +1,4 @@
-"""Training on pairs of labelled and of unlabelled scans: the network's device, and the loaders."""
+"""Training on pairs of labelled and of unlabelled scans: the cases, the network's device, and the loaders."""
 
 import os
 from dataclasses import replace
@@ -8,10 +8,13 @@ import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_cmc.data.format.dataset_json import DatasetDescription
 from nnunet_cmc.data.format.plans_json import FEWEST_SLICES
 from nnunet_cmc.data.loading.background import is_intensity, with_background_kept
 from nnunet_cmc.data.loading.cases import LabeledDataset
@@ -21,15 +24,46 @@ from nnunet_cmc.data.loading.pairs import PairLoader
 from nnunet_cmc.data.loading.seeding import SeededLoader, seed_from_environment
 from nnunet_cmc.data.loading.views import RandomizeContrast, View
 from nnunet_cmc.data.preprocessing.normalization import clip_range
-from nnunet_cmc.trainers.fold_trainer import FoldTrainer
+from nnunet_cmc.trainers.checks import require_preprocessed, require_registered, require_supported
+from nnunet_cmc.trainers.fold_cases import FoldCases, Samplers
+from nnunet_cmc.trainers.recipe import Recipe
+from nnunet_cmc.utils.devices import require_device
+from nnunet_cmc.utils.variables import require_set
 
 
-class PairTrainer(FoldTrainer):
-    """Draw training batches of pairs from the labelled and the unlabelled sampler of a fold."""
+class PairTrainer(nnUNetTrainer):
+    """nnU-Net's trainer, but with batches of pairs from the labelled and the unlabelled cases of a fold."""
 
+    recipe: Recipe
+    samplers: Samplers  # that the loaders draw from
+    pseudo_labels: str | None = None  # folder of the pseudo-labels of whole scans, once they are made
     seed: int | None = None  # with a seed and in-process loading, a run on the CPU is reproducible to the bit
     is_ddp: bool
     network: nn.Module
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net inspects this signature
+    ):
+        require_set(nnUNet_preprocessed, nnUNet_results)
+        self.description = DatasetDescription.from_dict(dataset_json)
+        require_supported(plans, configuration, self.description, type(self).__name__)
+        require_device(device)
+        require_preprocessed(plans, configuration)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_ddp:  # nnU-Net assumes CUDA and one machine; torchrun tells each process its GPU
+            index = int(os.environ.get("LOCAL_RANK") or self.local_rank)
+            self.device = torch.device("cuda", index) if device.type == "cuda" else device
+        folder = str(self.preprocessed_dataset_folder)
+        self.fold_cases = FoldCases(fold, folder, self.description, self.recipe, self.print_to_log_file)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Return labelled and validation cases of the fold."""
+        return self.fold_cases.train_and_val()
 
     def initialize(self) -> None:
         """Initialize as nnU-Net does, from the seed if there is one, and distribute on the trainer's device."""
@@ -109,7 +143,9 @@ class PairTrainer(FoldTrainer):
                 "fewer slices."
             )
         rotation, dummy_2d, initial_patch_size, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        labeled, unlabeled, val = self.get_samplers()
+        self.samplers = self.fold_cases.samplers(self.pseudo_labels)
+        labeled, val = self.samplers.labeled, self.samplers.val
+        require_registered(self.recipe, labeled, type(self).__name__, f"fold {self.fold}")
         mirror_axes = self.mirror_axes(list(dict.fromkeys([*labeled.cases, *val])))  # the same cases in fold all
         self.inference_allowed_mirroring_axes = mirror_axes or None  # nnU-Net's predictor takes no empty tuple
         seeding = {"seed": self.seed, "rank": self.local_rank}
@@ -122,7 +158,7 @@ class PairTrainer(FoldTrainer):
         unlabeled_pairs, replaced = self.recipe.unlabeled_pairs(self.batch_size)
         train_loader = PairLoader(
             labeled,
-            unlabeled,
+            self.samplers.unlabeled,
             self.batch_size,
             unlabeled_pairs,
             initial_patch_size,

@@ -7,15 +7,15 @@ from pathlib import Path
 from statistics import fmean
 
 from nnunet_cmc.data.format.checkpoint_names import BEST, FINAL
-from nnunet_cmc.trainers.labeling_trainer import LabelingTrainer
 from nnunet_cmc.trainers.logger import dice_of
+from nnunet_cmc.trainers.resumable_trainer import ResumableTrainer
 from nnunet_cmc.utils.formatting import duration
 
 FEWEST_EPOCHS = 10  # of a training that warns: in shorter ones a Dice of 0 tells nothing
 TRAINED = (FINAL, BEST, "progress.png", "progress.csv")
 
 
-class ReportingTrainer(LabelingTrainer):
+class ReportingTrainer(ResumableTrainer):
     """Write messages during an epoch into ``training_log_*.txt`` only, and print one line after it.
 
     After each epoch rank 0 prints :func:`epoch_line`, and once a warning for each modality that is not learned; at the
@@ -51,7 +51,7 @@ class ReportingTrainer(LabelingTrainer):
         return loaders
 
     def on_epoch_start(self) -> None:
-        """Start as nnU-Net does; messages about pseudo-labels, which come before the epoch, are printed."""
+        """Start as nnU-Net does, and write messages to the log alone from here on."""
         super().on_epoch_start()
         self._is_quiet, self._epoch_started = True, time.monotonic()
 

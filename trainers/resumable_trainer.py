@@ -126,7 +126,7 @@ class ResumableTrainer(PairTrainer):
                 outputs.append(self.update(batch))
             self._updating = False
         self.iteration += 1
-        self._exit_if_terminated()
+        self.exit_if_terminated()
         return outputs[self.iteration - 1]
 
     def _seeded_step(self) -> AbstractContextManager:
@@ -142,7 +142,7 @@ class ResumableTrainer(PairTrainer):
     def validation_step(self, batch: dict) -> dict:
         """Validate as nnU-Net does; save and exit if a signal came."""
         result = super().validation_step(batch)
-        self._exit_if_terminated()
+        self.exit_if_terminated()
         return result
 
     def on_epoch_end(self) -> None:
@@ -150,7 +150,8 @@ class ResumableTrainer(PairTrainer):
         self.epoch_outputs = None
         super().on_epoch_end()
 
-    def _exit_if_terminated(self) -> None:
+    def exit_if_terminated(self) -> None:
+        """Save and exit if a signal came, to any rank."""
         if self._is_ending():
             self._save_and_exit()
 
@@ -171,8 +172,8 @@ class ResumableTrainer(PairTrainer):
         Raises:
             ValueError: the checkpoint that the training goes on from is of another split.
         """
-        fold = self.fold_cases()
-        cases = {**vars(fold), "imagesUn": self.extra_cases(fold)}
+        fold = self.fold_cases.read()
+        cases = {**vars(fold), "imagesUn": self.fold_cases.extra(fold)}
         self._require_same(cases)
         self.cases = cases
         return super().get_dataloaders()
@@ -183,7 +184,7 @@ class ResumableTrainer(PairTrainer):
         Raises:
             ValueError: the checkpoint, or the training until now, is of another split.
         """
-        self._require_same(vars(self.fold_cases()))
+        self._require_same(vars(self.fold_cases.read()))
         if self.local_rank == 0:
             _, val = self.do_split()
             self._remove_stale_predictions(set(val))

@@ -143,14 +143,7 @@ def test_the_table_names_all_classes_that_nnunet_looks_for():
         for name, cls in vars(importlib.import_module(module)).items()
         if isinstance(cls, type) and issubclass(cls, searched) and cls.__module__ == module
     }
-    bases = {
-        "BasePlanner",
-        "FoldTrainer",
-        "PairTrainer",
-        "ResumableTrainer",
-        "LabelingTrainer",
-        "ReportingTrainer",
-    }  # their subclasses alone plan and train
+    bases = {"BasePlanner", "PairTrainer", "ResumableTrainer", "ReportingTrainer"}  # their subclasses plan and train
     # of their names, in no module
     made = {name: module for name, module in TRAINERS.items() if module.endswith(".registry")}
     assert {name: module for name, module in classes.items() if name not in bases} | made == {**CLASSES, **TRAINERS}

@@ -107,7 +107,7 @@ def test_one_case_only(registered):
             file.unlink()
     trainer = registered.trainer(fold="all")
     trainer.initialize()
-    labeled, unlabeled, val = trainer.get_samplers()
+    labeled, unlabeled, _, val = trainer.fold_cases.samplers(None)
     assert (list(labeled.cases), unlabeled, val) == (["case0"], None, ["case0"])
     trainer.run_training()
     assert trainer.current_epoch == 2
@@ -171,7 +171,7 @@ def test_preprocessed_files_that_are_damaged_or_hostile(registered, monkeypatch,
     folder = Path(f"{registered.images}_unlabeled") if case == "more" else registered.images
     trainer = registered.trainer()
     trainer.initialize()
-    labeled, unlabeled, _ = trainer.get_samplers()
+    labeled, unlabeled, *_ = trainer.fold_cases.samplers(None)
     dataset = (labeled if case == "case0" else unlabeled).dataset
     assert dataset.load_case(case)[3]["present_channels"] == [0, 1][: 1 if case == "more" else 2]
     change(folder / f"{case}{ending}")

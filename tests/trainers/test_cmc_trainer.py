@@ -264,10 +264,10 @@ def test_scans_without_a_label_file_are_unlabelled_in_every_fold(registered):
     registered.add_unlabeled("more", [0])
     trainer = registered.trainer()
     trainer.initialize()
-    assert "more" in trainer.get_samplers()[1].cases
+    assert "more" in trainer.fold_cases.samplers(None).unlabeled.cases
     registered.add_unlabeled("case0", [0])
     with pytest.raises(ValueError, match="Case case0 is in imagesTr and in imagesUn"):
-        trainer.get_samplers()
+        trainer.fold_cases.samplers(None)
 
 
 def test_unlabelled_scans_of_validation_and_test_subjects(registered):
@@ -283,7 +283,7 @@ def test_unlabelled_scans_of_validation_and_test_subjects(registered):
     }
     trainer = registered.trainer()
     trainer.initialize()
-    assert {"of_val", "of_test", "of_train", "of_nobody"} <= set(trainer.get_samplers()[1].cases)
+    assert {"of_val", "of_test", "of_train", "of_nobody"} <= set(trainer.fold_cases.samplers(None).unlabeled.cases)
     log = Path(trainer.log_file)
     assert "Transductive: 2 case(s) of imagesUn" in log.read_text()
     assert "trained on without a label: of_test, of_val. `nnunet_cmc split --inductive`" in log.read_text()
@@ -291,7 +291,7 @@ def test_unlabelled_scans_of_validation_and_test_subjects(registered):
     splits = [{**fold, "left_out": ["of_test", "of_val"]}]
     (registered.folder / "splits_final.json").write_text(json.dumps(splits))
     log.write_text("")
-    cases = set(trainer.get_samplers()[1].cases)
+    cases = set(trainer.fold_cases.samplers(None).unlabeled.cases)
     assert {"of_train", "of_nobody"} <= cases
     assert not {"of_test", "of_val"} & cases
     assert "Transductive" not in log.read_text()

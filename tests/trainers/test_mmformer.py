@@ -17,7 +17,7 @@ def test_every_part_trains_on_registered_and_unpaired_scans_and_any_subset_predi
     trainer.run_training()
     still = [name for name, value in trainer.network.named_parameters() if value.equal(before[name])]
     assert all(".seg_layers.0." in name for name in still), still  # of the coarsest resolution, which does not count
-    assert trainer.unlabeled_dataset.identifiers, "there are, and nothing is learned from them"
+    assert trainer.samplers.unlabeled_dataset.identifiers, "there are, and nothing is learned from them"
     subsets = torch.tensor(list(product([False, True], repeat=2))[1:])
     x = torch.randn(3, 2, 16, 16, 16) * subsets[:, :, None, None, None]
     with torch.no_grad():

@@ -147,7 +147,7 @@ def test_a_round_of_pseudo_labels_shows_its_progress_and_not_the_cases_of_the_fo
     trainer = registered.trainer(short("PseudoLabelTrainer", 3, 1, 1))
     trainer.run_training()
     screen, log = capsys.readouterr(), Path(trainer.log_file).read_text()
-    number = len(trainer.unlabeled_dataset.identifiers)
+    number = len(trainer.samplers.unlabeled_dataset.identifiers)
     assert log.count("CT: 2 labelled") == log.count("Mirroring the axes") == 3, "at the start and in two rounds"
     assert screen.out.count("CT: 2 labelled") == screen.out.count("Mirroring the axes") == 1
     for told, times in (

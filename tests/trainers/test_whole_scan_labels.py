@@ -15,7 +15,8 @@ from short_trainers import short
 
 from nnunet_cmc.data.loading.cases import weight_of
 from nnunet_cmc.trainers.recipes import CONTRAST_TEACHER, RECIPES
-from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels, label_scans, stability
+from nnunet_cmc.trainers.scan_labeler import label_scans, stability
+from nnunet_cmc.trainers.whole_scan_labels import WholeScanLabels
 
 ROUNDS = RECIPES["PseudoLabelTrainer"]
 WHOLE = replace(RECIPES["CMCTrainer_wholeScanLabelsOnly"], whole_scan_labels=WholeScanLabels((0.5,)))
@@ -46,8 +47,8 @@ def test_they_are_what_the_average_predicts_at_half_time_and_are_learned_from_th
 
     def note():
         if trainer.current_epoch == 2:
-            for case in trainer.unlabeled_dataset.identifiers:
-                seen[case] = torch.from_numpy(trainer.unlabeled_dataset.load_case(case)[0][:])
+            for case in trainer.samplers.unlabeled_dataset.identifiers:
+                seen[case] = torch.from_numpy(trainer.samplers.unlabeled_dataset.load_case(case)[0][:])
             seen["weights"] = {name: value.clone() for name, value in trainer.average.module.state_dict().items()}
             kept = weights(trainer)
             for parameter in trainer.network.parameters():
@@ -92,8 +93,8 @@ def test_rows_learn_the_labels_at_their_own_voxels(registered):
     folder.mkdir(parents=True)
     trainer.initialize()
     trainer.get_dataloaders()
-    for case in trainer.unlabeled_dataset.identifiers:
-        image = trainer.unlabeled_dataset.load_case(case)[0][:]
+    for case in trainer.samplers.unlabeled_dataset.identifiers:
+        image = trainer.samplers.unlabeled_dataset.load_case(case)[0][:]
         label = (image[:1] > 0.6).astype(np.int16)
         blosc2.asarray(label, urlpath=str(folder / f"{case}_seg.b2nd"))
     trainer.pseudo_labels = str(folder)
@@ -117,7 +118,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(registered, monkeyp
     whole, cut = trainers
     whole.run_training()
 
-    module = "nnunet_cmc.trainers.labeling_trainer.label_scans"
+    module = "nnunet_cmc.trainers.scan_labeler.label_scans"
 
     def terminated(predictor, dataset, cases, folder):
         if Path(folder).name == f"round_{number}.unfinished":
