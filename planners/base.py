@@ -24,6 +24,7 @@ from nnunet_cmc.planners.intensities import intensity_statistics
 from nnunet_cmc.utils.files import atomic_write, read_json, write_json
 from nnunet_cmc.utils.formatting import dimensions, millimetres
 
+FINGERPRINT = ("spacings", "shapes_after_crop", "median_relative_size_after_cropping")  # what nnU-Net's planners read
 STOCK_PREPROCESSOR = "DefaultPreprocessor"  # what nnUNetv2_plan_and_preprocess passes when nobody asked for anything
 
 
@@ -78,7 +79,9 @@ class BasePlanner(ExperimentPlanner):
         require_several(len(self.description.modalities))
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
-        read_json(fingerprint, f"run {_extract(name)}")
+        found = read_json(fingerprint, f"run {_extract(name)}")
+        if absent := [key for key in FINGERPRINT if key not in found]:
+            raise ValueError(f"{fingerprint} has no {absent[0]}: run {_extract(name)}.")
         splits_in_force(name)  # where files disagree, nnU-Net would stop without an explanation
         super().__init__(
             dataset_name_or_id,
@@ -87,6 +90,7 @@ class BasePlanner(ExperimentPlanner):
             overwrite_target_spacing=overwrite_target_spacing,
             suppress_transpose=suppress_transpose,
         )
+        self.dataset_json.setdefault("numTraining", len(self.dataset))
         self.gpu_memory_target = self.gpu_memory_gb if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb
 
     @abstractmethod
@@ -111,11 +115,10 @@ class BasePlanner(ExperimentPlanner):
         """
         check_dataset(self.raw_dataset_folder, self.description)
         self._require_own_fingerprint()
+        decided = self.decide()
         splits_file = splits_in_force(self.dataset_name)
         hidden = set() if splits_file is None else hidden_cases(splits_file)
         statistics = intensity_statistics(self.dataset, self.description, hidden)
-
-        decided = self.decide()
         print(f"Target spacing: {decided['spacing_reason']}")
         print(f"GPU memory: {decided['memory_reason']}")
         self.plans = {
@@ -173,13 +176,17 @@ class BasePlanner(ExperimentPlanner):
         )
 
     def write_plans(self, plans: dict) -> None:
-        """Write the plans. Of an older file, only configurations that inherit from one of these plans are kept."""
+        """Write the plans. Of an older file, only configurations that inherit from these plans' are kept."""
         file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
-        planned = list(plans["configurations"])
-        for name, configuration in self._older_configurations(file).items():
-            if configuration.get("inherits_from") in planned and "previous_stage" not in configuration:
-                plans["configurations"].setdefault(name, configuration)
-            elif name not in planned:
+        kept, older = plans["configurations"], self._older_configurations(file)
+        while inheriting := {
+            name: configuration
+            for name, configuration in older.items()
+            if name not in kept and configuration.get("inherits_from") in kept and "previous_stage" not in configuration
+        }:
+            kept |= inheriting
+        for name in older:
+            if name not in kept:
                 print(f"Removing configuration {name} from {file}: {type(self).__name__} does not plan it.")
         recursive_fix_for_json_export(plans)
         write_json(file, plans)

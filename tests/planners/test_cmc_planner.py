@@ -16,6 +16,7 @@ from nnunet_cmc.networks import CMCNet, build_encoder
 from nnunet_cmc.networks.decoder import DECODERS, Decoder
 from nnunet_cmc.planners.cmc_planner import CMCPlanner
 from nnunet_cmc.planners.fingerprint import CMCFingerprintExtractor
+from nnunet_cmc.planners.nnunet import CMCPlannerNNUNet
 from nnunet_cmc.planners.tiny import CMCPlannerTiny
 from nnunet_cmc.planners.universal import CMCPlannerUniversal
 from nnunet_cmc.planners.vnet import CMCPlannerVNet
@@ -218,17 +219,22 @@ def test_stale_configurations_are_removed(dataset, capsys):
         "3d_fullres": {"patch_size": [1, 1, 1]},
         "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
         "3d_fullres_bs2": {"inherits_from": "3d_fullres", "batch_size": 2},
+        "3d_fullres_bs2_small": {"inherits_from": "3d_fullres_bs2", "patch_size": [32, 32, 32]},
+        "of_another": {"inherits_from": "3d_cascade_fullres"},
+        "of_itself": {"inherits_from": "of_itself"},
     }
     file = dataset[1] / "CMCPlans.json"
     file.write_text(json.dumps({"configurations": old}))
     CMCPlanner(1).plan_experiment()
     configurations = read(file)["configurations"]
-    assert list(configurations) == ["3d_fullres", "3d_fullres_bs2"]
+    assert list(configurations) == ["3d_fullres", "3d_fullres_bs2", "3d_fullres_bs2_small"]
     assert configurations["3d_fullres"]["patch_size"] == [96, 96, 96]
-    assert PlansManager(str(file)).get_configuration("3d_fullres_bs2").batch_size == 2
+    assert PlansManager(str(file)).get_configuration("3d_fullres_bs2_small").batch_size == 2
     printed = capsys.readouterr().out
     assert "Removing configuration 2d from" in printed
     assert "Removing configuration 3d_cascade_fullres from" in printed
+    assert "Removing configuration of_another from" in printed
+    assert "Removing configuration of_itself from" in printed
 
 
 def test_bad_cases_stop_it(dataset):
@@ -239,13 +245,35 @@ def test_bad_cases_stop_it(dataset):
     assert not (preprocessed / "CMCPlans.json").exists()
 
 
-@pytest.mark.parametrize(("content", "found"), [(None, "There is no"), ('{"spacings": [[1.0, 1', "is not JSON")])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, "There is no"),
+        ('{"spacings": [[1.0, 1', "is not JSON"),
+        ("{}", "dataset_fingerprint.json has no spacings"),
+        ("[]", "dataset_fingerprint.json has no spacings"),
+    ],
+)
 def test_a_fingerprint_that_is_missing_or_truncated(dataset, content, found):
     file = dataset[1] / "dataset_fingerprint.json"
     file.unlink() if content is None else file.write_text(content)
     remedy = r"run nnUNetv2_extract_fingerprint -d 1 -fpe CMCFingerprintExtractor --clean\."
     with pytest.raises(ValueError, match=f"{found}.*: {remedy}"):
         CMCPlanner(1)
+
+
+def test_scans_are_counted_where_dataset_json_does_not_say_how_many_there_are(dataset):
+    file = dataset[0] / "dataset.json"
+    content = read(file)
+    del content["numTraining"]
+    file.write_text(json.dumps(content))
+    assert CMCPlanner(1).dataset_json["numTraining"] == 2
+
+
+def test_a_plan_that_cannot_be_made_is_refused_before_all_scans_are_read(dataset, monkeypatch):
+    monkeypatch.setattr("nnunet_cmc.planners.base.intensity_statistics", lambda *_: pytest.fail("reads all scans"))
+    with pytest.raises(ValueError, match="is too small for a U-Net"):
+        CMCPlannerNNUNet(1, patch_size=[4, 4, 4]).plan_experiment()
 
 
 REFUSED_LABELS = {
