@@ -6,9 +6,8 @@ import numpy as np
 import SimpleITK
 
 CT_BODY_HU = -500.0  # between air or lung and soft tissue
-SMALLEST_FRACTION = (
-    0.01  # of the image; a smaller component is an artefact, such as metal, which raises Otsu's threshold
-)
+# of the image; a smaller component is an artefact, such as metal, which raises Otsu's threshold
+SMALLEST_FRACTION = 0.01
 
 
 def body_box(image: np.ndarray, channel_names: Sequence[str]) -> np.ndarray:
