@@ -80,7 +80,7 @@ class BasePlanner(ExperimentPlanner):
         name = maybe_convert_to_dataset_name(dataset_name_or_id)
         fingerprint = join(nnUNet_preprocessed, name, "dataset_fingerprint.json")
         found = read_json(fingerprint, f"run {_extract(name)}")
-        if absent := [key for key in FINGERPRINT if key not in found]:
+        if absent := [key for key in FINGERPRINT if not isinstance(found, dict) or key not in found]:
             raise ValueError(f"{fingerprint} has no {absent[0]}: run {_extract(name)}.")
         splits_in_force(name)  # where files disagree, nnU-Net would stop without an explanation
         super().__init__(

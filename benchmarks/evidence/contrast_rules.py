@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--preprocessed", type=Path, help="folder of the preprocessed dataset")
     parser.add_argument("--fold", type=int, default=0, help="%(default)s")
     args = parser.parse_args()
+    if (args.model is None) != (args.preprocessed is None):
+        parser.error("--model and --preprocessed need each other: give both or none.")
     description = DatasetDescription.read(args.dataset / "dataset.json")
     found = {"separability": separability(args.dataset, description)}
     if args.model:

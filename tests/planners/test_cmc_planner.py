@@ -252,6 +252,7 @@ def test_bad_cases_stop_it(dataset):
         ('{"spacings": [[1.0, 1', "is not JSON"),
         ("{}", "dataset_fingerprint.json has no spacings"),
         ("[]", "dataset_fingerprint.json has no spacings"),
+        ("5", "dataset_fingerprint.json has no spacings"),
     ],
 )
 def test_a_fingerprint_that_is_missing_or_truncated(dataset, content, found):
