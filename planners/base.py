@@ -115,10 +115,11 @@ class BasePlanner(ExperimentPlanner):
         """
         check_dataset(self.raw_dataset_folder, self.description)
         self._require_own_fingerprint()
-        decided = self.decide()
         splits_file = splits_in_force(self.dataset_name)
         hidden = set() if splits_file is None else hidden_cases(splits_file)
+        # before anything is written, which nnU-Net's planner does: every scan is read here, and may be damaged
         statistics = intensity_statistics(self.dataset, self.description, hidden)
+        decided = self.decide()
         print(f"Target spacing: {decided['spacing_reason']}")
         print(f"GPU memory: {decided['memory_reason']}")
         self.plans = {
